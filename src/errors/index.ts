@@ -1,0 +1,69 @@
+/**
+ * The closed set of errors that this package throws. Each carries `data`, and a message that says what was got, what
+ * was expected, where, and what to do.
+ */
+
+/** Facts about a failure, for programs: file, tensor, option, got, expected … */
+export type ErrorData = Readonly<Record<string, unknown>>;
+
+/** Base of all errors thrown on purpose by this package. */
+export class Mamba2Error extends Error {
+  override name = 'Mamba2Error';
+  constructor(
+    message: string,
+    readonly data: ErrorData = {},
+    options?: { cause?: unknown },
+  ) {
+    super(message, options);
+  }
+}
+
+/** A configuration that is malformed, contradicts itself, or asks for what the model cannot express. */
+export class ConfigError extends Mamba2Error {
+  override name = 'ConfigError';
+}
+
+/** A checkpoint file or folder that is missing, malformed, or disagrees with its configuration. */
+export class CheckpointError extends Mamba2Error {
+  override name = 'CheckpointError';
+}
+
+/** A tokenizer that is missing or malformed, or text it cannot take. */
+export class TokenizerError extends Mamba2Error {
+  override name = 'TokenizerError';
+}
+
+/** A device, backend or native library that cannot be used. */
+export class DeviceError extends Mamba2Error {
+  override name = 'DeviceError';
+}
+
+/** Code that cannot be compiled: a value read while tracing, an unknown op, an undeclared tensor. */
+export class TracingError extends Mamba2Error {
+  override name = 'TracingError';
+}
+
+/** A wrong argument to a public function. */
+export class ArgumentError extends Mamba2Error {
+  override name = 'ArgumentError';
+}
+
+/** An option of generate() or of a pipeline that is wrong or not supported. */
+export class GenerationError extends Mamba2Error {
+  override name = 'GenerationError';
+}
+
+/** A failure while training: a loss that is not finite, a checkpoint that does not fit. */
+export class TrainingError extends Mamba2Error {
+  override name = 'TrainingError';
+}
+
+/** A file or folder that could not be written; nothing half written is left. */
+export class SaveError extends Mamba2Error {
+  override name = 'SaveError';
+}
+
+/** Use of something after its dispose(). */
+export class DisposedError extends Mamba2Error {
+  override name = 'DisposedError';
+}

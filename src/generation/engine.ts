@@ -1,0 +1,64 @@
+/**
+ * What the generation loop asks of a model. Two implementations live in models/mamba2 (eager and compiled); everything
+ * above this interface is the same for both. A model with a state of fixed size needs no growing cache: an engine state
+ * holds, for each row, the recurrent state after the tokens fed so far and the logits that predict the next one.
+ */
+
+/** Sampling that an engine can do inside its program. Keys and meanings are those of GenerationConfig. */
+export interface EngineSampling {
+  do_sample: boolean;
+  temperature: number;
+  top_k: number;
+  top_p: number;
+  min_p: number | null;
+  repetition_penalty: number;
+  /** Ids never chosen (suppressed, or padding rows of the vocabulary). */
+  suppress: readonly number[];
+  /** Ids that end a row; a finished row emits pad_token_id and its state stays as it was after the end token. */
+  eos: readonly number[];
+  pad_token_id: number;
+  seed: number;
+}
+
+/** Recurrent state and next-token logits of `batch` rows. Mutable: prefill, step and decode advance it in place. */
+export interface EngineState {
+  readonly batch: number;
+  /** Tokens fed so far, per row. */
+  readonly seen: readonly number[];
+  /** An independent copy. */
+  clone(): Promise<EngineState>;
+  /** A new state whose row i is row rows[i] of this one (repeats allowed): beams, samples, finished rows dropped. */
+  select(rows: readonly number[]): Promise<EngineState>;
+  dispose(): void;
+}
+
+export interface GenerationEngine {
+  readonly kind: 'eager' | 'compiled';
+  /** Rows of the embedding matrix, padding rows included: the length of one row of logits. */
+  readonly vocab_size: number;
+  /** A fresh state of zeros. */
+  createState(batch: number): Promise<EngineState>;
+  /** Feeds each row its tokens (uneven lengths allowed, a row may be empty). An abort leaves the state as it was after the last whole segment. */
+  prefill(
+    state: EngineState,
+    rows: readonly Int32Array[],
+    options?: { signal?: AbortSignal; onProgress?: (done: number, total: number) => void },
+  ): Promise<void>;
+  /** Feeds one token to each row. */
+  step(state: EngineState, tokens: Int32Array): Promise<void>;
+  /** The float32 logits after each row's last token: one array of vocab_size per row, a fresh copy. */
+  logits(state: EngineState): Promise<Float32Array[]>;
+  /**
+   * Present on engines that sample inside their program: chooses up to `count` tokens per row from the resident logits
+   * and feeds each back. `history[b]` are the ids that repetition_penalty counts. Returns per row the ids chosen
+   * (exactly `count` each, pad_token_id after the end).
+   */
+  decode?(
+    state: EngineState,
+    count: number,
+    sampling: EngineSampling,
+    history: readonly Int32Array[],
+  ): Promise<Int32Array[]>;
+  /** How many tokens per decode() call are worth while on this device (1 on a CPU). */
+  readonly preferred_block?: number;
+}
