@@ -1,0 +1,89 @@
+/** The vocabulary of programs: what a tensor, a variable and a function look like from outside. */
+import type * as tf from '@tensorflow/tfjs';
+
+/**
+ * Element types that a program can hold. tfjs itself knows float32, int32 and bool; tensors of the other types exist
+ * on the device and in graphs all the same, labelled float32 (bfloat16) or int32 (uint8, int8, int16, int64).
+ */
+export type Dtype =
+  | 'float32'
+  | 'int32'
+  | 'bool'
+  | 'bfloat16'
+  | 'uint8'
+  | 'int8'
+  | 'int16'
+  | 'uint16'
+  | 'int64'
+  | 'float16'
+  | 'complex64'
+  | 'uint32';
+
+/** Shape and element type of one tensor. */
+export interface TensorSpec {
+  shape: readonly number[];
+  dtype: Dtype;
+}
+
+/** Types that a variable may have. int32 ones are kept as int64 on the device, which no reader notices. */
+export type VariableDtype = 'float32' | 'bfloat16' | 'uint8' | 'int32' | 'int64';
+
+/** Raw little-endian bytes of a tensor in row-major order; any view of them will do. */
+export type Bytes = ArrayBufferView;
+
+/** A variable: state that stays on the device between calls. */
+export interface VariableSpec {
+  shape: readonly number[];
+  dtype: VariableDtype;
+  /**
+   * What compile() fills it with: zeros (default), or bytes asked for when their turn comes, so that a large checkpoint
+   * is never whole in host memory. The bytes are in the declared dtype.
+   */
+  init?: 'zeros' | (() => Bytes | Promise<Bytes>);
+}
+
+/** What a traced function gives back. */
+export interface TraceResult {
+  /** Tensors handed to the caller of run(), by name. */
+  outputs?: Record<string, tf.Tensor>;
+  /** New values of variables, by name; shapes and dtypes must be those declared. */
+  assign?: Record<string, tf.Tensor>;
+}
+
+/** Pure function of inputs and variables; it is traced once and must not read values. */
+export type TracedFunction = (inputs: Record<string, tf.Tensor>, vars: Record<string, tf.Tensor>) => TraceResult;
+
+export interface DefineOptions {
+  /** Compile with XLA (default true). False runs the same graph op by op in TensorFlow: slower, starts at once. */
+  xla?: boolean;
+}
+
+export interface LoopOptions {
+  /** Name of the function that is repeated. */
+  body: string;
+  /** Most iterations. */
+  steps: number;
+  /** Inputs of the body that take an output of the iteration before: input name -> output name. Others stay as given to run(). */
+  feed?: Record<string, string>;
+  /** Input of the body (int32 scalar) that is given the number of the iteration, from 0. */
+  index?: string;
+  /** Output of the body (bool scalar): the loop ends after an iteration where it is true. */
+  stop?: string;
+}
+
+/** Where a compilation stands: XLA compiles a function at its first run (`compile`), `trace` and `load` come before. */
+export type CompilePhase = 'trace' | 'load' | 'upload' | 'compile';
+
+/** Called when a phase ends, with its duration in milliseconds; for 'compile' also when it starts (ms is then null). */
+export type CompileHook = (name: string, phase: CompilePhase, ms: number | null) => void;
+
+export interface ProgramOptions {
+  onCompile?: CompileHook;
+  /** Shown in error messages and in XLA's profiles. */
+  name?: string;
+  /** Most bytes that one upload of variables holds in host memory; default 1/24 of all, at least 64 MiB. */
+  uploadBytes?: number;
+}
+
+/** Data that run() and assign() take: a tfjs tensor, or a typed array in row-major order. */
+export type InputValue = tf.Tensor | Float32Array | Int32Array | Uint8Array | readonly number[] | number;
