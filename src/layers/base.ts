@@ -1,0 +1,64 @@
+/** What our layers share: weights declared from specs, read back as a record, and the tf.layers plumbing. */
+import * as tf from '@tensorflow/tfjs';
+import type { WeightInit, WeightSpec, Weights } from './weights.js';
+
+export type LayerArgs = NonNullable<ConstructorParameters<typeof tf.layers.Layer>[0]>;
+
+/** A tf.layers initializer of given values. Only used while building, so it is never serialised by reference. */
+class FromValues extends tf.serialization.Serializable {
+  static className = 'Mamba2FromValues';
+  constructor(private readonly init: WeightInit) {
+    super();
+  }
+  apply(shape: tf.Shape): tf.Tensor {
+    const dims = shape as number[];
+    const init = this.init;
+    switch (init.kind) {
+      case 'zeros':
+        return tf.zeros(dims);
+      case 'ones':
+        return tf.ones(dims);
+      case 'normal':
+        return tf.randomNormal(dims, 0, init.std);
+      case 'uniform':
+        return tf.randomUniform(dims, init.low, init.high);
+      case 'values':
+        return tf.tensor(init.values(dims.reduce((a, b) => a * b, 1)), dims);
+    }
+  }
+  getConfig(): tf.serialization.ConfigDict {
+    return {};
+  }
+}
+
+/** A layer whose weights are a flat list of specs. Sublayers are not used: tf.layers does not track their weights. */
+export abstract class SpecLayer extends tf.layers.Layer {
+  private names: string[] = [];
+
+  /** The weights this layer has, in order. */
+  protected abstract weightSpecs(): WeightSpec[];
+
+  override build(inputShape: tf.Shape | tf.Shape[]): void {
+    const specs = this.weightSpecs();
+    this.names = specs.map((s) => s.name);
+    for (const { name, shape, init } of specs) {
+      const initializer = new FromValues(init) as unknown as Parameters<typeof this.addWeight>[3];
+      this.addWeight(name, shape, 'float32', initializer);
+    }
+    super.build(inputShape);
+  }
+
+  /** The layer's own variables by name, for example { weight } or { 'in_proj.weight', ... }. */
+  weightMap(): Weights {
+    return Object.fromEntries(this.names.map((name, i) => [name, this.weights[i]!.read()]));
+  }
+
+  override computeOutputShape(inputShape: tf.Shape | tf.Shape[]): tf.Shape | tf.Shape[] {
+    return inputShape;
+  }
+}
+
+/** The only input of a layer that takes one. */
+export function single(inputs: tf.Tensor | tf.Tensor[]): tf.Tensor {
+  return Array.isArray(inputs) ? inputs[0]! : inputs;
+}

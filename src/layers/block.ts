@@ -1,0 +1,87 @@
+/** One residual block: h + Mixer(RMSNorm(h)) (spec B.1). The residual stream is float32. */
+import * as tf from '@tensorflow/tfjs';
+import { single, SpecLayer } from './base.js';
+import {
+  type Mamba2MixerArgs,
+  mixerConfig,
+  mixerForward,
+  type MixerOptions,
+  type MixerSpec,
+  mixerSpec,
+  type MixerState,
+  mixerWeightSpecs,
+} from './mixer.js';
+import { rmsNorm } from './rms_norm.js';
+import { tensor, type WeightSpec, type Weights } from './weights.js';
+
+const MIXER = 'mixer.';
+
+function mixerPart(weights: Weights): Weights {
+  const part: Record<string, Weights[string]> = {};
+  for (const name of Object.keys(weights)) if (name.startsWith(MIXER)) part[name.slice(MIXER.length)] = weights[name]!;
+  return part;
+}
+
+/**
+ * @param x residual stream [b, t, d] @param weights 'norm.weight' and 'mixer.*'
+ * @returns the stream after the block, and the mixer's state
+ */
+export function blockForward(
+  spec: MixerSpec,
+  weights: Weights,
+  x: tf.Tensor3D,
+  options?: MixerOptions,
+): { y: tf.Tensor3D; state: MixerState } {
+  const [y, conv, ssm] = tf.tidy((): [tf.Tensor, tf.Tensor, tf.Tensor] => {
+    const normed = rmsNorm(x, tensor(weights, 'norm.weight'), spec.epsilon) as tf.Tensor3D;
+    const mixed = mixerForward(spec, mixerPart(weights), normed, options);
+    return [tf.add(x, mixed.y), mixed.state.conv, mixed.state.ssm];
+  });
+  return { y: y as tf.Tensor3D, state: { conv: conv as tf.Tensor3D, ssm: ssm as tf.Tensor4D } };
+}
+
+/** The block's weights under the checkpoint's names. */
+export function blockWeightSpecs(spec: MixerSpec): WeightSpec[] {
+  return [{ name: 'norm.weight', shape: [spec.hiddenSize], init: { kind: 'ones' } }, ...mixerWeightSpecs(spec, MIXER)];
+}
+
+/**
+ * The block as a layer: [b, t, d] -> [b, t, d]. Takes the arguments of Mamba2Mixer; weights `norm.weight` and `mixer.*`.
+ * Source: Hugging Face Mamba2Block.
+ * @example
+ * const block = new Mamba2Block({ hiddenSize: 16, numHeads: 4, headDim: 8, stateSize: 4 });
+ * const y = block.apply(tf.ones([1, 5, 16])) as tf.Tensor; // [1, 5, 16]
+ */
+export class Mamba2Block extends SpecLayer {
+  /** @nocollapse */
+  static className = 'Mamba2Block';
+  readonly spec: MixerSpec;
+
+  constructor(args: Mamba2MixerArgs) {
+    super(args);
+    this.spec = mixerSpec(args);
+  }
+
+  protected override weightSpecs(): WeightSpec[] {
+    return blockWeightSpecs(this.spec);
+  }
+
+  forward(x: tf.Tensor3D, weights: Weights, options?: MixerOptions): { y: tf.Tensor3D; state: MixerState } {
+    return blockForward(this.spec, weights, x, options);
+  }
+
+  /** As call, with a state in and out. */
+  callAndReturnState(x: tf.Tensor3D, options?: MixerOptions): { y: tf.Tensor3D; state: MixerState } {
+    if (!this.built) this.build(x.shape);
+    return this.forward(x, this.weightMap(), options);
+  }
+
+  override call(inputs: tf.Tensor | tf.Tensor[]): tf.Tensor {
+    return tf.tidy(() => this.forward(single(inputs) as tf.Tensor3D, this.weightMap()).y);
+  }
+
+  override getConfig(): tf.serialization.ConfigDict {
+    return { ...super.getConfig(), ...mixerConfig(this.spec) };
+  }
+}
+tf.serialization.registerClass(Mamba2Block);

@@ -1,0 +1,125 @@
+/**
+ * Depthwise causal convolution over tokens, with a carried left context. Written as k shifted products: differentiable
+ * on every backend (wasm has no gradient kernels for depthwise convolution) and fused by XLA.
+ */
+import * as tf from '@tensorflow/tfjs';
+import { type LayerArgs, single, SpecLayer } from './base.js';
+import { silu, tensor, type WeightSpec, type Weights } from './weights.js';
+
+export interface ConvOutputs {
+  /** [b, t, d] */
+  y: tf.Tensor3D;
+  /** The last k-1 raw inputs of each row, [b, k-1, d]: the context of the next call */
+  context: tf.Tensor3D;
+}
+
+/**
+ * Ones where a row's next context lies: row b takes positions end_b … end_b+k-2 of the extended input, where end_b is
+ * the count of positions up to its last real token.
+ * @param mask [b, t] of 0 and 1 @returns [b, k-1, t+k-1]
+ */
+function contextSelector(mask: tf.Tensor2D, taps: number): tf.Tensor3D {
+  const [b, t] = mask.shape;
+  const positions = tf.reshape(tf.range(1, t + 1, 1, 'float32'), [1, t]);
+  const end = tf.reshape(tf.max(tf.mul(mask, positions), 1), [b, 1, 1]);
+  const columns = tf.reshape(tf.range(0, t + taps - 1, 1, 'float32'), [1, 1, t + taps - 1]);
+  const offsets = tf.reshape(tf.range(0, taps - 1, 1, 'float32'), [1, taps - 1, 1]);
+  return tf.cast(tf.equal(tf.sub(columns, offsets), end), 'float32') as tf.Tensor3D;
+}
+
+/**
+ * y[t] = bias + Σ_i weight[:, 0, i]·x[t-(k-1)+i], without activation; the last tap multiplies the current token.
+ *
+ * @param x raw inputs [b, t, d], zero at masked positions @param weight [d, 1, k] as in the checkpoint @param bias [d]
+ * @param context the k-1 raw inputs before x, [b, k-1, d]; zeros when absent
+ * @param mask [b, t] of 0 and 1: the context is then taken at each row's last real token
+ */
+export function causalConv(
+  x: tf.Tensor3D,
+  weight: tf.Tensor,
+  bias?: tf.Tensor,
+  context?: tf.Tensor3D,
+  mask?: tf.Tensor2D,
+): ConvOutputs {
+  const [b, t, d] = x.shape;
+  const k = weight.shape[2]!;
+  const [y, next] = tf.tidy((): [tf.Tensor, tf.Tensor] => {
+    const left = context ?? tf.zeros([b, k - 1, d]);
+    const wide = k > 1 ? tf.concat([left, x], 1) : x; // [b, t+k-1, d]
+    const taps = tf.split(tf.transpose(tf.reshape(weight, [d, k]), [1, 0]), k, 0); // k of [1, d]
+    const terms = taps.map((tap, i) => tf.mul(tf.slice(wide, [0, i, 0], [b, t, d]), tf.reshape(tap, [1, 1, d])));
+    let sum = terms.reduce((left, right) => tf.add(left, right));
+    if (bias) sum = tf.add(sum, bias);
+    const after = mask && k > 1 ? tf.matMul(contextSelector(mask, k), wide) : tf.slice(wide, [0, t, 0], [b, k - 1, d]);
+    return [sum, after];
+  });
+  return { y: y as tf.Tensor3D, context: next as tf.Tensor3D };
+}
+
+export interface CausalConv1DArgs extends LayerArgs {
+  /** Channels, d. */
+  channels: number;
+  /** Taps, k. Default 4. */
+  kernelSize?: number;
+  /** Default true. */
+  useBias?: boolean;
+  /** 'silu' (default) or null for none. */
+  activation?: 'silu' | null;
+}
+
+/** Fresh weights as PyTorch's Conv1d has them: uniform within ±1/sqrt(k). */
+export function convWeightSpecs(prefix: string, channels: number, taps: number, useBias: boolean): WeightSpec[] {
+  const bound = 1 / Math.sqrt(taps);
+  const weight: WeightSpec = {
+    name: `${prefix}weight`,
+    shape: [channels, 1, taps],
+    init: { kind: 'uniform', low: -bound, high: bound },
+  };
+  return useBias ? [weight, { name: `${prefix}bias`, shape: [channels], init: { kind: 'zeros' } }] : [weight];
+}
+
+/**
+ * Causal depthwise convolution as a layer: [b, t, d] -> [b, t, d]; weights `weight` [d, 1, k] and `bias` [d].
+ * @example
+ * const y = new CausalConv1D({ channels: 6 }).apply(tf.ones([1, 5, 6])) as tf.Tensor;
+ */
+export class CausalConv1D extends SpecLayer {
+  /** @nocollapse */
+  static className = 'Mamba2CausalConv1D';
+  readonly channels: number;
+  readonly kernelSize: number;
+  readonly useBias: boolean;
+  readonly activation: 'silu' | null;
+
+  constructor(args: CausalConv1DArgs) {
+    super(args);
+    this.channels = args.channels;
+    this.kernelSize = args.kernelSize ?? 4;
+    this.useBias = args.useBias ?? true;
+    this.activation = args.activation === undefined ? 'silu' : args.activation;
+  }
+
+  protected override weightSpecs(): WeightSpec[] {
+    return convWeightSpecs('', this.channels, this.kernelSize, this.useBias);
+  }
+
+  /** Convolution and activation with a carried context. */
+  forward(x: tf.Tensor3D, weights: Weights, context?: tf.Tensor3D): ConvOutputs {
+    const bias = this.useBias ? tensor(weights, 'bias') : undefined;
+    const out = causalConv(x, tensor(weights, 'weight'), bias, context);
+    if (!this.activation) return out;
+    const y = silu(out.y) as tf.Tensor3D;
+    out.y.dispose();
+    return { y, context: out.context };
+  }
+
+  override call(inputs: tf.Tensor | tf.Tensor[]): tf.Tensor {
+    return tf.tidy(() => this.forward(single(inputs) as tf.Tensor3D, this.weightMap()).y);
+  }
+
+  override getConfig(): tf.serialization.ConfigDict {
+    const { channels, kernelSize, useBias, activation } = this;
+    return { ...super.getConfig(), channels, kernelSize, useBias, activation };
+  }
+}
+tf.serialization.registerClass(CausalConv1D);

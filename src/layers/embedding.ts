@@ -1,0 +1,121 @@
+/** Token embedding and language-model head. A tied head is the embedding applied in reverse. */
+import * as tf from '@tensorflow/tfjs';
+import { type LayerArgs, single, SpecLayer } from './base.js';
+import { linear, lookup, type WeightSpec, type Weights } from './weights.js';
+
+export interface TokenEmbeddingArgs extends LayerArgs {
+  /** Rows, v: the tokenizer's size, often rounded up. */
+  vocabSize: number;
+  /** Width, d. */
+  hiddenSize: number;
+  /** Standard deviation of fresh rows. Default 0.1. */
+  initializerRange?: number;
+}
+
+/**
+ * Ids to vectors: int32 [b, t] -> [b, t, d]; one weight, `weight` [v, d]. Applied with `{ reverse: true }` it is the
+ * tied head: [b, t, d] -> logits [b, t, v].
+ * @example
+ * const vectors = new TokenEmbedding({ vocabSize: 10, hiddenSize: 4 }).apply(tf.tensor2d([[1, 2]], [1, 2], 'int32'));
+ */
+export class TokenEmbedding extends SpecLayer {
+  /** @nocollapse */
+  static className = 'Mamba2TokenEmbedding';
+  readonly vocabSize: number;
+  readonly hiddenSize: number;
+  readonly initializerRange: number;
+
+  constructor(args: TokenEmbeddingArgs) {
+    super(args);
+    this.vocabSize = args.vocabSize;
+    this.hiddenSize = args.hiddenSize;
+    this.initializerRange = args.initializerRange ?? 0.1;
+  }
+
+  protected override weightSpecs(): WeightSpec[] {
+    return [
+      {
+        name: 'weight',
+        shape: [this.vocabSize, this.hiddenSize],
+        init: { kind: 'normal', std: this.initializerRange },
+      },
+    ];
+  }
+
+  /** @param ids int32 [...] @returns [..., d] */
+  forward(ids: tf.Tensor, weights: Weights): tf.Tensor {
+    return lookup(ids, weights['weight']!);
+  }
+
+  /** @param h [..., d] @returns logits [..., v] */
+  reverse(h: tf.Tensor, weights: Weights): tf.Tensor {
+    return linear(h, weights['weight']!);
+  }
+
+  override call(inputs: tf.Tensor | tf.Tensor[], kwargs?: { reverse?: boolean }): tf.Tensor {
+    const x = single(inputs);
+    if (kwargs?.reverse) return this.reverse(x, this.weightMap());
+    return tf.tidy(() => this.forward(x.dtype === 'int32' ? x : tf.cast(x, 'int32'), this.weightMap()));
+  }
+
+  override computeOutputShape(inputShape: tf.Shape | tf.Shape[]): tf.Shape {
+    const shape = (Array.isArray(inputShape[0]) ? inputShape[0] : inputShape) as tf.Shape;
+    // ids have two axes, hidden states three
+    return shape.length >= 3 ? [...shape.slice(0, -1), this.vocabSize] : [...shape, this.hiddenSize];
+  }
+
+  override getConfig(): tf.serialization.ConfigDict {
+    const { vocabSize, hiddenSize, initializerRange } = this;
+    return { ...super.getConfig(), vocabSize, hiddenSize, initializerRange };
+  }
+}
+tf.serialization.registerClass(TokenEmbedding);
+
+/**
+ * An untied head: [b, t, d] -> logits [b, t, v]; one weight, `weight` [v, d].
+ * @example
+ * const logits = new LMHead({ vocabSize: 10, hiddenSize: 4 }).apply(tf.ones([1, 2, 4])) as tf.Tensor; // [1, 2, 10]
+ */
+export class LMHead extends SpecLayer {
+  /** @nocollapse */
+  static className = 'Mamba2LMHead';
+  readonly vocabSize: number;
+  readonly hiddenSize: number;
+  readonly initializerRange: number;
+
+  constructor(args: TokenEmbeddingArgs) {
+    super(args);
+    this.vocabSize = args.vocabSize;
+    this.hiddenSize = args.hiddenSize;
+    this.initializerRange = args.initializerRange ?? 0.1;
+  }
+
+  protected override weightSpecs(): WeightSpec[] {
+    return [
+      {
+        name: 'weight',
+        shape: [this.vocabSize, this.hiddenSize],
+        init: { kind: 'normal', std: this.initializerRange },
+      },
+    ];
+  }
+
+  forward(h: tf.Tensor, weights: Weights): tf.Tensor {
+    return linear(h, weights['weight']!);
+  }
+
+  override call(inputs: tf.Tensor | tf.Tensor[]): tf.Tensor {
+    return this.forward(single(inputs), this.weightMap());
+  }
+
+  override computeOutputShape(inputShape: tf.Shape | tf.Shape[]): tf.Shape {
+    const shape = (Array.isArray(inputShape[0]) ? inputShape[0] : inputShape) as tf.Shape;
+    return [...shape.slice(0, -1), this.vocabSize];
+  }
+
+  override getConfig(): tf.serialization.ConfigDict {
+    const { vocabSize, hiddenSize, initializerRange } = this;
+    return { ...super.getConfig(), vocabSize, hiddenSize, initializerRange };
+  }
+}
+tf.serialization.registerClass(LMHead);

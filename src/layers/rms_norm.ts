@@ -1,0 +1,58 @@
+/** RMSNorm: w · x / sqrt(mean(x²) + epsilon), the norm before each block and before the head. */
+import * as tf from '@tensorflow/tfjs';
+import { type LayerArgs, single, SpecLayer } from './base.js';
+import { tensor, type WeightSpec, type Weights } from './weights.js';
+
+/** Scales the last axis to unit root mean square, without a weight. Statistics in float32. */
+export function scaleByRms(x: tf.Tensor, epsilon: number): tf.Tensor {
+  return tf.tidy(() => tf.mul(x, tf.rsqrt(tf.add(tf.mean(tf.square(x), -1, true), epsilon))));
+}
+
+/** @param x [..., d] @param weight [d] */
+export function rmsNorm(x: tf.Tensor, weight: tf.Tensor, epsilon: number): tf.Tensor {
+  return tf.tidy(() => tf.mul(scaleByRms(x, epsilon), weight));
+}
+
+export interface RMSNormArgs extends LayerArgs {
+  /** Size of the last axis, d. */
+  size: number;
+  /** Added to the mean square. Default 1e-5. */
+  epsilon?: number;
+}
+
+/**
+ * RMSNorm as a tf.layers layer. Input and output [..., d]; one weight, `weight` [d], of ones at first.
+ * Source: Hugging Face Mamba2RMSNorm.
+ * @example
+ * const y = new RMSNorm({ size: 8 }).apply(tf.ones([1, 3, 8])) as tf.Tensor;
+ */
+export class RMSNorm extends SpecLayer {
+  /** @nocollapse */
+  static className = 'Mamba2RMSNorm';
+  readonly size: number;
+  readonly epsilon: number;
+
+  constructor(args: RMSNormArgs) {
+    super(args);
+    this.size = args.size;
+    this.epsilon = args.epsilon ?? 1e-5;
+  }
+
+  protected override weightSpecs(): WeightSpec[] {
+    return [{ name: 'weight', shape: [this.size], init: { kind: 'ones' } }];
+  }
+
+  /** The same maths over given weights. */
+  forward(x: tf.Tensor, weights: Weights): tf.Tensor {
+    return rmsNorm(x, tensor(weights, 'weight'), this.epsilon);
+  }
+
+  override call(inputs: tf.Tensor | tf.Tensor[]): tf.Tensor {
+    return this.forward(single(inputs), this.weightMap());
+  }
+
+  override getConfig(): tf.serialization.ConfigDict {
+    return { ...super.getConfig(), size: this.size, epsilon: this.epsilon };
+  }
+}
+tf.serialization.registerClass(RMSNorm);

@@ -1,0 +1,80 @@
+/**
+ * Weights as the layers see them. A layer's maths is written over a `Weights` record, so the same code runs with the
+ * variables of a tf.layers layer, with the symbolic variables of a compiled program, and with matrices that are stored
+ * otherwise (bfloat16, packed int4, a base with a LoRA adapter).
+ */
+import * as tf from '@tensorflow/tfjs';
+
+/** A linear map [out, in] that is not a float32 tensor but knows how to act like one. */
+export interface StoredMatrix {
+  /** [out, in], as in the checkpoint */
+  readonly shape: readonly number[];
+  /** x [m, in] -> x·Wᵀ [m, out], float32 */
+  apply(x: tf.Tensor2D): tf.Tensor2D;
+  /** Rows ids [m] (int32) of W -> [m, in], float32: an embedding lookup */
+  rows(ids: tf.Tensor1D): tf.Tensor2D;
+}
+
+export type Weight = tf.Tensor | StoredMatrix;
+
+/** Weights by the name they have within their layer, for example 'in_proj.weight'. */
+export type Weights = Readonly<Record<string, Weight>>;
+
+/** How a fresh weight is filled. */
+export type WeightInit =
+  | { kind: 'zeros' | 'ones' }
+  | { kind: 'normal'; std: number }
+  | { kind: 'uniform'; low: number; high: number }
+  | { kind: 'values'; values: (size: number) => Float32Array };
+
+/** A weight described before it exists. */
+export interface WeightSpec {
+  name: string;
+  shape: number[];
+  init: WeightInit;
+}
+
+export function isStored(w: Weight): w is StoredMatrix {
+  return !(w instanceof tf.Tensor);
+}
+
+/** The weight as a tensor; for those that are never stored otherwise (norms, convolution, A_log, D, dt_bias, biases). */
+export function tensor(weights: Weights, name: string): tf.Tensor {
+  const w = weights[name];
+  if (w === undefined || isStored(w)) throw new TypeError(`Weight '${name}' must be a float32 tensor of the layer`);
+  return w;
+}
+
+/**
+ * x·Wᵀ + bias over the last axis. The product is flattened to two axes: tfjs' matMul has no right gradient for
+ * broadcast batch axes.
+ * @param x [..., in] @param w [out, in] @param bias [out]
+ * @returns [..., out]
+ */
+export function linear(x: tf.Tensor, w: Weight, bias?: tf.Tensor): tf.Tensor {
+  const [out, inner] = w.shape as [number, number];
+  return tf.tidy(() => {
+    const flat = tf.reshape(x, [-1, inner]) as tf.Tensor2D;
+    const product = isStored(w) ? w.apply(flat) : tf.matMul(flat, w as tf.Tensor2D, false, true);
+    const y = bias ? tf.add(product, bias) : product;
+    return tf.reshape(y, [...x.shape.slice(0, -1), out]);
+  });
+}
+
+/**
+ * Embedding lookup.
+ * @param ids int32 [...] @param w [v, d]
+ * @returns float32 [..., d]
+ */
+export function lookup(ids: tf.Tensor, w: Weight): tf.Tensor {
+  return tf.tidy(() => {
+    const flat = tf.reshape(ids, [-1]) as tf.Tensor1D;
+    const rows = isStored(w) ? w.rows(flat) : tf.gather(w, flat);
+    return tf.reshape(rows, [...ids.shape, w.shape[1]!]);
+  });
+}
+
+/** SiLU, x·sigmoid(x); tfjs has no kernel of that name. */
+export function silu(x: tf.Tensor): tf.Tensor {
+  return tf.tidy(() => tf.mul(x, tf.sigmoid(x)));
+}
