@@ -1,0 +1,17 @@
+/**
+ * Checkpoints as files: reading and writing safetensors and shards, Hugging Face's names and configuration whatever the
+ * container, agreement of weights and configuration. Plain bytes and typed arrays; no TensorFlow.js in here.
+ */
+export type { CheckpointSource, OutTensor, StoredDtype, TensorInfo } from './source.js';
+export * from './dtypes.js';
+export { parseConfigJson, stringifyConfigJson } from './config-json.js';
+export { AtomicFile, RandomAccessFile, readTextIfThere, writeFileAtomic } from './files.js';
+export { MAX_HEADER_BYTES, SafetensorsFile, parseSafetensorsHeader } from './safetensors.js';
+export type { SafetensorsEntry, SafetensorsHeader } from './safetensors.js';
+export { writeSafetensors } from './safetensors-writer.js';
+export type { SaveProgress } from './safetensors-writer.js';
+export { openCheckpoint } from './open.js';
+export { parseSize, saveCheckpoint } from './save.js';
+export type { SaveCheckpointOptions } from './save.js';
+export { dimensionsOf, expectedTensors, validateCheckpoint } from './validate.js';
+export type { CheckpointReport, Dimensions, ValidateOptions } from './validate.js';

@@ -1,0 +1,149 @@
+/**
+ * Opening a model folder of any known kind.
+ */
+import * as fs from 'node:fs';
+import * as path from 'node:path';
+import { CheckpointError, ConfigError } from '../errors/index.js';
+import { parseConfigJson } from './config-json.js';
+import type { Container, ContainerTensor } from './container.js';
+import { decodeFloat32, DTYPE_BYTES, isFloatDtype } from './dtypes.js';
+import { readTextIfThere } from './files.js';
+import { withHuggingFaceNames } from './names.js';
+import { openSafetensorsContainer, openSharded } from './shards.js';
+import type { CheckpointSource, TensorInfo } from './source.js';
+
+const SLICE = 16 * 2 ** 20;
+
+/** What kind of folder this is, judged by its config.json or params.json. */
+interface Kind {
+  format: CheckpointSource['format'];
+  config: Record<string, unknown>;
+  file: string;
+}
+
+/** Reads config.json, or Mistral's params.json where there is none. */
+async function readKind(dir: string): Promise<Kind> {
+  const configFile = path.join(dir, 'config.json');
+  const text = await readTextIfThere(configFile);
+  if (text !== null) {
+    const config = parseConfigJson(text, configFile);
+    return { format: kindOf(config, configFile), config, file: configFile };
+  }
+  const paramsFile = path.join(dir, 'params.json');
+  const params = await readTextIfThere(paramsFile);
+  if (params !== null) return { format: 'mistral', config: parseConfigJson(params, paramsFile), file: paramsFile };
+  throw new CheckpointError(
+    `${dir} has neither config.json (Hugging Face, state-spaces) nor params.json (Mistral). Name the folder of a model.`,
+    { file: configFile },
+  );
+}
+
+function kindOf(config: Record<string, unknown>, file: string): Kind['format'] {
+  if (config.model_type === 'mamba2') return 'hf';
+  if ('d_model' in config || 'ssm_cfg' in config) return 'state-spaces';
+  if ('dim' in config && 'n_layers' in config) return 'mistral';
+  throw new ConfigError(
+    `${file}: model_type is ${JSON.stringify(config.model_type)}; expected "mamba2", a state-spaces config (d_model, ssm_cfg) or Mistral's params (dim, n_layers).`,
+    { file, option: 'model_type', got: config.model_type, expected: 'mamba2' },
+  );
+}
+
+/** The weight files that may be there, in the order in which they are looked for, and how each is opened. */
+const WEIGHTS: readonly (readonly [string, (file: string) => Promise<Container>])[] = [
+  ['model.safetensors', openSafetensorsContainer],
+  ['model.safetensors.index.json', (file) => openSharded(file, openSafetensorsContainer)],
+  ['consolidated.safetensors', openSafetensorsContainer],
+];
+
+async function openWeights(dir: string): Promise<Container> {
+  for (const [name, open] of WEIGHTS) {
+    const file = path.join(dir, name);
+    if (fs.existsSync(file)) return open(file);
+  }
+  throw new CheckpointError(`${dir} has no weights: none of ${WEIGHTS.map(([name]) => name).join(', ')} is there.`, {
+    file: dir,
+    expected: WEIGHTS.map(([name]) => name),
+  });
+}
+
+/** A container under Hugging Face's names and configuration. */
+export class NamedCheckpoint implements CheckpointSource {
+  readonly tensors: ReadonlyMap<string, TensorInfo>;
+
+  constructor(
+    readonly format: CheckpointSource['format'],
+    readonly dir: string,
+    readonly config: Record<string, unknown>,
+    private readonly parts: ReadonlyMap<string, ContainerTensor>,
+    private readonly container: Container,
+  ) {
+    const infos = new Map<string, TensorInfo>();
+    for (const [name, { dtype, shape, bytes, file }] of parts) infos.set(name, { name, dtype, shape, bytes, file });
+    this.tensors = infos;
+  }
+
+  readBytes(name: string): Promise<Uint8Array> {
+    return this.part(name).read();
+  }
+
+  readBytesSync(name: string): Uint8Array {
+    return this.part(name).readSync();
+  }
+
+  async readFloat32(name: string): Promise<Float32Array> {
+    const part = this.part(name);
+    if (!isFloatDtype(part.dtype))
+      throw new CheckpointError(
+        `${part.file}: tensor ${name} is stored as ${part.dtype}; F32, F16, BF16 or F64 was expected.`,
+        { file: part.file, tensor: name, got: part.dtype },
+      );
+    const size = DTYPE_BYTES[part.dtype];
+    const out = new Float32Array(part.bytes / size);
+    let at = 0;
+    for await (const slice of part.slices(SLICE)) {
+      decodeFloat32(slice, part.dtype, out.subarray(at, at + slice.byteLength / size));
+      at += slice.byteLength / size;
+    }
+    return out;
+  }
+
+  readSlices(name: string, maxBytes = SLICE): AsyncIterable<Uint8Array> {
+    return this.part(name).slices(Math.max(8, maxBytes - (maxBytes % 8)));
+  }
+
+  close(): Promise<void> {
+    return this.container.close();
+  }
+
+  private part(name: string): ContainerTensor {
+    const part = this.parts.get(name);
+    if (part) return part;
+    throw new CheckpointError(`${this.dir} holds no tensor ${name}.`, { file: this.dir, tensor: name });
+  }
+}
+
+/**
+ * Opens a model folder: Hugging Face's (one safetensors file or shards), state-spaces' or Mistral's. Reads configuration
+ * and headers only; tensors are read on demand.
+ * @param dir the folder
+ * @throws CheckpointError when files are missing or damaged; ConfigError when it is not a Mamba-2
+ * @example
+ * const source = await openCheckpoint('models/tiny-books-mamba2');
+ * const embeddings = await source.readFloat32('backbone.embeddings.weight');
+ * await source.close();
+ */
+export async function openCheckpoint(dir: string): Promise<CheckpointSource> {
+  const stat = await fs.promises.stat(dir).catch(() => null);
+  if (!stat?.isDirectory())
+    throw new CheckpointError(`${dir} is not a folder. Name the folder that holds config.json and the weights.`, {
+      file: dir,
+    });
+  const { format, config } = await readKind(dir);
+  const container = await openWeights(dir);
+  try {
+    return new NamedCheckpoint(format, dir, config, withHuggingFaceNames(container), container);
+  } catch (error) {
+    await container.close();
+    throw error;
+  }
+}

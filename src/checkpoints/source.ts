@@ -1,0 +1,45 @@
+/**
+ * What the rest of the package sees of a checkpoint: names, shapes and stored dtypes first, bytes one tensor at a time.
+ */
+
+/** Element types that a checkpoint file may hold, in safetensors' spelling. */
+export type StoredDtype = 'F32' | 'F16' | 'BF16' | 'F64' | 'I64' | 'I32' | 'I16' | 'I8' | 'U8' | 'BOOL';
+
+/** One tensor, described before it is read. */
+export interface TensorInfo {
+  readonly name: string;
+  readonly dtype: StoredDtype;
+  readonly shape: readonly number[];
+  /** stored size: elements × bytes per element */
+  readonly bytes: number;
+  /** path of the file that holds it */
+  readonly file: string;
+}
+
+/** A checkpoint whose tensor names and layouts are those of Hugging Face's Mamba-2, whatever the container was. */
+export interface CheckpointSource {
+  readonly format: 'hf' | 'state-spaces' | 'mistral';
+  readonly dir: string;
+  /** Parsed config.json in Hugging Face's keys (unknown keys kept; Infinity in both spellings read as number Infinity) */
+  readonly config: Record<string, unknown>;
+  readonly tensors: ReadonlyMap<string, TensorInfo>;
+  /** the tensor's stored bytes, little endian, contiguous, freshly allocated (aligned to 8) */
+  readBytes(name: string): Promise<Uint8Array>;
+  readBytesSync(name: string): Uint8Array;
+  /** decoded to float32 */
+  readFloat32(name: string): Promise<Float32Array>;
+  /** the tensor's stored bytes in order, in pieces of whole elements and at most `maxBytes` (default 16 MiB) */
+  readSlices(name: string, maxBytes?: number): AsyncIterable<Uint8Array>;
+  close(): Promise<void>;
+}
+
+/** A tensor to be written: described now, its bytes asked for when its turn comes. */
+export interface OutTensor {
+  name: string;
+  dtype: StoredDtype;
+  shape: readonly number[];
+  /** the bytes, little endian and contiguous */
+  data(): Uint8Array | Promise<Uint8Array>;
+  /** the same bytes in pieces; asked for instead of data() where present, so that no tensor is held whole */
+  slices?(): AsyncIterable<Uint8Array> | Iterable<Uint8Array>;
+}

@@ -1,0 +1,37 @@
+import { expect } from 'chai';
+import { parseConfigJson, stringifyConfigJson } from '../../src/checkpoints/config-json.js';
+import { CheckpointError } from '../../src/errors/index.js';
+
+describe('config.json with infinities', () => {
+  it('reads the bare tokens of transformers 4.x', () => {
+    const text = '{"time_step_limit": [0.0, Infinity], "a": -Infinity, "b": NaN, "c": 1}';
+    expect(parseConfigJson(text)).to.deep.equal({ time_step_limit: [0, Infinity], a: -Infinity, b: NaN, c: 1 });
+  });
+
+  it('reads the objects of transformers 5.x', () => {
+    const text = '{"time_step_limit": [0.0, {"__float__": "Infinity"}], "low": {"__float__":"-Infinity"}}';
+    expect(parseConfigJson(text)).to.deep.equal({ time_step_limit: [0, Infinity], low: -Infinity });
+  });
+
+  it('leaves the words alone inside strings and keys', () => {
+    const text = '{"Infinity": "NaN", "s": "to \\"Infinity\\" and -Infinity", "e": "\\\\"}';
+    expect(parseConfigJson(text)).to.deep.equal({ Infinity: 'NaN', s: 'to "Infinity" and -Infinity', e: '\\' });
+  });
+
+  it('writes either form, and reads both back', () => {
+    const config = { time_step_limit: [0, Infinity], low: -Infinity, name: 'x' };
+    expect(stringifyConfigJson(config))
+      .to.include('"__float__": "Infinity"')
+      .and.not.match(/[^"-]Infinity[^"]/);
+    expect(stringifyConfigJson(config, { legacyJson: true }))
+      .to.match(/^\s+Infinity$/m)
+      .and.not.include('__float__');
+    for (const legacyJson of [true, false])
+      expect(parseConfigJson(stringifyConfigJson(config, { legacyJson }))).to.deep.equal(config);
+  });
+
+  it('refuses what is no JSON object, naming the file', () => {
+    for (const text of ['', '[1]', 'null', '{"a":', '{"a": {"__float__": "big"}}', '{"a": Infinit}'])
+      expect(() => parseConfigJson(text, 'dir/config.json'), text).to.throw(CheckpointError, 'dir/config.json');
+  });
+});

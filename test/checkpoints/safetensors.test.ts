@@ -1,0 +1,240 @@
+import { expect } from 'chai';
+import * as fs from 'node:fs';
+import * as os from 'node:os';
+import * as path from 'node:path';
+import {
+  SafetensorsFile,
+  expectedTensors,
+  openCheckpoint,
+  saveCheckpoint,
+  validateCheckpoint,
+  writeSafetensors,
+  type CheckpointSource,
+  type OutTensor,
+} from '../../src/checkpoints/index.js';
+import { ArgumentError, CheckpointError, ConfigError, SaveError } from '../../src/errors/index.js';
+import { goldenDir, loadGolden } from '../support/goldens.js';
+
+const formats = (name: string): string => goldenDir(`formats/${name}`);
+
+/** Every tensor of a source, as bytes. */
+async function everything(source: CheckpointSource): Promise<Map<string, string>> {
+  const out = new Map<string, string>();
+  for (const [name, { dtype, shape }] of [...source.tensors].sort())
+    out.set(name, `${dtype} ${shape.join()} ${Buffer.from(await source.readBytes(name)).toString('base64')}`);
+  return out;
+}
+
+function outTensors(source: CheckpointSource): OutTensor[] {
+  return [...source.tensors.values()].map(({ name, dtype, shape }) => ({
+    name,
+    dtype,
+    shape,
+    data: () => source.readBytes(name),
+  }));
+}
+
+describe('safetensors', () => {
+  let dir = '';
+  beforeEach(() => (dir = fs.mkdtempSync(path.join(os.tmpdir(), 'checkpoint-'))));
+  afterEach(() => fs.rmSync(dir, { recursive: true, force: true }));
+
+  it('opens one file and shards to the same parameters', async () => {
+    const single = await openCheckpoint(formats('single'));
+    const sharded = await openCheckpoint(formats('sharded'));
+    expect(await everything(sharded)).to.deep.equal(await everything(single));
+    expect(single.config.time_step_limit).to.deep.equal([0, Infinity]);
+    expect(sharded.config.time_step_limit).to.deep.equal([0, Infinity]);
+    expect(new Set([...sharded.tensors.values()].map(({ file }) => file)).size).to.equal(5);
+    expect((await validateCheckpoint(single)).tied).to.equal(true);
+    await single.close();
+    await sharded.close();
+  });
+
+  it('reads the same bytes whole, blocking, and in slices', async () => {
+    const source = await openCheckpoint(formats('mixed-dtype'));
+    for (const name of source.tensors.keys()) {
+      const whole = await source.readBytes(name);
+      expect(whole.byteOffset % 8).to.equal(0);
+      expect(Buffer.compare(whole, source.readBytesSync(name))).to.equal(0);
+      const pieces: Uint8Array[] = [];
+      for await (const piece of source.readSlices(name, 24)) pieces.push(piece);
+      expect(Buffer.compare(whole, Buffer.concat(pieces))).to.equal(0);
+    }
+    const dtypes = new Set([...source.tensors.values()].map(({ dtype }) => dtype));
+    expect([...dtypes].sort()).to.deep.equal(['BF16', 'F16', 'F32']);
+    await source.close();
+  });
+
+  it('decodes bfloat16 to the float32 parameters rounded', async () => {
+    const exact = await openCheckpoint(formats('single'));
+    const rounded = await openCheckpoint(formats('bf16'));
+    const a = await exact.readFloat32('backbone.layers.1.mixer.out_proj.weight');
+    const b = await rounded.readFloat32('backbone.layers.1.mixer.out_proj.weight');
+    expect(b.length).to.equal(a.length);
+    for (const [i, x] of a.entries()) expect(Math.abs(b[i] - x)).to.be.at.most(Math.abs(x) * 2 ** -8);
+    await exact.close();
+    await rounded.close();
+  });
+
+  for (const max_shard_size of ['5GB', '20KB'])
+    it(`writes what it read, byte for byte (max_shard_size ${max_shard_size})`, async () => {
+      const source = await openCheckpoint(formats('mixed-dtype'));
+      const progress: number[] = [];
+      await saveCheckpoint(dir, source.config, outTensors(source), {
+        max_shard_size,
+        extraFiles: { 'generation_config.json': '{}' },
+        onProgress: ({ written, total }) => progress.push(written / total),
+      });
+      const again = await openCheckpoint(dir);
+      expect(await everything(again)).to.deep.equal(await everything(source));
+      expect(again.config).to.deep.equal(source.config);
+      expect(progress.at(-1)).to.equal(1);
+      const files = fs.readdirSync(dir).sort();
+      if (max_shard_size === '5GB') {
+        expect(files).to.deep.equal(['config.json', 'generation_config.json', 'model.safetensors']);
+        // the same layout as the Python library's, to the byte
+        const name = 'model.safetensors';
+        expect(
+          Buffer.compare(
+            fs.readFileSync(path.join(dir, name)),
+            fs.readFileSync(path.join(formats('mixed-dtype'), name)),
+          ),
+        ).to.equal(0);
+      } else {
+        expect(files).to.include('model.safetensors.index.json').and.include('model-00001-of-00002.safetensors');
+        for (const file of files.filter((f) => f.endsWith('.safetensors')))
+          expect(fs.statSync(path.join(dir, file)).size).to.be.lessThan(22_000);
+      }
+      await source.close();
+      await again.close();
+    });
+
+  it('replaces the weight files of an earlier save', async () => {
+    const source = await openCheckpoint(formats('single'));
+    await saveCheckpoint(dir, source.config, outTensors(source), { max_shard_size: '20KB' });
+    await saveCheckpoint(dir, source.config, outTensors(source));
+    expect(fs.readdirSync(dir).sort()).to.deep.equal(['config.json', 'model.safetensors']);
+    await source.close();
+  });
+
+  it('leaves nothing behind when a tensor fails, when it is the wrong size, and when interrupted', async () => {
+    const source = await openCheckpoint(formats('single'));
+    const good = outTensors(source);
+    const last = good[good.length - 1];
+    const cases: [OutTensor, new (message: string) => Error, RegExp][] = [
+      [{ ...last, data: () => Promise.reject(new CheckpointError('gone')) }, CheckpointError, /gone/],
+      [{ ...last, data: () => new Uint8Array(3) }, SaveError, /gave 3 bytes/],
+      [{ ...last, name: good[0].name }, SaveError, /same name/],
+    ];
+    for (const [bad, kind, message] of cases) {
+      const error = await saveCheckpoint(dir, source.config, [...good.slice(0, -1), bad]).catch((e: unknown) => e);
+      expect(error).to.be.instanceOf(kind);
+      expect((error as Error).message).to.match(message);
+      expect(fs.readdirSync(dir)).to.deep.equal([]);
+    }
+    const stop = new AbortController();
+    const stopped = await saveCheckpoint(dir, source.config, good, {
+      signal: stop.signal,
+      max_shard_size: '20KB',
+      onProgress: ({ written, total }) => written > total / 2 && stop.abort(),
+    }).catch((e: unknown) => e);
+    expect(stopped).to.have.property('name', 'AbortError');
+    expect(fs.readdirSync(dir)).to.deep.equal([]);
+    await source.close();
+  });
+
+  it('keeps an earlier save whole when a later one fails', async () => {
+    const source = await openCheckpoint(formats('single'));
+    await saveCheckpoint(dir, source.config, outTensors(source));
+    const before = fs.readFileSync(path.join(dir, 'model.safetensors'));
+    const broken = outTensors(source).map((t, i) => (i === 9 ? { ...t, data: () => new Uint8Array(1) } : t));
+    await saveCheckpoint(dir, source.config, broken).catch(() => undefined);
+    expect(Buffer.compare(before, fs.readFileSync(path.join(dir, 'model.safetensors')))).to.equal(0);
+    expect(fs.readdirSync(dir).sort()).to.deep.equal(['config.json', 'model.safetensors']);
+    await source.close();
+  });
+
+  it('refuses a folder that cannot be written and a size that is none', async () => {
+    fs.writeFileSync(path.join(dir, 'file'), '');
+    const inFile = await saveCheckpoint(path.join(dir, 'file'), {}, []).catch((e: unknown) => e);
+    expect(inFile).to.be.instanceOf(SaveError);
+    for (const max_shard_size of ['5 bananas', 0, -3, 'GB']) {
+      const error = await saveCheckpoint(dir, {}, [], { max_shard_size }).catch((e: unknown) => e);
+      expect(error).to.be.instanceOf(ArgumentError);
+    }
+  });
+
+  it('writes scalars, empty tensors, every dtype and odd names', async () => {
+    const file = path.join(dir, 'x.safetensors');
+    const tensor = (name: string, dtype: OutTensor['dtype'], shape: number[], bytes: number): OutTensor => ({
+      name,
+      dtype,
+      shape,
+      data: () => new Uint8Array(bytes).fill(name.length),
+    });
+    const tensors = [
+      tensor('scalar', 'F64', [], 8),
+      tensor('none', 'F32', [0, 7], 0),
+      tensor('bool', 'BOOL', [3], 3),
+      tensor('7', 'I16', [2], 4),
+      tensor('"quoted": {\\', 'BF16', [1, 3], 6),
+      tensor('__proto__', 'I64', [1], 8),
+    ];
+    await writeSafetensors(file, tensors, { metadata: { format: 'pt', note: 'ü' } });
+    const opened = await SafetensorsFile.open(file);
+    expect(opened.metadata).to.deep.equal({ format: 'pt', note: 'ü' });
+    expect([...opened.entries.keys()].sort()).to.deep.equal(tensors.map(({ name }) => name).sort());
+    for (const { name, dtype, shape, data } of tensors) {
+      expect(opened.entries.get(name)).to.deep.include({ dtype, shape });
+      expect(Buffer.compare(await opened.read(name), await data())).to.equal(0);
+    }
+    await opened.close();
+  });
+
+  it('refuses a name that is listed twice, and metadata that is not text', async () => {
+    const write = (json: string, data: number): string => {
+      const file = path.join(dir, 'h.safetensors');
+      const head = Buffer.alloc(8);
+      head.writeBigUInt64LE(BigInt(Buffer.byteLength(json)));
+      fs.writeFileSync(file, Buffer.concat([head, Buffer.from(json), Buffer.alloc(data)]));
+      return file;
+    };
+    const entry = '{"dtype":"U8","shape":[2],"data_offsets":[0,2]}';
+    for (const [json, data, message] of [
+      [`{"a":${entry},"a":${entry}}`, 2, /twice/],
+      ['{"__metadata__":{"a":1}}', 0, /__metadata__/],
+      ['{"a":{"dtype":"U8","shape":[2],"data_offsets":[1,3]}}', 3, /tensor a: its data leaves a gap/],
+      ['[]', 0, /not a JSON object/],
+    ] as const) {
+      const error = await SafetensorsFile.open(write(json, data)).catch((e: unknown) => e);
+      expect(error).to.be.instanceOf(CheckpointError);
+      expect((error as Error).message).to.match(message);
+    }
+  });
+});
+
+describe('agreement of weights and configuration', () => {
+  it('lists the tensors of the golden model', () => {
+    const { config, dir } = loadGolden('g1-forward');
+    const expected = expectedTensors(config);
+    return openCheckpoint(dir).then(async (source) => {
+      const got = [...source.tensors.values()].map(({ name, shape }) => [name, shape]);
+      expect(Object.fromEntries(got)).to.deep.equal(Object.fromEntries(expected));
+      await source.close();
+    });
+  });
+
+  it('counts the parameters of the published models', () => {
+    const count = (config: Record<string, unknown>): number =>
+      [...expectedTensors(config).values()].reduce((sum, shape) => sum + shape.reduce((a, b) => a * b, 1), 0);
+    expect(count({})).to.equal(7_285_403_648);
+    const small = { num_hidden_layers: 24, hidden_size: 768, num_heads: 24, n_groups: 1, vocab_size: 50288 };
+    expect(count({ ...small, tie_word_embeddings: true })).to.equal(128_989_632);
+  });
+
+  it('refuses configurations that contradict themselves', () => {
+    for (const config of [{ num_heads: 7 }, { hidden_size: 1.5 }, { n_groups: 3 }, { use_bias: 'no' }, { expand: -1 }])
+      expect(() => expectedTensors(config), JSON.stringify(config)).to.throw(ConfigError, Object.keys(config)[0]);
+  });
+});

@@ -1,0 +1,81 @@
+/**
+ * Reading golden cases of test/fixtures/goldens: inputs.json, config.json, expected.safetensors and expected.json.
+ */
+import * as fs from 'node:fs';
+import * as path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import {
+  decodeFloat32,
+  decodeInt32,
+  isFloatDtype,
+  parseConfigJson,
+  parseSafetensorsHeader,
+  type StoredDtype,
+} from '../../src/checkpoints/index.js';
+
+/** A tensor of a golden file, decoded. */
+export interface GoldenTensor {
+  shape: number[];
+  dtype: StoredDtype;
+  data: Float32Array | Int32Array;
+}
+
+/** A golden case. */
+export interface Golden {
+  /** the case's folder (model.safetensors and config.json lie there) */
+  dir: string;
+  /** inputs.json, or {} */
+  inputs: Record<string, unknown>;
+  /** config.json with infinities as numbers, or {} */
+  config: Record<string, unknown>;
+  /** expected.json, or {} */
+  json: Record<string, unknown>;
+  /** tensors of expected.safetensors; empty when there is no such file */
+  expected: Map<string, GoldenTensor>;
+  /** an expected tensor by name; throws when there is none */
+  tensor(name: string): GoldenTensor;
+}
+
+const fixtures = fileURLToPath(new URL('../fixtures/goldens/', import.meta.url));
+
+/** Folder of a golden case. */
+export function goldenDir(name: string): string {
+  return path.join(fixtures, name);
+}
+
+/** All tensors of a safetensors file, decoded to float32 or int32. */
+export function readTensors(file: string): Map<string, GoldenTensor> {
+  const bytes = new Uint8Array(fs.readFileSync(file));
+  const length = Number(new DataView(bytes.buffer).getBigUint64(0, true));
+  const { entries } = parseSafetensorsHeader(bytes.subarray(8, 8 + length), 8 + length, bytes.byteLength, file);
+  const out = new Map<string, GoldenTensor>();
+  for (const [name, { dtype, shape, begin, end }] of entries) {
+    const part = bytes.slice(begin, end);
+    const data = isFloatDtype(dtype) ? decodeFloat32(part, dtype) : decodeInt32(part, dtype);
+    out.set(name, { shape: [...shape], dtype, data });
+  }
+  return out;
+}
+
+/** Loads a case such as 'g1-forward' or 'gradients/g1'. */
+export function loadGolden(name: string): Golden {
+  const dir = goldenDir(name);
+  const json = (file: string): Record<string, unknown> => {
+    const full = path.join(dir, file);
+    return fs.existsSync(full) ? parseConfigJson(fs.readFileSync(full, 'utf8'), full) : {};
+  };
+  const tensors = path.join(dir, 'expected.safetensors');
+  const expected = fs.existsSync(tensors) ? readTensors(tensors) : new Map<string, GoldenTensor>();
+  return {
+    dir,
+    inputs: json('inputs.json'),
+    config: json('config.json'),
+    json: json('expected.json'),
+    expected,
+    tensor(tensorName) {
+      const found = expected.get(tensorName);
+      if (!found) throw new Error(`${tensors} has no ${tensorName}; it has ${[...expected.keys()].join(', ')}`);
+      return found;
+    },
+  };
+}
