@@ -1,0 +1,118 @@
+import { Template } from '@huggingface/jinja';
+import { TokenizerError } from '../errors/index.js';
+
+/** One turn of a chat. Templates may read further keys (name, tool_calls …). */
+export interface ChatMessage {
+  role: 'system' | 'user' | 'assistant' | (string & {});
+  content: string;
+  [key: string]: unknown;
+}
+
+/** Options of apply_chat_template. */
+export interface ChatTemplateOptions {
+  /** A template to use instead of the tokenizer's own: its text, or the name of one of several. Default: 'default'. */
+  chat_template?: string;
+  /** Ends the text with the tokens that begin an answer. Default false. */
+  add_generation_prompt?: boolean;
+  /** Leaves the last message open, so that the model goes on with it. Default false. */
+  continue_final_message?: boolean;
+  /** Tools offered to the model, for templates that list them. */
+  tools?: readonly unknown[] | null;
+  /** Documents offered to the model, for templates that list them. */
+  documents?: readonly unknown[] | null;
+  /** Further values that the template reads. */
+  template_variables?: Record<string, unknown>;
+}
+
+const compiled = new Map<string, Template>();
+
+/**
+ * Renders a chat with a Jinja template, as transformers' apply_chat_template does.
+ *
+ * @param messages the chat, oldest first
+ * @param templates the tokenizer's templates by name
+ * @param specialTokens bos_token, eos_token … as the template sees them
+ * @throws TokenizerError without a template, for a chat that is not one, or when the template refuses it
+ */
+export function renderChat(
+  messages: readonly ChatMessage[],
+  templates: Readonly<Record<string, string>>,
+  specialTokens: Readonly<Record<string, string>>,
+  options: ChatTemplateOptions = {},
+): string {
+  checkMessages(messages);
+  if (options.continue_final_message && options.add_generation_prompt) {
+    throw new TokenizerError(
+      'continue_final_message and add_generation_prompt contradict each other: one leaves the last message open, ' +
+        'the other begins a new one. Set one of them.',
+      { options: ['continue_final_message', 'add_generation_prompt'] },
+    );
+  }
+  const text = render(pick(templates, options.chat_template), {
+    ...specialTokens,
+    ...options.template_variables,
+    messages,
+    tools: options.tools ?? null,
+    documents: options.documents ?? null,
+    add_generation_prompt: options.add_generation_prompt ?? false,
+  });
+  return options.continue_final_message ? leaveOpen(text, messages[messages.length - 1].content) : text;
+}
+
+function checkMessages(messages: readonly ChatMessage[]): void {
+  if (!Array.isArray(messages) || messages.length === 0) {
+    throw new TokenizerError('A chat must hold at least one message: expected [{ role, content }, …].', {
+      got: messages,
+    });
+  }
+  messages.forEach((message, index) => {
+    if (typeof message?.role !== 'string' || typeof message.content !== 'string') {
+      throw new TokenizerError(
+        `Message ${index} of the chat is ${JSON.stringify(message)?.slice(0, 80)}; expected { role: string, content: string }.`,
+        { index, got: message },
+      );
+    }
+  });
+}
+
+function pick(templates: Readonly<Record<string, string>>, wanted: string | undefined): string {
+  if (wanted !== undefined) return templates[wanted] ?? wanted;
+  if (templates.default !== undefined) return templates.default;
+  const names = Object.keys(templates);
+  throw new TokenizerError(
+    names.length === 0
+      ? 'This tokenizer has no chat template: its model was not trained to chat. Give a template by the option ' +
+          'chat_template (or in a file chat_template.jinja beside tokenizer.json), or pass plain text.'
+      : `This tokenizer has several chat templates (${names.join(', ')}) and none called 'default': name one by the ` +
+          `option chat_template.`,
+    { templates: names },
+  );
+}
+
+function render(source: string, variables: Record<string, unknown>): string {
+  try {
+    let template = compiled.get(source);
+    if (!template) compiled.set(source, (template = new Template(source)));
+    return template.render(variables);
+  } catch (cause) {
+    throw new TokenizerError(
+      `The chat template does not take this chat: ${(cause as Error).message}`,
+      { template: source.slice(0, 200) },
+      { cause },
+    );
+  }
+}
+
+/** Cuts a rendered chat after the content of its last message, so that no end-of-turn token closes it. */
+function leaveOpen(text: string, content: string): string {
+  // Templates may trim the content; its trimmed form is then what to look for.
+  for (const form of [content, content.trim()]) {
+    const at = text.lastIndexOf(form);
+    if (form !== '' && at >= 0) return text.slice(0, at + form.length);
+  }
+  throw new TokenizerError(
+    'continue_final_message needs the content of the last message to appear in the text, and the template left it out ' +
+      'or changed it. Use another template, or add_generation_prompt.',
+    { content },
+  );
+}

@@ -1,0 +1,115 @@
+import { readFile, readdir } from 'node:fs/promises';
+import path from 'node:path';
+import { TokenizerError } from '../errors/index.js';
+import type { AddedTokenJson, TokenizerJson } from './backend.js';
+
+/** The files of a tokenizer folder, parsed. */
+export interface TokenizerFiles {
+  /** Folder or name, for messages. */
+  source: string;
+  tokenizer: TokenizerJson;
+  /** tokenizer_config.json; empty where there is none. */
+  config: Record<string, unknown>;
+  /** special_tokens_map.json; empty where there is none. */
+  specialTokensMap: Record<string, unknown>;
+  /** Chat templates by name; the usual one is called 'default'. */
+  chatTemplates: Record<string, string>;
+}
+
+/**
+ * Reads a tokenizer folder in the Hugging Face layout: tokenizer.json (must be there), tokenizer_config.json,
+ * special_tokens_map.json, chat_template.jinja and additional_chat_templates/NAME.jinja (which win over the templates
+ * in tokenizer_config.json, as in transformers).
+ *
+ * @throws TokenizerError when tokenizer.json is missing or a file is not JSON
+ */
+export async function readTokenizerFiles(dir: string): Promise<TokenizerFiles> {
+  const file = path.join(dir, 'tokenizer.json');
+  const tokenizer = await readJson(file);
+  if (tokenizer === undefined) {
+    throw new TokenizerError(
+      `There is no tokenizer.json in ${dir}. Expected a folder with the tokenizer of the model; state-spaces checkpoints ` +
+        `have none of their own and use that of EleutherAI/gpt-neox-20b: copy its tokenizer.json there, or name its folder.`,
+      { file },
+    );
+  }
+  const config = (await readJson(path.join(dir, 'tokenizer_config.json'))) ?? {};
+  return {
+    source: dir,
+    tokenizer: withAddedTokens(tokenizer as TokenizerJson, config),
+    config,
+    specialTokensMap: (await readJson(path.join(dir, 'special_tokens_map.json'))) ?? {},
+    chatTemplates: { ...templatesOf(config), ...(await readTemplates(dir)) },
+  };
+}
+
+async function readJson(file: string): Promise<Record<string, unknown> | undefined> {
+  const text = await readText(file);
+  if (text === undefined) return undefined;
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (cause) {
+    throw new TokenizerError(
+      `${file} is not valid JSON: ${(cause as Error).message}. Get the file again.`,
+      { file },
+      { cause },
+    );
+  }
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+    throw new TokenizerError(`${file} holds ${JSON.stringify(value)?.slice(0, 40)}; expected an object.`, { file });
+  }
+  return value as Record<string, unknown>;
+}
+
+async function readText(file: string): Promise<string | undefined> {
+  try {
+    return await readFile(file, 'utf8');
+  } catch (cause) {
+    const { code, message } = cause as NodeJS.ErrnoException;
+    if (code === 'ENOENT' || code === 'ENOTDIR') return undefined;
+    throw new TokenizerError(`Cannot read ${file}: ${message}.`, { file }, { cause });
+  }
+}
+
+async function readTemplates(dir: string): Promise<Record<string, string>> {
+  const templates: Record<string, string> = {};
+  const main = await readText(path.join(dir, 'chat_template.jinja'));
+  if (main !== undefined) templates.default = main;
+  const folder = path.join(dir, 'additional_chat_templates');
+  const names = await readdir(folder).catch(() => []);
+  for (const name of names.filter((n) => n.endsWith('.jinja')).sort()) {
+    const text = await readText(path.join(folder, name));
+    if (text !== undefined) templates[name.slice(0, -'.jinja'.length)] = text;
+  }
+  return templates;
+}
+
+/** chat_template in tokenizer_config.json is a text, or a list of {name, template}. */
+function templatesOf(config: Record<string, unknown>): Record<string, string> {
+  const value = config.chat_template;
+  if (typeof value === 'string') return { default: value };
+  const templates: Record<string, string> = {};
+  if (Array.isArray(value)) {
+    for (const entry of value as { name?: unknown; template?: unknown }[]) {
+      if (typeof entry?.name === 'string' && typeof entry.template === 'string') templates[entry.name] = entry.template;
+    }
+  }
+  return templates;
+}
+
+/** Tokens that only tokenizer_config.json knows (added_tokens_decoder) join those of tokenizer.json, as in transformers. */
+function withAddedTokens(tokenizer: TokenizerJson, config: Record<string, unknown>): TokenizerJson {
+  const decoder = config.added_tokens_decoder;
+  if (typeof decoder !== 'object' || decoder === null) return tokenizer;
+  const known = new Set((tokenizer.added_tokens ?? []).map((t) => t.content));
+  const extra: AddedTokenJson[] = [];
+  for (const [id, token] of Object.entries(decoder as Record<string, Partial<AddedTokenJson>>)) {
+    if (typeof token?.content !== 'string' || known.has(token.content)) continue;
+    const flags = { single_word: false, lstrip: false, rstrip: false, normalized: false, special: false };
+    extra.push({ ...flags, ...token, content: token.content, id: Number(id) });
+  }
+  if (extra.length === 0) return tokenizer;
+  extra.sort((a, b) => a.id - b.id);
+  return { ...tokenizer, added_tokens: [...(tokenizer.added_tokens ?? []), ...extra] };
+}
