@@ -4,15 +4,19 @@ import type { WeightInit, WeightSpec, Weights } from './weights.js';
 
 export type LayerArgs = NonNullable<ConstructorParameters<typeof tf.layers.Layer>[0]>;
 
-/** A tf.layers initializer of given values. Only used while building, so it is never serialised by reference. */
-class FromValues extends tf.serialization.Serializable {
-  static className = 'Mamba2FromValues';
-  constructor(private readonly init: WeightInit) {
+/** A tf.layers initializer made from a spec or a source. Only used while building, so it is never serialised. */
+class FromSpec extends tf.serialization.Serializable {
+  static className = 'Mamba2FromSpec';
+  constructor(
+    private readonly spec: WeightSpec,
+    private readonly source: ((spec: WeightSpec) => tf.Tensor) | null,
+  ) {
     super();
   }
   apply(shape: tf.Shape): tf.Tensor {
+    if (this.source) return this.source(this.spec);
     const dims = shape as number[];
-    const init = this.init;
+    const init: WeightInit = this.spec.init;
     switch (init.kind) {
       case 'zeros':
         return tf.zeros(dims);
@@ -34,17 +38,27 @@ class FromValues extends tf.serialization.Serializable {
 /** A layer whose weights are a flat list of specs. Sublayers are not used: tf.layers does not track their weights. */
 export abstract class SpecLayer extends tf.layers.Layer {
   private names: string[] = [];
+  /** When set before build: where weights come from, instead of fresh initialisation (a checkpoint being loaded). */
+  source: ((spec: WeightSpec) => tf.Tensor) | null = null;
 
   /** The weights this layer has, in order. */
   protected abstract weightSpecs(): WeightSpec[];
 
+  /** The weights this layer has or would have, described. */
+  specs(): WeightSpec[] {
+    return this.weightSpecs();
+  }
+
   override build(inputShape: tf.Shape | tf.Shape[]): void {
     const specs = this.weightSpecs();
     this.names = specs.map((s) => s.name);
-    for (const { name, shape, init } of specs) {
-      const initializer = new FromValues(init) as unknown as Parameters<typeof this.addWeight>[3];
-      this.addWeight(name, shape, 'float32', initializer);
-    }
+    tf.tidy(() => {
+      for (const spec of specs) {
+        const initializer = new FromSpec(spec, this.source) as unknown as Parameters<typeof this.addWeight>[3];
+        this.addWeight(spec.name, spec.shape, 'float32', initializer);
+      }
+    });
+    this.source = null;
     super.build(inputShape);
   }
 

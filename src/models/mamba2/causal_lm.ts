@@ -1,0 +1,144 @@
+/** Mamba2ForCausalLM: the model with its head, loss, generation, loading and saving. */
+import * as tf from '@tensorflow/tfjs';
+import { ArgumentError } from '../../errors/index.js';
+import type { CheckpointSource } from '../../checkpoints/source.js';
+import type { GenerationEngine } from '../../generation/engine.js';
+import type { Mamba2Cache } from './cache.js';
+import type { Mamba2Config, Mamba2ConfigFields } from './config.js';
+import { EagerEngine } from './eager_engine.js';
+import { type IdsLike, intGrid } from './inputs.js';
+import { causalLoss, type ShiftedLabels, shiftLabels } from './loss.js';
+import { Mamba2Model, type ModelInputs, NetworkWeights } from './modeling.js';
+import { Mamba2Network } from './network.js';
+import { loadCheckpoint, saveWeights, type SaveOptions } from './pretrained.js';
+import type { Device } from '../../runtime/index.js';
+
+export interface CausalLMInputs extends ModelInputs {
+  /** [b, t]; position t predicts label t+1; -100 is left out. Gives `loss`. */
+  labels?: IdsLike;
+  /** Logits for the last n positions only; 0 (default) for all. Not together with labels. */
+  logits_to_keep?: number;
+}
+
+export interface CausalLMOutputs {
+  /** [b, t or logits_to_keep, v], float32 */
+  logits: tf.Tensor3D;
+  /** Mean over the kept labels. */
+  loss?: tf.Scalar;
+  cache?: Mamba2Cache;
+  hidden_states?: tf.Tensor3D[];
+}
+
+export interface PretrainedOptions {
+  /** 'auto' (default: the best there is), 'cpu', 'gpu', 'tensorflow', 'wasm' or 'js'. Without it a backend chosen before stays. */
+  device?: Device;
+  /** Stored type of weights in the compiled engine; 'auto' (default) as in the checkpoint. Eager runs use float32. */
+  dtype?: 'auto' | 'float32' | 'bfloat16';
+  /** Default 'auto'. */
+  engine?: EngineKind;
+  /** Configuration keys that replace the folder's, for example { norm_groups: 'full' }. */
+  config?: Partial<Mamba2ConfigFields>;
+  /** Called with things worth knowing, such as a head that is tied and stored apart. */
+  onWarning?: (message: string) => void;
+}
+
+/** Which engine generates: 'auto' is compiled on the tensorflow backend, eager elsewhere. */
+export type EngineKind = 'auto' | 'compiled' | 'eager';
+
+/**
+ * Mamba-2 with a language-model head. Source: Hugging Face Mamba2ForCausalLM.
+ *
+ * @example
+ * const model = await Mamba2ForCausalLM.from_pretrained('models/tiny-books-mamba2');
+ * const { logits, cache } = model.forward({ input_ids: [[1, 2, 3]] });
+ */
+export class Mamba2ForCausalLM {
+  readonly weights: NetworkWeights;
+  /** The model without its head. */
+  readonly backbone: Mamba2Model;
+
+  /**
+   * Loads a checkpoint folder: Hugging Face's safetensors (one file or shards), and the other containers of Mamba-2.
+   *
+   * @param dir the folder
+   * @throws CheckpointError or ConfigError naming file and tensor or key; DeviceError when the device cannot be used
+   * @example
+   * const model = await Mamba2ForCausalLM.from_pretrained('models/tiny-books-mamba2', { device: 'cpu' });
+   */
+  static async from_pretrained(dir: string, options: PretrainedOptions = {}): Promise<Mamba2ForCausalLM> {
+    const { device, onWarning, config: overrides } = options;
+    const { config, source, warnings } = await loadCheckpoint(dir, overrides);
+    warnings.forEach((warning) => onWarning?.(warning));
+    // imported here so that a bundle for the browser, which loads LayersModels, has no native code in it
+    const { selectBackend } = await import('../../runtime/index.js');
+    if (device !== undefined || !tf.getBackend()) await selectBackend(device ?? 'auto');
+    return new Mamba2ForCausalLM(config, source);
+  }
+
+  /**
+   * Writes config.json, generation_config.json and the weights in the layout that transformers loads. Written aside and
+   * renamed: a failure leaves no file that looks finished.
+   */
+  async save_pretrained(dir: string, options: SaveOptions = {}): Promise<void> {
+    await saveWeights(dir, this.config, this.weights, options);
+  }
+
+  /** @param source where the weights come from; without one they are freshly initialised */
+  constructor(
+    readonly config: Mamba2Config,
+    source: CheckpointSource | null = null,
+  ) {
+    this.weights = new NetworkWeights(new Mamba2Network(config), source);
+    this.backbone = new Mamba2Model(config, this.weights);
+  }
+
+  /** The same layers as a tf.LayersModel: ids int32 [b, t] -> logits [b, t, v]. */
+  get layersModel(): tf.LayersModel {
+    return this.weights.layersModels().causal;
+  }
+
+  /** Number of parameters; a tied head counts once. */
+  num_parameters(): number {
+    return this.weights.network.weightSpecs().reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0);
+  }
+
+  /**
+   * Logits, and the loss when labels are given. Outputs are new tensors, the caller's to dispose.
+   * @throws ArgumentError as Mamba2Model.forward, and for labels of another size or outside the vocabulary
+   */
+  forward(inputs: CausalLMInputs): CausalLMOutputs {
+    const keep = inputs.logits_to_keep ?? 0;
+    if (!Number.isInteger(keep) || keep < 0) throw new ArgumentError(`forward: logits_to_keep is ${keep}, expected 0 or a positive integer`, {});
+    if (keep > 0 && inputs.labels !== undefined) throw new ArgumentError('forward: labels need all logits; leave out logits_to_keep', {});
+    const { last_hidden_state: h, cache, hidden_states } = this.backbone.forward(inputs);
+    const [b, t, d] = h.shape;
+    try {
+      const labels = inputs.labels === undefined ? null : this.shifted(inputs.labels, b, t);
+      const made = tf.tidy(() => {
+        const part = keep > 0 && keep < t ? tf.slice(h, [0, t - keep, 0], [b, keep, d]) : h;
+        const logits = this.weights.network.head(this.weights.all(), part) as tf.Tensor3D;
+        return labels ? { logits, loss: causalLoss(logits, labels) } : { logits };
+      });
+      return { ...made, ...(cache && { cache }), ...(hidden_states && { hidden_states }) };
+    } finally {
+      h.dispose();
+    }
+  }
+
+  private shifted(labels: IdsLike, batch: number, length: number): ShiftedLabels {
+    const grid = intGrid(labels, 'labels');
+    if (grid.batch !== batch || grid.length !== length) {
+      throw new ArgumentError(`labels: have shape [${grid.batch}, ${grid.length}], expected [${batch}, ${length}]`, {});
+    }
+    return shiftLabels(grid.values, batch, length, this.config.vocab_size);
+  }
+
+  /** The engine that generates. Made at the first call and kept. */
+  async engine(): Promise<GenerationEngine> {
+    return new EagerEngine(this.weights);
+  }
+
+  dispose(): void {
+    this.weights.dispose();
+  }
+}

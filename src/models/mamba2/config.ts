@@ -1,0 +1,211 @@
+/** Mamba2Config: the configuration of a checkpoint, in the keys of Hugging Face's config.json (spec A.1). */
+import type { NormGroups } from '../../layers/rms_norm_gated.js';
+import type { Mamba2MixerArgs } from '../../layers/mixer.js';
+import { ConfigError } from '../../errors/index.js';
+
+/** The keys that this model reads. Others are kept in `extra` and written back. */
+export interface Mamba2ConfigFields {
+  /** h. Default 128. */
+  num_heads: number;
+  /** p. Default 64; num_heads·head_dim must equal expand·hidden_size. */
+  head_dim: number;
+  /** Rows of the embedding, v; may be more than the tokenizer has. Default 32768. */
+  vocab_size: number;
+  /** d. Default 4096. */
+  hidden_size: number;
+  /** n. Default 128. */
+  state_size: number;
+  /** Default 64. */
+  num_hidden_layers: number;
+  /** Epsilon of every norm. Default 1e-5. */
+  layer_norm_epsilon: number;
+  /** Defaults 1, 0, 2. */
+  pad_token_id: number | null;
+  bos_token_id: number | null;
+  eos_token_id: number | number[] | null;
+  /** Inner width over hidden_size. Default 2. */
+  expand: number;
+  /** k. Default 4. */
+  conv_kernel: number;
+  /** g. Default 8. */
+  n_groups: number;
+  /** Biases on in_proj and out_proj. Default false. */
+  use_bias: boolean;
+  /** Default true. */
+  use_conv_bias: boolean;
+  /** Activation after the convolution; only 'silu' (or 'swish') exists. */
+  hidden_act: string;
+  /** Default 0.1. */
+  initializer_range: number;
+  /** Accepted and without effect: the residual stream is always float32. Default true. */
+  residual_in_fp32: boolean;
+  /** Range and floor of a fresh dt; these never clamp. Defaults 0.001, 0.1, 0.0001. */
+  time_step_min: number;
+  time_step_max: number;
+  time_step_floor: number;
+  /** Bounds of dt after softplus. Default [0, Infinity]. */
+  time_step_limit: [number, number];
+  /** Divides a fresh out_proj by sqrt(num_hidden_layers). Default false. */
+  rescale_prenorm_residual: boolean;
+  /** Default true. */
+  use_cache: boolean;
+  /** Tokens per chunk of the scan; computational only. Default 256. */
+  chunk_size: number;
+  /** Default false. */
+  tie_word_embeddings: boolean;
+  /** Ours: the gated norm per group ('per_group', right) or over all channels ('full', as transformers 5). */
+  norm_groups: NormGroups;
+}
+
+const DEFAULTS: Mamba2ConfigFields = {
+  num_heads: 128,
+  head_dim: 64,
+  vocab_size: 32768,
+  hidden_size: 4096,
+  state_size: 128,
+  num_hidden_layers: 64,
+  layer_norm_epsilon: 1e-5,
+  pad_token_id: 1,
+  bos_token_id: 0,
+  eos_token_id: 2,
+  expand: 2,
+  conv_kernel: 4,
+  n_groups: 8,
+  use_bias: false,
+  use_conv_bias: true,
+  hidden_act: 'silu',
+  initializer_range: 0.1,
+  residual_in_fp32: true,
+  time_step_min: 1e-3,
+  time_step_max: 0.1,
+  time_step_floor: 1e-4,
+  time_step_limit: [0, Infinity],
+  rescale_prenorm_residual: false,
+  use_cache: true,
+  chunk_size: 256,
+  tie_word_embeddings: false,
+  norm_groups: 'per_group',
+};
+
+const SIZES = [
+  'num_heads',
+  'head_dim',
+  'vocab_size',
+  'hidden_size',
+  'state_size',
+  'num_hidden_layers',
+  'conv_kernel',
+  'n_groups',
+  'chunk_size',
+] as const;
+const NUMBERS = ['layer_norm_epsilon', 'expand', 'initializer_range', 'time_step_min', 'time_step_max', 'time_step_floor'] as const;
+const FLAGS = ['use_bias', 'use_conv_bias', 'residual_in_fp32', 'rescale_prenorm_residual', 'use_cache', 'tie_word_embeddings'] as const;
+
+/** Infinity may come as a number, as the string 'Infinity', or as {"__float__": "Infinity"} (spec D12). */
+function floatOf(value: unknown): unknown {
+  if (typeof value === 'object' && value !== null && '__float__' in value) return Number((value as { __float__: unknown }).__float__);
+  if (value === 'Infinity' || value === 'inf') return Infinity;
+  return value;
+}
+
+/** Gives Mamba2Config the fields' types; the constructor assigns them from DEFAULTS and the given values. */
+const Fields = class {} as unknown as new () => Mamba2ConfigFields;
+
+/**
+ * A checked configuration. Fields have the names of config.json; unknown keys are kept in `extra`.
+ *
+ * @throws ConfigError naming the key, when a value is malformed or sizes contradict each other
+ * @example
+ * const config = new Mamba2Config({ hidden_size: 64, num_heads: 4, head_dim: 32, n_groups: 1, vocab_size: 100 });
+ */
+export class Mamba2Config extends Fields {
+  readonly model_type = 'mamba2';
+  /** Keys of config.json that the model does not read, written back as they were. */
+  readonly extra: Readonly<Record<string, unknown>>;
+
+  constructor(values: Partial<Mamba2ConfigFields> & Record<string, unknown> = {}) {
+    super();
+    const known = new Set<string>(Object.keys(DEFAULTS));
+    const fields: Record<string, unknown> = { ...DEFAULTS };
+    const extra: Record<string, unknown> = {};
+    for (const [key, value] of Object.entries(values)) {
+      if (key === 'model_type') continue;
+      if (!known.has(key)) extra[key] = value;
+      else if (value !== undefined) fields[key] = value;
+    }
+    if (Array.isArray(fields.time_step_limit)) fields.time_step_limit = fields.time_step_limit.map(floatOf);
+    if (values.model_type !== undefined && values.model_type !== 'mamba2') {
+      throw new ConfigError(`config: model_type is '${String(values.model_type)}', expected 'mamba2'`, { model_type: values.model_type });
+    }
+    this.extra = extra;
+    Object.assign(this, fields);
+    this.check();
+  }
+
+  private check(): void {
+    const fail = (key: string, expected: string): never => {
+      const got = (this as unknown as Record<string, unknown>)[key];
+      throw new ConfigError(`config: ${key} is ${JSON.stringify(got)}, expected ${expected}`, { key, got, expected });
+    };
+    for (const key of SIZES) if (!Number.isInteger(this[key]) || this[key] < 1) fail(key, 'a positive integer');
+    for (const key of NUMBERS) if (typeof this[key] !== 'number' || !(this[key] > 0)) fail(key, 'a positive number');
+    for (const key of FLAGS) if (typeof this[key] !== 'boolean') fail(key, 'true or false');
+    const limit = this.time_step_limit;
+    if (!Array.isArray(limit) || limit.length !== 2 || limit.some((v) => typeof v !== 'number' || Number.isNaN(v)) || limit[0] > limit[1]) {
+      fail('time_step_limit', 'two numbers, the lower first');
+    }
+    if (this.hidden_act !== 'silu' && this.hidden_act !== 'swish') fail('hidden_act', "'silu'");
+    if (this.norm_groups !== 'per_group' && this.norm_groups !== 'full') fail('norm_groups', "'per_group' or 'full'");
+    if (this.extra.rms_norm === false) throw new ConfigError('config: rms_norm is false, expected true: LayerNorm models are not supported', {});
+    const inner = this.inner_size;
+    if (this.num_heads * this.head_dim !== inner) {
+      throw new ConfigError(
+        `config: num_heads·head_dim is ${this.num_heads}·${this.head_dim} = ${this.num_heads * this.head_dim}, ` +
+          `expected expand·hidden_size = ${this.expand}·${this.hidden_size} = ${inner}`,
+        { num_heads: this.num_heads, head_dim: this.head_dim, expand: this.expand, hidden_size: this.hidden_size },
+      );
+    }
+    if (this.num_heads % this.n_groups !== 0) fail('n_groups', `a divisor of num_heads (${this.num_heads})`);
+  }
+
+  /** h·p, the width inside the mixer. */
+  get inner_size(): number {
+    return Math.floor(this.expand * this.hidden_size);
+  }
+
+  /** Ids that end a text. */
+  get eos_token_ids(): number[] {
+    const eos = this.eos_token_id;
+    return eos === null ? [] : Array.isArray(eos) ? eos : [eos];
+  }
+
+  /** The arguments of this model's blocks. `chunkSize` is what runs fast, not what the authors' kernels used. */
+  mixerArgs(): Mamba2MixerArgs {
+    return {
+      hiddenSize: this.hidden_size,
+      numHeads: this.num_heads,
+      headDim: this.head_dim,
+      nGroups: this.n_groups,
+      stateSize: this.state_size,
+      convKernel: this.conv_kernel,
+      chunkSize: Math.min(this.chunk_size, 64),
+      useBias: this.use_bias,
+      useConvBias: this.use_conv_bias,
+      epsilon: this.layer_norm_epsilon,
+      timeStepLimit: [this.time_step_limit[0], this.time_step_limit[1]],
+      normGroups: this.norm_groups,
+      initializerRange: this.initializer_range,
+      timeStepMin: this.time_step_min,
+      timeStepMax: this.time_step_max,
+      timeStepFloor: this.time_step_floor,
+      outProjDivisor: this.rescale_prenorm_residual ? Math.sqrt(this.num_hidden_layers) : 1,
+    };
+  }
+
+  /** A plain record with the keys of config.json; Infinity stays a number (the writer of JSON spells it). */
+  to_dict(): Record<string, unknown> {
+    const fields: Record<string, unknown> = {};
+    for (const key of Object.keys(DEFAULTS)) fields[key] = (this as unknown as Record<string, unknown>)[key];
+    return { architectures: ['Mamba2ForCausalLM'], ...this.extra, ...fields, model_type: this.model_type };
+  }
+}

@@ -1,0 +1,10 @@
+/** Mamba-2: configuration, network, backbone, causal language model, cache, and the engines that generate. */
+export { Mamba2Config, type Mamba2ConfigFields } from './config.js';
+export { type CacheArrays, Mamba2Cache, stateShapes } from './cache.js';
+export { Mamba2Network } from './network.js';
+export { Mamba2Model, type ModelInputs, type ModelOutputs, NetworkWeights } from './modeling.js';
+export { type CausalLMInputs, type CausalLMOutputs, type EngineKind, Mamba2ForCausalLM, type PretrainedOptions } from './causal_lm.js';
+export { causalLoss, IGNORE_INDEX, shiftLabels, weightedCrossEntropy } from './loss.js';
+export { EagerEngine, EagerState } from './eager_engine.js';
+export { loadCheckpoint, type SaveOptions } from './pretrained.js';
+export type { IdsLike } from './inputs.js';

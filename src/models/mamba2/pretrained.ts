@@ -1,0 +1,68 @@
+/** Loading a causal language model from a checkpoint folder, and saving one that transformers can load. */
+import type * as tf from '@tensorflow/tfjs';
+import type { CheckpointSource, OutTensor, StoredDtype } from '../../checkpoints/source.js';
+import { encodeFloat32, type FloatDtype, floatDtypeOf, torchDtypeName } from '../../checkpoints/dtypes.js';
+import { openCheckpoint } from '../../checkpoints/open.js';
+import { saveCheckpoint, type SaveCheckpointOptions } from '../../checkpoints/save.js';
+import { validateCheckpoint } from '../../checkpoints/validate.js';
+import { ArgumentError, ConfigError } from '../../errors/index.js';
+import { Mamba2Config, type Mamba2ConfigFields } from './config.js';
+import type { NetworkWeights } from './modeling.js';
+
+export interface LoadedCheckpoint {
+  config: Mamba2Config;
+  source: CheckpointSource;
+  /** Things worth telling the user. */
+  warnings: readonly string[];
+}
+
+/**
+ * Opens a checkpoint folder of any known container and checks it against its configuration.
+ * @param overrides configuration keys that replace those of the folder
+ * @throws CheckpointError or ConfigError naming file and tensor or key
+ */
+export async function loadCheckpoint(dir: string, overrides: Partial<Mamba2ConfigFields> = {}): Promise<LoadedCheckpoint> {
+  const source = await openCheckpoint(dir);
+  try {
+    const modelType = source.config.model_type;
+    if (modelType !== undefined && modelType !== 'mamba2') {
+      throw new ConfigError(`${dir}: model_type is '${String(modelType)}'; this package runs 'mamba2' models only`, { dir, model_type: modelType });
+    }
+    const { tied, warnings } = await validateCheckpoint(source);
+    const config = new Mamba2Config({ ...source.config, ...overrides, tie_word_embeddings: tied });
+    return { config, source, warnings };
+  } catch (error) {
+    await source.close();
+    throw error;
+  }
+}
+
+export interface SaveOptions extends Pick<SaveCheckpointOptions, 'max_shard_size' | 'legacyJson' | 'signal' | 'onProgress' | 'extraFiles'> {
+  /** Stored type of the weights. Default: as in the checkpoint when nothing was changed since loading, else float32. */
+  dtype?: 'float32' | 'float16' | 'bfloat16';
+}
+
+/** Writes config.json and the weights in Hugging Face's layout. */
+export async function saveWeights(dir: string, config: Mamba2Config, weights: NetworkWeights, options: SaveOptions = {}): Promise<void> {
+  const wanted = options.dtype === undefined ? null : floatDtypeOf(options.dtype);
+  if (options.dtype !== undefined && wanted === null) {
+    throw new ArgumentError(`save_pretrained: dtype is '${String(options.dtype)}', expected 'float32', 'float16' or 'bfloat16'`, { dtype: options.dtype });
+  }
+  const { source } = weights;
+  const untouched = !weights.materialized && source !== null;
+  const stored = (name: string): StoredDtype => (untouched ? source.tensors.get(name)!.dtype : 'F32');
+  const read = async (name: string): Promise<Float32Array> =>
+    untouched ? source.readFloat32(name) : ((await (weights.all()[name] as tf.Tensor).data()) as Float32Array);
+  const tensors: OutTensor[] = weights.network.weightSpecs().map(({ name, shape }) => {
+    const dtype = wanted ?? stored(name);
+    return {
+      name,
+      dtype,
+      shape,
+      data: async () => (untouched && dtype === stored(name) ? source.readBytes(name) : encodeFloat32(await read(name), dtype as FloatDtype)),
+    };
+  });
+  const main = tensors.find((t) => t.name === 'backbone.embeddings.weight')!.dtype;
+  const record = { ...config.to_dict(), dtype: torchDtypeName(main) };
+  await saveCheckpoint(dir, record, tensors, options);
+}
