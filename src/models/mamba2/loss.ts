@@ -23,13 +23,13 @@ export function weightedCrossEntropy(logits: tf.Tensor2D, labels: tf.Tensor1D, w
     const picked = tf.sum(tf.mul(shifted, tf.cast(oneHot, 'float32')), 1, true); // [m, 1]
     const column = tf.reshape(weights, [m, 1]);
     const value = tf.sum(tf.mul(tf.sub(logSum, picked), column)) as tf.Scalar;
-    (save as (tensors: tf.Tensor[]) => void)([scores, tf.add(top, logSum)]);
+    (save as (tensors: tf.Tensor[]) => void)([scores, tf.add(top, logSum), labels, column]);
     return {
       value,
       gradFunc: (dy: tf.Tensor, saved: tf.Tensor[]) => {
         const probabilities = tf.exp(tf.sub(saved[0]!, saved[1]!)); // [m, v]
-        const difference = tf.sub(probabilities, tf.cast(tf.oneHot(labels, v), 'float32'));
-        return tf.mul(difference, tf.mul(tf.reshape(weights, [m, 1]), dy));
+        const difference = tf.sub(probabilities, tf.cast(tf.oneHot(saved[2] as tf.Tensor1D, v), 'float32'));
+        return tf.mul(difference, tf.mul(saved[3]!, dy));
       },
     };
   });

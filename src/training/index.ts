@@ -1,0 +1,2 @@
+/** Training: the optimizer and what surrounds it. */
+export * from './adamw.js';
