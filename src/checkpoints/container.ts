@@ -11,8 +11,6 @@ export interface ContainerTensor {
   readonly shape: readonly number[];
   readonly bytes: number;
   readonly file: string;
-  /** equal for two tensors that are the same stored bytes; unset when the format shares nothing */
-  readonly storage?: string;
   read(): Promise<Uint8Array>;
   readSync(): Uint8Array;
   slices(maxBytes: number): AsyncIterable<Uint8Array>;

@@ -9,8 +9,49 @@ import { CheckpointError, SaveError } from '../errors/index.js';
 /** One read call asks for at most this much: the operating system's own limit is 2 GiB. */
 const SLICE = 2 ** 30;
 
+/** Bytes that can be read at any offset: a file, or a buffer that stands for one. */
+export interface ByteSource {
+  readonly path: string;
+  readonly size: number;
+  /** bytes [offset, offset + length), freshly allocated; nothing is allocated when the range leaves the source */
+  read(offset: number, length: number): Promise<Uint8Array>;
+  readSync(offset: number, length: number): Uint8Array;
+  close(): Promise<void>;
+}
+
+function outside(path: string, size: number, offset: number, length: number): CheckpointError {
+  return new CheckpointError(`${path} has ${size} bytes; bytes ${offset} to ${offset + length} were asked for.`, {
+    file: path,
+    size,
+    offset,
+    length,
+  });
+}
+
+/** A file's bytes that are in memory already. */
+export class BytesInMemory implements ByteSource {
+  readonly size: number;
+  constructor(
+    readonly path: string,
+    private readonly bytes: Uint8Array,
+  ) {
+    this.size = bytes.byteLength;
+  }
+  read(offset: number, length: number): Promise<Uint8Array> {
+    return Promise.resolve().then(() => this.readSync(offset, length));
+  }
+  readSync(offset: number, length: number): Uint8Array {
+    if (!(offset >= 0 && length >= 0 && offset + length <= this.size))
+      throw outside(this.path, this.size, offset, length);
+    return this.bytes.slice(offset, offset + length);
+  }
+  close(): Promise<void> {
+    return Promise.resolve();
+  }
+}
+
 /** A regular file open for reading at any offset. Its size is taken once: a file that shrinks meanwhile is an error. */
-export class RandomAccessFile {
+export class RandomAccessFile implements ByteSource {
   private handle: fs.promises.FileHandle | null;
 
   private constructor(
@@ -72,10 +113,7 @@ export class RandomAccessFile {
   private check(offset: number, length: number): fs.promises.FileHandle {
     if (!this.handle) throw new CheckpointError(`${this.path} was closed.`, { file: this.path });
     if (!(offset >= 0 && length >= 0 && offset + length <= this.size))
-      throw new CheckpointError(
-        `${this.path} has ${this.size} bytes; bytes ${offset} to ${offset + length} were asked for.`,
-        { file: this.path, size: this.size, offset, length },
-      );
+      throw outside(this.path, this.size, offset, length);
     return this.handle;
   }
 

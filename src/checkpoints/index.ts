@@ -15,3 +15,8 @@ export { parseSize, saveCheckpoint } from './save.js';
 export type { SaveCheckpointOptions } from './save.js';
 export { dimensionsOf, expectedTensors, validateCheckpoint } from './validate.js';
 export type { CheckpointReport, Dimensions, ValidateOptions } from './validate.js';
+export { deriveConfig, refuseInexpressible } from './derive.js';
+export { openTorchContainer, torchContainer } from './torch.js';
+export { BytesInMemory, type ByteSource } from './files.js';
+export { openSafetensorsContainer, safetensorsContainer } from './shards.js';
+export type { Container, ContainerTensor } from './container.js';

@@ -8,9 +8,11 @@ import { parseConfigJson } from './config-json.js';
 import type { Container, ContainerTensor } from './container.js';
 import { decodeFloat32, DTYPE_BYTES, isFloatDtype } from './dtypes.js';
 import { readTextIfThere } from './files.js';
+import { deriveConfig, refuseInexpressible } from './derive.js';
 import { withHuggingFaceNames } from './names.js';
 import { openSafetensorsContainer, openSharded } from './shards.js';
 import type { CheckpointSource, TensorInfo } from './source.js';
+import { openTorchContainer } from './torch.js';
 
 const SLICE = 16 * 2 ** 20;
 
@@ -52,6 +54,8 @@ function kindOf(config: Record<string, unknown>, file: string): Kind['format'] {
 const WEIGHTS: readonly (readonly [string, (file: string) => Promise<Container>])[] = [
   ['model.safetensors', openSafetensorsContainer],
   ['model.safetensors.index.json', (file) => openSharded(file, openSafetensorsContainer)],
+  ['pytorch_model.bin', openTorchContainer],
+  ['pytorch_model.bin.index.json', (file) => openSharded(file, openTorchContainer)],
   ['consolidated.safetensors', openSafetensorsContainer],
 ];
 
@@ -123,8 +127,8 @@ export class NamedCheckpoint implements CheckpointSource {
 }
 
 /**
- * Opens a model folder: Hugging Face's (one safetensors file or shards), state-spaces' or Mistral's. Reads configuration
- * and headers only; tensors are read on demand.
+ * Opens a model folder: Hugging Face's (safetensors or torch files, one or in shards), state-spaces' or Mistral's, whose
+ * configuration is translated. Reads configuration and headers only; tensors are read on demand.
  * @param dir the folder
  * @throws CheckpointError when files are missing or damaged; ConfigError when it is not a Mamba-2
  * @example
@@ -138,10 +142,13 @@ export async function openCheckpoint(dir: string): Promise<CheckpointSource> {
     throw new CheckpointError(`${dir} is not a folder. Name the folder that holds config.json and the weights.`, {
       file: dir,
     });
-  const { format, config } = await readKind(dir);
+  const { format, config, file } = await readKind(dir);
   const container = await openWeights(dir);
   try {
-    return new NamedCheckpoint(format, dir, config, withHuggingFaceNames(container), container);
+    const parts = withHuggingFaceNames(container);
+    refuseInexpressible(parts, config, file);
+    const named = format === 'hf' ? config : deriveConfig(format, config, parts, file);
+    return new NamedCheckpoint(format, dir, named, parts, container);
   } catch (error) {
     await container.close();
     throw error;

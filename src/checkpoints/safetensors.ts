@@ -5,7 +5,7 @@
  */
 import { CheckpointError } from '../errors/index.js';
 import { DTYPE_BYTES, elementCount, isStoredDtype } from './dtypes.js';
-import { RandomAccessFile } from './files.js';
+import { RandomAccessFile, type ByteSource } from './files.js';
 import type { StoredDtype } from './source.js';
 
 /** Headers are some hundred bytes per tensor; safetensors itself allows four times as much. */
@@ -159,7 +159,7 @@ function checkContiguous(found: [string, SafetensorsEntry][], dataStart: number,
 /** A safetensors file open for reading. Close it when done. */
 export class SafetensorsFile {
   private constructor(
-    private readonly file: RandomAccessFile,
+    private readonly file: ByteSource,
     private readonly header: SafetensorsHeader,
   ) {}
 
@@ -169,7 +169,12 @@ export class SafetensorsFile {
    * @example const file = await SafetensorsFile.open('model.safetensors'); [...file.entries.keys()]
    */
   static async open(path: string): Promise<SafetensorsFile> {
-    const file = await RandomAccessFile.open(path);
+    return SafetensorsFile.from(await RandomAccessFile.open(path));
+  }
+
+  /** As open(), on bytes that are open already; they are closed with the file, and on failure. */
+  static async from(file: ByteSource): Promise<SafetensorsFile> {
+    const { path } = file;
     try {
       if (file.size < 8)
         throw new CheckpointError(

@@ -10,7 +10,12 @@ import { SafetensorsFile } from './safetensors.js';
 
 /** A safetensors file as a container. */
 export async function openSafetensorsContainer(path: string): Promise<Container> {
-  const file = await SafetensorsFile.open(path);
+  return safetensorsContainer(await SafetensorsFile.open(path));
+}
+
+/** An open safetensors file as a container. */
+export function safetensorsContainer(file: SafetensorsFile): Container {
+  const { path } = file;
   const tensors = new Map<string, ContainerTensor>();
   for (const [name, entry] of file.entries)
     tensors.set(name, {

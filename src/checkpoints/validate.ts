@@ -2,6 +2,7 @@
  * Does a checkpoint hold the model that its configuration describes? Names, shapes and dtypes are compared before any
  * weight is used: a missing tensor is never initialised at random, a contradiction never resolved by guessing.
  */
+import * as path from 'node:path';
 import { CheckpointError, ConfigError } from '../errors/index.js';
 import { isFloatDtype } from './dtypes.js';
 import type { CheckpointSource } from './source.js';
@@ -39,13 +40,14 @@ const DEFAULTS = {
 
 /**
  * The sizes that a configuration declares.
+ * @param file where it is from, for messages
  * @throws ConfigError when one is not a positive whole number, or they contradict each other
  */
-export function dimensionsOf(config: Record<string, unknown>): Dimensions {
+export function dimensionsOf(config: Record<string, unknown>, file = 'config.json'): Dimensions {
   const size = (key: keyof typeof DEFAULTS): number => {
     const value = config[key] ?? DEFAULTS[key];
     if (typeof value === 'number' && Number.isSafeInteger(value) && value > 0) return value;
-    throw new ConfigError(`config.json: ${key} is ${JSON.stringify(value)}; expected a positive whole number.`, {
+    throw new ConfigError(`${file}: ${key} is ${JSON.stringify(value)}; expected a positive whole number.`, {
       option: key,
       got: value,
     });
@@ -53,7 +55,7 @@ export function dimensionsOf(config: Record<string, unknown>): Dimensions {
   const hidden = size('hidden_size');
   const expand = config.expand ?? DEFAULTS.expand;
   if (typeof expand !== 'number' || !(expand > 0))
-    throw new ConfigError(`config.json: expand is ${JSON.stringify(expand)}; expected a positive number.`, {
+    throw new ConfigError(`${file}: expand is ${JSON.stringify(expand)}; expected a positive number.`, {
       option: 'expand',
       got: expand,
     });
@@ -61,18 +63,18 @@ export function dimensionsOf(config: Record<string, unknown>): Dimensions {
   const [heads, headDim, groups, state] = [size('num_heads'), size('head_dim'), size('n_groups'), size('state_size')];
   if (heads * headDim !== inner)
     throw new ConfigError(
-      `config.json: num_heads ${heads} × head_dim ${headDim} is ${heads * headDim}; expand ${expand} × hidden_size ${hidden} is ${inner}. They must be equal.`,
+      `${file}: num_heads ${heads} × head_dim ${headDim} is ${heads * headDim}; expand ${expand} × hidden_size ${hidden} is ${inner}. They must be equal.`,
       { option: 'num_heads', got: heads * headDim, expected: inner },
     );
   if (heads % groups !== 0)
-    throw new ConfigError(`config.json: num_heads ${heads} is not a multiple of n_groups ${groups}.`, {
+    throw new ConfigError(`${file}: num_heads ${heads} is not a multiple of n_groups ${groups}.`, {
       option: 'n_groups',
       got: groups,
     });
   const flag = (key: string, otherwise: boolean): boolean => {
     const value = config[key] ?? otherwise;
     if (typeof value === 'boolean') return value;
-    throw new ConfigError(`config.json: ${key} is ${JSON.stringify(value)}; expected true or false.`, {
+    throw new ConfigError(`${file}: ${key} is ${JSON.stringify(value)}; expected true or false.`, {
       option: key,
       got: value,
     });
@@ -100,8 +102,8 @@ export function dimensionsOf(config: Record<string, unknown>): Dimensions {
  * Every tensor of the model that a configuration describes, with its shape. A tied head is not among them.
  * @throws ConfigError when the configuration contradicts itself
  */
-export function expectedTensors(config: Record<string, unknown>): Map<string, number[]> {
-  const d = dimensionsOf(config);
+export function expectedTensors(config: Record<string, unknown>, file?: string): Map<string, number[]> {
+  const d = dimensionsOf(config, file);
   const out = new Map<string, number[]>([['backbone.embeddings.weight', [d.vocab, d.hidden]]]);
   for (let i = 0; i < d.layers; i++) {
     const layer = `backbone.layers.${i}`;
@@ -161,7 +163,7 @@ export async function validateCheckpoint(
   options: ValidateOptions = {},
 ): Promise<CheckpointReport> {
   const problems: { tensor: string; what: string }[] = [];
-  const expected = expectedTensors(source.config);
+  const expected = expectedTensors(source.config, path.join(source.dir, 'config.json'));
   const vocab = expected.get('backbone.embeddings.weight')!;
   for (const [name, shape] of expected) {
     const info = source.tensors.get(name);
