@@ -13,6 +13,7 @@ export interface JitFunction<A extends readonly Nest[], R extends Nest> {
 }
 
 /** Compiles a pure function of tensors, once per shapes, dtypes and static arguments. */
-export function jit<A extends readonly Nest[], R extends Nest>(_fn: (...args: A) => R): JitFunction<A, R> {
+export function jit<A extends readonly Nest[], R extends Nest>(fn: (...args: A) => R): JitFunction<A, R> {
+  void fn;
   throw new TracingError('not built yet');
 }

@@ -1,32 +1,249 @@
 /**
  * Ops that tfjs does not have: element types that tfjs has no name for, and what decoding programs need. Each works in
  * traced code and eagerly on the tensorflow backend.
+ *
+ * A tensor of a type without a tfjs name carries a label (float32 for bfloat16, int32 for uint8, int8, int16 and int64).
+ * The ops of tfjs refuse it, eagerly and while tracing: convert with castFloat32 first. None of the ops here but castTo,
+ * matMulBf16 and gatherRows has a gradient.
  */
-import type * as tf from '@tensorflow/tfjs';
-import { TracingError } from '../errors/index.js';
+import * as tf from '@tensorflow/tfjs';
+import { ArgumentError } from '../errors/index.js';
+import { currentGraph, isSymbolic, isTracing, record, symbolic, valueOf } from './backend.js';
+import { dtypeBytes, dtypeNumber, sizeOf } from './dtypes.js';
+import { constantValue } from './graph.js';
+import { attr, type Attr, type Attrs } from './graphdef.js';
+import { createNative, nativeDtype, nativeId, nodeBackend, wrapNative, type NativeAttr } from './native.js';
 import type { Dtype } from './types.js';
 
-/** The true element type of a tensor (its `dtype` field says float32 for bfloat16). */
-export function trueDtype(_x: tf.Tensor): Dtype {
-  throw new TracingError('not built yet');
+/** The true element type of a tensor, symbolic or on the tensorflow backend; on other backends what its label says. */
+export function trueDtype(x: tf.Tensor): Dtype {
+  if (isSymbolic(x)) return valueOf(x).dtype;
+  return tf.findBackend('tensorflow') && nodeBackend().tensorMap.has(x.dataId) ? nativeDtype(x) : (x.dtype as Dtype);
 }
 
-/** Converts to any element type; rounding to bfloat16 is to nearest even. Gradient passes through for float types. */
-export function castTo(_x: tf.Tensor, _dtype: Dtype): tf.Tensor {
-  throw new TracingError('not built yet');
+function nativeAttr(name: string, a: Attr): NativeAttr {
+  const { binding } = nodeBackend();
+  switch (a.kind) {
+    case 'type':
+      return { name, type: binding.TF_ATTR_TYPE, value: a.value };
+    case 'int':
+      return { name, type: binding.TF_ATTR_INT, value: a.value };
+    case 'float':
+      return { name, type: binding.TF_ATTR_FLOAT, value: a.value };
+    case 'bool':
+      return { name, type: binding.TF_ATTR_BOOL, value: a.value };
+    case 'string':
+      return { name, type: binding.TF_ATTR_STRING, value: a.value };
+    case 'shape':
+      return { name, type: binding.TF_ATTR_SHAPE, value: a.value };
+    default:
+      throw new ArgumentError(`Attribute '${name}' of kind ${a.kind} works in traced code only.`, { attribute: name });
+  }
 }
 
-/** Converts to float32; returns a new tensor in any case. */
+/**
+ * Any TensorFlow op with a shape function, by name.
+ * @param attrs attributes that the inputs do not determine, made with `attr`
+ * @param outputs how many outputs to return, default 1
+ * @throws TracingError in traced code when the op is unknown or its inputs do not fit
+ * @example const [low] = rawOp('BitwiseAnd', [packed, constantOf([15], [], 'uint8')]);
+ */
+export function rawOp(op: string, inputs: readonly tf.Tensor[], attrs: Attrs = {}, outputs = 1): tf.Tensor[] {
+  if (isTracing()) return record(op, attrs, inputs.map(valueOf)).slice(0, outputs).map(symbolic);
+  const natives = Object.entries(attrs).map(([name, a]) => nativeAttr(name, a));
+  return nodeBackend().binding.executeOp(op, natives, inputs.map(nativeId), outputs).map(wrapNative);
+}
+
+/** A constant of any real element type. @param values row-major elements, rounded into the type */
+export function constantOf(values: readonly number[], shape: readonly number[], dtype: Dtype): tf.Tensor {
+  if (values.length !== sizeOf(shape)) {
+    throw new ArgumentError(`constantOf: ${values.length} values do not fill [${shape.join(',')}].`, { shape });
+  }
+  if (dtype === 'float32' || dtype === 'int32' || dtype === 'bool') return tf.tensor([...values], [...shape], dtype);
+  if (dtype === 'uint8') {
+    const data = Uint8Array.from(values);
+    if (isTracing()) return symbolic(constantValue(data, shape, dtype));
+    return wrapNative({ id: createNative(dtype, shape, data), shape: [...shape], dtype: dtypeNumber(dtype) });
+  }
+  return tf.tidy(() => castTo(tf.tensor([...values], [...shape], 'float32'), dtype));
+}
+
+/** dtype attribute of rawOp. */
+export function dtypeAttr(dtype: Dtype): Attr {
+  return attr.type(dtypeNumber(dtype));
+}
+
+const isFloat = (dtype: Dtype): boolean => dtype === 'float32' || dtype === 'bfloat16' || dtype === 'float16';
+
+function cast(x: tf.Tensor, dtype: Dtype): tf.Tensor {
+  return rawOp('Cast', [x], { DstT: dtypeAttr(dtype), Truncate: attr.bool(false) })[0]!;
+}
+
+/**
+ * Converts to any element type. float32 to bfloat16 rounds to nearest even; floats to integers truncate. Between float types the gradient
+ * passes through (converted back).
+ * @returns a new tensor in any case
+ */
+export function castTo(x: tf.Tensor, dtype: Dtype): tf.Tensor {
+  const from = trueDtype(x);
+  if (!isFloat(from) || !isFloat(dtype)) return cast(x, dtype);
+  return tf.customGrad((input: unknown) => ({
+    value: cast(input as tf.Tensor, dtype),
+    gradFunc: (dy: tf.Tensor) => cast(dy, from),
+  }))(x);
+}
+
+/** Converts to float32. */
 export function castFloat32(x: tf.Tensor): tf.Tensor {
   return castTo(x, 'float32');
 }
 
-/** x [m, k] float32 times w [n, k] (bfloat16) transposed, in bfloat16 with float32 accumulation where the device has it: [m, n] float32. Gradient for x. */
-export function matMulBf16(_x: tf.Tensor2D, _w: tf.Tensor): tf.Tensor2D {
-  throw new TracingError('not built yet');
+/** Same bits as another element type. A smaller type adds a last axis, a larger one takes it away. */
+export function bitcast(x: tf.Tensor, dtype: Dtype): tf.Tensor {
+  return rawOp('Bitcast', [x], { type: dtypeAttr(dtype) })[0]!;
 }
 
-/** Rows `ids` [m] (int32) of w [v, d], of any dtype, as float32 [m, d]. No gradient for w unless w is float32. */
-export function gatherRows(_w: tf.Tensor, _ids: tf.Tensor1D): tf.Tensor2D {
-  throw new TracingError('not built yet');
+/** Reshape of a tensor of any element type (tfjs' own takes float32, int32 and bool). */
+export function reshapeAny(x: tf.Tensor, shape: readonly number[]): tf.Tensor {
+  const dims = tf.tensor1d([...shape], 'int32');
+  const out = rawOp('Reshape', [x, dims])[0]!;
+  dims.dispose();
+  return out;
 }
+
+/** Bitwise AND of two integer tensors of one type, with broadcasting. */
+export function bitwiseAnd(a: tf.Tensor, b: tf.Tensor): tf.Tensor {
+  return rawOp('BitwiseAnd', [a, b])[0]!;
+}
+
+/** Shift to the right (arithmetic for signed types), with broadcasting. */
+export function rightShift(a: tf.Tensor, b: tf.Tensor): tf.Tensor {
+  return rawOp('RightShift', [a, b])[0]!;
+}
+
+/** Shift to the left, with broadcasting. */
+export function leftShift(a: tf.Tensor, b: tf.Tensor): tf.Tensor {
+  return rawOp('LeftShift', [a, b])[0]!;
+}
+
+const MATMUL_BF16 = 'MatMulBfloat16';
+const GATHER_ROWS = 'GatherRows';
+
+function product(a: tf.Tensor, b: tf.Tensor, transposeA: boolean, transposeB: boolean): tf.Tensor {
+  return tf.tidy(() => {
+    const [x, y] = [a, b].map((t) => (trueDtype(t) === 'bfloat16' ? t : cast(t, 'bfloat16'))) as [tf.Tensor, tf.Tensor];
+    const flags = { transpose_a: attr.bool(transposeA), transpose_b: attr.bool(transposeB) };
+    return cast(rawOp('MatMul', [x, y], flags)[0]!, 'float32');
+  });
+}
+
+/**
+ * x [m, k] times w [n, k] transposed: [m, n], float32 in and out, multiplied in bfloat16 (x is rounded, products are summed in float32 and
+ * the sum is rounded once more to bfloat16). Gradients for x, and for w in w's own type.
+ * @param x float32 [m, k]
+ * @param w bfloat16 (or float32, then rounded) [n, k]
+ */
+export function matMulBf16(x: tf.Tensor, w: tf.Tensor): tf.Tensor2D {
+  if (x.rank !== 2 || w.rank !== 2 || x.shape[1] !== w.shape[1]) {
+    throw new ArgumentError(
+      `matMulBf16: got x [${x.shape.join(',')}] and w [${w.shape.join(',')}], expected [m, k] and [n, k].`,
+      {
+        x: x.shape,
+        w: w.shape,
+      },
+    );
+  }
+  return tf.engine().runKernel(MATMUL_BF16, { x, w }) as tf.Tensor2D;
+}
+
+/**
+ * Rows of a table: w[ids] as float32.
+ * Ids must lie in 0 … v-1: compiled code cannot check them (out of range, they read the last row).
+ * @param w [v, d] of any element type
+ * @param ids int32 [m]
+ * @returns float32 [m, d]; gradient for w in w's own type
+ */
+export function gatherRows(w: tf.Tensor, ids: tf.Tensor): tf.Tensor2D {
+  if (w.rank !== 2 || ids.rank !== 1) {
+    throw new ArgumentError(
+      `gatherRows: got w [${w.shape.join(',')}] and ids [${ids.shape.join(',')}], expected [v, d] and [m].`,
+      {
+        w: w.shape,
+        ids: ids.shape,
+      },
+    );
+  }
+  return tf.engine().runKernel(GATHER_ROWS, { w, ids }) as tf.Tensor2D;
+}
+
+tf.registerKernel({
+  kernelName: MATMUL_BF16,
+  backendName: 'tensorflow',
+  kernelFunc: ({ inputs }) => product(inputs['x'] as tf.Tensor, inputs['w'] as tf.Tensor, false, true),
+});
+
+tf.registerGradient({
+  kernelName: MATMUL_BF16,
+  inputsToSave: ['x', 'w'],
+  gradFunc: (dy, saved) => {
+    const [x, w] = saved as [tf.Tensor, tf.Tensor];
+    const grad = dy as tf.Tensor;
+    return {
+      x: () => product(grad, w, false, false),
+      w: () => tf.tidy(() => castTo(product(grad, x, true, false), trueDtype(w))),
+    };
+  },
+});
+
+tf.registerKernel({
+  kernelName: GATHER_ROWS,
+  backendName: 'tensorflow',
+  kernelFunc: ({ inputs }) =>
+    tf.tidy(() => {
+      const [w, ids] = [inputs['w'] as tf.Tensor, inputs['ids'] as tf.Tensor];
+      const rows = rawOp('GatherV2', [w, ids, tf.scalar(0, 'int32')], { batch_dims: attr.int(0) })[0]!;
+      return trueDtype(rows) === 'float32' ? rows : cast(rows, 'float32');
+    }),
+});
+
+tf.registerGradient({
+  kernelName: GATHER_ROWS,
+  inputsToSave: ['w', 'ids'],
+  gradFunc: (dy, saved) => {
+    const [w, ids] = saved as [tf.Tensor, tf.Tensor1D];
+    return {
+      w: () => tf.tidy(() => castTo(tf.unsortedSegmentSum(dy as tf.Tensor, ids, w.shape[0]!), trueDtype(w))),
+      ids: () => tf.zerosLike(ids),
+    };
+  },
+});
+
+/**
+ * Uniform random numbers in [minimum, maximum), a pure function of the seed (counter-based generator).
+ * @param seed int32 [2]
+ */
+export function statelessUniform(shape: readonly number[], seed: tf.Tensor, minimum = 0, maximum = 1): tf.Tensor {
+  return tf.tidy(() => {
+    const unit = rawOp('StatelessRandomUniform', [tf.tensor1d([...shape], 'int32'), seed], {
+      dtype: dtypeAttr('float32'),
+    })[0]!;
+    return minimum === 0 && maximum === 1 ? unit : tf.add(tf.mul(unit, maximum - minimum), minimum);
+  });
+}
+
+/** Normal random numbers, a pure function of the seed. @param seed int32 [2] */
+export function statelessNormal(shape: readonly number[], seed: tf.Tensor, mean = 0, deviation = 1): tf.Tensor {
+  return tf.tidy(() => {
+    const unit = rawOp('StatelessRandomNormal', [tf.tensor1d([...shape], 'int32'), seed], {
+      dtype: dtypeAttr('float32'),
+    })[0]!;
+    return mean === 0 && deviation === 1 ? unit : tf.add(tf.mul(unit, deviation), mean);
+  });
+}
+
+/** Bytes that a tensor takes on the device. */
+export function trueBytes(x: tf.Tensor): number {
+  return sizeOf(x.shape) * dtypeBytes(trueDtype(x));
+}
+
+export { attr, currentGraph };

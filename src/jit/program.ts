@@ -1,11 +1,15 @@
-/**
- * A program: named variables that live on the device, and functions over them that XLA compiles.
- */
+/** A program: named variables that live on the device, and functions over them that XLA compiles. */
 import * as tf from '@tensorflow/tfjs';
-import { TracingError } from '../errors/index.js';
+import { ArgumentError, DisposedError, TracingError } from '../errors/index.js';
+import { describe, dtypeBytes, dtypeName, dtypeNumber, sizeOf } from './dtypes.js';
+import { checkName, nodeName, traceFunction, type Traced } from './function.js';
+import { loopBody } from './loop.js';
+import { nativeDtype, nativeId, nodeBackend, wrapNative, type NativeTensor } from './native.js';
+import { Session } from './session.js';
 import type {
   Bytes,
   DefineOptions,
+  Dtype,
   InputValue,
   LoopOptions,
   ProgramOptions,
@@ -13,6 +17,18 @@ import type {
   TracedFunction,
   VariableSpec,
 } from './types.js';
+
+type OutputData = Float32Array | Int32Array | Uint8Array;
+
+interface Callable {
+  traced: Traced;
+  feeds: string;
+  fetches: string;
+  outputs: string[];
+  compiled: boolean;
+}
+
+const MIB = 1 << 20;
 
 /**
  * Named variables on the device and compiled functions over them. Needs the `tensorflow` backend.
@@ -31,71 +47,347 @@ import type {
  * program.dispose();
  */
 export class Program {
+  private readonly specs = new Map<string, VariableSpec>();
+  private readonly nodeNames = new Map<string, string>();
+  private readonly functions = new Map<string, Callable>();
+  private session: Session | null = null;
+  private state: 'open' | 'ready' | 'disposed' = 'open';
+
   constructor(readonly options: ProgramOptions = {}) {}
 
-  /** Declares a variable. @throws TracingError after compile(), or when the name is taken */
-  variable(_name: string, _spec: VariableSpec): void {
-    throw new TracingError('not built yet');
+  /**
+   * Declares a variable.
+   * @throws TracingError after compile(), when the name is taken or not allowed, or when a dimension is not a positive integer
+   */
+  variable(name: string, spec: VariableSpec): void {
+    this.expect('open', 'variable');
+    checkName('variable', name);
+    const clash = this.nodeNames.get(nodeName(name));
+    if (clash !== undefined) throw new TracingError(`variable('${name}'): the name is taken by '${clash}'.`, { name });
+    if (!spec.shape.every((d) => Number.isInteger(d) && d > 0)) {
+      throw new TracingError(
+        `variable('${name}'): the shape is [${spec.shape.join(',')}], expected positive integers.`,
+        { name },
+      );
+    }
+    this.nodeNames.set(nodeName(name), name);
+    this.specs.set(name, spec);
+  }
+
+  /** Declared variables, in order. */
+  variables(): ReadonlyMap<string, VariableSpec> {
+    return this.specs;
   }
 
   /**
-   * Traces `fn` on symbolic tensors and adds it under `name`. Variables read before they are assigned: assignments
-   * take place together when the function ends. A variable costs nothing in functions that do not touch it.
-   * Nothing is compiled before the first run, so defining many functions is cheap.
+   * Traces `fn` on symbolic tensors and adds it under `name`. Variables keep their values while it runs: assignments
+   * take place together when it ends. A variable costs nothing in functions that do not touch it, and a function costs little
+   * before its first run.
+   * @param inputs name, shape and dtype of what run() takes
+   * @throws TracingError when `fn` reads a value, uses a tensor from outside or an op that cannot be traced
    */
-  define(_name: string, _inputs: Record<string, TensorSpec>, _fn: TracedFunction, _options?: DefineOptions): void {
-    throw new TracingError('not built yet');
+  define(name: string, inputs: Record<string, TensorSpec>, fn: TracedFunction, options: DefineOptions = {}): void {
+    this.add(name, () =>
+      traceFunction(name, inputs, this.specs, (given, vars) => fn(given, vars()), fn, options.xla ?? true),
+    );
   }
 
   /**
-   * Adds a function that repeats another inside the device. Its inputs are those of the body without `index`; it returns each output
-   * of the body stacked over the iterations, [steps, ...shape] (zeros where the loop stopped before), and `iterations`
-   * (int32 scalar). Assignments of the body carry over from iteration to iteration.
+   * Adds a function that repeats another inside the device. Its inputs are those of the body without `index`; it returns
+   * each output of the body stacked over the iterations, [steps, ...shape] (zeros where the loop stopped before), and
+   * `iterations` (int32 scalar). Assignments of the body carry over from iteration to iteration.
+   * @throws TracingError when an option names what the body does not have
    */
-  defineLoop(_name: string, _options: LoopOptions): void {
-    throw new TracingError('not built yet');
+  defineLoop(name: string, options: LoopOptions): void {
+    const body = this.callable(options.body).traced;
+    this.add(name, () => {
+      const loop = loopBody(name, body, options);
+      const never: TracedFunction = () => {
+        throw new TracingError(`A loop ('${name}') cannot be the body of another.`, { name });
+      };
+      return traceFunction(name, loop.inputs, this.specs, loop.body, never, body.xla);
+    });
   }
 
-  /** Hands the graph to TensorFlow and fills the variables. */
+  /**
+   * Hands the graph to TensorFlow and fills the variables. Functions are compiled by XLA at their first run.
+   * @throws ArgumentError when the bytes of a variable have the wrong length
+   */
   async compile(): Promise<void> {
-    throw new TracingError('not built yet');
+    this.expect('open', 'compile');
+    const traced = [...this.functions.values()].map((f) => f.traced);
+    this.session = this.timed('load', () => new Session(this.label, this.specs, traced));
+    this.state = 'ready';
+    const began = performance.now();
+    try {
+      const lazy: Record<string, () => Bytes | Promise<Bytes>> = {};
+      const zeros: string[] = [];
+      for (const [name, { init }] of this.specs) {
+        if (typeof init === 'function') lazy[name] = init;
+        else zeros.push(name);
+      }
+      this.session.clear(zeros);
+      await this.assignAll(lazy);
+    } catch (error) {
+      this.dispose();
+      throw error;
+    }
+    this.options.onCompile?.(this.label, 'upload', performance.now() - began);
   }
 
-  /** Runs a function; the first run of each compiles it. The tensors returned are on the tensorflow backend and the caller's to dispose (a tidy does). */
-  run(_name: string, _inputs?: Record<string, InputValue>): Record<string, tf.Tensor> {
-    throw new TracingError('not built yet');
+  /**
+   * Runs a function; its first run compiles it. Tensors returned are on the tensorflow backend and the caller's to
+   * dispose (a tidy does).
+   * @param inputs one value per declared input; typed arrays are shared with TensorFlow while it runs
+   * @throws ArgumentError for inputs that do not fit, DeviceError when TensorFlow fails; the program stays usable
+   */
+  run(name: string, inputs: Record<string, InputValue> = {}): Record<string, tf.Tensor> {
+    const natives = this.execute(name, inputs);
+    const { outputs } = this.callable(name);
+    return Object.fromEntries(outputs.map((output, i) => [output, wrapNative(natives[i]!)]));
   }
 
-  /** As run(), but the outputs come as typed arrays, and no tensor is left behind: the cheaper form for small outputs. */
-  call(_name: string, _inputs?: Record<string, InputValue>): Record<string, Float32Array | Int32Array | Uint8Array> {
-    throw new TracingError('not built yet');
+  /** As run(), but outputs come as typed arrays and no tensor is left behind: the cheaper form for small outputs. */
+  call(name: string, inputs: Record<string, InputValue> = {}): Record<string, OutputData> {
+    const natives = this.execute(name, inputs);
+    const { binding } = nodeBackend();
+    const { outputs } = this.callable(name);
+    try {
+      return Object.fromEntries(
+        outputs.map((output, i) => [output, binding.tensorDataSync(natives[i]!.id) as OutputData]),
+      );
+    } finally {
+      for (const native of natives) binding.deleteTensor(native.id);
+    }
   }
 
-  /** Sets one variable from bytes of its declared dtype, or from a tensor. */
-  assign(_name: string, _value: Bytes | tf.Tensor): void {
-    throw new TracingError('not built yet');
+  /** Sets one variable from bytes of its declared dtype, or from a tensor. @throws ArgumentError when it does not fit */
+  assign(name: string, value: Bytes | tf.Tensor): void {
+    const spec = this.spec(name);
+    let bytes: Bytes;
+    if (value instanceof tf.Tensor) {
+      if (value.dtype !== spec.dtype || value.shape.join() !== spec.shape.join()) {
+        throw new ArgumentError(
+          `assign('${name}'): got ${value.dtype}[${value.shape.join(',')}], expected ${describe(spec)}.`,
+          { name },
+        );
+      }
+      bytes = value.dataSync();
+    } else bytes = value;
+    this.ready().set([[name, this.checked(name, bytes)]]);
   }
 
-  /** Sets many variables; bytes are asked for in groups of bounded size. */
-  async assignAll(_values: Record<string, () => Bytes | Promise<Bytes>>): Promise<void> {
-    throw new TracingError('not built yet');
+  /**
+   * Sets many variables. Bytes are asked for in turn and sent in groups of bounded size, each freed before the next:
+   * at no time is more than `uploadBytes` of them in memory (or one variable, if larger).
+   */
+  async assignAll(values: Record<string, () => Bytes | Promise<Bytes>>): Promise<void> {
+    const session = this.ready();
+    const names = Object.keys(values);
+    const bytesOf = (name: string): number => sizeOf(this.spec(name).shape) * dtypeBytes(this.spec(name).dtype);
+    const total = names.reduce((sum, name) => sum + bytesOf(name), 0);
+    const limit = this.options.uploadBytes ?? Math.max(64 * MIB, total / 24);
+    let group: [string, Bytes][] = [];
+    let held = 0;
+    const flush = (): void => {
+      session.set(group);
+      group = [];
+      held = 0;
+    };
+    for (const name of names) {
+      if (held > 0 && held + bytesOf(name) > limit) flush();
+      group.push([name, this.checked(name, await values[name]!())]);
+      held += bytesOf(name);
+    }
+    flush();
   }
 
   /** The value of a variable: Float32Array for float32 and bfloat16 (widened), Int32Array for int32, Uint8Array for uint8, BigInt64Array for int64. */
-  read(_name: string): Float32Array | Int32Array | Uint8Array | BigInt64Array {
-    throw new TracingError('not built yet');
+  read(name: string): Float32Array | Int32Array | Uint8Array | BigInt64Array {
+    const { dtype } = this.spec(name);
+    const data = this.ready().read(name);
+    return dtype === 'uint8' ? Uint8Array.from(data as Int32Array) : data;
   }
 
   /** The bytes of a variable in its declared dtype. */
-  readBytes(_name: string): Uint8Array {
-    throw new TracingError('not built yet');
+  readBytes(name: string): Uint8Array {
+    const data = this.read(name);
+    if (this.spec(name).dtype !== 'bfloat16') return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+    // The upper half of a float32 that was widened from bfloat16 is that bfloat16.
+    const words = new Uint16Array(data.buffer, data.byteOffset, data.byteLength / 2);
+    return new Uint8Array(Uint16Array.from({ length: data.length }, (_, i) => words[2 * i + 1]!).buffer);
   }
 
-  /** Sets variables (all without names) back to zeros, on the device. */
-  zero(_names?: readonly string[]): void {
-    throw new TracingError('not built yet');
+  /** Sets variables (all of them without `names`) to zeros, on the device. */
+  zero(names: readonly string[] = [...this.specs.keys()]): void {
+    for (const name of names) this.spec(name);
+    this.ready().clear(names);
   }
 
   /** Frees the session and all variables. Idempotent; any later use throws DisposedError. */
-  dispose(): void {}
+  dispose(): void {
+    this.session?.dispose();
+    this.session = null;
+    this.state = 'disposed';
+  }
+
+  private get label(): string {
+    return this.options.name ?? 'program';
+  }
+
+  private expect(state: 'open' | 'ready', what: string): void {
+    if (this.state === 'disposed')
+      throw new DisposedError(`${this.label} was disposed; ${what}() is not possible any more.`);
+    if (this.state === state) return;
+    throw new TracingError(
+      state === 'open'
+        ? `${this.label}: ${what}() must come before compile(): a loaded graph cannot grow.`
+        : `${this.label}: ${what}() needs compile() first.`,
+    );
+  }
+
+  private ready(): Session {
+    this.expect('ready', 'use');
+    return this.session!;
+  }
+
+  private spec(name: string): VariableSpec {
+    const spec = this.specs.get(name);
+    if (!spec) throw new ArgumentError(`${this.label} has no variable '${name}'.`, { name });
+    return spec;
+  }
+
+  private callable(name: string): Callable {
+    const fn = this.functions.get(name);
+    if (!fn) {
+      throw new ArgumentError(
+        `${this.label} has no function '${name}', only ${[...this.functions.keys()].join(', ') || 'none'}.`,
+        { name },
+      );
+    }
+    return fn;
+  }
+
+  private add(name: string, build: () => Traced): void {
+    this.expect('open', 'define');
+    checkName('function', name);
+    if (this.functions.has(name)) throw new TracingError(`define('${name}'): the name is taken.`, { name });
+    const traced = this.timed('trace', build, name);
+    const node = `call_${nodeName(name)}`;
+    const outputs = Object.keys(traced.outputs);
+    this.functions.set(name, {
+      traced,
+      outputs,
+      feeds: Object.keys(traced.inputs)
+        .map((input) => `${node}_${nodeName(input)}:0`)
+        .join(','),
+      fetches: outputs.length > 0 ? outputs.map((_, i) => `${node}:${i}`).join(',') : `${node}_done:0`,
+      compiled: false,
+    });
+  }
+
+  private timed<T>(phase: 'trace' | 'load', work: () => T, name = this.label): T {
+    const began = performance.now();
+    const result = work();
+    this.options.onCompile?.(name, phase, performance.now() - began);
+    return result;
+  }
+
+  private checked(name: string, bytes: Bytes): Bytes {
+    const spec = this.spec(name);
+    const expected = sizeOf(spec.shape) * dtypeBytes(spec.dtype);
+    if (bytes.byteLength !== expected) {
+      throw new ArgumentError(
+        `Variable '${name}': got ${bytes.byteLength} bytes, expected ${expected} for ${describe(spec)}.`,
+        {
+          name,
+          got: bytes.byteLength,
+          expected,
+        },
+      );
+    }
+    return bytes;
+  }
+
+  private execute(name: string, inputs: Record<string, InputValue>): NativeTensor[] {
+    const session = this.ready();
+    const fn = this.callable(name);
+    const made: number[] = [];
+    try {
+      const ids = Object.entries(fn.traced.inputs).map(([input, spec]) => {
+        const value = inputs[input];
+        if (value === undefined)
+          throw new ArgumentError(`run('${name}'): the input '${input}' is missing.`, { name, input });
+        if (value instanceof tf.Tensor) return this.tensorInput(name, input, spec, value);
+        const id = nodeBackend().binding.createTensor(
+          spec.shape,
+          dtypeNumber(spec.dtype),
+          this.arrayInput(name, input, spec, value),
+        );
+        made.push(id);
+        return id;
+      });
+      const began = fn.compiled ? 0 : performance.now();
+      if (!fn.compiled) this.options.onCompile?.(name, 'compile', null);
+      const natives = session.execute(`run('${name}')`, ids, fn.feeds, fn.fetches);
+      if (!fn.compiled) {
+        fn.compiled = true;
+        this.options.onCompile?.(name, 'compile', performance.now() - began);
+      }
+      return fn.outputs.length > 0 ? natives : this.drop(natives);
+    } finally {
+      for (const id of made) nodeBackend().binding.deleteTensor(id);
+    }
+  }
+
+  private drop(natives: NativeTensor[]): NativeTensor[] {
+    for (const { id } of natives) nodeBackend().binding.deleteTensor(id);
+    return [];
+  }
+
+  private tensorInput(name: string, input: string, spec: TensorSpec, value: tf.Tensor): number {
+    const id = nativeId(value);
+    const dtype = nativeDtype(value);
+    if (dtype !== spec.dtype || value.shape.join() !== spec.shape.join()) {
+      throw new ArgumentError(
+        `run('${name}'): input '${input}' is ${describe({ dtype, shape: value.shape })}, expected ${describe(spec)}.`,
+        {
+          name,
+          input,
+        },
+      );
+    }
+    return id;
+  }
+
+  private arrayInput(
+    name: string,
+    input: string,
+    spec: TensorSpec,
+    value: Exclude<InputValue, tf.Tensor>,
+  ): ArrayBufferView {
+    const fail = (got: string): never => {
+      throw new ArgumentError(`run('${name}'): input '${input}' is ${got}, expected ${describe(spec)}.`, {
+        name,
+        input,
+      });
+    };
+    const list = typeof value === 'number' ? [value] : value;
+    if (list.length !== sizeOf(spec.shape)) fail(`${list.length} values`);
+    const types: Partial<
+      Record<Dtype, { from(v: ArrayLike<number>): ArrayBufferView & ArrayLike<number>; name: string }>
+    > = {
+      float32: Float32Array,
+      int32: Int32Array,
+      uint8: Uint8Array,
+      bool: Uint8Array,
+    };
+    const type = types[spec.dtype];
+    if (!type) return fail(`an array, which cannot carry ${dtypeName(dtypeNumber(spec.dtype))} (pass a tensor)`);
+    if (ArrayBuffer.isView(list)) {
+      if (list.constructor.name !== type.name) fail(`a ${list.constructor.name}`);
+      return list;
+    }
+    return type.from(list);
+  }
 }
