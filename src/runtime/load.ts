@@ -1,45 +1,101 @@
 /**
- * Loading the native TensorFlow backend: tfjs-node-gpu, built against the libtensorflow of the pip wheel, lives in a
- * cache folder (see setup). Its `require('@tensorflow/tfjs')` is answered with our copy, so that one engine serves all.
+ * Loading the native TensorFlow backend from the runtime folder (see setup.ts). Where tfjs-node requires
+ * '@tensorflow/tfjs', a stand-in there answers with our copy, so that one engine serves all.
  */
-import { createRequire } from 'node:module';
 import * as fs from 'node:fs';
-import * as path from 'node:path';
-import Module from 'node:module';
+import { createRequire } from 'node:module';
 import * as os from 'node:os';
+import * as path from 'node:path';
+import * as tf from '@tensorflow/tfjs';
 import { DeviceError } from '../errors/index.js';
+import { applyDefaults, isLoaded, markLoaded } from './environment.js';
+import { missingCudaLibraries } from './gpu.js';
+import { addonPath, packageDir, readManifest, runtimeDir } from './paths.js';
 
-/** The folder that holds set-up runtimes. */
-export function cacheRoot(): string {
-  const base = process.env.XDG_CACHE_HOME || path.join(os.homedir(), '.cache');
-  return path.join(base, 'tfjs-mamba2');
-}
+export { cacheRoot, runtimeDir } from './paths.js';
 
-/** The runtime folder in use, or null when none was set up. */
-export function runtimeDir(): string | null {
-  const named = process.env.TFJS_MAMBA2_RUNTIME;
-  const dir = named || path.join(cacheRoot(), 'runtime', 'manual');
-  return fs.existsSync(path.join(dir, 'node_modules/@tensorflow/tfjs-node-gpu/lib/napi-v8/tfjs_binding.node'))
-    ? dir
-    : null;
-}
+const SHARED = Symbol.for('tfjs-mamba2.tfjs');
 
-/** Loads tfjs-node-gpu from the runtime folder; registers and selects the backend 'tensorflow'. */
-export function loadTensorFlow(): void {
-  const dir = runtimeDir();
+/** Notices that libtensorflow prints while it loads, whatever the environment says. */
+const NOTICE =
+  /^(WARNING: All log messages before absl|I\d{4} |\d{4}-\d\d-\d\d .*: I |To enable the following instr|\s*$)/;
+
+/**
+ * Loads tfjs-node-gpu from the runtime folder; registers the backend 'tensorflow' and selects it. A second call only
+ * selects it. Settings of configureRuntime() must be made before.
+ *
+ * @param device `cpu` hides GPUs and prefers the smaller library; it counts only at the first call. Default `auto`
+ * @throws DeviceError when no runtime is set up, or it does not load
+ * @example
+ * loadTensorFlow();
+ * tf.matMul(a, b); // runs in TensorFlow
+ */
+export function loadTensorFlow(device: 'auto' | 'cpu' | 'gpu' = 'auto'): void {
+  if (isLoaded() && tf.findBackendFactory('tensorflow')) {
+    selectSync();
+    return;
+  }
+  const dir = runtimeDir(device);
   if (!dir) throw new DeviceError('The TensorFlow runtime is not set up. Run `npx mamba2 setup`.');
-  process.env.TF_CPP_MIN_LOG_LEVEL ??= '2';
+  if (device === 'cpu') process.env.CUDA_VISIBLE_DEVICES = '-1';
+  applyDefaults(dir);
+  restoreOldUtil();
   const require = createRequire(path.join(dir, 'package.json'));
-  const resolver = Module as unknown as { _resolveFilename: (request: string, ...rest: unknown[]) => string };
-  const original = resolver._resolveFilename;
-  const tfjs = createRequire(import.meta.url).resolve('@tensorflow/tfjs');
-  resolver._resolveFilename = function (request, ...rest) {
-    if (request === '@tensorflow/tfjs') return tfjs;
-    return original.call(this, request, ...rest);
-  };
+  (globalThis as { [SHARED]?: unknown })[SHARED] = createRequire(import.meta.url)('@tensorflow/tfjs');
   try {
-    require('@tensorflow/tfjs-node-gpu');
+    quietly(dir, () => require(addonPath(dir)));
+    require(packageDir(dir));
+  } catch (error) {
+    throw new DeviceError(
+      `The TensorFlow runtime in ${dir} does not load: ${(error as Error).message}. Run \`npx mamba2 setup --force\`` +
+        `${readManifest(dir)?.variant === 'gpu' ? ' --gpu' : ''}.`,
+      { dir, missing: missingCudaLibraries(dir) },
+      { cause: error },
+    );
+  }
+  markLoaded();
+  selectSync();
+}
+
+function selectSync(): void {
+  // With a synchronous factory, as tfjs-node's, the backend is in place when this returns.
+  void tf.setBackend('tensorflow');
+  if (tf.getBackend() !== 'tensorflow') throw new DeviceError('The tensorflow backend could not be selected.');
+}
+
+/** Node 23 dropped two functions of util that tfjs-node 4.22.0 calls. */
+function restoreOldUtil(): void {
+  const util = createRequire(import.meta.url)('node:util') as Record<string, unknown>;
+  util.isNullOrUndefined ??= (value: unknown) => value === null || value === undefined;
+  util.isArray ??= Array.isArray;
+}
+
+interface StderrGuard {
+  begin(file: string): boolean;
+  end(): boolean;
+}
+
+/** Runs `work` with stderr kept in a file, then prints what was there beyond the known notices. */
+function quietly(dir: string, work: () => void): void {
+  let guard: StderrGuard;
+  try {
+    guard = createRequire(import.meta.url)(path.join(path.dirname(addonPath(dir)), 'stderr_guard.node')) as StderrGuard;
+  } catch {
+    work();
+    return;
+  }
+  const file = path.join(os.tmpdir(), `tfjs-mamba2-${process.pid}.stderr`);
+  if (Number(process.env.TF_CPP_MIN_LOG_LEVEL) < 2 || !guard.begin(file)) {
+    work();
+    return;
+  }
+  try {
+    work();
   } finally {
-    resolver._resolveFilename = original;
+    guard.end();
+    const kept = fs.readFileSync(file, 'utf8');
+    fs.rmSync(file, { force: true });
+    const rest = kept.split('\n').filter((line) => !NOTICE.test(line));
+    if (rest.length) process.stderr.write(`${rest.join('\n')}\n`);
   }
 }

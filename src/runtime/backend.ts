@@ -1,0 +1,103 @@
+/** Choosing the tfjs backend that a device name asks for. */
+import { createRequire } from 'node:module';
+import * as path from 'node:path';
+import * as tf from '@tensorflow/tfjs';
+import { ArgumentError, DeviceError } from '../errors/index.js';
+import { nativeBinding } from './binding.js';
+import { isLoaded } from './environment.js';
+import { gpuNames } from './gpu.js';
+import { loadTensorFlow } from './load.js';
+import { runtimeDir } from './paths.js';
+import { deviceReport, gpuReason, type DeviceReport } from './report.js';
+
+/** Names of devices, as `device` options take them. */
+export const DEVICES = ['auto', 'cpu', 'gpu', 'tensorflow', 'wasm', 'js'] as const;
+
+/**
+ * `auto`: TensorFlow when it is set up (on a GPU when there is one), else WebAssembly. `cpu`: the same without GPUs.
+ * `gpu`: TensorFlow on a GPU or an error. `tensorflow`: TensorFlow or an error. `wasm`: WebAssembly. `js`: plain
+ * JavaScript, the slow backend that every tfjs has.
+ */
+export type Device = (typeof DEVICES)[number];
+
+export interface SelectOptions {
+  /** Told, in one line, when something slower than hoped for is used. Default: the line goes to stderr. */
+  onNotice?: (line: string) => void;
+}
+
+const toStderr = (line: string) => void process.stderr.write(`${line}\n`);
+
+/**
+ * Loads and selects the backend for a device.
+ *
+ * @returns what is in use now
+ * @throws ArgumentError for an unknown device name
+ * @throws DeviceError when the device cannot be had, naming what is missing
+ * @example
+ * const report = await selectBackend('auto');
+ * report.backend; // 'tensorflow'
+ */
+export async function selectBackend(device: Device = 'auto', options: SelectOptions = {}): Promise<DeviceReport> {
+  if (!DEVICES.includes(device)) {
+    throw new ArgumentError(`device: got ${JSON.stringify(device)}, expected one of ${DEVICES.join(', ')}.`, {
+      device,
+    });
+  }
+  const notice = options.onNotice ?? toStderr;
+  if (device === 'wasm') await useWasm();
+  else if (device === 'js') await use('cpu');
+  else if (device === 'gpu') useGpu();
+  else if (device === 'tensorflow') loadTensorFlow();
+  else await useBest(device, notice);
+  await tf.ready();
+  return deviceReport();
+}
+
+let noticed = false;
+
+async function useBest(device: 'auto' | 'cpu', notice: (line: string) => void): Promise<void> {
+  if (!isLoaded() && !runtimeDir(device)) {
+    await useWasm();
+    if (!noticed) {
+      noticed = true;
+      notice(
+        'tfjs-mamba2: the TensorFlow runtime is not set up, so WebAssembly is used, which is slower. Run `npx mamba2 setup` once.',
+      );
+    }
+    return;
+  }
+  loadTensorFlow(device);
+  if (device === 'cpu' && nativeBinding().isUsingGpuDevice()) {
+    throw new DeviceError(
+      "device 'cpu': TensorFlow is loaded in this process with a GPU already. Ask for the cpu first, or set CUDA_VISIBLE_DEVICES=-1.",
+      { device },
+    );
+  }
+}
+
+function useGpu(): void {
+  const dir = runtimeDir('gpu');
+  if (!dir && !isLoaded()) {
+    throw new DeviceError(
+      `device 'gpu': the TensorFlow runtime is not set up${gpuNames().length ? '' : ' (and the NVIDIA driver reports no GPU)'}. ` +
+        'Run `npx mamba2 setup --gpu`.',
+      { device: 'gpu' },
+    );
+  }
+  loadTensorFlow('gpu');
+  if (nativeBinding().isUsingGpuDevice()) return;
+  throw new DeviceError(`device 'gpu' cannot be used: ${gpuReason(dir)}`, { device: 'gpu', runtime: dir });
+}
+
+async function useWasm(): Promise<void> {
+  const wasm = await import('@tensorflow/tfjs-backend-wasm');
+  const main = createRequire(import.meta.url).resolve('@tensorflow/tfjs-backend-wasm');
+  wasm.setWasmPaths(`${path.dirname(main)}${path.sep}`);
+  await use('wasm');
+}
+
+async function use(backend: string): Promise<void> {
+  if (!(await tf.setBackend(backend))) {
+    throw new DeviceError(`The tfjs backend '${backend}' could not be initialised.`, { backend });
+  }
+}

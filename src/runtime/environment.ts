@@ -1,0 +1,124 @@
+/** Settings that TensorFlow reads from the environment once, while it loads. */
+import { createHash } from 'node:crypto';
+import * as fs from 'node:fs';
+import * as os from 'node:os';
+import * as path from 'node:path';
+import { ArgumentError, DeviceError } from '../errors/index.js';
+import { cacheRoot, packageDir, TENSORFLOW_VERSION } from './paths.js';
+import { cpuFeatures } from './cpu.js';
+
+export interface RuntimeOptions {
+  /** Least severe message that TensorFlow prints on stderr: 0 all, 1 warnings, 2 errors, 3 (default) none. */
+  logLevel?: 0 | 1 | 2 | 3;
+  /** Flags for XLA, e.g. `--xla_cpu_prefer_vector_width=512`; each replaces the flag of that name in XLA_FLAGS. */
+  xlaFlags?: readonly string[];
+  /** Flags for TensorFlow's bridge to XLA (TF_XLA_FLAGS), likewise. */
+  tfXlaFlags?: readonly string[];
+  /**
+   * Keeps compiled programs on disk for the next run: true for a folder of this machine's kind under the cache folder,
+   * a path for another. Default false.
+   */
+  compileCache?: boolean | string;
+  /** Whether float32 products on a GPU may round their inputs to TF32 (10 bits of mantissa). Default: TensorFlow's (true). */
+  tf32?: boolean;
+  /** Whether GPU memory is taken as needed, not all at the start. Default true. */
+  allowGrowth?: boolean;
+  /** Threads within one op on the CPU. Default: one per core. */
+  threads?: number;
+  /** GPUs to use, e.g. [0]; an empty list for none. Default all. */
+  gpus?: readonly number[];
+}
+
+let loaded = false;
+
+/** Marks the moment from which the environment is no longer read. */
+export function markLoaded(): void {
+  loaded = true;
+}
+
+/** Whether TensorFlow has been loaded in this process. */
+export function isLoaded(): boolean {
+  return loaded;
+}
+
+/** Joins flags, a later one taking the place of an earlier one of the same name. */
+export function mergeFlags(current: string | undefined, added: readonly string[]): string {
+  const flags = new Map<string, string>();
+  for (const flag of [...(current ?? '').split(/\s+/).filter(Boolean), ...added]) {
+    flags.set(flag.split('=')[0], flag);
+  }
+  return [...flags.values()].join(' ');
+}
+
+/**
+ * Sets what TensorFlow reads while it loads. May be called several times, before loadTensorFlow() or selectBackend().
+ *
+ * @throws DeviceError when TensorFlow is loaded and a setting would change
+ * @throws ArgumentError when a flag or number is malformed
+ * @example
+ * configureRuntime({ compileCache: true, tf32: false });
+ */
+export function configureRuntime(options: RuntimeOptions): void {
+  const wanted: Record<string, string> = {};
+  if (options.logLevel !== undefined) wanted.TF_CPP_MIN_LOG_LEVEL = String(options.logLevel);
+  for (const flag of [...(options.xlaFlags ?? []), ...(options.tfXlaFlags ?? [])]) {
+    if (!/^--[\w-]+(=\S*)?$/.test(flag)) {
+      throw new ArgumentError(`Got the flag ${JSON.stringify(flag)}; expected --name or --name=value without spaces.`, {
+        flag,
+      });
+    }
+  }
+  if (options.xlaFlags?.length) wanted.XLA_FLAGS = mergeFlags(process.env.XLA_FLAGS, options.xlaFlags);
+  const tfXla = [...(options.tfXlaFlags ?? [])];
+  if (options.compileCache) {
+    const folder = options.compileCache === true ? compileCacheDir() : path.resolve(options.compileCache);
+    if (/\s/.test(folder)) {
+      throw new ArgumentError(`The folder of compiled programs may have no space in its path: ${folder}`, { folder });
+    }
+    fs.mkdirSync(folder, { recursive: true });
+    tfXla.push(`--tf_xla_persistent_cache_directory=${folder}`);
+  }
+  if (tfXla.length) wanted.TF_XLA_FLAGS = mergeFlags(process.env.TF_XLA_FLAGS, tfXla);
+  if (options.tf32 !== undefined) wanted.NVIDIA_TF32_OVERRIDE = options.tf32 ? '1' : '0';
+  if (options.allowGrowth !== undefined) wanted.TF_FORCE_GPU_ALLOW_GROWTH = String(options.allowGrowth);
+  if (options.threads !== undefined) {
+    if (!Number.isInteger(options.threads) || options.threads < 1) {
+      throw new ArgumentError(`threads: got ${options.threads}, expected a whole number from 1.`, {
+        threads: options.threads,
+      });
+    }
+    wanted.TF_NUM_INTRAOP_THREADS = String(options.threads);
+  }
+  if (options.gpus !== undefined) wanted.CUDA_VISIBLE_DEVICES = options.gpus.join(',') || '-1';
+  const changed = Object.keys(wanted).filter((name) => process.env[name] !== wanted[name]);
+  if (changed.length === 0) return;
+  if (loaded) {
+    throw new DeviceError(
+      `${changed.join(', ')} cannot change any more: TensorFlow reads them while it loads, and it is loaded. ` +
+        'Call configureRuntime() before anything runs on the tensorflow backend.',
+      { changed },
+    );
+  }
+  Object.assign(process.env, wanted);
+}
+
+/** Sets, for a runtime about to load, what nobody has set. */
+export function applyDefaults(runtime: string): void {
+  // Every failure also comes back as a status, which becomes an error: nothing is lost by a quiet stderr.
+  process.env.TF_CPP_MIN_LOG_LEVEL ??= '3';
+  process.env.TF_FORCE_GPU_ALLOW_GROWTH ??= 'true';
+  // XLA takes ptxas and libdevice from here when NVIDIA's wheels came with the runtime.
+  const nvcc = path.join(packageDir(runtime), 'deps', 'nvidia', 'cuda_nvcc');
+  if (fs.existsSync(nvcc) && !/xla_gpu_cuda_data_dir/.test(process.env.XLA_FLAGS ?? '')) {
+    process.env.XLA_FLAGS = mergeFlags(process.env.XLA_FLAGS, [`--xla_gpu_cuda_data_dir=${nvcc}`]);
+  }
+}
+
+/**
+ * Where compiled programs are kept: a folder per kind of processor, since code that XLA made for one must not run on
+ * another, and per version of TensorFlow.
+ */
+export function compileCacheDir(): string {
+  const kind = [os.cpus()[0]?.model, process.arch, TENSORFLOW_VERSION, ...cpuFeatures()].join('|');
+  return path.join(cacheRoot(), 'xla', createHash('sha256').update(kind).digest('hex').slice(0, 16));
+}

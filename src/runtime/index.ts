@@ -1,0 +1,31 @@
+/**
+ * Which TensorFlow computations run on: setting up the native runtime (setup), loading it (load) with its settings
+ * (environment), choosing a backend by device name (backend), an honest report (report), and native tensors of element
+ * types that tfjs does not know (raw).
+ */
+export { selectBackend, DEVICES, type Device, type SelectOptions } from './backend.js';
+export {
+  DT,
+  nativeBinding,
+  tensorFlowBackend,
+  type DTName,
+  type OpAttr,
+  type TensorFlowBackend,
+  type TensorMetadata,
+  type TFJSBinding,
+} from './binding.js';
+export { compileCacheDir, configureRuntime, isLoaded, type RuntimeOptions } from './environment.js';
+export { loadTensorFlow } from './load.js';
+export {
+  cacheRoot,
+  readManifest,
+  runtimeDir,
+  runtimeSlot,
+  TENSORFLOW_VERSION,
+  TFJS_NODE_VERSION,
+  type RuntimeManifest,
+  type RuntimeVariant,
+} from './paths.js';
+export { executeRaw, RawTensor, typeAttr } from './raw.js';
+export { deviceReport, packageVersion, type DeviceReport } from './report.js';
+export { setupRuntime, type SetupOptions, type SetupResult } from './setup.js';

@@ -1,0 +1,105 @@
+import { expect } from 'chai';
+import { spawnSync } from 'node:child_process';
+import * as fs from 'node:fs';
+import * as os from 'node:os';
+import * as path from 'node:path';
+
+const BACKEND = path.resolve('src/runtime/index.ts');
+
+/** Runs lines of TypeScript in a process of its own, since a process loads one TensorFlow once. */
+function run(code: string, env: Record<string, string> = {}) {
+  const script = `import * as runtime from ${JSON.stringify(BACKEND)};\nimport * as tf from '@tensorflow/tfjs';\n${code}`;
+  const file = path.resolve(`test/runtime/.script-${process.pid}-${Math.random().toString(36).slice(2)}.mts`);
+  fs.writeFileSync(file, script);
+  try {
+    const result = spawnSync(process.execPath, ['--import', 'tsx', file], {
+      encoding: 'utf8',
+      env: { ...process.env, NODE_OPTIONS: '', ...env },
+    });
+    return { out: result.stdout.trim(), err: result.stderr.trim(), code: result.status };
+  } finally {
+    fs.rmSync(file);
+  }
+}
+
+const SUM = 'console.log((await tf.add([1, 2], [3, 4]).data()).join());';
+const selects = (device: string) => `const r = await runtime.selectBackend('${device}');
+console.log(r.backend, r.device, r.tensorflow);
+${SUM}`;
+
+describe('selectBackend', function () {
+  this.timeout(30000);
+  let empty: string;
+  before(() => (empty = fs.mkdtempSync(path.join(os.tmpdir(), 'tfjs-mamba2-test-'))));
+  after(() => fs.rmSync(empty, { recursive: true }));
+
+  it('auto: TensorFlow, with nothing on stderr', () => {
+    expect(run(selects('auto'))).to.deep.equal({ out: 'tensorflow cpu 2.21.0\n4,6', err: '', code: 0 });
+  });
+
+  it('wasm, and js', () => {
+    expect(run(selects('wasm'))).to.deep.equal({ out: 'wasm cpu null\n4,6', err: '', code: 0 });
+    expect(run(selects('js')).out).to.equal('cpu cpu null\n4,6');
+  });
+
+  it('auto without a runtime: WebAssembly, and one line that says so', () => {
+    const { out, err, code } = run(
+      selects('auto') + selects('auto').replaceAll('const r', 'const q').replaceAll('r.', 'q.'),
+      {
+        XDG_CACHE_HOME: empty,
+      },
+    );
+    expect(code).to.equal(0);
+    expect(out).to.match(/^wasm cpu null\n4,6/);
+    expect(err).to.match(/^tfjs-mamba2: .*WebAssembly.*slower.*npx mamba2 setup.*$/);
+  });
+
+  it('tensorflow without a runtime: an error that names the set-up', () => {
+    const { err, code } = run(selects('tensorflow'), { XDG_CACHE_HOME: empty });
+    expect(code).to.equal(1);
+    expect(err).to.match(/DeviceError: The TensorFlow runtime is not set up. Run `npx mamba2 setup`/);
+  });
+
+  it('gpu that cannot be used: an error that names what is missing', function () {
+    if (fs.existsSync('/dev/nvidia0')) this.skip();
+    const { err, code } = run(selects('gpu'));
+    expect(code).to.equal(1);
+    expect(err).to.match(/DeviceError: device 'gpu' cannot be used: .*libcuda\.so\.1/);
+  });
+
+  it('refuses an unknown device', () => {
+    expect(run(selects('tpu')).err).to.match(/ArgumentError: device: got "tpu", expected one of auto, cpu, gpu/);
+  });
+
+  it('refuses a TFJS_MAMBA2_RUNTIME that is no runtime', () => {
+    const { err } = run(selects('auto'), { TFJS_MAMBA2_RUNTIME: empty });
+    expect(err).to.include(`TFJS_MAMBA2_RUNTIME names ${empty}, which holds no TensorFlow runtime`);
+  });
+
+  it('does not hide what is no known notice, and restores stderr', () => {
+    const { err } = run(`await runtime.selectBackend('auto'); process.stderr.write('after\\n');`);
+    expect(err).to.equal('after');
+  });
+});
+
+describe('configureRuntime', function () {
+  this.timeout(30000);
+
+  it('sets the environment before TensorFlow loads, and refuses changes after', () => {
+    const { out, err, code } = run(
+      `runtime.configureRuntime({ tf32: false, threads: 1, xlaFlags: ['--xla_cpu_prefer_vector_width=256', '--xla_cpu_enable_fast_math=false'], tfXlaFlags: ['--tf_xla_clustering_debug'] });
+       runtime.configureRuntime({ xlaFlags: ['--xla_cpu_prefer_vector_width=512'] });
+       await runtime.selectBackend('tensorflow');
+       runtime.configureRuntime({ tf32: false });
+       const e = process.env;
+       console.log(JSON.stringify([e.NVIDIA_TF32_OVERRIDE, e.TF_NUM_INTRAOP_THREADS, e.TF_XLA_FLAGS, e.XLA_FLAGS]));
+       try { runtime.configureRuntime({ tf32: true }); } catch (error) { console.log(error.name, error.data.changed.join()); }`,
+      { XLA_FLAGS: '', TF_XLA_FLAGS: '--tf_xla_min_cluster_size=4' },
+    );
+    expect(code, err).to.equal(0);
+    expect(out.split('\n')).to.deep.equal([
+      '["0","1","--tf_xla_min_cluster_size=4 --tf_xla_clustering_debug","--xla_cpu_prefer_vector_width=512 --xla_cpu_enable_fast_math=false"]',
+      'DeviceError NVIDIA_TF32_OVERRIDE',
+    ]);
+  });
+});
