@@ -30,11 +30,12 @@ const SLICE = 16 * 2 ** 20;
 const WRAPPERS = ['state_dict', 'model_state_dict', 'model'];
 
 /** The tensors of a pickled state dict, or of the one that a training checkpoint wraps. */
-function stateDict(value: PickleValue, file: string): Map<string, PickleTensor> {
+function stateDict(value: PickleValue, file: string, depth = 0): Map<string, PickleTensor> {
   if (!(value instanceof Map)) throw new CheckpointError(`${file} holds no dict of tensors.`, { file });
   for (const key of WRAPPERS) {
     const inner = value.get(key);
-    if (inner instanceof Map) return stateDict(inner, file);
+    // a dict can hold itself
+    if (inner instanceof Map && depth < 3) return stateDict(inner, file, depth + 1);
   }
   const tensors = new Map<string, PickleTensor>();
   for (const [name, tensor] of value)
