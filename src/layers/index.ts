@@ -11,3 +11,4 @@ export * from './causal_conv1d.js';
 export * from './mixer.js';
 export * from './block.js';
 export * from './embedding.js';
+export * from './storage.js';

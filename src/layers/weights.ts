@@ -4,6 +4,7 @@
  * otherwise (bfloat16, packed int4, a base with a LoRA adapter).
  */
 import * as tf from '@tensorflow/tfjs';
+import type { WeightStorage } from './storage.js';
 
 /** A linear map [out, in] that is not a float32 tensor but knows how to act like one. */
 export interface StoredMatrix {
@@ -13,6 +14,8 @@ export interface StoredMatrix {
   apply(x: tf.Tensor2D): tf.Tensor2D;
   /** Rows ids [m] (int32) of W -> [m, in], float32: an embedding lookup */
   rows(ids: tf.Tensor1D): tf.Tensor2D;
+  /** How this matrix is kept in a compiled program; absent on forms that only exist while tracing. */
+  storage?(): WeightStorage;
 }
 
 export type Weight = tf.Tensor | StoredMatrix;

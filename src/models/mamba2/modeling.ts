@@ -1,9 +1,10 @@
 /** Mamba2Model: the backbone, without a head, as a tfjs model and as Hugging Face's forward(). */
 import * as tf from '@tensorflow/tfjs';
-import { ArgumentError, DisposedError } from '../../errors/index.js';
+import { ArgumentError, ConfigError, DisposedError } from '../../errors/index.js';
 import type { CheckpointSource } from '../../checkpoints/source.js';
 import { decodeFloat32 } from '../../checkpoints/dtypes.js';
-import type { Weight, Weights, WeightSpec } from '../../layers/weights.js';
+import type { StoredMatrix, Weight, Weights, WeightSpec } from '../../layers/weights.js';
+import type { WeightStorage } from '../../layers/storage.js';
 import { Mamba2Cache } from './cache.js';
 import type { Mamba2Config } from './config.js';
 import { type Compaction, idGrid, type IdsLike, readMask, reorder } from './inputs.js';
@@ -33,7 +34,9 @@ export interface ModelOutputs {
 
 /** The weights of a network: where they come from, and the layer variables they become when run eagerly. */
 export class NetworkWeights {
-  private variables: Weights | null = null;
+  private record: Weights | null = null;
+  private plain: Record<string, tf.Variable> | null = null;
+  private readonly stored = new Map<string, StoredMatrix>();
   private models: { backbone: tf.LayersModel; causal: tf.LayersModel } | null = null;
   private disposed = false;
 
@@ -42,15 +45,16 @@ export class NetworkWeights {
     readonly source: CheckpointSource | null,
   ) {}
 
-  /** True when the variables exist; before that only the checkpoint does. */
+  /** True when variables exist; before that only the checkpoint does. */
   get materialized(): boolean {
-    return this.variables !== null;
+    return this.models !== null || this.plain !== null;
   }
 
   /** Builds the layers and fills them: from the checkpoint, one tensor at a time, or freshly initialised. */
   layersModels(): { backbone: tf.LayersModel; causal: tf.LayersModel } {
     if (this.disposed) throw new DisposedError('This model was disposed');
     if (this.models) return this.models;
+    if (this.plain) throw new ConfigError('A model with stored (quantised) weights has no LayersModel', {});
     const { network, source } = this;
     for (const { prefix, layer } of network.namedLayers()) {
       if (source) layer.source = (spec) => readWeight(source, prefix, spec);
@@ -68,17 +72,58 @@ export class NetworkWeights {
     return this.models;
   }
 
-  /** All weights by checkpoint name, as layer variables. */
+  /**
+   * All weights by checkpoint name: layer variables, except where a stored form stands in for one (see `store`). A model
+   * whose matrices were stored before anything ran never has the layer variables of those.
+   */
   all(): Weights {
-    this.layersModels();
-    if (!this.variables) {
-      const record: Record<string, Weight> = {};
-      for (const { prefix, layer } of this.network.namedLayers()) {
-        for (const [name, weight] of Object.entries(layer.weightMap())) record[prefix + name] = weight;
-      }
-      this.variables = record;
+    if (this.disposed) throw new DisposedError('This model was disposed');
+    if (!this.record) {
+      const plain = this.models === null && this.stored.size > 0 ? this.plainVariables() : this.layerVariables();
+      this.record = { ...plain, ...Object.fromEntries(this.stored) };
     }
-    return this.variables;
+    return this.record;
+  }
+
+  /** The weight under a stored form, as a float32 variable; undefined when the stored form replaced it. */
+  base(name: string): tf.Variable | undefined {
+    const weights = this.models ? this.layerVariables() : (this.plain ?? {});
+    return weights[name] as tf.Variable | undefined;
+  }
+
+  /** Lets a stored form (packed integers, a base with an adapter) stand in for a weight; null brings the variable back. */
+  store(name: string, matrix: StoredMatrix | null): void {
+    if (matrix) this.stored.set(name, matrix);
+    else this.stored.delete(name);
+    this.record = null;
+  }
+
+  /** How a weight is kept in a compiled program: the stored form's way, or the given default. */
+  storage(spec: WeightSpec, otherwise: (spec: WeightSpec) => WeightStorage): WeightStorage {
+    return this.stored.get(spec.name)?.storage?.() ?? otherwise(spec);
+  }
+
+  private layerVariables(): Record<string, Weight> {
+    this.layersModels();
+    const record: Record<string, Weight> = {};
+    for (const { prefix, layer } of this.network.namedLayers()) {
+      for (const [name, weight] of Object.entries(layer.weightMap())) record[prefix + name] = weight;
+    }
+    return record;
+  }
+
+  private plainVariables(): Record<string, Weight> {
+    if (!this.plain) {
+      const made: Record<string, tf.Variable> = {};
+      for (const spec of this.network.weightSpecs()) {
+        if (this.stored.has(spec.name)) continue;
+        if (!this.source) throw new ConfigError('A model without a checkpoint has no weights to read next to stored ones', { name: spec.name });
+        const source = this.source;
+        made[spec.name] = tf.tidy(() => tf.variable(readWeight(source, '', spec)));
+      }
+      this.plain = made;
+    }
+    return this.plain;
   }
 
   dispose(): void {
@@ -86,8 +131,10 @@ export class NetworkWeights {
     this.disposed = true;
     // both models share their layers: disposing one would leave the other's count above zero
     if (this.models) for (const { layer } of this.network.namedLayers()) layer.weights.forEach((w) => w.dispose());
-    this.variables = null;
+    if (this.plain) tf.dispose(this.plain);
+    this.record = null;
     this.models = null;
+    void this.source?.close();
   }
 }
 

@@ -1,0 +1,37 @@
+/**
+ * How a weight is kept in a compiled program: which program variables hold it, and the Weight they make when the layers
+ * are traced. Each stored form (float32, bfloat16, packed integers, a base with an adapter) is one implementation.
+ */
+import type * as tf from '@tensorflow/tfjs';
+import { gatherRows, matMulBf16, type VariableSpec } from '../jit/index.js';
+import type { Weight } from './weights.js';
+
+/** Bytes of a weight in one stored type, asked for when their turn comes. */
+export type WeightBytes = () => ArrayBufferView | Promise<ArrayBufferView>;
+
+export interface WeightStorage {
+  /** Program variables by suffix; '' for a weight that is one variable. The variable's name is weight name + suffix. */
+  readonly variables: Readonly<Record<string, VariableSpec>>;
+  /** The weight over the traced variables of the same suffixes. */
+  weight(vars: Readonly<Record<string, tf.Tensor>>): Weight;
+}
+
+/** A float32 tensor: norms, convolutions, SSM parameters, or a whole model in float32. */
+export function float32Storage(shape: readonly number[], init?: WeightBytes): WeightStorage {
+  return { variables: { '': { shape, dtype: 'float32', init } }, weight: (vars) => vars['']! };
+}
+
+/**
+ * A matrix [out, in] in bfloat16. Activations are rounded to bfloat16 for the product alone; everything else, the sums
+ * included where the device has it, is float32.
+ */
+export function bfloat16Storage(shape: readonly number[], init?: WeightBytes): WeightStorage {
+  return {
+    variables: { '': { shape, dtype: 'bfloat16', init } },
+    weight: (vars) => ({
+      shape,
+      apply: (x) => matMulBf16(x, vars['']!),
+      rows: (ids) => gatherRows(vars['']!, ids),
+    }),
+  };
+}

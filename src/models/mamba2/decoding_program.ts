@@ -1,0 +1,230 @@
+/**
+ * The model as one compiled program: weights and states are variables on the device; prefill segments, the step and
+ * the sampling step are functions over them. Traced from the same layers that run eagerly.
+ */
+import * as tf from '@tensorflow/tfjs';
+import type { CheckpointSource } from '../../checkpoints/source.js';
+import { decodeFloat32, encodeFloat32 } from '../../checkpoints/dtypes.js';
+import { type CompileHook, Program } from '../../jit/index.js';
+import type { MixerState } from '../../layers/mixer.js';
+import { bfloat16Storage, float32Storage, type WeightStorage } from '../../layers/storage.js';
+import type { Weight, Weights, WeightSpec } from '../../layers/weights.js';
+import { stateShapes } from './cache.js';
+import type { NetworkWeights } from './modeling.js';
+import { sampleTokens } from './sampling.js';
+
+/** Stored type of the large matrices in a program. */
+export type ProgramDtype = 'auto' | 'float32' | 'bfloat16';
+
+export interface DecodingProgramOptions {
+  dtype: ProgramDtype;
+  /** Batch sizes that functions are defined for. */
+  batches: readonly number[];
+  /** Prefill lengths, ascending. */
+  segments: readonly number[];
+  /** Iterations of the in-graph decoding loop; 1 for none. */
+  block: number;
+  onCompile?: CompileHook;
+}
+
+/** Most candidates that top_k may ask for inside the program. */
+export const MAX_TOP_K = 128;
+
+/** Names of the per-batch variables. */
+export const names = {
+  conv: (b: number, layer: number): string => `state${b}/layers.${layer}.conv`,
+  ssm: (b: number, layer: number): string => `state${b}/layers.${layer}.ssm`,
+  logits: (b: number): string => `state${b}/logits`,
+  alive: (b: number): string => `state${b}/alive`,
+  history: (b: number): string => `state${b}/history`,
+};
+
+/** All state variables of a batch size, in order. */
+export function stateNames(layers: number, b: number): string[] {
+  return [...Array.from({ length: layers }, (_, i) => [names.conv(b, i), names.ssm(b, i)]).flat(), names.logits(b)];
+}
+
+/** True for the matrices that dominate a model's size: projections, embedding, head. */
+export function isMatrix(spec: { name: string; shape: readonly number[] }): boolean {
+  return spec.shape.length === 2 && /(_proj|embeddings|lm_head)\.weight$/.test(spec.name);
+}
+
+/** Where a weight's bytes come from, in float32 or bfloat16: the checkpoint, or the layer variables once they exist. */
+function bytesOf(weights: NetworkWeights, name: string, dtype: 'F32' | 'BF16'): () => Promise<ArrayBufferView> {
+  return async () => {
+    const { source } = weights;
+    if (source && !weights.materialized) return fromSource(source, name, dtype);
+    const values = (await (weights.all()[name] as tf.Tensor).data()) as Float32Array;
+    return dtype === 'F32' ? values : encodeFloat32(values, 'BF16');
+  };
+}
+
+async function fromSource(source: CheckpointSource, name: string, dtype: 'F32' | 'BF16'): Promise<ArrayBufferView> {
+  const bytes = await source.readBytes(name);
+  const stored = source.tensors.get(name)!.dtype;
+  if (stored === dtype) return bytes;
+  const values = decodeFloat32(bytes, stored);
+  return dtype === 'F32' ? values : encodeFloat32(values, 'BF16');
+}
+
+/** float32 for everything small; matrices as asked, or as the checkpoint has them. */
+export function storageOf(weights: NetworkWeights, spec: WeightSpec, dtype: ProgramDtype): WeightStorage {
+  const stored = weights.source?.tensors.get(spec.name)?.dtype;
+  const wide = dtype === 'float32' || (dtype === 'auto' && stored !== 'BF16');
+  if (!isMatrix(spec) || wide) return float32Storage(spec.shape, bytesOf(weights, spec.name, 'F32'));
+  return bfloat16Storage(spec.shape, bytesOf(weights, spec.name, 'BF16'));
+}
+
+/** Weights over the traced variables. */
+function traced(storages: ReadonlyMap<string, WeightStorage>, vars: Record<string, tf.Tensor>): Weights {
+  const record: Record<string, Weight> = {};
+  for (const [name, storage] of storages) {
+    // only what the function touches may be read: the getters keep unused variables out of it
+    const parts = Object.fromEntries(Object.keys(storage.variables).map((suffix) => [suffix, vars[name + suffix]!]));
+    record[name] = storage.weight(parts);
+  }
+  return record;
+}
+
+/** Declares variables and functions for a model; call compile() on the result. */
+export function buildDecodingProgram(weights: NetworkWeights, options: DecodingProgramOptions): Program {
+  const { network } = weights;
+  const { config } = network;
+  const program = new Program({ name: 'mamba2', onCompile: options.onCompile });
+  const storages = new Map<string, WeightStorage>();
+  for (const spec of network.weightSpecs()) {
+    const storage = weights.storage(spec, (s) => storageOf(weights, s, options.dtype));
+    storages.set(spec.name, storage);
+    for (const [suffix, variable] of Object.entries(storage.variables)) program.variable(spec.name + suffix, variable);
+  }
+  const v = config.vocab_size;
+  program.variable('bias', { shape: [v], dtype: 'float32' }); // 0, or -inf where an id is never chosen
+  program.variable('eos', { shape: [v], dtype: 'float32' }); // 1 where an id ends a row
+  for (const b of options.batches) {
+    const shapes = stateShapes(config, b);
+    for (let i = 0; i < config.num_hidden_layers; i++) {
+      program.variable(names.conv(b, i), { shape: shapes.conv, dtype: 'float32' });
+      program.variable(names.ssm(b, i), { shape: shapes.ssm, dtype: 'float32' });
+    }
+    program.variable(names.logits(b), { shape: [b, v], dtype: 'float32' });
+    program.variable(names.alive(b), { shape: [b], dtype: 'float32' });
+    program.variable(names.history(b), { shape: [b, v], dtype: 'float32' });
+    defineFunctions(program, weights, storages, b, options);
+  }
+  return program;
+}
+
+function readStates(vars: Record<string, tf.Tensor>, b: number, layers: number): MixerState[] {
+  return Array.from({ length: layers }, (_, i) => ({
+    conv: vars[names.conv(b, i)] as tf.Tensor3D,
+    ssm: vars[names.ssm(b, i)] as tf.Tensor4D,
+  }));
+}
+
+function assignStates(states: readonly MixerState[], b: number): Record<string, tf.Tensor> {
+  return Object.fromEntries(states.flatMap(({ conv, ssm }, i) => [
+    [names.conv(b, i), conv],
+    [names.ssm(b, i), ssm],
+  ]));
+}
+
+function defineFunctions(
+  program: Program,
+  weights: NetworkWeights,
+  storages: ReadonlyMap<string, WeightStorage>,
+  b: number,
+  options: DecodingProgramOptions,
+): void {
+  const { network } = weights;
+  const layers = network.config.num_hidden_layers;
+
+  /** One token per row; rows whose mask is 0 keep their state. */
+  const advance = (vars: Record<string, tf.Tensor>, tokens: tf.Tensor, mask?: tf.Tensor): { states: MixerState[]; logits: tf.Tensor2D } => {
+    const w = traced(storages, vars);
+    const embedded = network.embed(w, tf.reshape(tokens, [b, 1]));
+    const { h, states } = network.hidden(w, embedded, {
+      states: readStates(vars, b, layers),
+      mask: mask ? (tf.reshape(mask, [b, 1]) as tf.Tensor2D) : undefined,
+    });
+    return { states, logits: network.head(w, tf.reshape(h, [b, -1])) as tf.Tensor2D };
+  };
+
+  for (const t of options.segments) {
+    program.define(
+      `prefill${b}x${t}`,
+      { ids: { shape: [b, t], dtype: 'int32' }, mask: { shape: [b, t], dtype: 'float32' }, ends: { shape: [b, t], dtype: 'float32' } },
+      ({ ids, mask, ends }, vars) => {
+        const w = traced(storages, vars);
+        const { h, states } = network.hidden(w, network.embed(w, ids as tf.Tensor2D), {
+          states: readStates(vars, b, layers),
+          mask: mask as tf.Tensor2D,
+        });
+        // `ends` has a 1 at a row's last token, if that lies in this segment
+        const last = tf.reshape(tf.matMul(tf.reshape(ends!, [b, 1, t]), h), [b, -1]);
+        const fresh = network.head(w, last);
+        const ended = tf.sum(ends!, 1, true); // [b, 1]
+        const old = vars[names.logits(b)]!;
+        const logits = tf.where(tf.greater(ended, 0), fresh, old);
+        return { assign: { ...assignStates(states, b), [names.logits(b)]: logits } };
+      },
+    );
+  }
+
+  program.define(`step${b}`, { tokens: { shape: [b], dtype: 'int32' } }, ({ tokens }, vars) => {
+    const { states, logits } = advance(vars, tokens!);
+    return { assign: { ...assignStates(states, b), [names.logits(b)]: logits } };
+  });
+
+  program.define(`logits${b}`, {}, (_, vars) => ({ outputs: { logits: vars[names.logits(b)]! } }));
+
+  program.define(`select${b}`, { rows: { shape: [b], dtype: 'int32' } }, ({ rows }, vars) => ({
+    assign: Object.fromEntries(stateNames(layers, b).map((name) => [name, tf.gather(vars[name]!, rows as tf.Tensor1D)])),
+  }));
+
+  // choose, then feed: finished rows emit the pad id and stay as they are
+  const choose = (
+    pick: (logits: tf.Tensor2D, vars: Record<string, tf.Tensor>) => tf.Tensor1D,
+    pad: tf.Tensor,
+    vars: Record<string, tf.Tensor>,
+  ): { outputs: Record<string, tf.Tensor>; assign: Record<string, tf.Tensor>; token: tf.Tensor1D } => {
+    const alive = vars[names.alive(b)] as tf.Tensor1D;
+    const picked = pick(vars[names.logits(b)] as tf.Tensor2D, vars);
+    const token = tf.where(tf.greater(alive, 0), picked, tf.cast(tf.mul(tf.onesLike(alive), tf.cast(pad, 'float32')), 'int32')) as tf.Tensor1D;
+    const { states, logits } = advance(vars, token, b > 1 ? alive : undefined);
+    const ended = tf.gather(vars['eos'] as tf.Tensor1D, token);
+    const still = tf.mul(alive, tf.sub(1, ended));
+    const done = tf.equal(tf.sum(still), 0);
+    const kept = b > 1 ? tf.where(tf.greater(tf.reshape(alive, [b, 1]), 0), logits, vars[names.logits(b)]!) : logits;
+    return {
+      outputs: { token, done },
+      assign: { ...assignStates(states, b), [names.logits(b)]: kept, [names.alive(b)]: still },
+      token,
+    };
+  };
+  const greedy = (logits: tf.Tensor2D, vars: Record<string, tf.Tensor>): tf.Tensor1D =>
+    tf.argMax(tf.add(logits, vars['bias']!), 1) as tf.Tensor1D;
+
+  program.define(`greedy${b}`, { pad: { shape: [], dtype: 'int32' } }, ({ pad }, vars) => {
+    const { outputs, assign } = choose(greedy, pad!, vars);
+    return { outputs, assign };
+  });
+  program.define(
+    `sample${b}`,
+    {
+      pad: { shape: [], dtype: 'int32' },
+      uniform: { shape: [b], dtype: 'float32' },
+      settings: { shape: [6], dtype: 'float32' },
+    },
+    ({ pad, uniform, settings }, vars) => {
+      const history = vars[names.history(b)] as tf.Tensor2D;
+      const pick = (logits: tf.Tensor2D): tf.Tensor1D =>
+        sampleTokens(tf.add(logits, vars['bias']!) as tf.Tensor2D, history, uniform as tf.Tensor1D, settings as tf.Tensor1D, MAX_TOP_K);
+      const { outputs, assign, token } = choose(pick, pad!, vars);
+      const seen = tf.maximum(history, tf.oneHot(token, network.config.vocab_size, 1, 0, 'float32'));
+      return { outputs, assign: { ...assign, [names.history(b)]: seen } };
+    },
+  );
+  if (options.block > 1) {
+    program.defineLoop(`greedy${b}loop`, { body: `greedy${b}`, steps: options.block, stop: 'done' });
+  }
+}
