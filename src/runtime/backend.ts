@@ -4,21 +4,12 @@ import * as path from 'node:path';
 import * as tf from '@tensorflow/tfjs';
 import { ArgumentError, DeviceError } from '../errors/index.js';
 import { nativeBinding } from './binding.js';
+import { DEVICES, type Device } from './devices.js';
 import { isLoaded } from './environment.js';
 import { gpuNames } from './gpu.js';
 import { loadTensorFlow } from './load.js';
 import { runtimeDir } from './paths.js';
 import { deviceReport, gpuReason, type DeviceReport } from './report.js';
-
-/** Names of devices, as `device` options take them. */
-export const DEVICES = ['auto', 'cpu', 'gpu', 'tensorflow', 'wasm', 'js'] as const;
-
-/**
- * `auto`: TensorFlow when it is set up (on a GPU when there is one), else WebAssembly. `cpu`: the same without GPUs.
- * `gpu`: TensorFlow on a GPU or an error. `tensorflow`: TensorFlow or an error. `wasm`: WebAssembly. `js`: plain
- * JavaScript, the slow backend that every tfjs has.
- */
-export type Device = (typeof DEVICES)[number];
 
 export interface SelectOptions {
   /** Told, in one line, when something slower than hoped for is used. Default: the line goes to stderr. */

@@ -3,7 +3,7 @@
  * (environment), choosing a backend by device name (backend), an honest report (report), and native tensors of element
  * types that tfjs does not know (raw).
  */
-export { selectBackend, DEVICES, type Device, type SelectOptions } from './backend.js';
+export { selectBackend, type SelectOptions } from './backend.js';
 export {
   DT,
   nativeBinding,
@@ -14,6 +14,7 @@ export {
   type TensorMetadata,
   type TFJSBinding,
 } from './binding.js';
+export { DEVICES, type Device } from './devices.js';
 export { compileCacheDir, configureRuntime, isLoaded, type RuntimeOptions } from './environment.js';
 export { loadTensorFlow } from './load.js';
 export {
@@ -27,5 +28,6 @@ export {
   type RuntimeVariant,
 } from './paths.js';
 export { executeRaw, RawTensor, typeAttr } from './raw.js';
-export { deviceReport, packageVersion, type DeviceReport } from './report.js';
+export { deviceReport, type DeviceReport } from './report.js';
 export { setupRuntime, type SetupOptions, type SetupResult } from './setup.js';
+export { packageVersion } from './version.js';

@@ -5,6 +5,7 @@ import * as tf from '@tensorflow/tfjs';
 import { cpuFeatures } from './cpu.js';
 import { canOpen, gpuNames, missingCudaLibraries } from './gpu.js';
 import { readManifest, runtimeDir } from './paths.js';
+import { packageVersion } from './version.js';
 import type { TensorFlowBackend } from './binding.js';
 
 export interface DeviceReport {
@@ -70,10 +71,4 @@ export function gpuReason(runtime: string | null, backend = 'tensorflow'): strin
   }
   if (backend !== 'tensorflow') return `the ${backend} backend is in use; choose the device gpu.`;
   return 'TensorFlow found no GPU it can use; set TF_CPP_MIN_LOG_LEVEL=0 to read its own words.';
-}
-
-/** Version in this package's package.json. */
-export function packageVersion(): string {
-  const file = new URL('../../package.json', import.meta.url);
-  return (JSON.parse(fs.readFileSync(file, 'utf8')) as { version: string }).version;
 }

@@ -1,0 +1,17 @@
+// mocha's own `spec` report, closed by a line with the counts.
+// eslint-disable-next-line @typescript-eslint/no-require-imports -- mocha loads reporters with require()
+const { reporters, Runner } = require('mocha');
+
+module.exports = class Counted extends reporters.Spec {
+  constructor(runner, options) {
+    super(runner, options);
+    runner.once(Runner.constants.EVENT_RUN_END, () => {
+      const { passes, failures, pending } = this.stats;
+      // Written when the report, which listens to the same event, is out.
+      process.nextTick(() => {
+        const skipped = pending ? `, ${pending} skipped` : '';
+        process.stdout.write(`${passes} passed, ${failures} failed${skipped}\n`);
+      });
+    });
+  }
+};

@@ -1,0 +1,12 @@
+/**
+ * The table of commands. One file per command exports a function that adds it to the program. Such a file imports at its
+ * top only what describes the options; models and TensorFlow are imported when the command runs, so that `--help` and
+ * wrong usage answer at once.
+ */
+import type { Command } from 'commander';
+import { registerEnv } from './env.js';
+import { registerSetup } from './setup.js';
+
+export type RegisterCommand = (program: Command) => void;
+
+export const COMMANDS: readonly RegisterCommand[] = [registerSetup, registerEnv];
