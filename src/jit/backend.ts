@@ -46,6 +46,8 @@ class GraphBackend extends tf.KernelBackend {
   private entries = new Map<object, Entry>();
   /** The graphs being traced, innermost last. */
   readonly stack: FunctionGraph[] = [];
+  /** Tensors from outside that the function being traced declared: data id -> argument. */
+  outside: ReadonlyMap<object, Value> = new Map();
   readonly isGPUPackage = true;
   readonly isUsingGpuDevice = false;
   /** Kernels take attribute constants from here. */
@@ -64,14 +66,19 @@ class GraphBackend extends tf.KernelBackend {
 
   resolve(x: tf.TensorInfo): Value {
     const entry = this.entries.get(x.dataId);
+    const declared = this.outside.get(x.dataId);
+    if (!entry && declared) return this.shaped(declared, x);
     if (!entry) {
       throw new TracingError(
         `A tensor from outside (${x.dtype}[${x.shape.join(',')}]) is used in traced code. Its value would be frozen into the program: pass it as an input, declare it as a variable, or create it inside the function.`,
         { shape: x.shape, dtype: x.dtype },
       );
     }
-    // A reshape by reference gives the same data another shape.
-    const { value } = entry;
+    return this.shaped(entry.value, x);
+  }
+
+  /** A reshape by reference gives the same data another shape. */
+  private shaped(value: Value, x: tf.TensorInfo): Value {
     return value.shape.length === x.shape.length && value.shape.every((d, i) => d === x.shape[i])
       ? value
       : this.record('Reshape', {}, [value, constantValue(Int32Array.from(x.shape), [x.shape.length], 'int32')])[0]!;
@@ -242,21 +249,40 @@ function noRandom(): never {
   );
 }
 
+function noAssign(): never {
+  throw new TracingError(
+    'A tf.Variable is assigned in traced code (the optimizers of tfjs do so): a program cannot reach into tfjs variables. Return the new value, or use Program, whose functions assign variables of the program.',
+  );
+}
+
+/** Replaces what must not happen while tracing. @returns undoes it */
+function guard(): () => void {
+  const { random } = Math;
+
+  const { assign } = tf.Variable.prototype;
+  Math.random = noRandom;
+  tf.Variable.prototype.assign = noAssign;
+  return () => {
+    Math.random = random;
+    tf.Variable.prototype.assign = assign;
+  };
+}
+
 /**
  * Runs `fn` with ops going to `graph`. Tensors made meanwhile are disposed, so `fn` returns values, not tensors.
  * Traces nest (bodies of loops).
+ * @param outside eager tensors that may be used, by data id, and the values that stand for them
  */
-export function trace<T>(graph: FunctionGraph, fn: () => T): T {
+export function trace<T>(graph: FunctionGraph, fn: () => T, outside?: ReadonlyMap<object, Value>): T {
   const graphBackend = backend();
   const outermost = graphBackend.stack.length === 0;
-  const previous = outermost ? tf.getBackend() : GRAPH_BACKEND;
-  const random = Math.random;
+  const previous = tf.getBackend();
+  const before = graphBackend.outside;
+  const unguard = outermost ? guard() : null;
   graphBackend.stack.push(graph);
+  if (outside) graphBackend.outside = outside;
   try {
-    if (outermost) {
-      void tf.setBackend(GRAPH_BACKEND);
-      Math.random = noRandom;
-    }
+    if (outermost) void tf.setBackend(GRAPH_BACKEND);
     let result!: T;
     tf.tidy(() => {
       result = fn();
@@ -264,9 +290,8 @@ export function trace<T>(graph: FunctionGraph, fn: () => T): T {
     return result;
   } finally {
     graphBackend.stack.pop();
-    if (outermost) {
-      Math.random = random;
-      if (previous) void tf.setBackend(previous);
-    }
+    graphBackend.outside = before;
+    unguard?.();
+    if (outermost && previous) void tf.setBackend(previous);
   }
 }

@@ -93,6 +93,8 @@ function variableReader(
   });
 }
 
+type Named = readonly [name: string, value: Value];
+
 /** Where the tracing of a function takes variables from, and what becomes of its results. */
 export interface Body {
   /** Returns values for outputs and for assigned variables. */
@@ -102,7 +104,7 @@ export interface Body {
   ): { outputs?: Record<string, tf.Tensor>; assign?: Record<string, tf.Tensor> };
 }
 
-/** Traces a function. */
+/** Traces a function. @param outside data ids of eager tensors that `body` may use, and the inputs that stand for them */
 export function traceFunction(
   name: string,
   inputs: Record<string, TensorSpec>,
@@ -110,13 +112,16 @@ export function traceFunction(
   body: Body,
   fn: TracedFunction,
   xla: boolean,
+  outside: ReadonlyMap<object, string> = new Map(),
 ): Traced {
   const graph = new FunctionGraph(nodeName(name));
   const parameters = Object.entries(inputs).map(([input, spec]) => {
     checkName('input', input);
     return [input, graph.parameter(`in_${nodeName(input)}`, spec.shape, spec.dtype)] as const;
   });
-  const { outputs, assigns } = trace(graph, () => {
+  const byName = new Map<string, Value>(parameters);
+  const declared = new Map([...outside].map(([dataId, input]) => [dataId, byName.get(input)!]));
+  const work = (): { outputs: Named[]; assigns: Named[] } => {
     const tensors = Object.fromEntries(parameters.map(([input, value]) => [input, symbolic(value)]));
     const result = body(tensors, (override = () => undefined) => variableReader(graph, variables, override));
     const outputs = Object.entries(result.outputs ?? {}).map(([output, x]) => {
@@ -141,7 +146,8 @@ export function traceFunction(
       return [variable, graph.local(convert(graph, value, storedDtype(spec.dtype)))] as const;
     });
     return { outputs, assigns };
-  });
+  };
+  const { outputs, assigns } = trace(graph, work, declared);
   const text = graph.finish(
     outputs.map(([output, value]) => [`out_${nodeName(output)}`, value] as const),
     assigns.map(([variable, value]) => [nodeName(variable), value] as const),

@@ -1,8 +1,18 @@
 /**
  * Compiling tfjs code with XLA through tfjs-node: `jit` for functions of tensors, `Program` for functions over
- * variables that live on the device, and the ops that tfjs lacks for stored element types.
+ * variables that live on the device, and the ops that tfjs lacks for stored element types, loops and random numbers.
+ *
+ * - `backend.ts`, `graph.ts`, `infer.ts`, `shapes.ts`: tracing without executing
+ * - `graphdef.ts`, `proto.ts`, `session.ts`: TensorFlow's graph messages and the session that runs them
+ * - `function.ts`, `loop.ts`, `control.ts`, `program.ts`, `jit.ts`: programs
+ * - `ops.ts`: ops for traced and eager code
  */
 export * from './types.js';
 export { Program } from './program.js';
-export { jit, type JitFunction, type Nest } from './jit.js';
+export { jit, type JitFunction, type JitOptions } from './jit.js';
+export type { Nest } from './nest.js';
 export * from './ops.js';
+export { whileLoop } from './control.js';
+export { GRAPH_BACKEND, isSymbolic, isTracing } from './backend.js';
+export { tracedOps } from './shapes.js';
+export type { Attr, Attrs } from './graphdef.js';

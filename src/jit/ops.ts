@@ -8,7 +8,7 @@
  */
 import * as tf from '@tensorflow/tfjs';
 import { ArgumentError } from '../errors/index.js';
-import { currentGraph, isSymbolic, isTracing, record, symbolic, valueOf } from './backend.js';
+import { isSymbolic, isTracing, record, symbolic, valueOf } from './backend.js';
 import { dtypeBytes, dtypeNumber, sizeOf } from './dtypes.js';
 import { constantValue } from './graph.js';
 import { attr, type Attr, type Attrs } from './graphdef.js';
@@ -246,4 +246,4 @@ export function trueBytes(x: tf.Tensor): number {
   return sizeOf(x.shape) * dtypeBytes(trueDtype(x));
 }
 
-export { attr, currentGraph };
+export { attr };

@@ -87,9 +87,8 @@ export class Program {
    * @throws TracingError when `fn` reads a value, uses a tensor from outside or an op that cannot be traced
    */
   define(name: string, inputs: Record<string, TensorSpec>, fn: TracedFunction, options: DefineOptions = {}): void {
-    this.add(name, () =>
-      traceFunction(name, inputs, this.specs, (given, vars) => fn(given, vars()), fn, options.xla ?? true),
-    );
+    const { xla = true, outside } = options;
+    this.add(name, () => traceFunction(name, inputs, this.specs, (given, vars) => fn(given, vars()), fn, xla, outside));
   }
 
   /**
@@ -114,25 +113,27 @@ export class Program {
    * @throws ArgumentError when the bytes of a variable have the wrong length
    */
   async compile(): Promise<void> {
-    this.expect('open', 'compile');
-    const traced = [...this.functions.values()].map((f) => f.traced);
-    this.session = this.timed('load', () => new Session(this.label, this.specs, traced));
-    this.state = 'ready';
+    const session = this.load();
     const began = performance.now();
     try {
       const lazy: Record<string, () => Bytes | Promise<Bytes>> = {};
-      const zeros: string[] = [];
-      for (const [name, { init }] of this.specs) {
-        if (typeof init === 'function') lazy[name] = init;
-        else zeros.push(name);
-      }
-      this.session.clear(zeros);
+      for (const [name, { init }] of this.specs) if (typeof init === 'function') lazy[name] = init;
+      session.clear([...this.specs.keys()].filter((name) => !(name in lazy)));
       await this.assignAll(lazy);
     } catch (error) {
       this.dispose();
       throw error;
     }
     this.options.onCompile?.(this.label, 'upload', performance.now() - began);
+  }
+
+  /** compile() of a program without `init` bytes, at once. @throws TracingError when a variable has them */
+  compileSync(): void {
+    for (const [name, { init }] of this.specs) {
+      if (typeof init === 'function')
+        throw new TracingError(`compileSync: '${name}' is filled by a function; use compile().`, { name });
+    }
+    this.load().clear([...this.specs.keys()]);
   }
 
   /**
@@ -229,6 +230,14 @@ export class Program {
     this.session?.dispose();
     this.session = null;
     this.state = 'disposed';
+  }
+
+  private load(): Session {
+    this.expect('open', 'compile');
+    const traced = [...this.functions.values()].map((f) => f.traced);
+    this.session = this.timed('load', () => new Session(this.label, this.specs, traced));
+    this.state = 'ready';
+    return this.session;
   }
 
   private get label(): string {

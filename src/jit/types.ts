@@ -56,6 +56,8 @@ export type TracedFunction = (inputs: Record<string, tf.Tensor>, vars: Record<st
 export interface DefineOptions {
   /** Compile with XLA (default true). False runs the same graph op by op in TensorFlow: slower, starts at once. */
   xla?: boolean;
+  /** Eager tensors that the function may use as if they were inputs: data id -> name of the input that stands for it. */
+  outside?: ReadonlyMap<object, string>;
 }
 
 export interface LoopOptions {
