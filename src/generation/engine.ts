@@ -17,7 +17,6 @@ export interface EngineSampling {
   /** Ids that end a row; a finished row emits pad_token_id and its state stays as it was after the end token. */
   eos: readonly number[];
   pad_token_id: number;
-  seed: number;
 }
 
 /** Recurrent state and next-token logits of `batch` rows. Mutable: prefill, step and decode advance it in place. */
@@ -48,16 +47,24 @@ export interface GenerationEngine {
   step(state: EngineState, tokens: Int32Array): Promise<void>;
   /** The float32 logits after each row's last token: one array of vocab_size per row, a fresh copy. */
   logits(state: EngineState): Promise<Float32Array[]>;
+  /** Whether decode() can follow these settings; where not, logits are taken out and step() is used. */
+  canSample?(sampling: EngineSampling): boolean;
   /**
    * Present on engines that sample inside their program: chooses up to `count` tokens per row from the resident logits
-   * and feeds each back. `history[b]` are the ids that repetition_penalty counts. Returns per row the ids chosen
-   * (exactly `count` each, pad_token_id after the end).
+   * and feeds each back. Returns per row the ids chosen (exactly `count` each, pad_token_id after the end).
+   *
+   * @param history per row, the ids that repetition_penalty counts
+   * @param uniforms when sampling: count rows of `batch` numbers in [0, 1), one per token from each row's own stream;
+   *   the token is the first at which the running sum of probabilities, in the order of ids, exceeds it
+   * @param finished rows that ended before: they emit pad_token_id and stay as they are
    */
   decode?(
     state: EngineState,
     count: number,
     sampling: EngineSampling,
     history: readonly Int32Array[],
+    uniforms?: Float32Array,
+    finished?: readonly boolean[],
   ): Promise<Int32Array[]>;
   /** How many tokens per decode() call are worth while on this device (1 on a CPU). */
   readonly preferred_block?: number;

@@ -1,10 +1,11 @@
 /** Mamba2ForCausalLM: the model with its head, loss, generation, loading and saving. */
 import * as tf from '@tensorflow/tfjs';
-import { ArgumentError } from '../../errors/index.js';
+import { ArgumentError, DeviceError } from '../../errors/index.js';
 import type { CheckpointSource } from '../../checkpoints/source.js';
 import type { GenerationEngine } from '../../generation/engine.js';
 import type { Mamba2Cache } from './cache.js';
 import type { Mamba2Config, Mamba2ConfigFields } from './config.js';
+import { CompiledEngine, type CompiledEngineOptions } from './compiled_engine.js';
 import { EagerEngine } from './eager_engine.js';
 import { type IdsLike, intGrid } from './inputs.js';
 import { causalLoss, type ShiftedLabels, shiftLabels } from './loss.js';
@@ -29,13 +30,15 @@ export interface CausalLMOutputs {
   hidden_states?: tf.Tensor3D[];
 }
 
-export interface PretrainedOptions {
-  /** 'auto' (default: the best there is), 'cpu', 'gpu', 'tensorflow', 'wasm' or 'js'. Without it a backend chosen before stays. */
-  device?: Device;
-  /** Stored type of weights in the compiled engine; 'auto' (default) as in the checkpoint. Eager runs use float32. */
-  dtype?: 'auto' | 'float32' | 'bfloat16';
+/** How the model generates. */
+export interface EngineOptions extends CompiledEngineOptions {
   /** Default 'auto'. */
   engine?: EngineKind;
+}
+
+export interface PretrainedOptions extends EngineOptions {
+  /** 'auto' (default: the best there is), 'cpu', 'gpu', 'tensorflow', 'wasm' or 'js'. Without it a backend chosen before stays. */
+  device?: Device;
   /** Configuration keys that replace the folder's, for example { norm_groups: 'full' }. */
   config?: Partial<Mamba2ConfigFields>;
   /** Called with things worth knowing, such as a head that is tied and stored apart. */
@@ -66,13 +69,13 @@ export class Mamba2ForCausalLM {
    * const model = await Mamba2ForCausalLM.from_pretrained('models/tiny-books-mamba2', { device: 'cpu' });
    */
   static async from_pretrained(dir: string, options: PretrainedOptions = {}): Promise<Mamba2ForCausalLM> {
-    const { device, onWarning, config: overrides } = options;
+    const { device, onWarning, config: overrides, ...engineOptions } = options;
     const { config, source, warnings } = await loadCheckpoint(dir, overrides);
     warnings.forEach((warning) => onWarning?.(warning));
     // imported here so that a bundle for the browser, which loads LayersModels, has no native code in it
     const { selectBackend } = await import('../../runtime/index.js');
     if (device !== undefined || !tf.getBackend()) await selectBackend(device ?? 'auto');
-    return new Mamba2ForCausalLM(config, source);
+    return new Mamba2ForCausalLM(config, source, engineOptions);
   }
 
   /**
@@ -83,10 +86,13 @@ export class Mamba2ForCausalLM {
     await saveWeights(dir, this.config, this.weights, options);
   }
 
+  private made: CompiledEngine | EagerEngine | null = null;
+
   /** @param source where the weights come from; without one they are freshly initialised */
   constructor(
     readonly config: Mamba2Config,
     source: CheckpointSource | null = null,
+    private readonly options: EngineOptions = {},
   ) {
     this.weights = new NetworkWeights(new Mamba2Network(config), source);
     this.backbone = new Mamba2Model(config, this.weights);
@@ -133,12 +139,36 @@ export class Mamba2ForCausalLM {
     return shiftLabels(grid.values, batch, length, this.config.vocab_size);
   }
 
-  /** The engine that generates. Made at the first call and kept. */
+  /**
+   * The engine that generates, made at the first call and kept: compiled on the tensorflow backend, eager elsewhere,
+   * unless `engine` was given when loading.
+   * @throws DeviceError when 'compiled' was asked for and the backend is not tensorflow
+   */
   async engine(): Promise<GenerationEngine> {
-    return new EagerEngine(this.weights);
+    this.made ??= this.makeEngine();
+    return this.made;
+  }
+
+  private makeEngine(): CompiledEngine | EagerEngine {
+    const native = tf.getBackend() === 'tensorflow';
+    const kind = this.options.engine ?? 'auto';
+    if (!['auto', 'compiled', 'eager'].includes(kind)) {
+      throw new ArgumentError(`engine is '${kind}', expected 'auto', 'compiled' or 'eager'`, { engine: kind });
+    }
+    if (kind === 'compiled' && !native) {
+      throw new DeviceError(
+        `engine 'compiled' needs the tensorflow backend, and '${tf.getBackend()}' is in use. Run \`npx mamba2 setup\`, or take engine 'eager'.`,
+        { backend: tf.getBackend() },
+      );
+    }
+    if (kind === 'eager' || !native) return new EagerEngine(this.weights);
+    const { dtype, onCompile, batches, segments, block } = this.options;
+    return new CompiledEngine(this.weights, { dtype, onCompile, batches, segments, block });
   }
 
   dispose(): void {
+    if (this.made instanceof CompiledEngine) this.made.dispose();
+    this.made = null;
     this.weights.dispose();
   }
 }

@@ -1,0 +1,325 @@
+/** Decoding through one compiled program: the default on the tensorflow backend. */
+import { ArgumentError, GenerationError } from '../../errors/index.js';
+import type { EngineSampling, EngineState, GenerationEngine } from '../../generation/engine.js';
+import type { CompileHook, Program } from '../../jit/index.js';
+import { CompiledState, type Parked, type StateKeeper } from './compiled_state.js';
+import { buildDecodingProgram, MAX_TOP_K, names, type ProgramDtype, stateNames } from './decoding_program.js';
+import type { NetworkWeights } from './modeling.js';
+import { samplesInProgram, samplingSettings } from './sampling.js';
+
+export interface CompiledEngineOptions {
+  /** Stored type of the matrices. Default 'auto': bfloat16 where the checkpoint has it, else float32. */
+  dtype?: ProgramDtype;
+  /** Batch sizes to define from the start. Default [1]; others are added when first used, which loads the weights again. */
+  batches?: readonly number[];
+  /** Prefill lengths. A prompt runs in these pieces, the last one masked. */
+  segments?: readonly number[];
+  /** Tokens per decoding call. Default 1, which is fastest on a CPU. */
+  block?: number;
+  onCompile?: CompileHook;
+}
+
+const SEGMENTS = [16, 64, 256] as const;
+
+export class CompiledEngine implements GenerationEngine, StateKeeper {
+  readonly kind = 'compiled';
+  private program: Program | null = null;
+  private batches: number[];
+  private readonly slots = new Map<number, CompiledState>();
+  private readonly segments: readonly number[];
+  private masksSet = false;
+  /** Per batch size, which rows the device takes for running. */
+  private readonly aliveKeys = new Map<number, string>();
+  private biasKey = '';
+  private eosKey = '';
+  private disposed = false;
+  readonly preferred_block: number;
+
+  constructor(
+    private readonly weights: NetworkWeights,
+    private readonly options: CompiledEngineOptions = {},
+  ) {
+    this.batches = [...new Set(options.batches ?? [1])];
+    this.segments = [...(options.segments ?? SEGMENTS)].sort((a, b) => a - b);
+    this.preferred_block = options.block ?? 1;
+  }
+
+  get vocab_size(): number {
+    return this.weights.network.config.vocab_size;
+  }
+
+  async createState(batch: number): Promise<CompiledState> {
+    if (!Number.isInteger(batch) || batch < 1) throw new ArgumentError(`state: batch is ${batch}, expected a positive integer`, { batch });
+    return new CompiledState(this, batch);
+  }
+
+  /** The program, with functions for this batch size. */
+  private async ready(batch: number): Promise<Program> {
+    if (this.disposed) throw new GenerationError('This engine was disposed with its model', {});
+    if (this.program && this.batches.includes(batch)) return this.program;
+    if (this.program) {
+      // a loaded graph cannot grow: park what is resident and load one with the new size
+      for (const state of this.slots.values()) this.evict(state);
+      this.program.dispose();
+      this.program = null;
+    }
+    if (!this.batches.includes(batch)) this.batches.push(batch);
+    const program = buildDecodingProgram(this.weights, {
+      dtype: this.options.dtype ?? 'auto',
+      batches: this.batches,
+      segments: this.segments,
+      block: this.preferred_block,
+      onCompile: this.options.onCompile,
+    });
+    await program.compile();
+    this.masksSet = false;
+    this.aliveKeys.clear();
+    this.program = program;
+    return program;
+  }
+
+  private variables(batch: number): string[] {
+    return stateNames(this.weights.network.config.num_hidden_layers, batch);
+  }
+
+  park(state: CompiledState): Parked {
+    if (!state.resident) throw new GenerationError('internal: a state that is nowhere cannot be parked', { id: state.id });
+    return this.variables(state.batch).map((name) => this.program!.read(name) as Float32Array);
+  }
+
+  release(state: CompiledState): void {
+    if (state.heirs.size === 0) this.free(state);
+  }
+
+  private free(state: CompiledState): void {
+    if (this.slots.get(state.batch) === state) this.slots.delete(state.batch);
+    state.resident = false;
+  }
+
+  /** Moves a resident state to the host, or drops it when nobody wants it any more. */
+  private evict(state: CompiledState): void {
+    const wanted = !state.disposed;
+    if (wanted || state.heirs.size > 0) {
+      const values = this.park(state);
+      if (wanted) state.parked = values;
+      for (const heir of [...state.heirs]) heir.inherit(values, state.batch);
+    }
+    this.free(state);
+  }
+
+  /** Brings a state into the slot of its size. */
+  private async settle(state: EngineState, rows: number): Promise<{ own: CompiledState; program: Program }> {
+    if (!(state instanceof CompiledState)) throw new ArgumentError('This state belongs to another engine', { state });
+    const own = state.alive();
+    if (own.batch !== rows) throw new ArgumentError(`The state has ${own.batch} rows, got ${rows}`, { state: own.batch, got: rows });
+    const program = await this.ready(own.batch);
+    if (own.origin) this.resolve(own, program);
+    if (!own.resident) {
+      const holder = this.slots.get(own.batch);
+      if (holder) this.evict(holder);
+      const variables = this.variables(own.batch);
+      if (own.parked) {
+        const parked = own.parked;
+        variables.forEach((name, i) => program.assign(name, parked[i]!));
+      } else {
+        program.zero(variables);
+      }
+      own.parked = null;
+      own.resident = true;
+      this.slots.set(own.batch, own);
+    }
+    // whoever asked for rows of this state gets them before it moves on
+    own.settleHeirs();
+    return { own, program };
+  }
+
+  /** Works out a selection: on the device when its origin is gone and still in the slot, else through the host. */
+  private resolve(state: CompiledState, program: Program): void {
+    const { state: origin, rows } = state.origin!;
+    if (origin.origin) this.resolve(origin, program);
+    if (origin.resident && origin.disposed && origin.batch === state.batch) {
+      origin.settleHeirs(state);
+      program.call(`select${state.batch}`, { rows: Int32Array.from(rows) });
+      state.detach();
+      origin.resident = false;
+      state.resident = true;
+      this.slots.set(state.batch, state);
+      return;
+    }
+    if (!origin.resident && !origin.parked) {
+      state.detach(); // rows of a state that was never fed: zeros
+      return;
+    }
+    origin.settleHeirs();
+    if (origin.disposed) this.free(origin);
+  }
+
+  async prefill(
+    state: EngineState,
+    rows: readonly Int32Array[],
+    options: { signal?: AbortSignal; onProgress?: (done: number, total: number) => void } = {},
+  ): Promise<void> {
+    rows.forEach((row, i) => this.checkIds(row, i));
+    options.signal?.throwIfAborted();
+    const { own, program } = await this.settle(state, rows.length);
+    const b = own.batch;
+    const total = Math.max(...rows.map((row) => row.length));
+    for (let begin = 0; begin < total; ) {
+      options.signal?.throwIfAborted();
+      const t = this.segmentFor(total - begin);
+      const ids = new Int32Array(b * t);
+      const mask = new Float32Array(b * t);
+      const ends = new Float32Array(b * t);
+      rows.forEach((row, i) => {
+        const count = Math.min(Math.max(row.length - begin, 0), t);
+        ids.set(row.subarray(begin, begin + count), i * t);
+        mask.fill(1, i * t, i * t + count);
+        if (count > 0 && begin + count === row.length) {
+          ends[i * t + count - 1] = 1;
+          own.fed[i] = true;
+        }
+        own.seen[i] += count;
+      });
+      program.call(`prefill${b}x${t}`, { ids, mask, ends });
+      begin += t;
+      options.onProgress?.(Math.min(begin, total), total);
+      // between segments the event loop may run: that is where an abort is seen
+      if (begin < total) await new Promise((resolve) => setImmediate(resolve));
+    }
+  }
+
+  /** The largest segment that is filled, or the smallest that covers the rest. */
+  private segmentFor(left: number): number {
+    const covering = this.segments.find((t) => t >= left);
+    const filled = this.segments.filter((t) => t <= left).pop();
+    if (covering === undefined) return filled!;
+    // a masked segment costs as much as a full one: fill a smaller one first unless the rest nearly fills this
+    return filled === undefined || left * 2 > covering ? covering : filled;
+  }
+
+  async step(state: EngineState, tokens: Int32Array): Promise<void> {
+    tokens.forEach((token, i) => this.checkIds([token], i));
+    const { own, program } = await this.settle(state, tokens.length);
+    program.call(`step${own.batch}`, { tokens });
+    own.seen = own.seen.map((n) => n + 1);
+    own.fed.fill(true);
+  }
+
+  async logits(state: EngineState): Promise<Float32Array[]> {
+    const { own, program } = await this.settle(state, state.batch);
+    this.checkFed(own);
+    const flat = program.call(`logits${own.batch}`)['logits'] as Float32Array;
+    const v = this.vocab_size;
+    return Array.from({ length: own.batch }, (_, i) => flat.slice(i * v, (i + 1) * v));
+  }
+
+  /** True when decode() can follow these settings; otherwise take logits out. */
+  canSample(sampling: EngineSampling): boolean {
+    if (!sampling.do_sample) return sampling.repetition_penalty === 1;
+    return samplesInProgram(sampling, this.vocab_size, MAX_TOP_K);
+  }
+
+  async decode(
+    state: EngineState,
+    count: number,
+    sampling: EngineSampling,
+    history: readonly Int32Array[],
+    uniforms?: Float32Array,
+    finished?: readonly boolean[],
+  ): Promise<Int32Array[]> {
+    if (!this.canSample(sampling)) throw new GenerationError('decode: these settings cannot be followed inside the program', { sampling });
+    if (sampling.do_sample && uniforms?.length !== count * state.batch) {
+      throw new ArgumentError(`decode: got ${uniforms?.length ?? 0} uniform numbers, expected ${count}·${state.batch}`, {});
+    }
+    const { own, program } = await this.settle(state, state.batch);
+    this.checkFed(own);
+    const b = own.batch;
+    const alive = Float32Array.from({ length: b }, (_, i) => (finished?.[i] ? 0 : 1));
+    this.setAlive(program, b, alive);
+    this.setVocabularyMasks(program, sampling);
+    if (sampling.do_sample) program.assign(names.history(b), this.historyMask(history, b));
+    const pad = Int32Array.of(sampling.pad_token_id);
+    const out = Array.from({ length: b }, () => new Int32Array(count).fill(sampling.pad_token_id));
+    const eos = new Set(sampling.eos);
+    const take = (tokens: Int32Array, at: number): void => {
+      for (let i = 0; i < b; i++) {
+        if (!alive[i]) continue;
+        out[i]![at] = tokens[i]!;
+        own.seen[i]++;
+        if (eos.has(tokens[i]!)) alive[i] = 0;
+      }
+    };
+    let at = 0;
+    while (at < count && alive.some((x) => x > 0)) {
+      if (!sampling.do_sample && this.preferred_block > 1 && count - at >= this.preferred_block) {
+        const { token } = program.call(`greedy${b}loop`, { pad });
+        const tokens = token as Int32Array; // [block, b]
+        for (let k = 0; k < this.preferred_block; k++) take(tokens.subarray(k * b, (k + 1) * b), at + k);
+        at += this.preferred_block;
+        continue;
+      }
+      const result = sampling.do_sample
+        ? program.call(`sample${b}`, {
+            pad,
+            uniform: uniforms!.slice(at * b, (at + 1) * b),
+            settings: samplingSettings(sampling),
+          })
+        : program.call(`greedy${b}`, { pad });
+      take(result['token'] as Int32Array, at);
+      at++;
+    }
+    this.aliveKeys.set(b, alive.join());
+    return out;
+  }
+
+  /** Uploads the rows that still run, unless the device already knows: an upload costs about as much as a small step. */
+  private setAlive(program: Program, batch: number, alive: Float32Array): void {
+    if (this.masksSet && this.aliveKeys.get(batch) === alive.join()) return;
+    program.assign(names.alive(batch), alive);
+  }
+
+  private setVocabularyMasks(program: Program, sampling: EngineSampling): void {
+    const bias = sampling.suppress.join();
+    if (bias !== this.biasKey || !this.masksSet) {
+      const values = new Float32Array(this.vocab_size);
+      for (const id of sampling.suppress) values[id] = -Infinity;
+      program.assign('bias', values);
+      this.biasKey = bias;
+    }
+    const eos = sampling.eos.join();
+    if (eos !== this.eosKey || !this.masksSet) {
+      const values = new Float32Array(this.vocab_size);
+      for (const id of sampling.eos) values[id] = 1;
+      program.assign('eos', values);
+      this.eosKey = eos;
+    }
+    this.masksSet = true;
+  }
+
+  private historyMask(history: readonly Int32Array[], b: number): Float32Array {
+    const mask = new Float32Array(b * this.vocab_size);
+    history.forEach((ids, i) => ids.forEach((id) => (mask[i * this.vocab_size + id] = 1)));
+    return mask;
+  }
+
+  private checkFed(state: CompiledState): void {
+    const row = state.fed.indexOf(false);
+    if (row >= 0) throw new GenerationError(`logits: row ${row} has been fed no token yet`, { row });
+  }
+
+  private checkIds(ids: ArrayLike<number>, row: number): void {
+    for (let i = 0; i < ids.length; i++) {
+      const id = ids[i]!;
+      if (!Number.isInteger(id) || id < 0 || id >= this.vocab_size) {
+        throw new ArgumentError(`Token id ${id} (row ${row}, position ${i}) is outside the vocabulary of ${this.vocab_size}`, { id, row });
+      }
+    }
+  }
+
+  dispose(): void {
+    this.disposed = true;
+    this.program?.dispose();
+    this.program = null;
+    this.slots.clear();
+  }
+}

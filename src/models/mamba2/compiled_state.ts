@@ -1,0 +1,102 @@
+/**
+ * States of the compiled engine. The program has one slot of device variables per batch size; a state is either in the
+ * slot of its size or parked on the host. Selecting rows of a state that is then disposed happens on the device.
+ */
+import { DisposedError, GenerationError } from '../../errors/index.js';
+import type { EngineState } from '../../generation/engine.js';
+
+/** A state's variables on the host: one array of row-major float32 per variable, in stateNames order. */
+export type Parked = Float32Array[];
+
+/** What a state asks of the engine that made it. */
+export interface StateKeeper {
+  /** Copies a resident state's variables to the host. */
+  park(state: CompiledState): Parked;
+  /** A state went away. */
+  release(state: CompiledState): void;
+}
+
+let serial = 0;
+
+export class CompiledState implements EngineState {
+  readonly id = serial++;
+  seen: number[];
+  /** Rows that have logits. */
+  fed: boolean[];
+  /** Values on the host, when not resident. Null with `resident`, or while `origin` stands. */
+  parked: Parked | null = null;
+  /** Not worked out yet: these rows of that state. */
+  origin: { state: CompiledState; rows: readonly number[] } | null = null;
+  /** True while the slot of this batch size holds this state. */
+  resident = false;
+  disposed = false;
+  /** States that still want rows of this one. */
+  readonly heirs = new Set<CompiledState>();
+
+  constructor(
+    private readonly keeper: StateKeeper,
+    readonly batch: number,
+    seen?: readonly number[],
+    fed?: readonly boolean[],
+  ) {
+    this.seen = seen ? [...seen] : new Array<number>(batch).fill(0);
+    this.fed = fed ? [...fed] : new Array<boolean>(batch).fill(false);
+  }
+
+  /** @throws DisposedError after dispose() */
+  alive(): this {
+    if (this.disposed) throw new DisposedError('This generation state was disposed');
+    return this;
+  }
+
+  async clone(): Promise<CompiledState> {
+    return this.select(Array.from({ length: this.batch }, (_, i) => i));
+  }
+
+  async select(rows: readonly number[]): Promise<CompiledState> {
+    this.alive();
+    const bad = rows.find((row) => !Number.isInteger(row) || row < 0 || row >= this.batch);
+    if (bad !== undefined || rows.length === 0) {
+      throw new GenerationError(`state: cannot select rows [${rows}] of a batch of ${this.batch}`, { rows, batch: this.batch });
+    }
+    const pick = <T>(from: readonly T[]): T[] => rows.map((row) => from[row]!);
+    const child = new CompiledState(this.keeper, rows.length, pick(this.seen), pick(this.fed));
+    child.origin = { state: this, rows: [...rows] };
+    this.heirs.add(child);
+    return child;
+  }
+
+  /** Gives the heirs their rows before this state changes or leaves the slot. */
+  settleHeirs(except?: CompiledState): void {
+    const waiting = [...this.heirs].filter((heir) => heir !== except);
+    if (waiting.length === 0) return;
+    const values = this.parked ?? this.keeper.park(this);
+    for (const heir of waiting) heir.inherit(values, this.batch);
+  }
+
+  /** Takes its rows from the values of its origin. */
+  inherit(values: Parked, batch: number): void {
+    const rows = this.origin!.rows;
+    this.parked = values.map((whole) => {
+      const size = whole.length / batch;
+      const out = new Float32Array(size * rows.length);
+      rows.forEach((row, i) => out.set(whole.subarray(row * size, (row + 1) * size), i * size));
+      return out;
+    });
+    this.detach();
+  }
+
+  detach(): void {
+    this.origin?.state.heirs.delete(this);
+    this.origin = null;
+  }
+
+  dispose(): void {
+    if (this.disposed) return;
+    this.disposed = true;
+    this.detach();
+    this.parked = this.heirs.size > 0 ? this.parked : null;
+    // while heirs wait, a resident state's values stay in the slot for them
+    this.keeper.release(this);
+  }
+}
