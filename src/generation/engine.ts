@@ -54,8 +54,8 @@ export interface GenerationEngine {
    * and feeds each back. Returns per row the ids chosen (exactly `count` each, pad_token_id after the end).
    *
    * @param history per row, the ids that repetition_penalty counts
-   * @param uniforms when sampling: count rows of `batch` numbers in [0, 1), one per token from each row's own stream;
-   *   the token is the first at which the running sum of probabilities, in the order of ids, exceeds it
+   * @param uniforms when sampling: per row, `count` numbers in [0, 1) from the row's own stream; the token is the first at
+   *   which the running sum of probabilities, in the order of ids, exceeds it
    * @param finished rows that ended before: they emit pad_token_id and stay as they are
    */
   decode?(
@@ -63,7 +63,7 @@ export interface GenerationEngine {
     count: number,
     sampling: EngineSampling,
     history: readonly Int32Array[],
-    uniforms?: Float32Array,
+    uniforms?: readonly Float32Array[],
     finished?: readonly boolean[],
   ): Promise<Int32Array[]>;
   /** How many tokens per decode() call are worth while on this device (1 on a CPU). */

@@ -224,7 +224,7 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
     count: number,
     sampling: EngineSampling,
     history: readonly Int32Array[],
-    uniforms?: Float32Array,
+    uniforms?: readonly Float32Array[],
     finished?: readonly boolean[],
   ): Promise<Int32Array[]> {
     if (!this.canSample(sampling)) throw new GenerationError('decode: these settings cannot be followed inside the program', { sampling });
@@ -261,7 +261,7 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
       const result = sampling.do_sample
         ? program.call(`sample${b}`, {
             pad,
-            uniform: uniforms!.slice(at * b, (at + 1) * b),
+            uniform: Float32Array.from(uniforms!, (row) => row[at]!),
             settings: samplingSettings(sampling),
           })
         : program.call(`greedy${b}`, { pad });
