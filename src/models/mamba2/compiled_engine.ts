@@ -228,8 +228,8 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
     finished?: readonly boolean[],
   ): Promise<Int32Array[]> {
     if (!this.canSample(sampling)) throw new GenerationError('decode: these settings cannot be followed inside the program', { sampling });
-    if (sampling.do_sample && uniforms?.length !== count * state.batch) {
-      throw new ArgumentError(`decode: got ${uniforms?.length ?? 0} uniform numbers, expected ${count}·${state.batch}`, {});
+    if (sampling.do_sample && (uniforms?.length !== state.batch || uniforms.some((row) => row.length < count))) {
+      throw new ArgumentError(`decode: expected ${count} uniform numbers for each of ${state.batch} rows`, {});
     }
     const { own, program } = await this.settle(state, state.batch);
     this.checkFed(own);
