@@ -138,6 +138,51 @@ export interface ValidateOptions {
   replaced?: (name: string) => boolean;
 }
 
+/** A tensor that does not fit, and how. */
+export interface Disagreement {
+  readonly tensor: string;
+  readonly what: string;
+}
+
+/**
+ * Compares names, shapes and dtypes with the configuration; reads no weights.
+ * @returns what does not fit, in the order of the model; empty when all does
+ * @throws ConfigError when the configuration contradicts itself
+ */
+export function findDisagreements(
+  source: Pick<CheckpointSource, 'config' | 'dir' | 'tensors'>,
+  options: ValidateOptions = {},
+): Disagreement[] {
+  const problems: Disagreement[] = [];
+  const expected = expectedTensors(source.config, path.join(source.dir, 'config.json'));
+  // a tied head may be stored all the same
+  const optional = new Map<string, number[]>();
+  if (!expected.has('lm_head.weight')) optional.set('lm_head.weight', expected.get('backbone.embeddings.weight')!);
+  for (const [name, shape] of [...expected, ...optional]) {
+    const info = source.tensors.get(name);
+    if (options.replaced?.(name) || (!info && optional.has(name))) continue;
+    const asked = `[${shape.join(', ')}]`;
+    if (!info) problems.push({ tensor: name, what: `${name} is missing (expected shape ${asked})` });
+    else if (info.shape.join() !== shape.join())
+      problems.push({
+        tensor: name,
+        what: `${name} in ${info.file} has shape [${info.shape.join(', ')}]; config.json asks for ${asked}`,
+      });
+    else if (!isFloatDtype(info.dtype))
+      problems.push({
+        tensor: name,
+        what: `${name} in ${info.file} is stored as ${info.dtype}; F32, F16, BF16 or F64 was expected`,
+      });
+  }
+  for (const [name, info] of source.tensors)
+    if (!expected.has(name) && !optional.has(name) && !options.allow?.(name))
+      problems.push({
+        tensor: name,
+        what: `${name} in ${info.file} has no place in the model that config.json describes`,
+      });
+  return problems;
+}
+
 /** Are two tensors the same bytes? Read in pieces. */
 async function sameBytes(source: CheckpointSource, a: string, b: string): Promise<boolean> {
   const [left, right] = [source.tensors.get(a)!, source.tensors.get(b)!];
@@ -162,42 +207,11 @@ export async function validateCheckpoint(
   source: CheckpointSource,
   options: ValidateOptions = {},
 ): Promise<CheckpointReport> {
-  const problems: { tensor: string; what: string }[] = [];
-  const expected = expectedTensors(source.config, path.join(source.dir, 'config.json'));
-  const vocab = expected.get('backbone.embeddings.weight')!;
-  for (const [name, shape] of expected) {
-    const info = source.tensors.get(name);
-    if (options.replaced?.(name)) continue;
-    if (!info) {
-      problems.push({ tensor: name, what: `${name} is missing (expected shape [${shape.join(', ')}])` });
-    } else if (info.shape.join() !== shape.join()) {
-      const where = info.file;
-      problems.push({
-        tensor: name,
-        what: `${name} in ${where} has shape [${info.shape.join(', ')}]; config.json asks for [${shape.join(', ')}]`,
-      });
-    } else if (!isFloatDtype(info.dtype))
-      problems.push({
-        tensor: name,
-        what: `${name} in ${info.file} is stored as ${info.dtype}; F32, F16, BF16 or F64 was expected`,
-      });
-  }
-  const storedHead = source.tensors.get('lm_head.weight');
-  for (const [name, info] of source.tensors)
-    if (!expected.has(name) && name !== 'lm_head.weight' && !options.allow?.(name))
-      problems.push({
-        tensor: name,
-        what: `${name} in ${info.file} has no place in the model that config.json describes`,
-      });
-  if (storedHead && !expected.has('lm_head.weight') && !options.replaced?.('lm_head.weight')) {
-    if (storedHead.shape.join() !== vocab.join() || !isFloatDtype(storedHead.dtype))
-      problems.push({
-        tensor: 'lm_head.weight',
-        what: `lm_head.weight in ${storedHead.file} is [${storedHead.shape.join(', ')}] of ${storedHead.dtype}; expected [${vocab.join(', ')}] of a floating dtype`,
-      });
-  }
+  const problems = findDisagreements(source, options);
   if (problems.length > 0) throw disagreement(source, problems);
-  if (!storedHead || expected.has('lm_head.weight')) return { tied: !expected.has('lm_head.weight'), warnings: [] };
+  if (source.config.tie_word_embeddings !== true) return { tied: false, warnings: [] };
+  if (!source.tensors.has('lm_head.weight') || options.replaced?.('lm_head.weight'))
+    return { tied: true, warnings: [] };
   if (await sameBytes(source, 'backbone.embeddings.weight', 'lm_head.weight')) return { tied: true, warnings: [] };
   return {
     tied: false,
@@ -207,10 +221,7 @@ export async function validateCheckpoint(
   };
 }
 
-function disagreement(
-  source: CheckpointSource,
-  problems: readonly { tensor: string; what: string }[],
-): CheckpointError {
+function disagreement(source: CheckpointSource, problems: readonly Disagreement[]): CheckpointError {
   const shown = problems.slice(0, 8).map(({ what }) => `- ${what}`);
   if (problems.length > shown.length) shown.push(`- and ${problems.length - shown.length} more`);
   return new CheckpointError(
