@@ -1,0 +1,185 @@
+/** One adapter of a model: which modules it acts on, its variables, and its fresh values. */
+import * as tf from '@tensorflow/tfjs';
+import { ArgumentError, ConfigError } from '../errors/index.js';
+import { RandomStream } from '../generation/random.js';
+import type { Weight, Weights } from '../layers/index.js';
+import { isStored } from '../layers/index.js';
+import type { LoraConfig } from './config.js';
+import { matchesModule, type TargetKind, targetKind } from './config.js';
+import type { LowRank } from './matrix.js';
+
+/** A module under an adapter. */
+export interface AdaptedModule {
+  /** For example 'backbone.layers.0.mixer.in_proj'. */
+  module: string;
+  kind: TargetKind;
+  /** The weight that it acts on; a tied head acts on the embedding's. */
+  weight: string;
+  rank: number;
+  scale: number;
+  /** Keys of the two factors, PEFT's without its prefix. */
+  keyA: string;
+  keyB: string;
+  shapeA: [number, number];
+  shapeB: [number, number];
+}
+
+/** The module of a weight: its name without the last part. A_log, D and dt_bias belong to the mixer itself. */
+function moduleOf(weight: string): string {
+  return weight.slice(0, weight.lastIndexOf('.'));
+}
+
+/** @throws ArgumentError when nothing matches, or a module that cannot be adapted does */
+export function adaptedModules(config: LoraConfig, weights: Weights): AdaptedModule[] {
+  const tied = !('lm_head.weight' in weights);
+  const modules = [...new Set(Object.keys(weights).map(moduleOf)), ...(tied ? ['lm_head'] : [])];
+  const found = modules.filter((module) => config.targets(module));
+  if (found.length === 0) {
+    throw new ArgumentError(
+      `LoRA: target_modules ${JSON.stringify(config.target_modules)} matches no module of this model; it has ${[...new Set(modules.map((m) => m.split('.').pop()!))].join(', ')}`,
+      { target_modules: config.target_modules },
+    );
+  }
+  return found.map((module) => {
+    const kind = targetKind(module);
+    const weight = kind === 'head' && tied ? 'backbone.embeddings.weight' : `${module}.weight`;
+    const [out, inner] = weights[weight]!.shape as [number, number];
+    const rank = config.rank(module);
+    const embedding = kind === 'embedding';
+    return {
+      module,
+      kind,
+      weight,
+      rank,
+      scale: config.scale(module),
+      keyA: embedding ? `${module}.lora_embedding_A` : `${module}.lora_A.weight`,
+      keyB: embedding ? `${module}.lora_embedding_B` : `${module}.lora_B.weight`,
+      shapeA: embedding ? [rank, out] : [rank, inner],
+      shapeB: embedding ? [inner, rank] : [out, rank],
+    };
+  });
+}
+
+/** Names of the weights that modules_to_save trains whole. @throws ArgumentError when a name matches nothing */
+export function savedWeights(config: LoraConfig, weights: Weights): string[] {
+  const wanted = config.modules_to_save ?? [];
+  const names = Object.keys(weights).filter((weight) => {
+    const module = moduleOf(weight);
+    // a name may be that of a module that holds others, such as a whole mixer
+    const path = module.split('.');
+    return path.some((_, i) => matchesModule(path.slice(0, i + 1).join('.'), wanted));
+  });
+  for (const name of wanted) {
+    if (!names.some((weight) => new RegExp(`(^|\\.)${name.replace(/[.]/g, '\\.')}\\.`).test(weight))) {
+      const reason = name === 'lm_head' && !('lm_head.weight' in weights) ? ': its head is tied to the embedding' : '';
+      throw new ArgumentError(`LoRA: modules_to_save names '${name}', which this model does not have${reason}`, {
+        module: name,
+      });
+    }
+  }
+  return names;
+}
+
+function uniform(random: RandomStream, size: number, bound: number): Float32Array {
+  return Float32Array.from({ length: size }, () => (random.uniform() * 2 - 1) * bound);
+}
+
+function normal(random: RandomStream, size: number, deviation: number): Float32Array {
+  return Float32Array.from(
+    { length: size },
+    () => Math.sqrt(-2 * Math.log(1 - random.uniform())) * Math.cos(2 * Math.PI * random.uniform()) * deviation,
+  );
+}
+
+/** Fresh factors of a module: their product is zero unless init_lora_weights is false. */
+function freshFactors(
+  config: LoraConfig,
+  at: AdaptedModule,
+  random: RandomStream,
+): { A: Float32Array; B: Float32Array } {
+  const size = (shape: readonly number[]): number => shape[0]! * shape[1]!;
+  const init = config.init_lora_weights;
+  if (at.kind === 'embedding') {
+    return {
+      A: init === false ? normal(random, size(at.shapeA), 1) : new Float32Array(size(at.shapeA)),
+      B: normal(random, size(at.shapeB), 1),
+    };
+  }
+  const A =
+    init === 'gaussian'
+      ? normal(random, size(at.shapeA), 1 / at.rank)
+      : uniform(random, size(at.shapeA), 1 / Math.sqrt(at.shapeA[1]));
+  const B =
+    init === false ? uniform(random, size(at.shapeB), 1 / Math.sqrt(at.rank)) : new Float32Array(size(at.shapeB));
+  return { A, B };
+}
+
+/** An adapter: its configuration and its variables, by PEFT's keys without the prefix `base_model.model.`. */
+export class LoraAdapter {
+  readonly modules: readonly AdaptedModule[];
+  /** Weights trained whole, by their checkpoint name. */
+  readonly saved: readonly string[];
+  readonly variables = new Map<string, tf.Variable>();
+
+  /** @param values given values; a missing key is fresh @throws ConfigError when a given value has another shape */
+  constructor(
+    readonly config: LoraConfig,
+    weights: Weights,
+    seed: number,
+    values?: ReadonlyMap<string, { shape: readonly number[]; data: Float32Array }>,
+  ) {
+    this.modules = adaptedModules(config, weights);
+    this.saved = savedWeights(config, weights);
+    const add = (key: string, shape: readonly number[], fresh: () => tf.Tensor): void => {
+      const given = values?.get(key);
+      if (given && given.shape.join() !== shape.join()) {
+        throw new ConfigError(
+          `Adapter tensor '${key}' has shape [${given.shape}], expected [${shape}]; is the adapter for another model or rank?`,
+          {
+            key,
+            got: given.shape,
+            expected: shape,
+          },
+        );
+      }
+      this.variables.set(
+        key,
+        tf.tidy(() => tf.variable(given ? tf.tensor(given.data, [...shape]) : fresh(), true)),
+      );
+    };
+    try {
+      this.modules.forEach((at, i) => {
+        const { A, B } = freshFactors(config, at, new RandomStream(seed, i));
+        add(at.keyA, at.shapeA, () => tf.tensor(A, at.shapeA));
+        add(at.keyB, at.shapeB, () => tf.tensor(B, at.shapeB));
+      });
+      for (const name of this.saved) {
+        const weight: Weight = weights[name]!;
+        if (isStored(weight))
+          throw new ConfigError(
+            `modules_to_save: '${name}' is quantised and cannot be trained; load the base in float32`,
+            { name },
+          );
+        add(name, weight.shape, () => tf.clone(weight));
+      }
+    } catch (error) {
+      this.dispose();
+      throw error;
+    }
+  }
+
+  /** The factors of one module among given tensors. */
+  lowRank(at: AdaptedModule, tensors: Readonly<Record<string, tf.Tensor>>): LowRank {
+    return {
+      A: tensors[at.keyA] as tf.Tensor2D,
+      B: tensors[at.keyB] as tf.Tensor2D,
+      scale: at.scale,
+      dropout: at.kind === 'embedding' ? 0 : this.config.lora_dropout,
+    };
+  }
+
+  dispose(): void {
+    for (const variable of this.variables.values()) variable.dispose();
+    this.variables.clear();
+  }
+}

@@ -1,0 +1,88 @@
+/** A base matrix with low-rank adapters on top, as the layers see it: pure functions of tensors, for eager and traced code. */
+import * as tf from '@tensorflow/tfjs';
+import { isTracing } from '../jit/backend.js';
+import { statelessUniform } from '../jit/index.js';
+import { linear, lookup, type StoredMatrix, type Weight } from '../layers/index.js';
+
+/** One adapter of one matrix. */
+export interface LowRank {
+  /** Linear: A [r, in] and B [out, r]. Embedding: A [r, v] and B [d, r]. */
+  A: tf.Tensor2D;
+  B: tf.Tensor2D;
+  scale: number;
+  /** Share of inputs set to zero; acts only with a seed. */
+  dropout: number;
+}
+
+/** Adapters of one stored matrix, by where they act. */
+export interface MatrixAdapters {
+  /** On the product x·Wᵀ: a projection, or a head (which, when tied, is the embedding's matrix). */
+  linear: readonly LowRank[];
+  /** On the lookup of rows. */
+  embedding: readonly LowRank[];
+}
+
+/** Randomness of one training step: int32 [2]; absent outside of training. */
+export interface DropoutSeed {
+  seed: tf.Tensor1D;
+  /** Number of the matrix, so that each has its own mask. */
+  index: number;
+}
+
+function dropped(x: tf.Tensor2D, rate: number, random: DropoutSeed | undefined): tf.Tensor2D {
+  if (rate === 0 || !random) return x;
+  return tf.tidy(() => {
+    const seed = tf.add(random.seed, tf.tensor1d([0, random.index], 'int32')) as tf.Tensor1D;
+    const native = isTracing() || tf.getBackend() === 'tensorflow';
+    const uniform = native
+      ? statelessUniform(x.shape, seed)
+      : tf.randomUniform(
+          x.shape,
+          0,
+          1,
+          'float32',
+          [...seed.dataSync()].reduce((a, b) => a * 65537 + b, 1),
+        );
+    return tf.mul(x, tf.div(tf.cast(tf.greaterEqual(uniform, rate), 'float32'), 1 - rate)) as tf.Tensor2D;
+  });
+}
+
+/** scale·(x·Aᵀ)·Bᵀ, [m, out]: two thin products, never the full matrix. */
+function lowRankProduct(x: tf.Tensor2D, { A, B, scale }: LowRank): tf.Tensor2D {
+  return tf.mul(tf.matMul(tf.matMul(x, A, false, true), B, false, true), scale) as tf.Tensor2D;
+}
+
+/** scale·(A[:, ids])ᵀ·Bᵀ, [m, d] */
+function lowRankRows(ids: tf.Tensor1D, { A, B, scale }: LowRank): tf.Tensor2D {
+  return tf.mul(tf.matMul(tf.gather(tf.transpose(A), ids), B, false, true), scale) as tf.Tensor2D;
+}
+
+/**
+ * W + scale·B·A without ever making the sum: y = x·Wᵀ + scale·(dropout(x)·Aᵀ)·Bᵀ (LoRA, Hu et al. 2021, section 4.1).
+ * The base may be a tensor or any stored form, such as packed integers.
+ */
+export function loraMatrix(base: Weight, adapters: MatrixAdapters, random?: DropoutSeed): StoredMatrix {
+  return {
+    shape: base.shape,
+    apply: (x) =>
+      tf.tidy(() => {
+        const y = linear(x, base) as tf.Tensor2D;
+        return adapters.linear.reduce(
+          (sum, one) => tf.add(sum, lowRankProduct(dropped(x, one.dropout, random), one)),
+          y,
+        );
+      }),
+    rows: (ids) =>
+      tf.tidy(() =>
+        adapters.embedding.reduce((sum, one) => tf.add(sum, lowRankRows(ids, one)), lookup(ids, base) as tf.Tensor2D),
+      ),
+  };
+}
+
+/** The matrix that an adapter adds: scale·B·A [out, in], or its transpose [v, d] for an embedding. */
+export function lowRankDelta({ A, B, scale }: LowRank, kind: 'linear' | 'embedding'): tf.Tensor2D {
+  return tf.tidy(() => {
+    const product = kind === 'linear' ? tf.matMul(B, A) : tf.matMul(A, B, true, true);
+    return tf.mul(product, scale) as tf.Tensor2D;
+  });
+}

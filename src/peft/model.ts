@@ -1,0 +1,379 @@
+/** PeftModel: a causal language model whose weights stay as they are, with adapters on top. */
+import * as tf from '@tensorflow/tfjs';
+import { ArgumentError, DisposedError } from '../errors/index.js';
+import { freshSeed } from '../generation/random.js';
+import type { StoredMatrix, Weight, Weights } from '../layers/index.js';
+import { isStored } from '../layers/index.js';
+import type { CausalLMInputs, CausalLMOutputs } from '../models/mamba2/index.js';
+import { Mamba2Config, Mamba2ForCausalLM } from '../models/mamba2/index.js';
+import { type AdaptedModule, LoraAdapter } from './adapter.js';
+import { LoraConfig, type LoraConfigFields } from './config.js';
+import { type DropoutSeed, loraMatrix, lowRankDelta, type LowRank } from './matrix.js';
+
+export interface PeftOptions {
+  /** Default 'default'. */
+  adapter_name?: string;
+  /** Of the fresh factors. Default: a new one each time. */
+  seed?: number;
+  /** Called with things worth knowing, such as an adapter that PEFT would not load. */
+  onWarning?: (message: string) => void;
+}
+
+/** Values of an adapter as read from a file. */
+export type AdapterValues = ReadonlyMap<string, { shape: readonly number[]; data: Float32Array }>;
+
+/**
+ * A model with adapters. The base weights never change, except while merged. Make one with `get_peft_model`, or read
+ * adapters from a folder with `load_adapter` (peft/files).
+ *
+ * The base model is shared, not copied: its own forward() sees the active adapters too.
+ */
+export class PeftModel {
+  private readonly adapters = new Map<string, LoraAdapter>();
+  private active: string[] = [];
+  private enabled = true;
+  private merged: { name: string; before: tf.Tensor }[] | null = null;
+  private untied: tf.Variable | null = null;
+  private disposed = false;
+  /** The base's weights before any adapter. */
+  private readonly base: Weights;
+
+  constructor(
+    readonly base_model: Mamba2ForCausalLM,
+    private readonly onWarning: (message: string) => void = () => undefined,
+  ) {
+    this.base = { ...base_model.weights.all() };
+  }
+
+  get config(): Mamba2Config {
+    return this.base_model.config;
+  }
+
+  /** Configurations of all adapters by name. */
+  get peft_config(): Readonly<Record<string, LoraConfig>> {
+    return Object.fromEntries([...this.adapters].map(([name, { config }]) => [name, config]));
+  }
+
+  /** Adapters that act now; none while disabled. */
+  get active_adapters(): readonly string[] {
+    return this.enabled ? this.active : [];
+  }
+
+  /** An adapter by name. @throws ArgumentError when there is none */
+  adapter(name: string): LoraAdapter {
+    if (this.disposed) throw new DisposedError('This PeftModel was disposed');
+    const found = this.adapters.get(name);
+    if (!found)
+      throw new ArgumentError(
+        `There is no adapter '${name}'; there are: ${[...this.adapters.keys()].join(', ') || 'none'}`,
+        { name },
+      );
+    return found;
+  }
+
+  /**
+   * Adds an adapter; the first one becomes active.
+   * @throws ArgumentError for a name that is taken or modules that cannot be adapted, ConfigError for values that do not fit
+   */
+  add_adapter(name: string, config: LoraConfig, options: { seed?: number; values?: AdapterValues } = {}): void {
+    this.refuseMerged('add an adapter');
+    if (this.adapters.has(name))
+      throw new ArgumentError(
+        `There is an adapter '${name}' already; delete_adapter('${name}') or choose another name`,
+        { name },
+      );
+    const adapter = new LoraAdapter(config, this.base, options.seed ?? freshSeed(), options.values);
+    if (adapter.modules.some(({ module }) => module.endsWith('.out_proj'))) {
+      this.onWarning(
+        `Adapter '${name}' acts on out_proj: it works here, but PEFT refuses such adapters for Mamba-2 models. Merge it (merge_and_unload) to use the result in transformers.`,
+      );
+    }
+    this.adapters.set(name, adapter);
+    if (this.active.length === 0) this.active = [name];
+    this.install();
+  }
+
+  /** Chooses which adapters act; several add up. @throws ArgumentError for an unknown name */
+  set_adapter(names: string | readonly string[]): void {
+    this.refuseMerged('change the active adapter');
+    const list = typeof names === 'string' ? [names] : [...names];
+    list.forEach((name) => this.adapter(name));
+    this.active = list;
+    this.install();
+  }
+
+  delete_adapter(name: string): void {
+    this.refuseMerged('delete an adapter');
+    const adapter = this.adapter(name);
+    this.adapters.delete(name);
+    this.active = this.active.filter((other) => other !== name);
+    this.install();
+    adapter.dispose();
+  }
+
+  /** The base model alone, until enable_adapter_layers(). */
+  disable_adapter_layers(): void {
+    this.refuseMerged('disable adapters');
+    this.enabled = false;
+    this.install();
+  }
+
+  enable_adapter_layers(): void {
+    this.enabled = true;
+    if (!this.merged) this.install();
+  }
+
+  /** Runs `work` with all adapters disabled. */
+  async with_adapters_disabled<T>(work: () => T | Promise<T>): Promise<T> {
+    const before = this.enabled;
+    this.disable_adapter_layers();
+    try {
+      return await work();
+    } finally {
+      this.enabled = before;
+      this.install();
+    }
+  }
+
+  /** Trainable variables of the active adapters, by PEFT's keys without prefix; several adapters prefix theirs with their name. */
+  trainable(): Map<string, tf.Variable> {
+    const out = new Map<string, tf.Variable>();
+    for (const name of this.active_adapters)
+      for (const [key, variable] of this.adapter(name).variables)
+        out.set(this.active.length > 1 ? `${name}:${key}` : key, variable);
+    return out;
+  }
+
+  /** The base's weights, which training leaves alone. */
+  frozen(): Weights {
+    return this.base;
+  }
+
+  /**
+   * All weights of the network over given tensors: the one place where base and adapters are put together. Pure, so a
+   * compiled program calls it with its own tensors.
+   * @param trainable tensors under the keys of trainable() @param frozen the base's weights @param seed for dropout, int32 [2]
+   */
+  compose(trainable: Readonly<Record<string, tf.Tensor>>, frozen: Weights, seed?: tf.Tensor1D): Weights {
+    const weights: Record<string, Weight> = { ...frozen };
+    const parts = new Map<string, { linear: LowRank[]; embedding: LowRank[] }>();
+    for (const name of this.active_adapters) {
+      const adapter = this.adapter(name);
+      const prefix = this.active.length > 1 ? `${name}:` : '';
+      const own = Object.fromEntries([...adapter.variables.keys()].map((key) => [key, trainable[prefix + key]!]));
+      for (const key of adapter.saved) weights[key] = own[key]!;
+      for (const at of adapter.modules) {
+        const part = parts.get(at.weight) ?? { linear: [], embedding: [] };
+        part[at.kind === 'embedding' ? 'embedding' : 'linear'].push(adapter.lowRank(at, own));
+        parts.set(at.weight, part);
+      }
+    }
+    let index = 0;
+    for (const [name, adapters] of parts) {
+      const random: DropoutSeed | undefined = seed && { seed, index: index++ };
+      weights[name] = loraMatrix(weights[name]!, adapters, random);
+    }
+    return weights;
+  }
+
+  /** Puts the active adapters into the base model's weights. */
+  private install(): void {
+    const { weights } = this.base_model;
+    const composed = this.compose(Object.fromEntries(this.trainable()), this.base);
+    for (const [name, weight] of Object.entries(composed)) {
+      const changed = weight !== this.base[name];
+      const original = this.base[name]!;
+      weights.store(name, (changed ? weight : isStored(original) ? original : null) as StoredMatrix | null);
+    }
+  }
+
+  /** @returns numbers of trainable and of all parameters */
+  get_nb_trainable_parameters(): { trainable: number; all: number } {
+    const sum = (shapes: (readonly number[])[]): number =>
+      shapes.reduce((total, shape) => total + shape.reduce((a, b) => a * b, 1), 0);
+    const trainable = sum([...this.trainable().values()].map((v) => v.shape));
+    return { trainable, all: trainable + sum(Object.values(this.base).map((w) => w.shape)) };
+  }
+
+  /** As Mamba2ForCausalLM.forward, with the active adapters. */
+  forward(inputs: CausalLMInputs): CausalLMOutputs {
+    if (this.disposed) throw new DisposedError('This PeftModel was disposed');
+    return this.base_model.forward(inputs);
+  }
+
+  private refuseMerged(what: string): void {
+    if (this.disposed) throw new DisposedError('This PeftModel was disposed');
+    if (this.merged)
+      throw new ArgumentError(`Cannot ${what} while adapters are merged; call unmerge_adapter() first`, {});
+  }
+
+  /** Weights with the active adapters added in, as new tensors; `head` when a tied head must stay without them. */
+  private mergedWeights(): { changed: Map<string, tf.Tensor>; head: boolean } {
+    const changed = new Map<string, tf.Tensor>();
+    let head = false;
+    for (const name of this.active_adapters) {
+      const adapter = this.adapter(name);
+      const own = Object.fromEntries(adapter.variables);
+      for (const key of adapter.saved) {
+        changed.get(key)?.dispose();
+        changed.set(key, tf.clone(own[key]!));
+      }
+      for (const at of adapter.modules) {
+        const base = changed.get(at.weight) ?? this.base[at.weight]!;
+        if (isStored(base)) {
+          throw new ArgumentError(
+            `Cannot merge into '${at.weight}': the base is quantised. Load it in float32, or keep the adapter beside it.`,
+            { weight: at.weight },
+          );
+        }
+        const tiedHead = !('lm_head.weight' in this.base) && at.weight === 'backbone.embeddings.weight';
+        if (tiedHead && at.kind === 'head') {
+          throw new ArgumentError(
+            `Cannot merge an adapter of 'lm_head' into a tied model: head and embedding share one matrix. Keep the adapter beside it.`,
+            {},
+          );
+        }
+        head ||= tiedHead;
+        const kind = at.kind === 'embedding' ? 'embedding' : 'linear';
+        const sum = tf.tidy(() => tf.add(base, lowRankDelta(adapter.lowRank(at, own), kind)));
+        if (changed.has(at.weight)) base.dispose();
+        changed.set(at.weight, sum);
+      }
+    }
+    return { changed, head };
+  }
+
+  /**
+   * Adds the active adapters to the base weights in place: the same outputs at the base model's speed. Undone by
+   * unmerge_adapter(), bit for bit (the weights from before are kept).
+   * @param safe refuse when a merged weight has a value that is not finite. Default false
+   */
+  merge_adapter(options: { safe_merge?: boolean } = {}): void {
+    this.refuseMerged('merge');
+    const { changed, head } = this.mergedWeights();
+    try {
+      if (options.safe_merge) {
+        for (const [name, tensor] of changed) {
+          const finite = tf.tidy(() => tf.all(tf.isFinite(tensor)).dataSync()[0]);
+          if (!finite)
+            throw new ArgumentError(
+              `merge_adapter: '${name}' would hold values that are not finite; the adapter is broken`,
+              { name },
+            );
+        }
+      }
+      const { weights } = this.base_model;
+      if (head)
+        this.untied = tf.tidy(() => tf.variable(tf.clone(this.base['backbone.embeddings.weight'] as tf.Tensor), false));
+      this.merged = [...changed].map(([name, tensor]) => {
+        const variable = this.base[name] as tf.Variable;
+        const before = tf.clone(variable);
+        variable.assign(tensor);
+        weights.store(name, null);
+        return { name, before };
+      });
+      if (this.untied) {
+        const [rows, table] = [this.base['backbone.embeddings.weight']!, this.untied];
+        // the adapter of an embedding acts on the lookup alone: a tied head goes on with the matrix from before
+        weights.store('backbone.embeddings.weight', tiedPair(rows, table));
+      }
+    } finally {
+      for (const tensor of changed.values()) tensor.dispose();
+    }
+  }
+
+  /** Takes merged adapters out again. */
+  unmerge_adapter(): void {
+    if (!this.merged) throw new ArgumentError('unmerge_adapter: nothing is merged', {});
+    for (const { name, before } of this.merged) {
+      (this.base[name] as tf.Variable).assign(before);
+      before.dispose();
+    }
+    this.merged = null;
+    this.untied?.dispose();
+    this.untied = null;
+    this.install();
+  }
+
+  /**
+   * A model of its own with the active adapters merged into its weights. When the head is tied and the adapter acts on
+   * the embedding, its head is stored apart (tie_word_embeddings false): the adapter acts on the lookup alone.
+   * The PeftModel stays usable.
+   * @example
+   * const merged = peft.merge_and_unload();
+   * await merged.save_pretrained('merged'); // loads in transformers
+   */
+  merge_and_unload(): Mamba2ForCausalLM {
+    this.refuseMerged('merge');
+    const { changed, head } = this.mergedWeights();
+    const config = new Mamba2Config({
+      ...this.config.to_dict(),
+      tie_word_embeddings: this.config.tie_word_embeddings && !head,
+    });
+    const model = new Mamba2ForCausalLM(config);
+    try {
+      for (const [name, variable] of Object.entries(model.weights.all())) {
+        const value =
+          changed.get(name) ?? this.base[name === 'lm_head.weight' && head ? 'backbone.embeddings.weight' : name];
+        if (value === undefined || isStored(value))
+          throw new ArgumentError(`Cannot merge: '${name}' is quantised; load the base in float32`, { name });
+        (variable as tf.Variable).assign(value);
+      }
+      return model;
+    } catch (error) {
+      model.dispose();
+      throw error;
+    } finally {
+      for (const tensor of changed.values()) tensor.dispose();
+    }
+  }
+
+  /** Removes all adapters and gives the base model back as it was; this PeftModel is then disposed. */
+  unload(): Mamba2ForCausalLM {
+    this.dispose();
+    return this.base_model;
+  }
+
+  /** Frees the adapters. The base model is left as it was before them, and stays alive. */
+  dispose(): void {
+    if (this.disposed) return;
+    if (this.merged) this.unmerge_adapter();
+    this.enabled = false;
+    this.install();
+    for (const adapter of this.adapters.values()) adapter.dispose();
+    this.adapters.clear();
+    this.disposed = true;
+  }
+}
+
+/** An embedding whose lookup and whose product (a tied head) use different matrices. */
+function tiedPair(rows: Weight, product: tf.Tensor): StoredMatrix {
+  return {
+    shape: product.shape,
+    apply: (x) => tf.matMul(x, product as tf.Tensor2D, false, true),
+    rows: (ids) => tf.gather(rows as tf.Tensor2D, ids) as tf.Tensor2D,
+  };
+}
+
+/**
+ * Puts a fresh adapter on a model.
+ * @throws ConfigError for a wrong configuration, ArgumentError for modules that cannot be adapted
+ * @example
+ * const peft = get_peft_model(model, { r: 8, lora_alpha: 16, target_modules: ['in_proj', 'embeddings'] });
+ * peft.get_nb_trainable_parameters(); // { trainable, all }
+ */
+export function get_peft_model(
+  model: Mamba2ForCausalLM,
+  config: LoraConfig | Partial<LoraConfigFields>,
+  options: PeftOptions = {},
+): PeftModel {
+  const peft = new PeftModel(model, options.onWarning);
+  peft.add_adapter(
+    options.adapter_name ?? 'default',
+    config instanceof LoraConfig ? config : new LoraConfig({ ...config }),
+    { seed: options.seed },
+  );
+  return peft;
+}
+
+export type { AdaptedModule };
