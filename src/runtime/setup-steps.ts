@@ -14,6 +14,32 @@ export const LIBRARIES = ['libtensorflow_cc.so.2', 'libtensorflow_framework.so.2
 
 const NATIVE = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../../native');
 
+/** The C++ compiler: the one named in CXX, else g++, else c++. */
+async function findCompiler(): Promise<string> {
+  const candidates = process.env.CXX ? [process.env.CXX] : ['g++', 'c++'];
+  for (const compiler of candidates) {
+    if ((await runProgram(compiler, ['--version'])).code === 0) return compiler;
+  }
+  throw explainCompiler({ code: null, missing: true, stdout: '', stderr: '' }, candidates.join(' or '));
+}
+
+/**
+ * Asks for the programs that a set-up runs, so that a missing one is told before anything is downloaded.
+ *
+ * @param python the Python whose pip will be used, null when none is needed
+ * @returns the compiler
+ */
+export async function checkTools(python: string | null): Promise<string> {
+  const compiler = await findCompiler();
+  if (python) {
+    const pip = await runProgram(python, ['-m', 'pip', '--version']);
+    if (pip.code !== 0) throw explainPip(pip, python, 'TensorFlow');
+  }
+  const npm = await runProgram('npm', ['--version']);
+  if (npm.code !== 0) throw explainNpm(npm, '@tensorflow/tfjs-node-gpu');
+  return compiler;
+}
+
 /** Fetches the npm packages with the user's npm settings, checks them, and lays them out under node_modules. */
 export async function fetchPackages(work: string): Promise<void> {
   const downloads = path.join(work, 'npm');
@@ -158,8 +184,18 @@ export async function unpackNvidia(work: string, wheels: readonly string[], pyth
   fs.rmSync(path.join(packageDir(work), 'deps', 'nvidia', 'cuda_runtime', 'include'), { recursive: true, force: true });
 }
 
-/** Links a libtensorflow that the user has (a wheel's `tensorflow` folder, or lib/ and include/ side by side). */
-export function linkTensorFlow(work: string, folder: string): void {
+/** Where a folder that the user names keeps its libraries and headers. */
+export interface TensorFlowFolder {
+  libraries: string;
+  include: string;
+}
+
+/**
+ * Looks into a folder for libtensorflow: a wheel's `tensorflow` folder, or lib/ and include/ side by side.
+ *
+ * @throws DeviceError when libraries or headers are not there
+ */
+export function locateTensorFlow(folder: string): TensorFlowFolder {
   const root = path.resolve(folder);
   const libraries = [root, path.join(root, 'lib')].find((place) => LIBRARIES.every((name) => isFile(place, name)));
   if (!libraries) {
@@ -179,6 +215,11 @@ export function linkTensorFlow(work: string, folder: string): void {
       { folder: root },
     );
   }
+  return { libraries, include };
+}
+
+/** Links the user's libtensorflow into the package's deps folder. */
+export function linkTensorFlow(work: string, { libraries, include }: TensorFlowFolder): void {
   const deps = path.join(packageDir(work), 'deps');
   fs.mkdirSync(path.join(deps, 'lib'), { recursive: true });
   for (const name of LIBRARIES) fs.symlinkSync(path.join(libraries, name), path.join(deps, 'lib', name));
@@ -197,7 +238,7 @@ function linkNames(lib: string): void {
 }
 
 /** Compiles tfjs-node's addon, and the small one that keeps libtensorflow's start-up notices off the terminal. */
-export async function compileAddon(work: string): Promise<void> {
+export async function compileAddon(work: string, compiler: string): Promise<void> {
   const root = packageDir(work);
   const headers = path.join(work, 'node_modules', 'node-api-headers', 'include');
   const addon = addonPath(work);
@@ -215,11 +256,9 @@ export async function compileAddon(work: string): Promise<void> {
     ],
     [path.join(NATIVE, 'stderr_guard.cc'), '-o', path.join(path.dirname(addon), 'stderr_guard.node')],
   ];
-  const named = process.env.CXX;
   for (const build of builds) {
-    let result = await runProgram(named ?? 'g++', [...common, ...build]);
-    if (result.missing && !named) result = await runProgram('c++', [...common, ...build]);
-    if (result.code !== 0) throw explainCompiler(result, named ?? 'g++ or c++');
+    const result = await runProgram(compiler, [...common, ...build]);
+    if (result.code !== 0) throw explainCompiler(result, compiler);
   }
 }
 

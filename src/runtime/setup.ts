@@ -18,11 +18,13 @@ import {
 } from './paths.js';
 import { noSpace, setupError } from './setup-failure.js';
 import {
+  checkTools,
   compileAddon,
   downloadWheels,
   dropBuildFiles,
   fetchPackages,
   linkTensorFlow,
+  locateTensorFlow,
   unpackNvidia,
   unpackTensorFlow,
   verifyRuntime,
@@ -73,7 +75,8 @@ export async function setupRuntime(options: SetupOptions = {}): Promise<SetupRes
   const present = ready();
   if (present) return present;
   const wheel = library ? null : wheelFor(variant);
-  if (!library && !wheel) throw unsupported(variant);
+  if (library) locateTensorFlow(library);
+  else if (!wheel) throw unsupported(variant);
   checkLibc();
   try {
     fs.mkdirSync(path.dirname(slot), { recursive: true });
@@ -121,6 +124,7 @@ async function build(work: string, slot: string, options: BuildOptions): Promise
   const { variant, library, wheel, step } = options;
   const python = options.python ?? 'python3';
   const showProgress = options.showProgress ?? Boolean(process.stderr.isTTY);
+  const compiler = await checkTools(library ? null : python);
   fs.mkdirSync(work, { recursive: true });
   // Asked before TensorFlow's own wheel is fetched, so that space and time are known from the start.
   const nvidia = variant === 'gpu' && !library && missingCudaLibraries(null).length > 0 ? NVIDIA_WHEELS : [];
@@ -140,7 +144,7 @@ async function build(work: string, slot: string, options: BuildOptions): Promise
     fs.rmSync(downloads, { recursive: true });
   } else {
     next(`using the libraries in ${library}`);
-    linkTensorFlow(work, library as string);
+    linkTensorFlow(work, locateTensorFlow(library as string));
   }
   if (nvidia.length) {
     next(`fetching CUDA 12 with pip (${nvidia.reduce((sum, { megabytes: size }) => sum + size, 0)} MB)`);
@@ -149,7 +153,7 @@ async function build(work: string, slot: string, options: BuildOptions): Promise
     fs.rmSync(downloads, { recursive: true });
   }
   next('compiling the addon');
-  await compileAddon(work);
+  await compileAddon(work, compiler);
   next('trying it');
   const tensorflow = await verifyRuntime(work);
   dropBuildFiles(work);

@@ -1,0 +1,97 @@
+/** Options that several commands share, and how their values are read. */
+import { InvalidArgumentError, Option, type Command } from 'commander';
+import { ArgumentError } from '../errors/index.js';
+import { DEVICES, type Device } from '../runtime/devices.js';
+
+/** A parser of numbers within bounds, for commander: a wrong one is wrong usage, told before anything is loaded. */
+export function numberIn(bounds: { min?: number; max?: number; above?: number; whole?: boolean }) {
+  const { min, max, above, whole } = bounds;
+  const expected = [
+    whole ? 'a whole number' : 'a number',
+    ...(min === undefined ? [] : [`from ${min}`]),
+    ...(above === undefined ? [] : [`above ${above}`]),
+    ...(max === undefined ? [] : [`up to ${max}`]),
+  ].join(' ');
+  return (text: string): number => {
+    const value = text.trim() === '' ? NaN : Number(text);
+    const ok =
+      Number.isFinite(value) &&
+      (!whole || Number.isSafeInteger(value)) &&
+      value >= (min ?? -Infinity) &&
+      value > (above ?? -Infinity) &&
+      value <= (max ?? Infinity);
+    if (!ok) throw new InvalidArgumentError(`Expected ${expected}.`);
+    return value;
+  };
+}
+
+export interface ModelOptions {
+  model: string;
+  device: Device;
+  dtype?: string;
+  engine?: string;
+}
+
+/** `--model --device --dtype --engine`. */
+export function addModelOptions(command: Command): Command {
+  return command
+    .requiredOption('--model <dir>', 'folder of the model: config.json, weights, tokenizer')
+    .addOption(new Option('--device <device>', 'where to run').choices(DEVICES).default('auto'))
+    .option('--dtype <type>', 'how to hold the weights, e.g. float32 or bfloat16 (default: the engine’s choice)')
+    .addOption(new Option('--engine <engine>', 'op by op, or compiled by XLA').choices(['auto', 'eager', 'compiled']));
+}
+
+export interface SamplingOptions {
+  maxNewTokens: number;
+  temperature?: number;
+  topK?: number;
+  topP?: number;
+  minP?: number;
+  repetitionPenalty?: number;
+  seed?: number;
+}
+
+/** `--max-new-tokens --temperature --top-k --top-p --min-p --repetition-penalty --seed`. */
+export function addSamplingOptions(command: Command, maxNewTokens: number): Command {
+  return command
+    .option('--max-new-tokens <n>', 'most tokens to write', numberIn({ min: 1, whole: true }), maxNewTokens)
+    .option('--temperature <t>', 'sample: below 1 bolder, above 1 wilder; 0 takes the best', numberIn({ min: 0 }))
+    .option('--top-k <k>', 'sample from the k best; 0 for all', numberIn({ min: 0, whole: true }))
+    .option('--top-p <p>', 'sample from the best with this probability together', numberIn({ min: 0, max: 1 }))
+    .option('--min-p <p>', 'sample from those this fraction as likely as the best', numberIn({ min: 0, max: 1 }))
+    .option('--repetition-penalty <r>', 'above 1 discourages tokens that occurred', numberIn({ above: 0 }))
+    .option('--seed <n>', 'sample, the same each time', numberIn({ min: 0, whole: true }));
+}
+
+/** The options of generate() that these stand for. Whatever speaks of sampling turns it on. */
+export function samplingOptions(options: SamplingOptions): Record<string, number | boolean> {
+  const { maxNewTokens, temperature, topK, topP, minP, repetitionPenalty, seed } = options;
+  const draws = [temperature, topK, topP, minP, seed].some((value) => value !== undefined);
+  const result: Record<string, number | boolean> = { max_new_tokens: maxNewTokens };
+  if (repetitionPenalty !== undefined) result.repetition_penalty = repetitionPenalty;
+  if (!draws) return result;
+  if (temperature === 0) return { ...result, do_sample: false };
+  const given = { temperature, top_k: topK, top_p: topP, min_p: minP, seed };
+  for (const [key, value] of Object.entries(given)) if (value !== undefined) result[key] = value;
+  return { ...result, do_sample: true };
+}
+
+/**
+ * The prompt: the arguments joined by spaces, else standard input without its last line end.
+ *
+ * @throws ArgumentError when there is neither
+ */
+export async function readPrompt(words: readonly string[]): Promise<string> {
+  if (words.length) return words.join(' ');
+  if (process.stdin.isTTY) {
+    throw new ArgumentError(
+      'No prompt: give one as an argument, or on standard input (echo "Once" | mamba2 generate …).',
+    );
+  }
+  let text = '';
+  process.stdin.setEncoding('utf8');
+  for await (const piece of process.stdin) text += piece as string;
+  text = text.replace(/\r?\n$/, '');
+  if (text === '') throw new ArgumentError('The prompt on standard input is empty.');
+  return text;
+}
