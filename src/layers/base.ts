@@ -62,9 +62,27 @@ export abstract class SpecLayer extends tf.layers.Layer {
     super.build(inputShape);
   }
 
+  /**
+   * Builds the layer as its first apply() would: under its own name, which build() alone leaves out of the weights' names,
+   * so that a saved model could not be loaded.
+   */
+  protected ensureBuilt(inputShape: tf.Shape): void {
+    if (!this.built) this.apply(tf.input({ batchShape: inputShape }));
+  }
+
   /** The layer's own variables by name, for example { weight } or { 'in_proj.weight', ... }. */
   weightMap(): Weights {
     return Object.fromEntries(this.names.map((name, i) => [name, this.weights[i]!.read()]));
+  }
+
+  /**
+   * As Layer.dispose(), and also for a layer that was built without apply() (tfjs counts uses in apply() only and would
+   * keep the weights) or never built (tfjs would throw).
+   */
+  override dispose(): ReturnType<tf.layers.Layer['dispose']> {
+    if (!this.built) return { refCountAfterDispose: 0, numDisposedVariables: 0 };
+    (this as unknown as { _refCount: number | null })._refCount ??= 1;
+    return super.dispose();
   }
 
   override computeOutputShape(inputShape: tf.Shape | tf.Shape[]): tf.Shape | tf.Shape[] {

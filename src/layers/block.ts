@@ -72,7 +72,7 @@ export class Mamba2Block extends SpecLayer {
 
   /** As call, with a state in and out. */
   callAndReturnState(x: tf.Tensor3D, options?: MixerOptions): { y: tf.Tensor3D; state: MixerState } {
-    if (!this.built) this.build(x.shape);
+    this.ensureBuilt(x.shape);
     return this.forward(x, this.weightMap(), options);
   }
 

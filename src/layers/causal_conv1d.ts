@@ -28,11 +28,27 @@ function contextSelector(mask: tf.Tensor2D, taps: number): tf.Tensor3D {
 }
 
 /**
+ * For each tap but the last: 1 where the position it reads lies in the document of the position it writes, else 0.
+ * @param segments [b, t] @returns k-1 of [b, t, 1]
+ */
+function sameDocument(segments: tf.Tensor2D, taps: number): tf.Tensor[] {
+  const [b, t] = segments.shape;
+  const first = tf.tile(tf.slice(segments, [0, 0], [b, 1]), [1, taps - 1]);
+  const wide = tf.concat([first, segments], 1); // [b, t+k-1]
+  return Array.from({ length: taps - 1 }, (_, i) => {
+    const same = tf.equal(tf.slice(wide, [0, i], [b, t]), segments);
+    return tf.reshape(tf.cast(same, 'float32'), [b, t, 1]);
+  });
+}
+
+/**
  * y[t] = bias + Σ_i weight[:, 0, i]·x[t-(k-1)+i], without activation; the last tap multiplies the current token.
  *
  * @param x raw inputs [b, t, d], zero at masked positions @param weight [d, 1, k] as in the checkpoint @param bias [d]
  * @param context the k-1 raw inputs before x, [b, k-1, d]; zeros when absent
  * @param mask [b, t] of 0 and 1: the context is then taken at each row's last real token
+ * @param segments [b, t], the number of the document that each position belongs to, each document in one run: no tap
+ *   reaches into another document. A context given belongs to the first one.
  */
 export function causalConv(
   x: tf.Tensor3D,
@@ -40,14 +56,20 @@ export function causalConv(
   bias?: tf.Tensor,
   context?: tf.Tensor3D,
   mask?: tf.Tensor2D,
+  segments?: tf.Tensor2D,
 ): ConvOutputs {
   const [b, t, d] = x.shape;
   const k = weight.shape[2]!;
   const [y, next] = tf.tidy((): [tf.Tensor, tf.Tensor] => {
     const left = context ?? tf.zeros([b, k - 1, d]);
     const wide = k > 1 ? tf.concat([left, x], 1) : x; // [b, t+k-1, d]
-    const taps = tf.split(tf.transpose(tf.reshape(weight, [d, k]), [1, 0]), k, 0); // k of [1, d]
-    const terms = taps.map((tap, i) => tf.mul(tf.slice(wide, [0, i, 0], [b, t, d]), tf.reshape(tap, [1, 1, d])));
+    const rows = tf.transpose(tf.reshape(weight, [d, k]), [1, 0]);
+    const taps = k > 1 ? tf.split(rows, k, 0) : [rows]; // k of [1, d]; a split into one part has no gradient
+    const reaches = segments && k > 1 ? sameDocument(segments, k) : null;
+    const terms = taps.map((tap, i) => {
+      const term = tf.mul(tf.slice(wide, [0, i, 0], [b, t, d]), tf.reshape(tap, [1, 1, d]));
+      return reaches && i < k - 1 ? tf.mul(term, reaches[i]!) : term;
+    });
     let sum = terms.reduce((left, right) => tf.add(left, right));
     if (bias) sum = tf.add(sum, bias);
     const after = mask && k > 1 ? tf.matMul(contextSelector(mask, k), wide) : tf.slice(wide, [0, t, 0], [b, k - 1, d]);

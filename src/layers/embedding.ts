@@ -1,5 +1,6 @@
 /** Token embedding and language-model head. A tied head is the embedding applied in reverse. */
 import * as tf from '@tensorflow/tfjs';
+import { ArgumentError } from '../errors/index.js';
 import { type LayerArgs, single, SpecLayer } from './base.js';
 import { linear, lookup, type WeightSpec, type Weights } from './weights.js';
 
@@ -13,8 +14,9 @@ export interface TokenEmbeddingArgs extends LayerArgs {
 }
 
 /**
- * Ids to vectors: int32 [b, t] -> [b, t, d]; one weight, `weight` [v, d]. Applied with `{ reverse: true }` it is the
- * tied head: [b, t, d] -> logits [b, t, v].
+ * Ids to vectors: int32 [b, t] -> [b, t, d]; one weight, `weight` [v, d]. Applied to hidden states it is the tied head:
+ * [b, t, d] -> logits [b, t, v].
+ * @throws ArgumentError for hidden states of another width
  * @example
  * const vectors = new TokenEmbedding({ vocabSize: 10, hiddenSize: 4 }).apply(tf.tensor2d([[1, 2]], [1, 2], 'int32'));
  */
@@ -49,12 +51,21 @@ export class TokenEmbedding extends SpecLayer {
 
   /** @param h [..., d] @returns logits [..., v] */
   reverse(h: tf.Tensor, weights: Weights): tf.Tensor {
+    if (h.shape[h.rank - 1] !== this.hiddenSize) {
+      throw new ArgumentError(
+        `TokenEmbedding: hidden states have shape [${h.shape}], expected [..., ${this.hiddenSize}]`,
+        {
+          shape: h.shape,
+        },
+      );
+    }
     return linear(h, weights['weight']!);
   }
 
   override call(inputs: tf.Tensor | tf.Tensor[], kwargs?: { reverse?: boolean }): tf.Tensor {
     const x = single(inputs);
-    if (kwargs?.reverse) return this.reverse(x, this.weightMap());
+    // the rank decides: a tf.LayersModel does not hand keyword arguments on to its layers when it runs
+    if (kwargs?.reverse || x.rank >= 3) return this.reverse(x, this.weightMap());
     return tf.tidy(() => this.forward(x.dtype === 'int32' ? x : tf.cast(x, 'int32'), this.weightMap()));
   }
 

@@ -6,7 +6,7 @@ import * as tf from '@tensorflow/tfjs';
 import { ArgumentError, ConfigError } from '../errors/index.js';
 import { type LayerArgs, single, SpecLayer } from './base.js';
 import { causalConv, convWeightSpecs } from './causal_conv1d.js';
-import { type NormGroups, rmsNormGated } from './rms_norm_gated.js';
+import { type NormGroups, normGroupsOf, rmsNormGated } from './rms_norm_gated.js';
 import { ssdChunkScan, ssdStep } from './ssd.js';
 import { linear, silu, tensor, type WeightSpec, type Weights } from './weights.js';
 
@@ -69,7 +69,7 @@ export function mixerSpec(args: Mamba2MixerArgs): MixerSpec {
     epsilon: args.epsilon ?? 1e-5,
     // JSON has no Infinity: a saved layer writes null for it
     timeStepLimit: [args.timeStepLimit?.[0] ?? 0, args.timeStepLimit?.[1] ?? Infinity] as [number, number],
-    normGroups: args.normGroups ?? ('per_group' as const),
+    normGroups: normGroupsOf(args.normGroups),
     initializerRange: args.initializerRange ?? 0.1,
     timeStepMin: args.timeStepMin ?? 1e-3,
     timeStepMax: args.timeStepMax ?? 0.1,
@@ -80,6 +80,24 @@ export function mixerSpec(args: Mamba2MixerArgs): MixerSpec {
     if (!Number.isInteger(full[key]) || full[key] < 1) {
       throw new ConfigError(`Mamba2Mixer: ${key} is ${full[key]}, expected a positive integer`, { [key]: full[key] });
     }
+  }
+  for (const key of [
+    'epsilon',
+    'initializerRange',
+    'timeStepMin',
+    'timeStepMax',
+    'timeStepFloor',
+    'outProjDivisor',
+  ] as const) {
+    if (!(full[key] > 0)) {
+      throw new ConfigError(`Mamba2Mixer: ${key} is ${full[key]}, expected a positive number`, { [key]: full[key] });
+    }
+  }
+  if (!(full.timeStepLimit[0] <= full.timeStepLimit[1])) {
+    throw new ConfigError(
+      `Mamba2Mixer: timeStepLimit is [${full.timeStepLimit}], expected two numbers, the lower first`,
+      { timeStepLimit: full.timeStepLimit },
+    );
   }
   if (full.numHeads % full.nGroups !== 0) {
     throw new ConfigError(`Mamba2Mixer: nGroups ${full.nGroups} does not divide numHeads ${full.numHeads}`, full);
@@ -137,6 +155,11 @@ export interface MixerOptions {
    * of a row must follow its real ones (right padding): a convolution context cannot reach over a gap.
    */
   mask?: tf.Tensor2D;
+  /**
+   * Number of the document that each position belongs to, [b, t], each document in one run: nothing passes from one
+   * document to the next. A state given belongs to the first one.
+   */
+  segments?: tf.Tensor2D;
 }
 
 /** dt = clamp(softplus(raw + bias)) · mask (spec B.2 step 8); the limit acts in decoding too (D4). */
@@ -170,12 +193,19 @@ export function mixerForward(
   const [y, conv, ssm] = tf.tidy((): [tf.Tensor, tf.Tensor, tf.Tensor] => {
     const projected = linear(u, weights['in_proj.weight']!, bias('in_proj.bias')); // [b, t, projSize]
     const [z, rawXBC, rawDt] = tf.split(projected, [innerSize, convSize, h], 2) as [tf.Tensor, tf.Tensor, tf.Tensor];
-    const { mask, state } = options;
+    const { mask, state, segments } = options;
     const columnMask = mask ? tf.reshape(mask, [b, t, 1]) : undefined;
     // with biases a padded position is not zero, and would reach the next real token through the convolution (D7)
     const xBC = columnMask ? tf.mul(rawXBC, columnMask) : rawXBC;
     const convBias = spec.useConvBias ? tensor(weights, 'conv1d.bias') : undefined;
-    const mixed = causalConv(xBC as tf.Tensor3D, tensor(weights, 'conv1d.weight'), convBias, state?.conv, mask);
+    const mixed = causalConv(
+      xBC as tf.Tensor3D,
+      tensor(weights, 'conv1d.weight'),
+      convBias,
+      state?.conv,
+      mask,
+      segments,
+    );
     const [x, B, C] = tf.split(silu(mixed.y), [innerSize, g * n, g * n], 2) as [tf.Tensor, tf.Tensor, tf.Tensor];
     const dt = timeSteps(rawDt, tensor(weights, 'dt_bias'), spec.timeStepLimit, columnMask); // [b, t, h]
     const A = tf.neg(tf.exp(tensor(weights, 'A_log'))) as tf.Tensor1D;
@@ -203,6 +233,7 @@ export function mixerForward(
         B: tf.reshape(B, shape) as tf.Tensor4D,
         C: tf.reshape(C, shape) as tf.Tensor4D,
         initialState: state?.ssm,
+        segments,
       };
       const scan = ssdChunkScan(inputs, spec.chunkSize);
       scanned = scan.y;
@@ -251,7 +282,7 @@ export class Mamba2Mixer extends SpecLayer {
 
   /** As call, with a state in and out. */
   callAndReturnState(u: tf.Tensor3D, options?: MixerOptions): { y: tf.Tensor3D; state: MixerState } {
-    if (!this.built) this.build(u.shape);
+    this.ensureBuilt(u.shape);
     return this.forward(u, this.weightMap(), options);
   }
 

@@ -11,6 +11,17 @@ import { silu, tensor, type WeightSpec, type Weights } from './weights.js';
 
 export type NormGroups = 'per_group' | 'full';
 
+/**
+ * Checks the option; 'per_group' when absent.
+ * @throws ArgumentError for any other value
+ */
+export function normGroupsOf(value: string | undefined): NormGroups {
+  // tf.loadLayersModel spells the strings of a saved configuration in camel case
+  if (value === undefined || value === 'per_group' || value === 'perGroup') return 'per_group';
+  if (value === 'full') return value;
+  throw new ArgumentError(`normGroups is '${value}', expected 'per_group' or 'full'`, { normGroups: value });
+}
+
 /** @param y [..., d] @param gate [..., d] @param weight [d] @param groups number of groups normalised apart */
 export function rmsNormGated(
   y: tf.Tensor,
@@ -59,7 +70,7 @@ export class RMSNormGated extends SpecLayer {
     super(args);
     this.size = args.size;
     this.groups = args.groups ?? 1;
-    this.normGroups = args.normGroups ?? 'per_group';
+    this.normGroups = normGroupsOf(args.normGroups);
     this.epsilon = args.epsilon ?? 1e-5;
     if (this.size % this.groups !== 0) {
       throw new ArgumentError(`RMSNormGated: ${this.groups} groups do not divide size ${this.size}`, { ...args });
