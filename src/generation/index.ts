@@ -1,0 +1,17 @@
+/**
+ * From prompts to new tokens: options (GenerationConfig), logits processors and warpers, stopping criteria, streamers,
+ * and the generate loop over a GenerationEngine.
+ */
+export type { EngineSampling, EngineState, GenerationEngine } from './engine.js';
+export { GenerationConfig } from './config.js';
+export type { ResolvedOptions } from './config.js';
+export type { GenerationOptions } from './options.js';
+export { isOption } from './options.js';
+export { generate, generateFor } from './generate.js';
+export type { GenerateInputs, GenerateOutput, IdRow } from './inputs.js';
+export * from './processors.js';
+export * from './warpers.js';
+export * from './stopping.js';
+export { TextIteratorStreamer, TextStreamer } from './streamers.js';
+export type { Streamer, TextStreamerOptions } from './streamers.js';
+export { RandomStream } from './random.js';

@@ -1,0 +1,180 @@
+import { GenerationError } from '../errors/index.js';
+import { IncrementalDecoder } from '../tokenizers/index.js';
+import type { DecodeOptions, Tokenizer } from '../tokenizers/index.js';
+
+/**
+ * Takes tokens while they are generated. generate() waits for both methods, so a slow streamer slows generation down
+ * rather than filling memory.
+ */
+export interface Streamer {
+  /**
+   * First the prompt, then the new tokens, one or a few at a time.
+   *
+   * @param rows per row of the batch its new ids; an empty list for a row that has ended
+   */
+  put(rows: readonly (readonly number[])[]): void | Promise<void>;
+  /** Nothing more comes. */
+  end(): void | Promise<void>;
+  /** generate() failed; end() is not called then. */
+  fail?(error: unknown): void;
+}
+
+/** Options of TextStreamer. */
+export interface TextStreamerOptions extends DecodeOptions {
+  /** Leaves the prompt out. Default false. */
+  skip_prompt?: boolean;
+  /** Takes each piece of text. Default: writes it to standard output, with a line end at the end. */
+  callback_function?: (text: string) => void | Promise<void>;
+  /** Takes the ids as they come, the prompt's too unless skipped. */
+  token_callback_function?: (ids: readonly number[]) => void | Promise<void>;
+}
+
+/** CJK ideographs: these scripts put no spaces between words (the blocks of transformers' TextStreamer). */
+const IDEOGRAPH =
+  /[\u4E00-\u9FFF\u3400-\u4DBF\u{20000}-\u{2A6DF}\u{2A700}-\u{2B73F}\u{2B740}-\u{2B81F}\u{2B820}-\u{2CEAF}\uF900-\uFAFF\u{2F800}-\u{2FA1F}]$/u;
+
+/**
+ * Writes text as soon as whole words are there: up to the last space, at once at a line end or after an ideograph, and
+ * the rest at the end. The pieces put together are the decoded text. For one row.
+ *
+ * ```ts
+ * const streamer = new TextStreamer(tokenizer, { skip_prompt: true, skip_special_tokens: true });
+ * await model.generate({ input_ids, max_new_tokens: 40, streamer });
+ * ```
+ */
+export class TextStreamer implements Streamer {
+  protected readonly options: TextStreamerOptions;
+  private readonly decoder: IncrementalDecoder;
+  /** Text that is decoded and not given out: the beginning of a word. */
+  private word = '';
+  private prompt = true;
+
+  constructor(tokenizer: Pick<Tokenizer, 'decode'>, options: TextStreamerOptions = {}) {
+    this.options = options;
+    const { skip_special_tokens, clean_up_tokenization_spaces } = options;
+    this.decoder = new IncrementalDecoder(tokenizer, { skip_special_tokens, clean_up_tokenization_spaces });
+  }
+
+  /** @throws GenerationError for more than one row */
+  async put(rows: readonly (readonly number[])[]): Promise<void> {
+    if (rows.length !== 1) {
+      throw new GenerationError(
+        `A text streamer takes one row, and this batch has ${rows.length}. Stream one prompt at a time, or write a ` +
+          `streamer that takes rows of ids.`,
+        { rows: rows.length },
+      );
+    }
+    const prompt = this.prompt;
+    this.prompt = false;
+    if (prompt && this.options.skip_prompt) return;
+    await this.options.token_callback_function?.(rows[0]);
+    // New ids one at a time: where a word ends must not depend on how many tokens come at once.
+    for (const ids of prompt ? [rows[0]] : rows[0].map((id) => [id])) {
+      this.word += await this.decoder.push(ids);
+      const ready = this.ready();
+      if (ready === 0) continue;
+      const text = this.word.slice(0, ready);
+      this.word = this.word.slice(ready);
+      await this.on_finalized_text(text, false);
+    }
+  }
+
+  async end(): Promise<void> {
+    const text = this.word + (await this.decoder.flush());
+    this.word = '';
+    this.prompt = true;
+    await this.on_finalized_text(text, true);
+  }
+
+  private ready(): number {
+    if (!this.decoder.holding && (this.word.endsWith('\n') || IDEOGRAPH.test(this.word))) return this.word.length;
+    return this.word.lastIndexOf(' ') + 1;
+  }
+
+  /** Gives a piece of text out; at the end of the stream it may be empty. */
+  protected async on_finalized_text(text: string, stream_end: boolean): Promise<void> {
+    if (this.options.callback_function) {
+      if (text !== '') await this.options.callback_function(text);
+      return;
+    }
+    const output = stream_end ? text + '\n' : text;
+    await new Promise<void>((resolve, reject) => {
+      process.stdout.write(output, (error) => (error ? reject(error) : resolve()));
+    });
+  }
+}
+
+/**
+ * A TextStreamer to iterate over. Generation waits while `high_water_mark` pieces are unread, and goes on when the
+ * reader stops early (the rest is thrown away).
+ *
+ * ```ts
+ * const streamer = new TextIteratorStreamer(tokenizer, { skip_prompt: true });
+ * const done = model.generate({ input_ids, streamer });
+ * for await (const text of streamer) process.stdout.write(text);
+ * await done;
+ * ```
+ *
+ * If generate() fails, its promise is rejected and so is the iteration, with the same error.
+ */
+export class TextIteratorStreamer extends TextStreamer implements AsyncIterable<string> {
+  private readonly queue: string[] = [];
+  private readonly mark: number;
+  private ended = false;
+  private closed = false;
+  private failure: { error: unknown } | undefined;
+  private wake: (() => void)[] = [];
+
+  /** @param options those of TextStreamer, and `high_water_mark`: unread pieces to keep at most (default 16) */
+  constructor(tokenizer: Pick<Tokenizer, 'decode'>, options: TextStreamerOptions & { high_water_mark?: number } = {}) {
+    super(tokenizer, options);
+    this.mark = options.high_water_mark ?? 16;
+  }
+
+  protected override async on_finalized_text(text: string, stream_end: boolean): Promise<void> {
+    if (text !== '' && !this.closed) {
+      this.queue.push(text);
+      await this.options.callback_function?.(text);
+    }
+    if (stream_end) this.ended = true;
+    this.signal();
+    while (!stream_end && !this.closed && this.queue.length >= this.mark) await this.wait();
+  }
+
+  fail(error: unknown): void {
+    this.failure = { error };
+    this.signal();
+  }
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<string, void, undefined> {
+    try {
+      for (;;) {
+        const text = this.queue.shift();
+        if (text !== undefined) {
+          this.signal();
+          yield text;
+        } else if (this.failure) {
+          throw this.failure.error;
+        } else if (this.ended) {
+          return;
+        } else {
+          await this.wait();
+        }
+      }
+    } finally {
+      this.closed = true;
+      this.queue.length = 0;
+      this.signal();
+    }
+  }
+
+  private wait(): Promise<void> {
+    return new Promise((resolve) => this.wake.push(resolve));
+  }
+
+  private signal(): void {
+    const waiting = this.wake;
+    this.wake = [];
+    for (const resolve of waiting) resolve();
+  }
+}
