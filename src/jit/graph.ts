@@ -120,6 +120,11 @@ export class FunctionGraph {
     );
   }
 
+  /** Names of the ops appended so far. */
+  ops(): string[] {
+    return this.nodes.map((node) => node.op);
+  }
+
   /** Outer tensors that became arguments, in order of first use. */
   captures(): Value[] {
     return [...this.captured.keys()];

@@ -289,10 +289,10 @@ const table = new Map<string, ShapeFunction>();
 const set = (ops: string, fn: ShapeFunction): void => names(ops).forEach((op) => table.set(op, fn));
 
 set(
-  `Abs Acos Acosh Asin Asinh Atan Atanh Cast Ceil ComplexAbs Cos Cosh Cumprod Cumsum DeepCopy Elu Erf Exp Expm1 FFT Floor Identity IFFT Imag
-   Invert IsFinite IsInf IsNan LRN LeakyRelu Log Log1p LogSoftmax LogicalNot Neg OnesLike PreventGradient Real Reciprocal Relu Relu6 ReverseV2 Rint
-   Roll Round Rsqrt Selu Sigmoid Sign Sin Sinh Softmax Softplus Sqrt Square StopGradient Tan Tanh TensorScatterAdd TensorScatterMax
-   TensorScatterUpdate XlaDynamicUpdateSlice XlaReducePrecision XlaSort ZerosLike EluGrad RsqrtGrad SigmoidGrad SqrtGrad TanhGrad BiasAdd ClipByValue
+  `Abs Acos Acosh Asin Asinh Atan Atanh Cast Ceil ComplexAbs Cos Cosh Cumprod Cumsum Elu Erf Exp Expm1 FFT Floor Identity IFFT Imag
+   Invert IsFinite IsInf IsNan LRN LeakyRelu Log Log1p LogSoftmax LogicalNot Neg OnesLike Real Reciprocal Relu Relu6 ReverseV2 Rint
+   Roll Round Rsqrt Selu Sigmoid Sign Sin Sinh Softmax Softplus Sqrt Square Tan Tanh TensorScatterAdd TensorScatterMax
+   TensorScatterUpdate XlaDynamicUpdateSlice XlaSort ZerosLike EluGrad RsqrtGrad SigmoidGrad SqrtGrad TanhGrad BiasAdd ClipByValue
    MatrixBandPart LRNGrad MaxPoolGrad MaxPool3DGrad`,
   same,
 );
@@ -308,7 +308,7 @@ set('Conv2D Conv3D DepthwiseConv2dNative', convolution);
 set('AvgPool AvgPool3D MaxPool MaxPool3D', pool);
 set('PadV2 MirrorPad', padShape);
 set(
-  'Fill StatelessRandomUniform StatelessRandomUniformV2 StatelessRandomNormal StatelessRandomUniformInt AvgPoolGrad AvgPool3DGrad',
+  'Fill StatelessRandomUniform StatelessRandomNormal StatelessRandomUniformInt AvgPoolGrad AvgPool3DGrad',
   fromConstant(0, 'shape'),
 );
 set('Conv2DBackpropInput Conv3DBackpropInputV2 DepthwiseConv2dNativeBackpropInput', fromConstant(0, 'input shape'));
@@ -350,9 +350,8 @@ set('Bincount', (inputs, _, op) => [ints(inputs[1]!, op, 'size')]);
 set('UnsortedSegmentSum', (inputs, _, op) => [
   [...ints(inputs[2]!, op, 'numSegments'), ...inputs[0]!.shape.slice(inputs[1]!.shape.length)],
 ]);
-set('StatelessMultinomial', (inputs, _, op) => [[inputs[0]!.shape[0]!, ...ints(inputs[1]!, op, 'number of samples')]]);
 set('XlaDotV2', (inputs, attrs) => [dotShape(inputs, str(attrs, 'dimension_numbers'))]);
-set('XlaKeyValueSort XlaVariadicSort', (inputs) => inputs.map((v) => [...v.shape]));
+set('XlaKeyValueSort', (inputs) => inputs.map((v) => [...v.shape]));
 set('Bitcast', (inputs, attrs, op) => {
   const [x, type] = [inputs[0]!, attrs['type']];
   const to = type?.kind === 'type' ? dtypeBytes(dtypeName(type.value)) : 0;
