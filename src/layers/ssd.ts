@@ -27,6 +27,11 @@ export interface SsdInputs {
   C: tf.Tensor4D;
   /** State before the first token, [b, h, p, n]; zeros when absent */
   initialState?: tf.Tensor4D;
+  /**
+   * Number of the document that each position belongs to, [b, t], each document in one run; one document when absent.
+   * The state starts from zero at every border. An initial state belongs to the first document.
+   */
+  segments?: tf.Tensor2D;
 }
 
 export interface SsdOutputs {
@@ -82,6 +87,7 @@ function check(inputs: SsdInputs): { b: number; t: number; h: number; p: number;
   expect('B', inputs.B.shape, [b, t, g, n]);
   expect('C', inputs.C.shape, [b, t, g, n]);
   if (inputs.initialState) expect('initialState', inputs.initialState.shape, [b, h, p, n]);
+  if (inputs.segments) expect('segments', inputs.segments.shape, [b, t]);
   if (h % g !== 0) throw new ArgumentError(`SSD scan: ${g} groups do not divide ${h} heads`, { g, h });
   return { b, t, h, p, g, n };
 }
@@ -94,6 +100,37 @@ function padTokens<T extends tf.Tensor>(x: T, extra: number): T {
   return tf.concat([x, tf.zeros(shape)], 1) as T;
 }
 
+/** Where a decay may act: 1 within a document, 0 across a border. Factors of what they are multiplied with. */
+interface Borders {
+  /** From position s to position q of a chunk, [b·c, 1, q, s] */
+  within: tf.Tensor;
+  /** From a position to the end of its chunk, [b·c, 1, q, 1] */
+  toEnd: tf.Tensor;
+  /** From the start of a chunk to a position, [b·c, 1, q, 1] */
+  fromStart: tf.Tensor;
+  /** From chunk boundary j to chunk boundary z, [b, 1, z, j] */
+  between: tf.Tensor;
+}
+
+/** The borders are masks on the decays and not huge negative log-decays: those would swallow the digits of the others. */
+function bordersOf(segments: tf.Tensor2D, c: number, q: number): Borders {
+  const [b, t] = segments.shape;
+  const same = (x: tf.Tensor, y: tf.Tensor): tf.Tensor => tf.cast(tf.equal(x, y), 'float32');
+  const last = tf.slice(segments, [0, t - 1], [b, 1]);
+  const padded = c * q > t ? tf.concat([segments, tf.tile(last, [1, c * q - t])], 1) : segments;
+  const chunks = tf.reshape(padded, [b, c, q]);
+  const ends = tf.reshape(tf.slice(chunks, [0, 0, q - 1], [b, c, 1]), [b, c]);
+  const boundaries = tf.concat([tf.slice(segments, [0, 0], [b, 1]), ends], 1); // [b, c+1], a boundary is of what precedes it
+  const starts = tf.slice(boundaries, [0, 0], [b, c]);
+  const flat = tf.reshape(chunks, [b * c, 1, q, 1]);
+  return {
+    within: same(flat, tf.reshape(chunks, [b * c, 1, 1, q])),
+    toEnd: same(flat, tf.reshape(ends, [b * c, 1, 1, 1])),
+    fromStart: same(flat, tf.reshape(starts, [b * c, 1, 1, 1])),
+    between: same(tf.reshape(boundaries, [b, 1, c + 1, 1]), tf.reshape(boundaries, [b, 1, 1, c + 1])),
+  };
+}
+
 /**
  * States at the start of every chunk and after the last one, from each chunk's own contribution.
  * @param own [b, c, h, p·n] @param total log-decay over each whole chunk, [b, c, h]
@@ -102,16 +139,21 @@ function carryStates(
   own: tf.Tensor,
   total: tf.Tensor,
   initial: tf.Tensor | undefined,
+  between: tf.Tensor | undefined,
 ): { starts: tf.Tensor; final: tf.Tensor } {
   const [b, c, h, pn] = own.shape as [number, number, number, number];
   const first = initial ? tf.reshape(initial, [b, 1, h, pn]) : tf.zeros([b, 1, h, pn]);
   if (c === 1) {
-    const kept = initial ? tf.add(own, tf.mul(first, tf.reshape(tf.exp(total), [b, 1, h, 1]))) : own;
+    if (!initial) return { starts: first, final: own };
+    const decayed = tf.mul(first, tf.reshape(tf.exp(total), [b, 1, h, 1]));
+    const reach = between ? tf.slice(between, [0, 0, 1, 0], [b, 1, 1, 1]) : null;
+    const kept = tf.add(own, reach ? tf.mul(decayed, reach) : decayed);
     return { starts: first, final: kept }; // [b, 1, h, p·n] both
   }
   const states = tf.concat([first, own], 1); // [b, j=c+1, h, p·n]
   const log = tf.concat([tf.zeros([b * h, 1]), cumulative(tf.reshape(tf.transpose(total, [0, 2, 1]), [b * h, c]))], 1); // [b·h, j]
-  const decay = tf.reshape(decayMatrix(log), [b, h, c + 1, c + 1]); // [b, h, z, j]
+  const open = tf.reshape(decayMatrix(log), [b, h, c + 1, c + 1]); // [b, h, z, j]
+  const decay = between ? tf.mul(open, between) : open;
   const all = einsum('bhzj,bjhx->bzhx', decay, states); // [b, z, h, p·n]
   return { starts: tf.slice(all, [0, 0, 0, 0], [b, c, h, pn]), final: tf.slice(all, [0, c, 0, 0], [b, 1, h, pn]) };
 }
@@ -149,12 +191,16 @@ export function ssdChunkScan(inputs: SsdInputs, chunkSize: number): SsdOutputs {
 
     // 1. within each chunk; C·B is shared by the heads of a group
     const CB = einsum('zqgn,zsgn->zgqs', C, B); // [bc, g, q, s]
-    const L = tf.reshape(decayMatrix(tf.reshape(cs, [bc * h, q])), [bc * g, r, q, q]); // [bc·g, r, q, s]
+    const borders = inputs.segments ? bordersOf(inputs.segments, c, q) : null;
+    const open = decayMatrix(tf.reshape(cs, [bc * h, q]));
+    const cut = borders ? tf.mul(tf.reshape(open, [bc, h, q, q]), borders.within) : open;
+    const L = tf.reshape(cut, [bc * g, r, q, q]); // [bc·g, r, q, s]
     const M = tf.mul(tf.reshape(CB, [bc * g, 1, q, q]), L); // [bc·g, r, q, s]
     const within = tf.matMul(tf.reshape(M, [bc * h, q, q]), tf.reshape(X, [bc * h, q, p])); // [bc·h, q, p]
 
     // 2. what each chunk adds to the state at its end
-    const toEnd = tf.mul(X, tf.reshape(tf.exp(tf.sub(last, cs)), [bc, h, q, 1])); // [bc, h, q, p]
+    const endDecay = tf.reshape(tf.exp(tf.sub(last, cs)), [bc, h, q, 1]);
+    const toEnd = tf.mul(X, borders ? tf.mul(endDecay, borders.toEnd) : endDecay); // [bc, h, q, p]
     const own = einsum('zgrqp,zqgn->zgrpn', tf.reshape(toEnd, [bc, g, r, q, p]), B); // [bc, g, r, p, n]
 
     // 3. states carried from chunk to chunk
@@ -162,17 +208,20 @@ export function ssdChunkScan(inputs: SsdInputs, chunkSize: number): SsdOutputs {
       tf.reshape(own, [b, c, h, p * n]),
       tf.reshape(last, [b, c, h]),
       inputs.initialState,
+      borders?.between,
     );
 
     // 4. what the state at the start of a chunk gives to each of its positions
     let sum: tf.Tensor = tf.reshape(within, [bc, h, q, p]);
     if (c > 1 || inputs.initialState) {
       const read = einsum('zqgn,zgrpn->zgrqp', C, tf.reshape(starts, [bc, g, r, p, n])); // [bc, g, r, q, p]
-      sum = tf.add(sum, tf.mul(tf.reshape(read, [bc, h, q, p]), tf.reshape(tf.exp(cs), [bc, h, q, 1])));
+      const startDecay = tf.reshape(tf.exp(cs), [bc, h, q, 1]);
+      const reach = borders ? tf.mul(startDecay, borders.fromStart) : startDecay;
+      sum = tf.add(sum, tf.mul(tf.reshape(read, [bc, h, q, p]), reach));
     }
     const joined = tf.reshape(tf.transpose(sum, [0, 2, 1, 3]), [b, c * q, h, p]); // [b, c·q, h, p]
-    const cut = extra ? tf.slice(joined, [0, 0, 0, 0], [b, t, h, p]) : joined;
-    return [cut, tf.reshape(final, [b, h, p, n])];
+    const whole = extra ? tf.slice(joined, [0, 0, 0, 0], [b, t, h, p]) : joined;
+    return [whole, tf.reshape(final, [b, h, p, n])];
   });
   return { y: y as tf.Tensor4D, finalState: finalState as tf.Tensor4D };
 }

@@ -43,10 +43,10 @@ onBackends(['tensorflow', 'cpu'], 'documents in one row', () => {
         let at = 0;
         lengths.forEach((n, i) => {
           const alone = mixerForward(spec, w, tf.slice(u, [row, at, 0], [1, n, 8]));
-          expectClose(tf.slice(y, [row, at, 0], [1, n, 8]), alone.y, 2e-6, `row ${row} document ${i}`);
+          expectClose(tf.slice(y, [row, at, 0], [1, n, 8]), alone.y, 1e-5, `row ${row} document ${i}`);
           at += n;
           if (at < t) return;
-          expectClose(tf.slice(state.ssm, [row, 0, 0, 0], [1, 4, 4, 6]), alone.state.ssm, 2e-6, `state of row ${row}`);
+          expectClose(tf.slice(state.ssm, [row, 0, 0, 0], [1, 4, 4, 6]), alone.state.ssm, 1e-5, `state of row ${row}`);
         });
       });
     });
@@ -95,13 +95,13 @@ onBackends(['tensorflow', 'cpu'], 'documents in one row', () => {
       const { y } = mixerForward(spec, w, u, { segments, state });
       const first = mixerForward(spec, w, tf.slice(u, [0, 0, 0], [1, 6, 8]), { state }).y;
       const second = mixerForward(spec, w, tf.slice(u, [0, 6, 0], [1, 13, 8])).y;
-      expectClose(y, tf.concat([first, second], 1), 2e-6);
+      expectClose(y, tf.concat([first, second], 1), 1e-5);
       const short = mixerForward({ ...spec, chunkSize: 64 }, w, u, { segments, state });
-      expectClose(short.y, y, 2e-6, 'one chunk');
+      expectClose(short.y, y, 1e-5, 'one chunk');
       expectClose(
         short.state.ssm,
         mixerForward(spec, w, tf.slice(u, [0, 6, 0], [1, 13, 8])).state.ssm,
-        2e-6,
+        1e-5,
         'final state',
       );
     });

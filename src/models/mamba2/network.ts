@@ -23,6 +23,8 @@ export interface HiddenOptions {
   states?: readonly MixerState[];
   /** [b, t]; see MixerOptions.mask */
   mask?: tf.Tensor2D;
+  /** [b, t]; see MixerOptions.segments */
+  segments?: tf.Tensor2D;
   /** Called with the stream after each block; the tensor is the callee's to clone if it keeps it. */
   onBlock?: (h: tf.Tensor3D, index: number) => void;
 }
@@ -72,7 +74,11 @@ export class Mamba2Network {
     const states: MixerState[] = [];
     let h = embedded;
     for (const [i, block] of this.blocks.entries()) {
-      const out = block.forward(h, part(weights, `backbone.layers.${i}.`), { state: options.states?.[i], mask: options.mask });
+      const out = block.forward(h, part(weights, `backbone.layers.${i}.`), {
+        state: options.states?.[i],
+        mask: options.mask,
+        segments: options.segments,
+      });
       if (h !== embedded && !options.onBlock) h.dispose();
       h = out.y;
       states.push(out.state);
