@@ -20,3 +20,6 @@ export { openTorchContainer, torchContainer } from './torch.js';
 export { BytesInMemory, type ByteSource } from './files.js';
 export { openSafetensorsContainer, safetensorsContainer } from './shards.js';
 export type { Container, ContainerTensor } from './container.js';
+export { COMPANION_FILES, convertCheckpoint, verifyConversion } from './convert.js';
+export type { ConvertOptions, ConvertReport, VerifyReport } from './convert.js';
+export { inspectCheckpoint, type Inspection } from './inspect.js';

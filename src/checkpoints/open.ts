@@ -59,11 +59,15 @@ const WEIGHTS: readonly (readonly [string, (file: string) => Promise<Container>]
   ['consolidated.safetensors', openSafetensorsContainer],
 ];
 
-async function openWeights(dir: string): Promise<Container> {
-  for (const [name, open] of WEIGHTS) {
-    const file = path.join(dir, name);
-    if (fs.existsSync(file)) return open(file);
-  }
+/** The file of weights (or index) that a folder would be loaded from; null when there is none. */
+export function findWeights(dir: string): string | null {
+  return WEIGHTS.map(([name]) => path.join(dir, name)).find((file) => fs.existsSync(file)) ?? null;
+}
+
+/** Opens a folder's weights under their own names. @throws CheckpointError when there are none */
+export async function openWeights(dir: string): Promise<Container> {
+  const file = findWeights(dir);
+  if (file) return WEIGHTS.find(([name]) => name === path.basename(file))![1](file);
   throw new CheckpointError(`${dir} has no weights: none of ${WEIGHTS.map(([name]) => name).join(', ')} is there.`, {
     file: dir,
     expected: WEIGHTS.map(([name]) => name),

@@ -1,0 +1,213 @@
+/**
+ * Any readable checkpoint to Hugging Face's layout, tensor by tensor and slice by slice, so that memory does not grow
+ * with the model; and the comparison of the two afterwards.
+ */
+import * as fs from 'node:fs';
+import * as path from 'node:path';
+import { ArgumentError, CheckpointError } from '../errors/index.js';
+import { decodeFloat32, DTYPE_BYTES, encodeFloat32, torchDtypeName, type FloatDtype } from './dtypes.js';
+import { saveCheckpoint, type SaveCheckpointOptions } from './save.js';
+import type { CheckpointSource, OutTensor, StoredDtype } from './source.js';
+import { validateCheckpoint } from './validate.js';
+
+/** Files that belong to a model beside its weights and configuration. */
+export const COMPANION_FILES = [
+  'generation_config.json',
+  'tokenizer.json',
+  'tokenizer_config.json',
+  'special_tokens_map.json',
+  'added_tokens.json',
+  'vocab.json',
+  'merges.txt',
+  'tokenizer.model',
+  'tokenizer.model.v3',
+  'chat_template.jinja',
+  'chat_template.json',
+];
+
+/** Options of convertCheckpoint. */
+export interface ConvertOptions extends Omit<SaveCheckpointOptions, 'metadata' | 'extraFiles'> {
+  /**
+   * dtype of the weights in the new files; default: each as stored. A_log, D and dt_bias are never narrowed: the
+   * recurrence multiplies their errors along the sequence.
+   */
+  dtype?: FloatDtype;
+}
+
+/** What a conversion has to tell. */
+export interface ConvertReport {
+  readonly tensors: number;
+  readonly bytes: number;
+  readonly warnings: readonly string[];
+}
+
+/** Parameters that keep at least their stored precision. */
+const PRECISE = /\.mixer\.(A_log|D|dt_bias)$/;
+
+/** The dtype that a tensor gets. */
+function targetDtype(name: string, stored: StoredDtype, asked: FloatDtype | undefined): StoredDtype {
+  if (!asked) return stored;
+  return PRECISE.test(name) && DTYPE_BYTES[stored] > DTYPE_BYTES[asked] ? 'F32' : asked;
+}
+
+/** One piece of a tensor in its new dtype; the same bytes when that is the old one. */
+function convertPiece(piece: Uint8Array, from: StoredDtype, to: StoredDtype, name: string, file: string): Uint8Array {
+  if (from === to) return piece;
+  const values = decodeFloat32(piece, from);
+  const out = encodeFloat32(values, to as FloatDtype);
+  // float32 and bfloat16 reach far beyond float16: an overflow would be an infinite weight
+  if (to === 'F16') {
+    const half = new Uint16Array(out.buffer);
+    for (let i = 0; i < half.length; i++)
+      if ((half[i] & 0x7fff) === 0x7c00 && Number.isFinite(values[i]))
+        throw new CheckpointError(
+          `${file}: tensor ${name} holds ${values[i]}, which is beyond float16's 65504. Convert to bfloat16 or float32.`,
+          { file, tensor: name, got: values[i] },
+        );
+  }
+  return out;
+}
+
+async function* convertedSlices(source: CheckpointSource, name: string, to: StoredDtype): AsyncGenerator<Uint8Array> {
+  const { dtype, file } = source.tensors.get(name)!;
+  for await (const piece of source.readSlices(name)) yield convertPiece(piece, dtype, to, name, file);
+}
+
+/** The tensors to be written: those of the model, without a head that is the embeddings once more. */
+function outTensors(source: CheckpointSource, tied: boolean, dtype: FloatDtype | undefined): OutTensor[] {
+  const out: OutTensor[] = [];
+  for (const { name, dtype: stored, shape } of source.tensors.values()) {
+    if (tied && name === 'lm_head.weight') continue;
+    const target = targetDtype(name, stored, dtype);
+    out.push({
+      name,
+      dtype: target,
+      shape,
+      data: async () => {
+        const pieces: Uint8Array[] = [];
+        for await (const piece of convertedSlices(source, name, target)) pieces.push(piece);
+        return Buffer.concat(pieces);
+      },
+      slices: () => convertedSlices(source, name, target),
+    });
+  }
+  return out;
+}
+
+/** Small files that go along unchanged. */
+async function companions(dir: string): Promise<Record<string, Uint8Array>> {
+  const out: Record<string, Uint8Array> = {};
+  for (const name of COMPANION_FILES) {
+    const file = path.join(dir, name);
+    if (fs.existsSync(file)) out[name] = await fs.promises.readFile(file);
+  }
+  return out;
+}
+
+/** The configuration of the converted model. */
+export function convertedConfig(
+  source: CheckpointSource,
+  tied: boolean,
+  dtype: FloatDtype | undefined,
+): Record<string, unknown> {
+  const config: Record<string, unknown> = { ...source.config, tie_word_embeddings: tied };
+  if (dtype) {
+    config.dtype = torchDtypeName(dtype);
+    if ('torch_dtype' in config) config.torch_dtype = config.dtype;
+  }
+  return config;
+}
+
+/**
+ * Writes a checkpoint in Hugging Face's safetensors layout, with its tokenizer files.
+ * @param source an open checkpoint of any kind
+ * @param dst folder to write; not the source's
+ * @throws CheckpointError when weights and configuration disagree or a value does not fit the dtype; ArgumentError for
+ *   the source's own folder; SaveError when writing fails. No file then looks finished.
+ * @example await convertCheckpoint(await openCheckpoint('mamba2-130m'), 'mamba2-130m-hf', { dtype: 'BF16' })
+ */
+export async function convertCheckpoint(
+  source: CheckpointSource,
+  dst: string,
+  options: ConvertOptions = {},
+): Promise<ConvertReport> {
+  const real = (dir: string): string => (fs.existsSync(dir) ? fs.realpathSync(dir) : path.resolve(dir));
+  if (real(dst) === real(source.dir))
+    throw new ArgumentError(`${dst} is the folder of the checkpoint itself. Name another one to write to.`, {
+      option: 'dst',
+      got: dst,
+    });
+  const { dtype, ...save } = options;
+  const { tied, warnings } = await validateCheckpoint(source);
+  const tensors = outTensors(source, tied, dtype);
+  let bytes = 0;
+  await saveCheckpoint(dst, convertedConfig(source, tied, dtype), tensors, {
+    ...save,
+    extraFiles: await companions(source.dir),
+    onProgress: (progress) => {
+      bytes = progress.written;
+      save.onProgress?.(progress);
+    },
+  });
+  return { tensors: tensors.length, bytes, warnings };
+}
+
+/** Outcome of verifyConversion: how many tensors were compared, and which differ. */
+export interface VerifyReport {
+  readonly tensors: number;
+  readonly differences: readonly string[];
+}
+
+/** Index of the first differing byte of two streams of pieces; -1 when they are equal. */
+async function firstDifference(a: AsyncIterable<Uint8Array>, b: AsyncIterable<Uint8Array>): Promise<number> {
+  const other = b[Symbol.asyncIterator]();
+  let held: Uint8Array = new Uint8Array(0);
+  let at = 0;
+  for await (let piece of a) {
+    while (piece.byteLength > 0) {
+      if (held.byteLength === 0) {
+        const next = await other.next();
+        if (next.done) return at;
+        held = next.value;
+        continue;
+      }
+      const length = Math.min(piece.byteLength, held.byteLength);
+      const [left, right] = [piece.subarray(0, length), held.subarray(0, length)];
+      if (Buffer.compare(left, right) !== 0) return at + left.findIndex((byte, i) => byte !== right[i]);
+      [piece, held, at] = [piece.subarray(length), held.subarray(length), at + length];
+    }
+  }
+  return held.byteLength > 0 || !(await other.next()).done ? at : -1;
+}
+
+/**
+ * Compares a converted checkpoint with its source, every byte of every tensor, after the source's values are brought to
+ * the dtype of the copy.
+ * @returns the differences in words; none when the conversion is right
+ */
+export async function verifyConversion(
+  source: CheckpointSource,
+  copy: CheckpointSource,
+  options: { signal?: AbortSignal; onTensor?: (name: string, bytes: number) => void } = {},
+): Promise<VerifyReport> {
+  const { tied } = await validateCheckpoint(source);
+  const differences: string[] = [];
+  let tensors = 0;
+  for (const [name, info] of source.tensors) {
+    if (tied && name === 'lm_head.weight') continue;
+    options.signal?.throwIfAborted();
+    const other = copy.tensors.get(name);
+    tensors++;
+    if (!other) differences.push(`${name} is not in ${copy.dir}`);
+    else if (other.shape.join() !== info.shape.join())
+      differences.push(`${name} has shape [${info.shape.join(', ')}], its copy [${other.shape.join(', ')}]`);
+    else {
+      const at = await firstDifference(convertedSlices(source, name, other.dtype), copy.readSlices(name));
+      if (at >= 0) differences.push(`${name} differs from element ${Math.floor(at / DTYPE_BYTES[other.dtype])} on`);
+      options.onTensor?.(name, other.bytes);
+    }
+  }
+  for (const name of copy.tensors.keys())
+    if (!source.tensors.has(name)) differences.push(`${name} is in ${copy.dir} only`);
+  return { tensors, differences };
+}

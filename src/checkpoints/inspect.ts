@@ -1,0 +1,125 @@
+/**
+ * What is in a checkpoint, from headers alone: sizes, dtypes, dimensions, and why it would not load.
+ */
+import * as fs from 'node:fs';
+import * as path from 'node:path';
+import { CheckpointError, Mamba2Error } from '../errors/index.js';
+import type { Container } from './container.js';
+import { elementCount } from './dtypes.js';
+import { findWeights, openCheckpoint, openWeights } from './open.js';
+import { openSafetensorsContainer, openSharded } from './shards.js';
+import type { TensorInfo } from './source.js';
+import { openTorchContainer } from './torch.js';
+import { dimensionsOf, findDisagreements, type Dimensions } from './validate.js';
+
+/** Outcome of inspectCheckpoint. */
+export interface Inspection {
+  readonly path: string;
+  /** kind of folder; null for a single file, or when the configuration cannot be read */
+  readonly format: 'hf' | 'state-spaces' | 'mistral' | null;
+  readonly files: readonly { readonly name: string; readonly bytes: number }[];
+  /** under Hugging Face's names where the folder loads, else under the file's own */
+  readonly tensors: readonly TensorInfo[];
+  /** elements of all tensors; those of a head that is stored beside tied embeddings are not counted */
+  readonly parameters: number;
+  /** elements and bytes by stored dtype */
+  readonly dtypes: Readonly<Record<string, { readonly elements: number; readonly bytes: number }>>;
+  readonly dimensions: Dimensions | null;
+  readonly config: Readonly<Record<string, unknown>> | null;
+  /** why it would not load, in full sentences; empty when it would */
+  readonly problems: readonly string[];
+}
+
+/** Opens one file of weights by its name. */
+async function openFile(file: string): Promise<Container> {
+  if (file.endsWith('.safetensors')) return openSafetensorsContainer(file);
+  if (file.endsWith('.safetensors.index.json')) return openSharded(file, openSafetensorsContainer);
+  if (file.endsWith('.bin.index.json')) return openSharded(file, openTorchContainer);
+  if (/\.(bin|pt|pth)$/.test(file)) return openTorchContainer(file);
+  throw new CheckpointError(
+    `${file} is no file of weights that is known by its name: .safetensors, .bin, .pt, .pth or an index of these.`,
+    { file },
+  );
+}
+
+const message = (error: unknown): string => {
+  if (error instanceof Mamba2Error) return error.message;
+  throw error;
+};
+
+function describe(container: Container): TensorInfo[] {
+  return [...container.tensors].map(([name, { dtype, shape, bytes, file }]) => ({ name, dtype, shape, bytes, file }));
+}
+
+function summary(
+  target: string,
+  tensors: readonly TensorInfo[],
+  rest: Pick<Inspection, 'format' | 'config' | 'dimensions' | 'problems'>,
+): Inspection {
+  const dtypes: Record<string, { elements: number; bytes: number }> = {};
+  let parameters = 0;
+  for (const { name, dtype, shape, bytes } of tensors) {
+    const elements = elementCount(shape)!;
+    const sum = (dtypes[dtype] ??= { elements: 0, bytes: 0 });
+    sum.elements += elements;
+    sum.bytes += bytes;
+    if (!(rest.dimensions?.tied && name === 'lm_head.weight')) parameters += elements;
+  }
+  const files = [...new Set(tensors.map(({ file }) => file))].sort();
+  return {
+    path: target,
+    files: files.map((file) => ({ name: path.basename(file), bytes: fs.statSync(file).size })),
+    tensors,
+    parameters,
+    dtypes,
+    ...rest,
+  };
+}
+
+async function inspectFolder(dir: string): Promise<Inspection> {
+  try {
+    const source = await openCheckpoint(dir);
+    try {
+      const { format, config } = source;
+      const tensors = [...source.tensors.values()];
+      try {
+        const problems = findDisagreements(source).map(({ what }) => `${what}.`);
+        return summary(dir, tensors, { format, config, dimensions: dimensionsOf(config), problems });
+      } catch (error) {
+        return summary(dir, tensors, { format, config, dimensions: null, problems: [message(error)] });
+      }
+    } finally {
+      await source.close();
+    }
+  } catch (error) {
+    // say what is there all the same, as far as the files of weights can be read
+    const problems = [message(error)];
+    const nothing = { format: null, config: null, dimensions: null, problems };
+    if (findWeights(dir) === null) return summary(dir, [], nothing);
+    try {
+      const container = await openWeights(dir);
+      const tensors = describe(container);
+      await container.close();
+      return summary(dir, tensors, nothing);
+    } catch (second) {
+      if (!problems.includes(message(second))) problems.push(message(second));
+      return summary(dir, [], nothing);
+    }
+  }
+}
+
+/**
+ * Looks at a model folder or a file of weights; reads headers only.
+ * @param target folder, or a .safetensors, .bin, .pt, .pth or index file
+ * @throws CheckpointError when there is no such file or folder, or a single file cannot be read
+ * @example (await inspectCheckpoint('models/tiny-books-mamba2')).parameters
+ */
+export async function inspectCheckpoint(target: string): Promise<Inspection> {
+  const stat = await fs.promises.stat(target).catch(() => null);
+  if (!stat) throw new CheckpointError(`There is no file or folder ${target}.`, { file: target, code: 'ENOENT' });
+  if (stat.isDirectory()) return inspectFolder(target);
+  const container = await openFile(target);
+  const tensors = describe(container);
+  await container.close();
+  return summary(target, tensors, { format: null, config: null, dimensions: null, problems: [] });
+}
