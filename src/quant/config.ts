@@ -1,0 +1,257 @@
+/**
+ * What to quantise and how: the configuration classes of torchao and transformers, and their form in config.json.
+ *
+ * Int4 is torchao's asymmetric weight-only scheme with a floating-point zero; int8 its symmetric one, a scale a row.
+ */
+import { ConfigError } from '../errors/index.js';
+
+/** Sizes of int4 groups, as in torchao. */
+export const GROUP_SIZES = [32, 64, 128, 256] as const;
+
+/** How the range of a group is chosen: 'minmax' as torchao does, 'search' for the least squared error (slower). */
+export type Rounding = 'minmax' | 'search';
+
+/** Stored type of scales and zeros. 'auto': bfloat16 for a bfloat16 matrix, as in torchao; float32 for any other. */
+export type ScaleDtype = 'auto' | 'float32' | 'bfloat16';
+
+/** Options that both kinds share. */
+export interface WeightOnlyOptions {
+  /**
+   * Modules to leave in float: a name ('backbone.layers.0'), its end ('out_proj'), with * for any characters; or a
+   * RegExp on the whole name of the weight. Default none.
+   */
+  modules_to_not_convert?: readonly (string | RegExp)[];
+  /** Quantise the embedding and the head too. Default false. */
+  include_input_output_embeddings?: boolean;
+  /** Default 'auto'. */
+  scale_dtype?: ScaleDtype;
+}
+
+export interface Int4WeightOnlyOptions extends WeightOnlyOptions {
+  /** Input channels that share a scale and a zero: 32, 64, 128 or 256. Default 128. */
+  group_size?: number;
+  /** Default 'minmax'. */
+  rounding?: Rounding;
+  /**
+   * On a CPU, round activations to int8 as well (a scale per group and token) where that is faster; false computes
+   * with the dequantised weights exactly. Default true. Of no effect on GPUs and in eager runs, which are exact.
+   */
+  activation_quantization?: boolean;
+}
+
+abstract class WeightOnlyConfig {
+  abstract readonly bits: 4 | 8;
+  readonly modules_to_not_convert: readonly (string | RegExp)[];
+  readonly include_input_output_embeddings: boolean;
+  readonly scale_dtype: ScaleDtype;
+
+  constructor(where: string, options: WeightOnlyOptions, known: readonly string[]) {
+    const all = ['modules_to_not_convert', 'include_input_output_embeddings', 'scale_dtype', ...known];
+    for (const key of Object.keys(options)) {
+      if (!all.includes(key))
+        throw new ConfigError(`${where}: unknown option '${key}'; known are ${all.join(', ')}.`, { option: key });
+    }
+    const skip = options.modules_to_not_convert ?? [];
+    if (!Array.isArray(skip) || !skip.every((s) => (typeof s === 'string' && s !== '') || s instanceof RegExp))
+      throw new ConfigError(`${where}: modules_to_not_convert must be a list of names and regular expressions.`, {
+        option: 'modules_to_not_convert',
+        got: skip,
+      });
+    this.modules_to_not_convert = [...(skip as readonly (string | RegExp)[])];
+    this.include_input_output_embeddings = flag(where, 'include_input_output_embeddings', options, false);
+    this.scale_dtype = oneOf(where, 'scale_dtype', options.scale_dtype ?? 'auto', ['auto', 'float32', 'bfloat16']);
+  }
+}
+
+function flag(where: string, key: string, options: object, otherwise: boolean): boolean {
+  const value = (options as Record<string, unknown>)[key] ?? otherwise;
+  if (typeof value === 'boolean') return value;
+  throw new ConfigError(`${where}: ${key} is ${JSON.stringify(value)}; expected true or false.`, { option: key });
+}
+
+function oneOf<T extends string>(where: string, key: string, value: T, allowed: readonly T[]): T {
+  if (allowed.includes(value)) return value;
+  const names = allowed.map((a) => `'${a}'`).join(', ');
+  throw new ConfigError(`${where}: ${key} is ${JSON.stringify(value)}; expected one of ${names}.`, {
+    option: key,
+    got: value,
+  });
+}
+
+/**
+ * Asymmetric int4: each group of input channels of a row has a scale and a zero, and 16 levels from its least to its
+ * largest weight. Source: torchao Int4WeightOnlyConfig (plain packing, tinygemm's choice of parameters).
+ *
+ * @throws ConfigError for a group size that is not 32, 64, 128 or 256, and for unknown options
+ * @example
+ * const quantization_config = new Int4WeightOnlyConfig({ group_size: 128, include_input_output_embeddings: true });
+ */
+export class Int4WeightOnlyConfig extends WeightOnlyConfig {
+  readonly bits = 4;
+  readonly group_size: number;
+  readonly rounding: Rounding;
+  readonly activation_quantization: boolean;
+
+  constructor(options: Int4WeightOnlyOptions = {}) {
+    super('Int4WeightOnlyConfig', options, ['group_size', 'rounding', 'activation_quantization']);
+    const group = options.group_size ?? 128;
+    if (!(GROUP_SIZES as readonly number[]).includes(group))
+      throw new ConfigError(
+        `Int4WeightOnlyConfig: group_size is ${JSON.stringify(group)}; expected one of ${GROUP_SIZES.join(', ')}.`,
+        { option: 'group_size', got: group, expected: GROUP_SIZES },
+      );
+    this.group_size = group;
+    this.rounding = oneOf('Int4WeightOnlyConfig', 'rounding', options.rounding ?? 'minmax', ['minmax', 'search']);
+    this.activation_quantization = flag('Int4WeightOnlyConfig', 'activation_quantization', options, true);
+  }
+}
+
+/**
+ * Symmetric int8 with one scale a row. Source: torchao Int8WeightOnlyConfig, per row.
+ * @example const quantization_config = new Int8WeightOnlyConfig();
+ */
+export class Int8WeightOnlyConfig extends WeightOnlyConfig {
+  readonly bits = 8;
+
+  constructor(options: WeightOnlyOptions = {}) {
+    super('Int8WeightOnlyConfig', options, []);
+  }
+}
+
+/** Either kind. */
+export type QuantizationConfig = Int4WeightOnlyConfig | Int8WeightOnlyConfig;
+
+/** Names that the documentation of transformers gives to the two kinds. */
+export type QuantType = 'int4_weight_only' | 'int8_weight_only';
+
+/**
+ * transformers' name for these configurations; holds one of the two in `quant_type`.
+ * @param kind a configuration, or its name with its options
+ * @throws ConfigError for a kind that is not supported
+ * @example
+ * const quantization_config = new TorchAoConfig('int4_weight_only', { group_size: 128 });
+ */
+export class TorchAoConfig {
+  readonly quant_method = 'torchao';
+  readonly quant_type: QuantizationConfig;
+
+  constructor(kind: QuantType | QuantizationConfig, options: Int4WeightOnlyOptions = {}) {
+    if (kind instanceof WeightOnlyConfig) this.quant_type = kind;
+    else if (kind === 'int4_weight_only') this.quant_type = new Int4WeightOnlyConfig(options);
+    else if (kind === 'int8_weight_only') this.quant_type = new Int8WeightOnlyConfig(options);
+    else
+      throw new ConfigError(
+        `TorchAoConfig: quant_type is ${JSON.stringify(kind)}; expected 'int4_weight_only', 'int8_weight_only', or a configuration of either.`,
+        { option: 'quant_type', got: kind },
+      );
+  }
+
+  to_dict(): Record<string, unknown> {
+    return quantizationToDict(this.quant_type);
+  }
+}
+
+/** The configuration itself, whichever way it was given. @throws ConfigError when it is none */
+export function quantizationConfig(given: QuantizationConfig | TorchAoConfig): QuantizationConfig {
+  if (given instanceof TorchAoConfig) return given.quant_type;
+  if (given instanceof Int4WeightOnlyConfig || given instanceof Int8WeightOnlyConfig) return given;
+  throw new ConfigError(
+    'quantization_config: expected an Int4WeightOnlyConfig, an Int8WeightOnlyConfig or a TorchAoConfig.',
+    { option: 'quantization_config', got: given },
+  );
+}
+
+/**
+ * `quantization_config` of config.json, in the form that transformers writes and reads. What transformers has no key
+ * for is under `tfjs_mamba2`.
+ */
+export function quantizationToDict(config: QuantizationConfig): Record<string, unknown> {
+  const own: Record<string, unknown> = { scale_dtype: config.scale_dtype };
+  const regexps = config.modules_to_not_convert.flatMap((s) => (s instanceof RegExp ? [s.source] : []));
+  if (regexps.length > 0) own.patterns_to_not_convert = regexps;
+  if (config instanceof Int4WeightOnlyConfig) {
+    own.rounding = config.rounding;
+    own.activation_quantization = config.activation_quantization;
+  }
+  const names = config.modules_to_not_convert.filter((s): s is string => typeof s === 'string');
+  return {
+    quant_method: 'torchao',
+    quant_type: { default: config instanceof Int4WeightOnlyConfig ? int4Type(config) : INT8_TYPE },
+    modules_to_not_convert: names.length > 0 ? names : null,
+    include_input_output_embeddings: config.include_input_output_embeddings,
+    untie_embedding_weights: false,
+    tfjs_mamba2: own,
+  };
+}
+
+function int4Type({ group_size }: Int4WeightOnlyConfig): Record<string, unknown> {
+  return {
+    _type: 'Int4WeightOnlyConfig',
+    _version: 2,
+    _data: {
+      group_size,
+      set_inductor_config: true,
+      int4_packing_format: { _type: 'Int4PackingFormat', _data: 'PLAIN' },
+      int4_choose_qparams_algorithm: { _type: 'Int4ChooseQParamsAlgorithm', _data: 'TINYGEMM' },
+    },
+  };
+}
+
+const INT8_TYPE = {
+  _type: 'Int8WeightOnlyConfig',
+  _version: 2,
+  _data: {
+    group_size: null,
+    granularity: { _type: 'PerRow', _version: 1, _data: { dim: -1 } },
+    set_inductor_config: true,
+  },
+};
+
+type Dict = Record<string, unknown>;
+const dict = (value: unknown): Dict => (typeof value === 'object' && value !== null ? (value as Dict) : {});
+
+/**
+ * Reads `quantization_config` of a config.json.
+ * @param file where it is from, for messages
+ * @throws ConfigError when it is of another method or of a packing other than plain
+ */
+export function quantizationFromDict(value: unknown, file = 'config.json'): QuantizationConfig {
+  const record = dict(value);
+  const fail = (what: string, got: unknown): never => {
+    throw new ConfigError(
+      `${file}: quantization_config ${what}. Supported: torchao's int4 (plain packing) and int8 weight-only.`,
+      { file, option: 'quantization_config', got },
+    );
+  };
+  if (record.quant_method !== 'torchao') fail(`has quant_method ${JSON.stringify(record.quant_method)}`, record);
+  const type = dict(dict(record.quant_type).default);
+  const data = dict(type._data);
+  const own = dict(record.tfjs_mamba2);
+  const skip = Array.isArray(record.modules_to_not_convert) ? (record.modules_to_not_convert as string[]) : [];
+  const patterns = Array.isArray(own.patterns_to_not_convert) ? (own.patterns_to_not_convert as string[]) : [];
+  const shared = {
+    modules_to_not_convert: [...skip, ...patterns.map((p) => new RegExp(p))],
+    include_input_output_embeddings: record.include_input_output_embeddings === true,
+    ...(own.scale_dtype !== undefined && { scale_dtype: own.scale_dtype as ScaleDtype }),
+  };
+  switch (type._type) {
+    case 'Int4WeightOnlyConfig': {
+      const packing = dict(data.int4_packing_format)._data ?? 'PLAIN';
+      if (String(packing).toUpperCase() !== 'PLAIN')
+        fail(`has int4_packing_format ${JSON.stringify(packing)}`, packing);
+      return new Int4WeightOnlyConfig({
+        ...shared,
+        group_size: (data.group_size as number | undefined) ?? 128,
+        ...(own.rounding !== undefined && { rounding: own.rounding as Rounding }),
+        ...(own.activation_quantization !== undefined && {
+          activation_quantization: own.activation_quantization as boolean,
+        }),
+      });
+    }
+    case 'Int8WeightOnlyConfig':
+      if (data.group_size !== null && data.group_size !== undefined) fail('has int8 groups', data.group_size);
+      return new Int8WeightOnlyConfig(shared);
+    default:
+      return fail(`has quant_type ${JSON.stringify(type._type ?? record.quant_type)}`, record.quant_type);
+  }
+}

@@ -1,0 +1,110 @@
+/** A quantised matrix as the layers see it in eager runs, on any backend: dequantised piece by piece at each use. */
+import * as tf from '@tensorflow/tfjs';
+import { ArgumentError, TracingError } from '../errors/index.js';
+import { isTracing } from '../jit/index.js';
+import type { StoredMatrix } from '../layers/weights.js';
+import { dequantizeRows, storedBytes, type QuantizedMatrix } from './quantize.js';
+import { quantizedStorage } from './storage.js';
+import type { WeightStorage } from '../layers/storage.js';
+
+/** Weights that are dequantised at a time: bounds what a product holds beside the codes. */
+const PIECE = 2 ** 22;
+
+/**
+ * A quantised linear map [out, in]. It holds its codes on the host and no tensor, so it needs no dispose(); each use
+ * dequantises rows in pieces of at most 16 MiB. Differentiable in x; the codes themselves are constants.
+ *
+ * @example
+ * const { matrix } = quantizeMatrix(values, [64, 128], { bits: 4, groupSize: 128 });
+ * const y = new QuantizedLinear(matrix).apply(tf.ones([1, 128])); // [1, 64]
+ */
+export class QuantizedLinear implements StoredMatrix {
+  readonly shape: readonly number[];
+
+  /** @param name of the weight, for messages */
+  constructor(
+    readonly matrix: QuantizedMatrix,
+    readonly name = 'quantised weight',
+    /** Whether compiled programs may round activations to int8 as well (see Int4WeightOnlyConfig). */
+    readonly activation_quantization = true,
+  ) {
+    this.shape = matrix.shape;
+  }
+
+  /** Bytes of codes, scales and zeros as stored. */
+  get bytes(): number {
+    return storedBytes(this.matrix);
+  }
+
+  /** How a compiled program keeps this matrix: packed, in the layout that is fast on the device in use. */
+  storage(): WeightStorage {
+    return quantizedStorage(this.matrix, { activation_quantization: this.activation_quantization });
+  }
+
+  apply(x: tf.Tensor2D): tf.Tensor2D {
+    const [, inner] = this.matrix.shape;
+    if (x.rank !== 2 || x.shape[1] !== inner)
+      throw new ArgumentError(`${this.name}: input has shape [${x.shape}], expected [m, ${inner}]`, { shape: x.shape });
+    this.refuseTracing();
+    return tf.customGrad((input: unknown) => ({
+      value: this.times(input as tf.Tensor2D),
+      gradFunc: (dy: tf.Tensor) => this.transposedTimes(dy as tf.Tensor2D),
+    }))(x) as tf.Tensor2D;
+  }
+
+  rows(ids: tf.Tensor1D): tf.Tensor2D {
+    this.refuseTracing();
+    const [out, inner] = this.matrix.shape;
+    const wanted = ids.dataSync();
+    const values = new Float32Array(wanted.length * inner);
+    wanted.forEach((id, i) => {
+      if (id < 0 || id >= out)
+        throw new ArgumentError(`${this.name}: row ${id} is not among ${out}`, { id, rows: out });
+      dequantizeRows(this.matrix, id, id + 1, values.subarray(i * inner, (i + 1) * inner));
+    });
+    return tf.tensor2d(values, [wanted.length, inner]);
+  }
+
+  /** The weights it stands for, [out, in], as a new float32 tensor. */
+  dequantize(): tf.Tensor2D {
+    return tf.tensor2d(dequantizeRows(this.matrix, 0, this.matrix.shape[0]), [...this.matrix.shape]);
+  }
+
+  private refuseTracing(): void {
+    if (isTracing())
+      throw new TracingError(
+        `${this.name} is quantised and was used as an eager weight inside compiled code, which would copy it there in float. Declare its storage() as program variables instead.`,
+        { tensor: this.name },
+      );
+  }
+
+  /** Calls `use` with W[from..to, :] as a tensor that lives until it returns. */
+  private pieces<T>(use: (rows: tf.Tensor2D, from: number, to: number) => T): T[] {
+    const [out, inner] = this.matrix.shape;
+    const step = Math.max(1, Math.floor(PIECE / inner));
+    const made: T[] = [];
+    for (let from = 0; from < out; from += step) {
+      const to = Math.min(out, from + step);
+      const rows = tf.tensor2d(dequantizeRows(this.matrix, from, to), [to - from, inner]);
+      made.push(use(rows, from, to));
+      rows.dispose();
+    }
+    return made;
+  }
+
+  /** x [m, in] -> x·Wᵀ [m, out] */
+  private times(x: tf.Tensor2D): tf.Tensor2D {
+    return tf.tidy(() => {
+      const parts = this.pieces((rows) => tf.matMul(x, rows, false, true));
+      return parts.length === 1 ? parts[0] : tf.concat(parts, 1);
+    }) as tf.Tensor2D;
+  }
+
+  /** dy [m, out] -> dy·W [m, in] */
+  private transposedTimes(dy: tf.Tensor2D): tf.Tensor2D {
+    return tf.tidy(() => {
+      const parts = this.pieces((rows, from, to) => tf.matMul(tf.slice(dy, [0, from], [dy.shape[0], to - from]), rows));
+      return parts.length === 1 ? parts[0] : tf.addN(parts);
+    }) as tf.Tensor2D;
+  }
+}

@@ -1,0 +1,29 @@
+/**
+ * Quantised matrices in compiled programs: packed uint8 variables, in the layout that is fast on the device, multiplied
+ * without a dequantised copy of the whole matrix when few rows come in (decoding), and through one when many do (prefill).
+ */
+import * as tf from '@tensorflow/tfjs';
+import type { WeightStorage } from '../layers/storage.js';
+import { cpuInt4Storage } from './cpu_kernel.js';
+import type { QuantizedMatrix } from './quantize.js';
+import { rowStorage } from './row_kernel.js';
+
+export interface StorageOptions {
+  /** Default: what TensorFlow runs on. */
+  device?: 'cpu' | 'gpu';
+  /** On a CPU, round activations to int8 in decoding (see Int4WeightOnlyConfig). */
+  activation_quantization: boolean;
+}
+
+/** @param m the matrix as stored on disk; packed anew for the device when the program takes it up */
+export function quantizedStorage(m: QuantizedMatrix, options: StorageOptions): WeightStorage {
+  const device = options.device ?? (onGpu() ? 'gpu' : 'cpu');
+  if (device === 'cpu' && m.bits === 4 && m.groupSize % 32 === 0 && options.activation_quantization)
+    return cpuInt4Storage(m);
+  return rowStorage(m);
+}
+
+function onGpu(): boolean {
+  const backend = tf.findBackend('tensorflow') as unknown as { binding?: { isUsingGpuDevice(): boolean } } | null;
+  return backend?.binding?.isUsingGpuDevice() ?? false;
+}
