@@ -132,18 +132,15 @@ export function readPrompts(inputs: GenerateInputs, o: ResolvedOptions, vocab_si
     });
   }
   return rows.map((given, row) => {
-    let feed = feeds[row];
+    const feed = feeds[row];
     checkIds(feed, row, vocab_size, 'input_ids');
     const fresh = !state || state.seen[row] === 0;
     if (feed.length === 0 && fresh) {
-      if (o.bos_token_id === null) {
-        throw new GenerationError(
-          `The prompt in row ${row} is empty: there is nothing to go on from. Give at least one id, or set bos_token_id ` +
-            `to begin a text with.`,
-          { row },
-        );
-      }
-      feed = [o.bos_token_id];
+      throw new GenerationError(
+        `The prompt in row ${row} is empty: there is nothing to go on from. Give at least one id, such as the one that ` +
+          `begins a text (${o.bos_token_id === null ? 'bos_token_id, not set here' : `bos_token_id ${o.bos_token_id}`}).`,
+        { row, bos_token_id: o.bos_token_id },
+      );
     }
     return { given, feed: Int32Array.from(feed), seen: [...Array.from(history?.[row] ?? []), ...feed] };
   });

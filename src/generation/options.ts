@@ -84,7 +84,7 @@ export interface GenerationOptions {
 
   /** Fills rows that ended. Default: the first eos_token_id, else 0. */
   pad_token_id?: number | null;
-  /** First id of a text; used where a prompt is empty. */
+  /** First id of a text. */
   bos_token_id?: number | null;
   /** Ids that end a row. */
   eos_token_id?: number | readonly number[] | null;
