@@ -4,9 +4,19 @@
  * wrong usage answer at once.
  */
 import type { Command } from 'commander';
+import { registerConvert } from './convert.js';
 import { registerEnv } from './env.js';
+import { registerInspect } from './inspect.js';
+import { registerGenerate, registerRun } from './generate.js';
 import { registerSetup } from './setup.js';
 
 export type RegisterCommand = (program: Command) => void;
 
-export const COMMANDS: readonly RegisterCommand[] = [registerSetup, registerEnv];
+export const COMMANDS: readonly RegisterCommand[] = [
+  registerGenerate,
+  registerRun,
+  registerSetup,
+  registerEnv,
+  registerInspect,
+  registerConvert,
+];

@@ -1,0 +1,105 @@
+/** `mamba2 convert`: a checkpoint of any kind to Hugging Face's layout or to a TensorFlow.js LayersModel. */
+import { InvalidArgumentError, Option, type Command } from 'commander';
+import { floatDtypeOf, type FloatDtype } from '../checkpoints/dtypes.js';
+import type { ConvertReport } from '../checkpoints/convert.js';
+import type { CheckpointSource } from '../checkpoints/source.js';
+import { CheckpointError } from '../errors/index.js';
+import { note } from './output.js';
+import { formatBytes, ProgressBar } from './progress.js';
+
+export interface ConvertCommandOptions {
+  dtype?: FloatDtype;
+  maxShardSize?: string;
+  legacyJson?: boolean;
+  verify?: boolean;
+}
+
+/** Adds SRC, DST and the options, which the conversion script shares. */
+export function describeConvert(command: Command): Command {
+  return command
+    .argument('<src>', 'model folder: Hugging Face, state-spaces, Mistral native, or TensorFlow.js')
+    .argument('<dst>', 'folder to write')
+    .addOption(
+      new Option('--dtype <type>', 'float32, bfloat16 or float16 (default: as stored)').argParser((text) => {
+        const dtype = floatDtypeOf(text);
+        if (dtype === null || dtype === 'F64') throw new InvalidArgumentError('Expected float32, bfloat16 or float16.');
+        return dtype;
+      }),
+    )
+    .option('--max-shard-size <size>', 'largest file of weights, e.g. 2GB (default: 5GB)')
+    .option('--legacy-json', 'write Infinity in config.json as transformers 4.x reads it')
+    .option('--verify', 'compare every tensor afterwards');
+}
+
+export function registerConvert(program: Command): void {
+  describeConvert(program.command('convert'))
+    .description('convert a checkpoint to the Hugging Face layout')
+    .action(convert);
+}
+
+/**
+ * Runs a conversion, with a progress bar, and cleanly stopped by Ctrl-C.
+ * @throws whatever convertCheckpoint throws; CheckpointError when the comparison finds a difference
+ */
+export async function convert(src: string, dst: string, options: ConvertCommandOptions): Promise<void> {
+  const { openCheckpoint } = await import('../checkpoints/open.js');
+  const stop = new AbortController();
+  const interrupt = (): void => stop.abort(new CheckpointError('Interrupted. Nothing that looks finished was left.'));
+  process.once('SIGINT', interrupt).once('SIGTERM', interrupt);
+  const source = await openCheckpoint(src);
+  try {
+    const start = performance.now();
+    const report = await write(source, dst, options, stop.signal);
+    for (const warning of report.warnings) note(`Warning: ${warning}`);
+    const seconds = (performance.now() - start) / 1000;
+    note(`Wrote ${report.tensors} tensors, ${formatBytes(report.bytes)}, to ${dst} in ${seconds.toFixed(1)} s.`);
+    if (options.verify) await verify(source, dst, report.bytes, stop.signal);
+  } finally {
+    process.off('SIGINT', interrupt).off('SIGTERM', interrupt);
+    await source.close();
+  }
+}
+
+async function write(
+  source: CheckpointSource,
+  dst: string,
+  options: ConvertCommandOptions,
+  signal: AbortSignal,
+): Promise<ConvertReport> {
+  const { convertCheckpoint } = await import('../checkpoints/convert.js');
+  const bar = new ProgressBar('Converting');
+  try {
+    return await convertCheckpoint(source, dst, {
+      dtype: options.dtype,
+      max_shard_size: options.maxShardSize,
+      legacyJson: options.legacyJson,
+      signal,
+      onProgress: ({ written, total }) => bar.update(written, total),
+    });
+  } finally {
+    bar.end();
+  }
+}
+
+/** Compares every tensor. */
+async function verify(source: CheckpointSource, dst: string, total: number, signal: AbortSignal): Promise<void> {
+  const { openCheckpoint } = await import('../checkpoints/open.js');
+  const { verifyConversion } = await import('../checkpoints/convert.js');
+  const copy = await openCheckpoint(dst);
+  const bar = new ProgressBar('Verifying');
+  let done = 0;
+  try {
+    const onTensor = (_name: string, bytes: number): void => bar.update((done += bytes), total);
+    const { tensors, differences } = await verifyConversion(source, copy, { signal, onTensor });
+    bar.end();
+    if (differences.length > 0)
+      throw new CheckpointError(
+        `${dst} is not what ${source.dir} holds:\n${differences.map((d) => `- ${d}`).join('\n')}\nDo not use it; convert again.`,
+        { file: dst, differences },
+      );
+    note(`Verified: all ${tensors} tensors are equal.`);
+  } finally {
+    bar.end();
+    await copy.close();
+  }
+}

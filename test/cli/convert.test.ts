@@ -1,0 +1,129 @@
+import { expect } from 'chai';
+import * as fs from 'node:fs';
+import * as os from 'node:os';
+import * as path from 'node:path';
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { fileURLToPath } from 'node:url';
+import { expectedTensors, openCheckpoint, saveCheckpoint } from '../../src/checkpoints/index.js';
+import { formatBytes, ProgressBar } from '../../src/cli/progress.js';
+import { TINY_CONFIG, zeros } from '../support/checkpoint.js';
+import { goldenDir } from '../support/goldens.js';
+
+const bin = fileURLToPath(new URL('../../bin/mamba2.js', import.meta.url));
+const mamba2 = (...args: string[]): { status: number | null; stdout: string; stderr: string } =>
+  spawnSync(process.execPath, [bin, ...args], { encoding: 'utf8' });
+
+describe('mamba2 convert and inspect', function () {
+  this.timeout(60_000);
+  let dir = '';
+  beforeEach(() => (dir = fs.mkdtempSync(path.join(os.tmpdir(), 'cli-'))));
+  afterEach(() => fs.rmSync(dir, { recursive: true, force: true }));
+
+  it('converts a pickle and verifies it; the result says that it would load', () => {
+    const run = mamba2(
+      'convert',
+      goldenDir('formats/state-spaces'),
+      path.join(dir, 'out'),
+      '--dtype',
+      'bf16',
+      '--verify',
+    );
+    expect(run.stderr)
+      .to.match(/Wrote 20 tensors/)
+      .and.match(/Verified: all 20 tensors are equal/);
+    // not a terminal: no bar
+    expect(run.stderr).to.not.include('\r');
+    expect(run.status).to.equal(0);
+    const look = mamba2('inspect', path.join(dir, 'out'), '--tensors');
+    expect(look.status).to.equal(0);
+    expect(look.stdout).to.match(/Parameters +18,128/);
+    expect(look.stdout).to.match(/backbone\.layers\.1\.mixer\.in_proj\.weight +BF16 \[168, 32\]/);
+    expect(look.stdout)
+      .to.match(/mixer\.D +F32 \[8\]/)
+      .and.match(/It would load\./);
+  });
+
+  it('prints JSON, and says why a broken folder would not load', () => {
+    const good = JSON.parse(mamba2('inspect', '--json', goldenDir('formats/single')).stdout) as Record<string, unknown>;
+    expect(good).to.include({ format: 'hf', parameters: 18_128 });
+    const run = mamba2('inspect', goldenDir('formats/broken/wrong-layers'));
+    expect(run.status).to.equal(1);
+    expect(run.stdout).to.match(/It would not load:\n- backbone\.layers\.1\.norm\.weight is missing/);
+  });
+
+  it('refuses wrong usage with 2 and bad input with 1, leaving nothing', () => {
+    const dtype = mamba2('convert', 'a', 'b', '--dtype', 'int3');
+    expect(dtype.status).to.equal(2);
+    expect(dtype.stderr).to.match(/Expected float32, bfloat16 or float16/);
+    const broken = mamba2('convert', goldenDir('formats/broken/pickle-posix-system'), path.join(dir, 'out'));
+    expect(broken.status).to.equal(1);
+    expect(broken.stderr).to.match(/posix\.system/);
+    expect(fs.existsSync(path.join(dir, 'out'))).to.equal(false);
+    const size = mamba2('convert', goldenDir('formats/single'), path.join(dir, 'out'), '--max-shard-size', 'big');
+    expect(size.status).to.equal(1);
+    expect(size.stderr).to.match(/max_shard_size/);
+  });
+
+  it('stops at Ctrl-C and leaves no file that looks finished', async () => {
+    const big = { ...TINY_CONFIG, hidden_size: 512, num_heads: 256, vocab_size: 40_000, num_hidden_layers: 12 };
+    const tensors = [...expectedTensors(big)].map(([name, shape]) => zeros(name, shape));
+    await saveCheckpoint(path.join(dir, 'in'), big, tensors);
+    const out = path.join(dir, 'out');
+    const child = spawn(process.execPath, [bin, 'convert', path.join(dir, 'in'), out, '--dtype', 'bfloat16']);
+    let stderr = '';
+    child.stderr.on('data', (data: Buffer) => (stderr += data.toString()));
+    // as soon as weights are being written
+    while (child.exitCode === null && !(fs.existsSync(out) && fs.readdirSync(out).length > 0))
+      await new Promise((resolve) => setTimeout(resolve, 2));
+    child.kill('SIGINT');
+    const [code] = (await once(child, 'exit')) as [number];
+    expect(stderr).to.match(/Interrupted/);
+    expect(code).to.equal(1);
+    expect(fs.readdirSync(out)).to.deep.equal([]);
+  });
+
+  it('runs as a script too', () => {
+    const script = fileURLToPath(new URL('../../scripts/convert_hf_checkpoint.ts', import.meta.url));
+    const src = goldenDir('formats/codestral-native');
+    const args = ['--import', 'tsx', script, src, path.join(dir, 'out'), '--max-shard-size', '100kB'];
+    const run = spawnSync(process.execPath, args, { encoding: 'utf8' });
+    expect(run.status, run.stderr).to.equal(0);
+    return openCheckpoint(path.join(dir, 'out')).then(async (copy) => {
+      expect(copy.config).to.include({ model_type: 'mamba2', n_groups: 2 });
+      await copy.close();
+    });
+  });
+});
+
+describe('the progress bar', () => {
+  it('is drawn on a terminal only, and taken away', () => {
+    const drawn: string[] = [];
+    const stream = (isTTY: boolean): NodeJS.WriteStream =>
+      ({ isTTY, columns: 100, write: (text: string) => drawn.push(text) }) as unknown as NodeJS.WriteStream;
+    const hidden = new ProgressBar('Converting', stream(false));
+    hidden.update(1, 2);
+    hidden.end();
+    expect(drawn).to.deep.equal([]);
+    const bar = new ProgressBar('Converting', stream(true));
+    bar.update(500_000, 1_000_000);
+    bar.update(500_001, 1_000_000);
+    bar.update(1_000_000, 1_000_000);
+    bar.end();
+    expect(drawn).to.have.length(3);
+    expect(drawn[0]).to.match(/^\rConverting \[#{15} {15}\] {2}50 % {2}500 kB of 1\.0 MB/);
+    expect(drawn[1]).to.include('100 %');
+    expect(drawn[2]).to.equal('\r\x1b[K');
+  });
+
+  it('speaks of bytes in units of 1000', () => {
+    expect([0, 999, 1000, 9_551_234, 999_600, 14_570_807_296].map(formatBytes)).to.deep.equal([
+      '0 B',
+      '999 B',
+      '1.0 kB',
+      '9.6 MB',
+      '1.0 MB',
+      '14.6 GB',
+    ]);
+  });
+});
