@@ -2,7 +2,10 @@
 import * as tf from '@tensorflow/tfjs';
 import { ArgumentError, DeviceError } from '../../errors/index.js';
 import type { CheckpointSource } from '../../checkpoints/source.js';
+import { GenerationConfig } from '../../generation/config.js';
 import type { GenerationEngine } from '../../generation/engine.js';
+import { generateFor } from '../../generation/generate.js';
+import type { GenerateInputs, GenerateOutput } from '../../generation/inputs.js';
 import type { Mamba2Cache } from './cache.js';
 import type { Mamba2Config, Mamba2ConfigFields } from './config.js';
 import { CompiledEngine, type CompiledEngineOptions } from './compiled_engine.js';
@@ -75,7 +78,9 @@ export class Mamba2ForCausalLM {
     // imported here so that a bundle for the browser, which loads LayersModels, has no native code in it
     const { selectBackend } = await import('../../runtime/index.js');
     if (device !== undefined || !tf.getBackend()) await selectBackend(device ?? 'auto');
-    return new Mamba2ForCausalLM(config, source, engineOptions);
+    const model = new Mamba2ForCausalLM(config, source, engineOptions);
+    model.generation_config = await GenerationConfig.from_pretrained(dir, config.to_dict());
+    return model;
   }
 
   /**
@@ -84,8 +89,11 @@ export class Mamba2ForCausalLM {
    */
   async save_pretrained(dir: string, options: SaveOptions = {}): Promise<void> {
     await saveWeights(dir, this.config, this.weights, options);
+    await this.generation_config.save_pretrained(dir);
   }
 
+  /** Defaults of generate(); from generation_config.json where the folder has one. */
+  generation_config: GenerationConfig;
   private made: CompiledEngine | EagerEngine | null = null;
 
   /** @param source where the weights come from; without one they are freshly initialised */
@@ -96,6 +104,7 @@ export class Mamba2ForCausalLM {
   ) {
     this.weights = new NetworkWeights(new Mamba2Network(config), source);
     this.backbone = new Mamba2Model(config, this.weights);
+    this.generation_config = GenerationConfig.from_model_config(config.to_dict());
   }
 
   /** The same layers as a tf.LayersModel: ids int32 [b, t] -> logits [b, t, v]. */
@@ -116,10 +125,11 @@ export class Mamba2ForCausalLM {
     const keep = inputs.logits_to_keep ?? 0;
     if (!Number.isInteger(keep) || keep < 0) throw new ArgumentError(`forward: logits_to_keep is ${keep}, expected 0 or a positive integer`, {});
     if (keep > 0 && inputs.labels !== undefined) throw new ArgumentError('forward: labels need all logits; leave out logits_to_keep', {});
+    // before anything runs, so that a bad label neither leaves tensors nor advances a cache
+    const labels = inputs.labels === undefined ? null : this.shifted(inputs.labels, inputs);
     const { last_hidden_state: h, cache, hidden_states } = this.backbone.forward(inputs);
     const [b, t, d] = h.shape;
     try {
-      const labels = inputs.labels === undefined ? null : this.shifted(inputs.labels, b, t);
       const made = tf.tidy(() => {
         const part = keep > 0 && keep < t ? tf.slice(h, [0, t - keep, 0], [b, keep, d]) : h;
         const logits = this.weights.network.head(this.weights.all(), part) as tf.Tensor3D;
@@ -131,12 +141,26 @@ export class Mamba2ForCausalLM {
     }
   }
 
-  private shifted(labels: IdsLike, batch: number, length: number): ShiftedLabels {
+  private shifted(labels: IdsLike, { input_ids, inputs_embeds }: ModelInputs): ShiftedLabels {
     const grid = intGrid(labels, 'labels');
+    const ids = input_ids === undefined ? null : intGrid(input_ids, 'input_ids');
+    const [batch, length] = ids ? [ids.batch, ids.length] : (inputs_embeds?.shape ?? [grid.batch, grid.length]);
     if (grid.batch !== batch || grid.length !== length) {
       throw new ArgumentError(`labels: have shape [${grid.batch}, ${grid.length}], expected [${batch}, ${length}]`, {});
     }
     return shiftLabels(grid.values, batch, length, this.config.vocab_size);
+  }
+
+  /**
+   * New tokens after the prompts: Hugging Face's generate(), with options by their names there.
+   *
+   * @returns ids row by row, prompt first; an object with scores and more with return_dict_in_generate or return_state
+   * @throws GenerationError for an unknown option, a wrong value, or an empty prompt
+   * @example
+   * const [ids] = (await model.generate({ input_ids: [[1, 2, 3]], max_new_tokens: 20 })) as number[][];
+   */
+  async generate(inputs: GenerateInputs): Promise<number[][] | GenerateOutput> {
+    return generateFor(await this.engine(), this.generation_config, this.config, inputs);
   }
 
   /**

@@ -148,15 +148,19 @@ export class Mamba2Config extends Fields {
       throw new ConfigError(`config: ${key} is ${JSON.stringify(got)}, expected ${expected}`, { key, got, expected });
     };
     for (const key of SIZES) if (!Number.isInteger(this[key]) || this[key] < 1) fail(key, 'a positive integer');
-    for (const key of NUMBERS) if (typeof this[key] !== 'number' || !(this[key] > 0)) fail(key, 'a positive number');
+    for (const key of NUMBERS) if (!Number.isFinite(this[key]) || this[key] <= 0) fail(key, 'a positive number');
     for (const key of FLAGS) if (typeof this[key] !== 'boolean') fail(key, 'true or false');
     const limit = this.time_step_limit;
-    if (!Array.isArray(limit) || limit.length !== 2 || limit.some((v) => typeof v !== 'number' || Number.isNaN(v)) || limit[0] > limit[1]) {
-      fail('time_step_limit', 'two numbers, the lower first');
+    if (!Array.isArray(limit) || limit.length !== 2 || limit.some((v) => typeof v !== 'number' || Number.isNaN(v)) || limit[0] > limit[1] || limit[1] <= 0) {
+      fail('time_step_limit', 'two numbers, the lower first, the upper positive');
     }
     if (this.hidden_act !== 'silu' && this.hidden_act !== 'swish') fail('hidden_act', "'silu'");
     if (this.norm_groups !== 'per_group' && this.norm_groups !== 'full') fail('norm_groups', "'per_group' or 'full'");
     if (this.extra.rms_norm === false) throw new ConfigError('config: rms_norm is false, expected true: LayerNorm models are not supported', {});
+    for (const key of ['pad_token_id', 'bos_token_id'] as const) {
+      if (this[key] !== null && !Number.isInteger(this[key])) fail(key, 'a token id or null');
+    }
+    if (this.eos_token_ids.some((id) => !Number.isInteger(id))) fail('eos_token_id', 'a token id, several, or null');
     const inner = this.inner_size;
     if (this.num_heads * this.head_dim !== inner) {
       throw new ConfigError(

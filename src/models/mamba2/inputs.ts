@@ -43,8 +43,9 @@ export function intGrid(value: IdsLike, what: string): IdGrid {
   rows.forEach((row, i) => {
     for (let j = 0; j < length; j++) {
       const v = row[j]!;
-      if (!Number.isInteger(v)) throw new ArgumentError(`${what}: entry [${i}, ${j}] is ${v}, expected a whole number`, { row: i, column: j });
       values[i * length + j] = v;
+      // also for a whole number beyond int32, which the array would wrap around
+      if (values[i * length + j] !== v) throw new ArgumentError(`${what}: entry [${i}, ${j}] is ${v}, expected a whole number of 32 bits`, { row: i, column: j });
     }
   });
   return { batch: rows.length, length, values };

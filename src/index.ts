@@ -1,0 +1,20 @@
+/** The public API of tfjs-mamba2. */
+export * from './errors/index.js';
+export * from './models/mamba2/index.js';
+export * from './models/auto/index.js';
+export * from './generation/index.js';
+export * from './tokenizers/index.js';
+export * from './pipelines/index.js';
+export * from './layers/index.js';
+export * from './jit/index.js';
+export {
+  configureRuntime,
+  type Device,
+  deviceReport,
+  type DeviceReport,
+  loadTensorFlow,
+  selectBackend,
+  setupRuntime,
+} from './runtime/index.js';
+export { type CheckpointSource, openCheckpoint, saveCheckpoint, validateCheckpoint } from './checkpoints/index.js';
+export { AdamW, type AdamWArgs } from './training/adamw.js';

@@ -1,0 +1,48 @@
+/** AutoConfig, AutoModelForCausalLM, AutoTokenizer: the right class for a checkpoint folder, whatever its container. */
+import { openCheckpoint } from '../../checkpoints/index.js';
+import { ConfigError } from '../../errors/index.js';
+import { Mamba2ForCausalLM, type PretrainedOptions } from '../mamba2/causal_lm.js';
+import { Mamba2Config } from '../mamba2/config.js';
+
+export { AutoTokenizer } from './auto-tokenizer.js';
+
+/** Reads configurations. */
+export class AutoConfig {
+  private constructor() {}
+
+  /**
+   * The configuration of a checkpoint folder, in Hugging Face's keys whatever the container.
+   * @throws CheckpointError when the folder holds no checkpoint; ConfigError for another model type
+   * @example
+   * const config = await AutoConfig.from_pretrained('models/tiny-books-mamba2');
+   */
+  static async from_pretrained(dir: string): Promise<Mamba2Config> {
+    const source = await openCheckpoint(dir);
+    await source.close();
+    refuseOthers(dir, source.config.model_type);
+    return new Mamba2Config(source.config);
+  }
+}
+
+/** Loads models. */
+export class AutoModelForCausalLM {
+  private constructor() {}
+
+  /**
+   * The causal language model of a checkpoint folder.
+   * @throws CheckpointError or ConfigError naming file and tensor or key; DeviceError when the device cannot be used
+   * @example
+   * const model = await AutoModelForCausalLM.from_pretrained('models/tiny-books-mamba2', { dtype: 'float32' });
+   */
+  static async from_pretrained(dir: string, options: PretrainedOptions = {}): Promise<Mamba2ForCausalLM> {
+    return Mamba2ForCausalLM.from_pretrained(dir, options);
+  }
+}
+
+function refuseOthers(dir: string, modelType: unknown): void {
+  if (modelType === undefined || modelType === 'mamba2') return;
+  throw new ConfigError(`${dir}: model_type is '${String(modelType)}'; this package runs 'mamba2' models only`, {
+    dir,
+    model_type: modelType,
+  });
+}
