@@ -28,8 +28,6 @@ interface Callable {
   compiled: boolean;
 }
 
-const MIB = 1 << 20;
-
 /**
  * Named variables on the device and compiled functions over them. Needs the `tensorflow` backend.
  *
@@ -113,13 +111,13 @@ export class Program {
    * @throws ArgumentError when the bytes of a variable have the wrong length
    */
   async compile(): Promise<void> {
-    const session = this.load();
+    this.load();
     const began = performance.now();
     try {
-      const lazy: Record<string, () => Bytes | Promise<Bytes>> = {};
-      for (const [name, { init }] of this.specs) if (typeof init === 'function') lazy[name] = init;
-      session.clear([...this.specs.keys()].filter((name) => !(name in lazy)));
-      await this.assignAll(lazy);
+      const values: Record<string, () => Bytes | Promise<Bytes>> = {};
+      for (const [name, { init }] of this.specs)
+        values[name] = typeof init === 'function' ? init : (): Bytes => this.zeros(name);
+      await this.assignAll(values);
     } catch (error) {
       this.dispose();
       throw error;
@@ -133,7 +131,8 @@ export class Program {
       if (typeof init === 'function')
         throw new TracingError(`compileSync: '${name}' is filled by a function; use compile().`, { name });
     }
-    this.load().clear([...this.specs.keys()]);
+    const session = this.load();
+    for (const name of this.specs.keys()) session.set(name, this.zeros(name));
   }
 
   /**
@@ -175,48 +174,47 @@ export class Program {
       }
       bytes = value.dataSync();
     } else bytes = value;
-    this.ready().set([[name, this.checked(name, bytes)]]);
+    this.ready().set(name, this.checked(name, bytes));
   }
 
   /**
-   * Sets many variables. Bytes are asked for in turn and sent in groups of bounded size, each freed before the next:
-   * at no time is more than `uploadBytes` of them in memory (or one variable, if larger).
+   * Sets many variables. Bytes are asked for in turn, and the bytes of one are copied to the device before the next are
+   * asked for: host memory holds one variable at a time.
    */
   async assignAll(values: Record<string, () => Bytes | Promise<Bytes>>): Promise<void> {
-    const session = this.ready();
-    const names = Object.keys(values);
-    const bytesOf = (name: string): number => sizeOf(this.spec(name).shape) * dtypeBytes(this.spec(name).dtype);
-    const total = names.reduce((sum, name) => sum + bytesOf(name), 0);
-    const limit = this.options.uploadBytes ?? Math.max(64 * MIB, total / 24);
-    let group: [string, Bytes][] = [];
-    let held = 0;
-    const flush = (): void => {
-      session.set(group);
-      group = [];
-      held = 0;
-    };
-    for (const name of names) {
-      if (held > 0 && held + bytesOf(name) > limit) flush();
-      group.push([name, this.checked(name, await values[name]!())]);
-      held += bytesOf(name);
+    for (const [name, bytes] of Object.entries(values)) {
+      const session = this.ready();
+      session.set(name, this.checked(name, await bytes()));
     }
-    flush();
   }
 
   /** The value of a variable: Float32Array for float32 and bfloat16 (widened), Int32Array for int32, Uint8Array for uint8, BigInt64Array for int64. */
   read(name: string): Float32Array | Int32Array | Uint8Array | BigInt64Array {
     const { dtype } = this.spec(name);
-    const data = this.ready().read(name);
-    return dtype === 'uint8' ? Uint8Array.from(data as Int32Array) : data;
+    const bytes = this.readBytes(name);
+    const { buffer, byteOffset, byteLength } = bytes;
+    switch (dtype) {
+      case 'float32':
+        return new Float32Array(buffer, byteOffset, byteLength / 4);
+      case 'int32':
+        return new Int32Array(buffer, byteOffset, byteLength / 4);
+      case 'int64':
+        return new BigInt64Array(buffer, byteOffset, byteLength / 8);
+      case 'uint8':
+        return bytes;
+      case 'bfloat16': {
+        const halves = new Uint16Array(buffer, byteOffset, byteLength / 2);
+        const wide = new Uint32Array(halves.length);
+        for (let i = 0; i < halves.length; i++) wide[i] = halves[i]! << 16;
+        return new Float32Array(wide.buffer);
+      }
+    }
   }
 
-  /** The bytes of a variable in its declared dtype. */
+  /** The bytes of a variable in its declared dtype, a fresh copy. */
   readBytes(name: string): Uint8Array {
-    const data = this.read(name);
-    if (this.spec(name).dtype !== 'bfloat16') return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
-    // The upper half of a float32 that was widened from bfloat16 is that bfloat16.
-    const words = new Uint16Array(data.buffer, data.byteOffset, data.byteLength / 2);
-    return new Uint8Array(Uint16Array.from({ length: data.length }, (_, i) => words[2 * i + 1]!).buffer);
+    this.spec(name);
+    return this.ready().read(name);
   }
 
   /** Sets variables (all of them without `names`) to zeros, on the device. */
@@ -300,6 +298,11 @@ export class Program {
     const result = work();
     this.options.onCompile?.(name, phase, performance.now() - began);
     return result;
+  }
+
+  private zeros(name: string): Bytes {
+    const { shape, dtype } = this.spec(name);
+    return new Uint8Array(sizeOf(shape) * dtypeBytes(dtype));
   }
 
   private checked(name: string, bytes: Bytes): Bytes {

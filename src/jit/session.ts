@@ -7,9 +7,10 @@ import * as os from 'node:os';
 import * as path from 'node:path';
 import { DeviceError } from '../errors/index.js';
 import { dtypeBytes, dtypeNumber, DT_RESOURCE, sizeOf } from './dtypes.js';
-import { nodeName, storedDtype, type Traced } from './function.js';
+import { nodeName, type Traced } from './function.js';
 import { attr, savedModel, type NodeText } from './graphdef.js';
 import { nodeBackend, type NativeTensor } from './native.js';
+import { STORAGE, storageNodes } from './storage.js';
 import type { Bytes, Dtype, VariableSpec } from './types.js';
 
 const number = dtypeNumber;
@@ -28,100 +29,6 @@ function constNode(
     inputs: after.map((n) => `^${n}`),
     attrs: { dtype: attr.type(number(dtype)), value: attr.tensor(number(dtype), shape, content) },
   };
-}
-
-/** What is fed to set a variable: a typed array that the binding takes, of this dtype and shape. */
-function feedOf(spec: VariableSpec): { dtype: Dtype; shape: readonly number[] } {
-  const size = sizeOf(spec.shape);
-  switch (spec.dtype) {
-    case 'bfloat16':
-      // The binding has no 16-bit arrays: pairs travel as int32, or, when the count is odd, bytes.
-      return size % 2 === 0 ? { dtype: 'int32', shape: [size / 2] } : { dtype: 'uint8', shape: [size, 2] };
-    case 'int64':
-      return { dtype: 'int64', shape: spec.shape };
-    default:
-      return { dtype: spec.dtype, shape: spec.shape };
-  }
-}
-
-/** Nodes of one variable: the handle; set from a feed; set to zeros; read. */
-function variableNodes(name: string, spec: VariableSpec, copies: boolean): NodeText[] {
-  const n = nodeName(name);
-  const stored = storedDtype(spec.dtype);
-  const type = attr.type(number(stored));
-  const shape = `shape_${n}`;
-  const nodes: NodeText[] = [
-    {
-      name: `var_${n}`,
-      op: 'VarHandleOp',
-      inputs: [],
-      attrs: { dtype: type, shape: attr.shape(spec.shape), shared_name: attr.string(n), container: attr.string('') },
-    },
-    constNode(shape, 'int32', [spec.shape.length], Int32Array.from(spec.shape)),
-  ];
-  const assign = (verb: string, value: string): void => {
-    nodes.push({ name: `${verb}_${n}`, op: 'AssignVariableOp', inputs: [`var_${n}`, value], attrs: { dtype: type } });
-    nodes.push(constNode(`${verb}_done_${n}`, 'bool', [], Uint8Array.of(1), [`${verb}_${n}`]));
-  };
-  // From a feed.
-  const feed = feedOf(spec);
-  let value = `feed_${n}`;
-  nodes.push({
-    name: value,
-    op: 'Placeholder',
-    inputs: [],
-    attrs: { dtype: attr.type(number(feed.dtype)), shape: attr.shape(feed.shape) },
-  });
-  if (spec.dtype === 'int32') {
-    nodes.push({
-      name: `wide_${n}`,
-      op: 'Cast',
-      inputs: [value],
-      attrs: { SrcT: attr.type(number('int32')), DstT: type, Truncate: attr.bool(false) },
-    });
-    value = `wide_${n}`;
-  } else if (copies) {
-    // Without a copy the variable would be the fed JavaScript array itself.
-    nodes.push({ name: `copy_${n}`, op: 'DeepCopy', inputs: [value], attrs: { T: attr.type(number(feed.dtype)) } });
-    value = `copy_${n}`;
-  }
-  if (feed.dtype !== stored && spec.dtype === 'bfloat16') {
-    nodes.push({
-      name: `bits_${n}`,
-      op: 'Bitcast',
-      inputs: [value],
-      attrs: { T: attr.type(number(feed.dtype)), type },
-    });
-    nodes.push({
-      name: `form_${n}`,
-      op: 'Reshape',
-      inputs: [`bits_${n}`, shape],
-      attrs: { T: type, Tshape: attr.type(number('int32')) },
-    });
-    value = `form_${n}`;
-  }
-  assign('set', value);
-  // To zeros.
-  nodes.push(constNode(`zero_${n}`, stored, [], new Uint8Array(dtypeBytes(stored))));
-  nodes.push({
-    name: `zeros_${n}`,
-    op: 'Fill',
-    inputs: [shape, `zero_${n}`],
-    attrs: { T: type, index_type: attr.type(number('int32')) },
-  });
-  assign('clear', `zeros_${n}`);
-  // Read, in a type that the binding can hand out: float32, int32 or int64.
-  nodes.push({ name: `get_${n}`, op: 'ReadVariableOp', inputs: [`var_${n}`], attrs: { dtype: type } });
-  const out: Dtype = spec.dtype === 'bfloat16' ? 'float32' : spec.dtype === 'uint8' ? 'int32' : spec.dtype;
-  if (out !== stored) {
-    nodes.push({
-      name: `read_${n}`,
-      op: 'Cast',
-      inputs: [`get_${n}`],
-      attrs: { SrcT: type, DstT: attr.type(number(out)), Truncate: attr.bool(false) },
-    });
-  } else nodes.push({ name: `read_${n}`, op: 'Identity', inputs: [`get_${n}`], attrs: { T: type } });
-  return nodes;
 }
 
 function callNodes(fn: Traced): NodeText[] {
@@ -164,17 +71,16 @@ function nativeMessage(error: unknown): string {
 export class Session {
   private id: number | null;
   private readonly binding = nodeBackend().binding;
+  private readonly positions: ReadonlyMap<string, number>;
 
   constructor(
     private readonly label: string,
     private readonly variables: ReadonlyMap<string, VariableSpec>,
     functions: readonly Traced[],
   ) {
+    this.positions = new Map([...variables.keys()].map((name, k) => [name, k]));
     const copies = !nodeBackend().isUsingGpuDevice;
-    const nodes = [
-      ...[...variables].flatMap(([name, spec]) => variableNodes(name, spec, copies)),
-      ...functions.flatMap(callNodes),
-    ];
+    const nodes = [...storageNodes(variables, copies), ...functions.flatMap(callNodes)];
     const library = functions.flatMap((fn) => [...fn.library, fn.text]);
     const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'tfjs-program-'));
     try {
@@ -191,43 +97,29 @@ export class Session {
     }
   }
 
-  /** Sets variables to zeros, in one run. */
+  /** Sets variables to zeros. */
   clear(names: readonly string[]): void {
     if (names.length === 0) return;
-    this.fetch(
-      'zeroing variables',
-      [],
-      '',
-      names.map((n) => `clear_done_${nodeName(n)}:0`),
-    );
+    const mask = new Uint8Array(this.variables.size);
+    for (const name of names) mask[this.position(name)] = 1;
+    this.storage('zeroing variables', STORAGE.clear, [['bool', [mask.length], mask]]);
   }
 
-  /** Sets variables from bytes, in one run. The bytes are copied before this returns. */
-  set(values: readonly (readonly [string, Bytes])[]): void {
-    if (values.length === 0) return;
-    const ids: number[] = [];
-    try {
-      for (const [name, bytes] of values) ids.push(this.feed(name, bytes));
-      const feeds = values.map(([name]) => `feed_${nodeName(name)}:0`).join(',');
-      this.fetch(
-        'setting variables',
-        ids,
-        feeds,
-        values.map(([name]) => `set_done_${nodeName(name)}:0`),
-      );
-    } finally {
-      for (const id of ids) this.binding.deleteTensor(id);
-    }
+  /** Sets a variable from bytes, which are copied before this returns. */
+  set(name: string, bytes: Bytes): void {
+    const flat = new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    this.storage(`setting the variable '${name}'`, STORAGE.set, [
+      ['int32', [], Int32Array.of(this.position(name))],
+      ['uint8', [flat.length], flat],
+    ]);
   }
 
-  /** Value of a variable: Float32Array, Int32Array or BigInt64Array. */
-  read(name: string): Float32Array | Int32Array | BigInt64Array {
-    const [tensor] = this.execute('reading a variable', [], '', `read_${nodeName(name)}:0`) as [NativeTensor];
-    try {
-      return this.binding.tensorDataSync(tensor.id) as Float32Array | Int32Array | BigInt64Array;
-    } finally {
-      this.binding.deleteTensor(tensor.id);
-    }
+  /** Bytes of a variable in its declared dtype. */
+  read(name: string): Uint8Array {
+    const index = Int32Array.of(this.position(name));
+    const words = this.storage(`reading the variable '${name}'`, STORAGE.read, [['int32', [], index]]);
+    const spec = this.variables.get(name)!;
+    return new Uint8Array(words.buffer, words.byteOffset, sizeOf(spec.shape) * dtypeBytes(spec.dtype));
   }
 
   /** Runs and returns the fetched tensors, which the caller owns. */
@@ -245,23 +137,23 @@ export class Session {
     this.id = null;
   }
 
-  private fetch(what: string, ids: readonly number[], feeds: string, fetches: readonly string[]): void {
-    for (const { id } of this.execute(what, ids, feeds, fetches.join(','))) this.binding.deleteTensor(id);
+  private position(name: string): number {
+    return this.positions.get(name)!;
   }
 
-  private feed(name: string, bytes: Bytes): number {
-    const { dtype, shape } = feedOf(this.variables.get(name)!);
-    return this.binding.createTensor(shape, number(dtype), feedArray(dtype, bytes));
+  private storage(
+    what: string,
+    { feeds, fetch }: { feeds: string; fetch: string },
+    values: readonly (readonly [Dtype, readonly number[], ArrayBufferView])[],
+  ): ArrayBufferView {
+    const ids: number[] = [];
+    try {
+      for (const [dtype, shape, data] of values) ids.push(this.binding.createTensor(shape, number(dtype), data));
+      const [out] = this.execute(what, ids, feeds, fetch) as [NativeTensor];
+      ids.push(out.id);
+      return this.binding.tensorDataSync(out.id);
+    } finally {
+      for (const id of ids) this.binding.deleteTensor(id);
+    }
   }
-}
-
-/** A typed array that the binding accepts for this dtype, over the same bytes if they are aligned. */
-function feedArray(dtype: Dtype, bytes: Bytes): ArrayBufferView {
-  const width = dtype === 'uint8' ? 1 : 4;
-  const aligned =
-    bytes.byteOffset % width === 0 ? bytes : new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength).slice();
-  const { buffer, byteOffset, byteLength } = aligned;
-  if (dtype === 'uint8') return new Uint8Array(buffer, byteOffset, byteLength);
-  if (dtype === 'float32') return new Float32Array(buffer, byteOffset, byteLength / 4);
-  return new Int32Array(buffer, byteOffset, byteLength / 4);
 }

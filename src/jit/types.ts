@@ -83,8 +83,6 @@ export interface ProgramOptions {
   onCompile?: CompileHook;
   /** Shown in error messages and in XLA's profiles. */
   name?: string;
-  /** Most bytes that one upload of variables holds in host memory; default 1/24 of all, at least 64 MiB. */
-  uploadBytes?: number;
 }
 
 /** Data that run() and assign() take: a tfjs tensor, or a typed array in row-major order. */
