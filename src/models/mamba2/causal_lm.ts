@@ -15,6 +15,8 @@ import { causalLoss, type ShiftedLabels, shiftLabels } from './loss.js';
 import { Mamba2Model, type ModelInputs, NetworkWeights } from './modeling.js';
 import { Mamba2Network } from './network.js';
 import { loadCheckpoint, saveWeights, type SaveOptions } from './pretrained.js';
+import { quantizeWeights, restoreQuantized } from './quantized.js';
+import type { QuantizationConfig, TorchAoConfig } from '../../quant/index.js';
 import type { Device } from '../../runtime/index.js';
 
 export interface CausalLMInputs extends ModelInputs {
@@ -42,6 +44,11 @@ export interface EngineOptions extends CompiledEngineOptions {
 export interface PretrainedOptions extends EngineOptions {
   /** 'auto' (default: the best there is), 'cpu', 'gpu', 'tensorflow', 'wasm' or 'js'. Without it a backend chosen before stays. */
   device?: Device;
+  /**
+   * Quantise the matrices while loading, one at a time: Int4WeightOnlyConfig, Int8WeightOnlyConfig or TorchAoConfig.
+   * A checkpoint that is quantised already needs none.
+   */
+  quantization_config?: QuantizationConfig | TorchAoConfig;
   /** Configuration keys that replace the folder's, for example { norm_groups: 'full' }. */
   config?: Partial<Mamba2ConfigFields>;
   /** Called with things worth knowing, such as a head that is tied and stored apart. */
@@ -72,13 +79,20 @@ export class Mamba2ForCausalLM {
    * const model = await Mamba2ForCausalLM.from_pretrained('models/tiny-books-mamba2', { device: 'cpu' });
    */
   static async from_pretrained(dir: string, options: PretrainedOptions = {}): Promise<Mamba2ForCausalLM> {
-    const { device, onWarning, config: overrides, ...engineOptions } = options;
+    const { device, onWarning, config: overrides, quantization_config, ...engineOptions } = options;
     const { config, source, warnings } = await loadCheckpoint(dir, overrides);
     warnings.forEach((warning) => onWarning?.(warning));
     // imported here so that a bundle for the browser, which loads LayersModels, has no native code in it
     const { selectBackend } = await import('../../runtime/index.js');
     if (device !== undefined || !tf.getBackend()) await selectBackend(device ?? 'auto');
     const model = new Mamba2ForCausalLM(config, source, engineOptions);
+    try {
+      await restoreQuantized(model.weights);
+      if (quantization_config) await quantizeWeights(model.weights, quantization_config);
+    } catch (error) {
+      model.dispose();
+      throw error;
+    }
     model.generation_config = await GenerationConfig.from_pretrained(dir, config.to_dict());
     return model;
   }
@@ -190,7 +204,8 @@ export class Mamba2ForCausalLM {
     return new CompiledEngine(this.weights, { dtype, onCompile, batches, segments, block });
   }
 
-  dispose(): void {
+  /** Forgets the engine, so that the next one is made from the weights as they are now. States of the old one are lost. */
+  resetEngine(): void {
     if (this.made instanceof CompiledEngine) this.made.dispose();
     this.made = null;
     this.weights.dispose();
