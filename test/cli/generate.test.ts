@@ -1,0 +1,69 @@
+import { expect } from 'chai';
+import { spawnSync } from 'node:child_process';
+import * as fs from 'node:fs';
+import { BIN, mamba2 } from './support.js';
+
+const MODEL = 'models/tiny-books-mamba2';
+
+interface Expected {
+  runs: { prompt: string; new_tokens: number[]; full_text: string }[];
+}
+
+describe('mamba2 generate', function () {
+  this.timeout(120000);
+  const { runs } = JSON.parse(fs.readFileSync('test/fixtures/goldens/books-model/expected.json', 'utf8')) as Expected;
+  const [golden, quoted] = runs;
+
+  it('prints the golden greedy text, streamed from an argument', () => {
+    const length = String(golden.new_tokens.length);
+    const result = mamba2(['generate', '--model', MODEL, '--max-new-tokens', length, golden.prompt]);
+    expect(result).to.deep.equal({ code: 0, out: `${golden.full_text}\n`, err: '' });
+  });
+
+  it('prints it whole as well, from standard input, by the name of the task', () => {
+    const length = String(quoted.new_tokens.length);
+    const args = ['run', '--task', 'text-generation', '--model', MODEL, '--max-new-tokens', length, '--no-stream'];
+    expect(mamba2(args, { input: `${quoted.prompt}\n` })).to.deep.equal({
+      code: 0,
+      out: `${quoted.full_text}\n`,
+      err: '',
+    });
+  });
+
+  it('samples the same text from the same seed, and another from another', () => {
+    const sample = (seed: string) => {
+      const options = ['--temperature', '0.8', '--top-p', '0.95', '--max-new-tokens', '24', '--json'];
+      const { code, out, err } = mamba2(['generate', '--model', MODEL, '--seed', seed, ...options, 'Once upon a time']);
+      expect(code, err).to.equal(0);
+      return (JSON.parse(out) as { generated_text: string }).generated_text;
+    };
+    const text = sample('1');
+    expect(text).to.match(/^Once upon a time./);
+    expect(sample('1')).to.equal(text);
+    expect(sample('2')).not.to.equal(text);
+  });
+
+  it('answers a missing model, an empty prompt and wrong options in one line', () => {
+    for (const [args, code, message] of [
+      [['--model', 'no/such/folder', 'Once'], 1, /^mamba2: .*no\/such\/folder.*\n$/],
+      [['--model', MODEL], 1, /^mamba2: The prompt on standard input is empty\.\n$/],
+      [['Once'], 2, /^error: required option '--model <dir>' not specified\n/],
+      [
+        ['--model', MODEL, '--top-p', '2', 'Once'],
+        2,
+        /^error: option '--top-p <p>' argument '2' is invalid\. Expected/,
+      ],
+      [['--model', MODEL, '--max-new-tokens', '0', 'Once'], 2, /Expected a whole number from 1/],
+    ] as const) {
+      const result = mamba2(['generate', ...args]);
+      expect([result.code, result.out]).to.deep.equal([code, '']);
+      expect(result.err).to.match(message);
+    }
+  });
+
+  it('ends quietly when its reader has seen enough', () => {
+    const command = `"${process.execPath}" "${BIN}" generate --model ${MODEL} --max-new-tokens 40 "Once upon" | head -c 4`;
+    const { status, stdout, stderr } = spawnSync('bash', ['-c', `set -o pipefail; ${command}`], { encoding: 'utf8' });
+    expect({ status, stdout, stderr }).to.deep.equal({ status: 0, stdout: 'Once', stderr: '' });
+  });
+});
