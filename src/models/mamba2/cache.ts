@@ -79,9 +79,13 @@ export class Mamba2Cache {
     return this.seen_tokens > 0;
   }
 
-  /** Takes over new states after `count` positions and disposes the old ones. */
+  /**
+   * Takes over new states after `count` positions and disposes the old ones. A cache that had states outlives a tf.tidy
+   * around the call; one that is new belongs to the tidy, as other outputs do.
+   */
   advance(states: MixerState[], count: number): void {
     const old = this.layers;
+    if (old.length > 0) for (const { conv, ssm } of states) [conv, ssm].forEach((state) => tf.keep(state));
     this.states = states;
     this.seen_tokens += count;
     for (const { conv, ssm } of old) tf.dispose([conv, ssm]);
