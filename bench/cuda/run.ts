@@ -1,0 +1,107 @@
+/**
+ * Speed of the compiled engine on one device, as JSON lines: load, compile, prefill, decoding with one call a token and
+ * in blocks, and batches. `npx tsx bench/cuda/run.ts --model 130m --dtype bfloat16 --prompt 2048 --block 64 --batches 1,8`
+ */
+import { parseArgs } from 'node:util';
+import * as fs from 'node:fs';
+import * as os from 'node:os';
+import * as path from 'node:path';
+import type { EngineSampling } from '../../src/generation/engine.js';
+import { CompiledEngine } from '../../src/models/mamba2/compiled_engine.js';
+import type { ProgramDtype } from '../../src/models/mamba2/decoding_program.js';
+import { Mamba2ForCausalLM } from '../../src/models/mamba2/causal_lm.js';
+import { loadCheckpoint } from '../../src/models/mamba2/pretrained.js';
+import { selectBackend } from '../../src/runtime/index.js';
+import { publicConfig, writeRandomCheckpoint } from '../random_checkpoint.js';
+
+const { values: args } = parseArgs({
+  options: {
+    model: { type: 'string', default: '130m' },
+    dtype: { type: 'string', default: 'bfloat16' },
+    prompt: { type: 'string', default: '2048' },
+    tokens: { type: 'string', default: '256' },
+    block: { type: 'string', default: '64' },
+    batches: { type: 'string', default: '1' },
+    rounds: { type: 'string', default: '5' },
+    device: { type: 'string', default: 'auto' },
+  },
+});
+const number = (key: 'prompt' | 'tokens' | 'block' | 'rounds'): number => Number(args[key]);
+const median = (xs: number[]): number => [...xs].sort((a, b) => a - b)[Math.floor(xs.length / 2)]!;
+const print = (record: Record<string, unknown>): void =>
+  console.log(JSON.stringify({ model: args.model, dtype: args.dtype, ...record }));
+const GREEDY: EngineSampling = {
+  do_sample: false,
+  temperature: 1,
+  top_k: 0,
+  top_p: 1,
+  min_p: null,
+  repetition_penalty: 1,
+  suppress: [],
+  eos: [],
+  pad_token_id: 0,
+};
+
+const report = await selectBackend(args.device as 'auto');
+print({ device: report });
+const stored = args.dtype === 'float32' ? 'F32' : 'BF16';
+const dir = path.join(os.tmpdir(), `mamba2-${args.model}-${stored}`);
+if (!fs.existsSync(path.join(dir, 'config.json'))) await writeRandomCheckpoint(dir, publicConfig(args.model), stored);
+
+const prompt = number('prompt');
+const rounds = number('rounds');
+let compileMs: Record<string, number> = {};
+for (const b of args.batches.split(',').map(Number)) {
+  const { config, source } = await loadCheckpoint(dir);
+  const model = new Mamba2ForCausalLM(config, source);
+  compileMs = {};
+  const engine = new CompiledEngine(model.weights, {
+    dtype: args.dtype as ProgramDtype,
+    batches: [b],
+    segments: [Math.min(prompt, 2048)],
+    block: number('block'),
+    onCompile: (name, phase, ms) => void (ms !== null && (compileMs[`${name} ${phase}`] = Math.round(ms))),
+  });
+  const ids = Int32Array.from({ length: prompt }, (_, i) => (i * 37) % config.vocab_size);
+  const state = await engine.createState(b);
+  const rows = Array.from({ length: b }, () => ids);
+  const timed = async (work: () => Promise<unknown>): Promise<number> => {
+    const start = performance.now();
+    await work();
+    return performance.now() - start;
+  };
+  if (prompt > 0) {
+    const sync = (): Promise<unknown> => engine.logits(state);
+    const run = async (): Promise<void> => {
+      await engine.prefill(state, rows);
+      await sync();
+    };
+    const first = await timed(run);
+    const ms: number[] = [];
+    for (let r = 0; r < rounds; r++) ms.push(await timed(run));
+    print({ batch: b, what: 'prefill', tokens: prompt, first_ms: first, ms, tok_s: (b * prompt * 1000) / median(ms) });
+  } else {
+    await engine.step(state, new Int32Array(b));
+  }
+  const decode = (count: number): Promise<number> => timed(() => engine.decode(state, count, GREEDY, []));
+  await decode(1);
+  const single: number[] = [];
+  for (let r = 0; r < rounds; r++) {
+    let ms = 0;
+    for (let k = 0; k < 32; k++) ms += await decode(1);
+    single.push(ms / 32);
+  }
+  print({ batch: b, what: 'decode, a call a token', ms_token: single, tok_s: (b * 1000) / median(single) });
+  const block = number('block');
+  if (block > 1) {
+    await decode(block);
+    const blocks: number[] = [];
+    const count = Math.ceil(number('tokens') / block) * block;
+    for (let r = 0; r < rounds; r++) blocks.push((await decode(count)) / count);
+    print({ batch: b, what: `decode, blocks of ${block}`, ms_token: blocks, tok_s: (b * 1000) / median(blocks) });
+  }
+  print({ batch: b, what: 'compile', ms: compileMs, rss_mb: Math.round(process.memoryUsage().rss / 1e6) });
+  engine.dispose();
+  model.dispose();
+}
+process.exit(0);
