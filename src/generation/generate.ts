@@ -31,6 +31,20 @@ export async function generate(
   config: GenerationConfig,
   inputs: GenerateInputs,
 ): Promise<GenerateOutput> {
+  try {
+    return await generateRows(engine, config, inputs);
+  } catch (error) {
+    // Whoever reads from the streamer must not wait for ever.
+    inputs?.streamer?.fail?.(error);
+    throw error;
+  }
+}
+
+async function generateRows(
+  engine: GenerationEngine,
+  config: GenerationConfig,
+  inputs: GenerateInputs,
+): Promise<GenerateOutput> {
   const options = config.resolve({ ...given(inputs.generation_config), ...optionsOf(inputs) });
   checkInputs(options, inputs, engine);
   const prompts = readPrompts(inputs, options, engine.vocab_size);
@@ -48,9 +62,6 @@ export async function generate(
     if (inputs.return_state) output.state = run.state;
     failed = false;
     return output;
-  } catch (error) {
-    streamer?.fail?.(error);
-    throw error;
   } finally {
     run.guidance?.dispose();
     // The state of a caller stays; a state that is returned becomes the caller's.

@@ -1,0 +1,197 @@
+import { readFile } from 'node:fs/promises';
+import { expect } from 'chai';
+import { generate, GenerationConfig, TextIteratorStreamer, TextStreamer } from '../../src/generation/index.js';
+import { GenerationError } from '../../src/errors/index.js';
+import { Tokenizer } from '../../src/tokenizers/index.js';
+import { rejection } from '../support/errors.js';
+import { scriptedLogits, ToyEngine } from '../support/toy-engine.js';
+
+/** Pieces that transformers' TextStreamer gives out, per test/fixtures/text-streamer.json. */
+interface Case {
+  text: string;
+  prompt: number[];
+  ids: number[];
+  skip_prompt: boolean;
+  pieces: string[];
+}
+
+describe('TextStreamer', () => {
+  let tokenizer: Tokenizer;
+  let cases: Case[];
+  before(async () => {
+    tokenizer = await Tokenizer.from_pretrained('models/tiny-books-mamba2');
+    cases = JSON.parse(await readFile('test/fixtures/text-streamer.json', 'utf8')).cases;
+  });
+
+  /** Streams ids as generate() does, `size` at a time; returns the pieces. */
+  async function stream({ prompt, ids, skip_prompt }: Case, size: number): Promise<string[]> {
+    const out: string[] = [];
+    const streamer = new TextStreamer(tokenizer, {
+      skip_prompt,
+      skip_special_tokens: true,
+      callback_function: (text) => void out.push(text),
+    });
+    await streamer.put([prompt]);
+    for (let i = 0; i < ids.length; i += size) await streamer.put([ids.slice(i, i + size)]);
+    await streamer.end();
+    return out;
+  }
+
+  it('gives out the pieces that transformers gives out', async () => {
+    expect(cases.length).to.be.at.least(10);
+    for (const c of cases) expect(await stream(c, 1), c.text).to.deep.equal(c.pieces);
+  });
+
+  it('gives out the same pieces when several tokens come at once', async () => {
+    for (const c of cases) expect(await stream(c, 3), c.text).to.deep.equal(c.pieces);
+  });
+
+  it('passes ids on, and refuses a batch', async () => {
+    const got: number[] = [];
+    const streamer = new TextStreamer(tokenizer, {
+      callback_function: () => {},
+      token_callback_function: (ids) => void got.push(...ids),
+    });
+    await streamer.put([[41, 451]]);
+    await streamer.put([[80]]);
+    expect(got).to.deep.equal([41, 451, 80]);
+    expect(await rejection(streamer.put([[1], [2]]))).to.be.instanceOf(GenerationError);
+  });
+
+  it('writes to standard output by default', async () => {
+    const write = process.stdout.write;
+    let out = '';
+    process.stdout.write = ((text: string, done: () => void) => {
+      out += text;
+      done();
+      return true;
+    }) as never;
+    try {
+      const streamer = new TextStreamer(tokenizer);
+      await streamer.put([await tokenizer.encode('Hello, world!')]);
+      await streamer.end();
+    } finally {
+      process.stdout.write = write;
+    }
+    expect(out).to.equal('Hello, world!\n');
+  });
+});
+
+describe('TextIteratorStreamer', () => {
+  let tokenizer: Tokenizer;
+  let ids: number[];
+  const text = 'It is a truth universally acknowledged, that a single man 中文 in 😀 possession\nof a fortune '.repeat(
+    9,
+  );
+  before(async () => {
+    tokenizer = await Tokenizer.from_pretrained('models/tiny-books-mamba2');
+    ids = await tokenizer.encode(text);
+  });
+  const start = (streamer: TextIteratorStreamer, count = ids.length): Promise<unknown> =>
+    generate(new ToyEngine(4096, scriptedLogits(4096, 1, ids)), new GenerationConfig(), {
+      input_ids: [[5]],
+      max_new_tokens: count,
+      streamer,
+    });
+
+  it('gives the text in pieces', async () => {
+    const streamer = new TextIteratorStreamer(tokenizer, { skip_prompt: true });
+    const done = start(streamer);
+    const pieces: string[] = [];
+    for await (const piece of streamer) pieces.push(piece);
+    await done;
+    expect(pieces.join('')).to.equal(text);
+    expect(pieces.length).to.be.above(100);
+    expect(pieces.every((p) => !p.includes('\uFFFD'))).to.equal(true);
+  });
+
+  it('makes generation wait for a slow reader', async () => {
+    const engine = new ToyEngine(4096, scriptedLogits(4096, 1, ids));
+    const streamer = new TextIteratorStreamer(tokenizer, { skip_prompt: true, high_water_mark: 4 });
+    const done = generate(engine, new GenerationConfig(), {
+      input_ids: [[5]],
+      max_new_tokens: ids.length,
+      streamer,
+    });
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    const early = engine.calls.step;
+    expect(early).to.be.within(3, 30);
+    let all = '';
+    for await (const piece of streamer) all += piece;
+    await done;
+    expect(all).to.equal(text);
+    expect(engine.calls.step).to.be.above(10 * early);
+  });
+
+  it('lets generation run to its end when the reader leaves', async () => {
+    const streamer = new TextIteratorStreamer(tokenizer, { high_water_mark: 2 });
+    const done = start(streamer);
+    for await (const piece of streamer) if (piece !== '') break;
+    await done;
+  });
+
+  it('fails with what made generate() fail', async () => {
+    const streamer = new TextIteratorStreamer(tokenizer);
+    const done = start(streamer, 0);
+    const read = (async () => {
+      for await (const piece of streamer) void piece;
+    })();
+    const error = await rejection(done);
+    expect(error.message).to.include('max_new_tokens');
+    expect(await rejection(read)).to.equal(error);
+  });
+});
+
+describe('stop strings', () => {
+  let tokenizer: Tokenizer;
+  before(async () => {
+    tokenizer = await Tokenizer.from_pretrained('models/tiny-books-mamba2');
+  });
+
+  /** Writes `text` after `prompt`; returns the text up to where it stopped. */
+  async function write(prompt: string, text: string, stop_strings: string | string[], block?: number): Promise<string> {
+    const before = await tokenizer.encode(prompt);
+    const ids = await tokenizer.encode(text);
+    const engine = new ToyEngine(4096, scriptedLogits(4096, before.length, [...ids, 0]), { block });
+    const { new_tokens } = await generate(engine, new GenerationConfig({ eos_token_id: 0 }), {
+      input_ids: [before],
+      max_new_tokens: 300,
+      stop_strings,
+      tokenizer,
+    });
+    expect(engine.live).to.equal(0);
+    return tokenizer.decode(new_tokens[0], { skip_special_tokens: true });
+  }
+
+  const cut = (text: string, stop: string): string => text.slice(0, text.indexOf(stop) + stop.length);
+
+  it('end a row with the token that completes one, wherever tokens are cut, in blocks or not', async () => {
+    const text = 'She said: "It is très bien, 中文 😀!" and went.\n\nHe did not go.';
+    for (const stop of ['said', 'is tr', 'ès b', '文 😀', '."', '\n\n', 'd not', 'went.\n\nHe did']) {
+      for (const block of [undefined, 1, 5, 64]) {
+        const got = await write('Once', text, stop, block);
+        if (!text.includes(stop)) {
+          expect(got).to.equal(text);
+          continue;
+        }
+        expect(got.startsWith(cut(text, stop)), `${stop}: ${got}`).to.equal(true);
+        // The last token alone is what goes beyond the stop string.
+        const ids = await tokenizer.encode(text);
+        const lengths = await Promise.all(
+          ids.map(async (_, k) => (await tokenizer.decode(ids.slice(0, k + 1))).length),
+        );
+        expect(got.length).to.equal(lengths.find((n) => n >= cut(text, stop).length));
+      }
+    }
+  });
+
+  it('stop at the first of several, and not for what the prompt holds already', async () => {
+    expect(await write('a. b. c.', ' one, two. three', ['.', 'three'])).to.equal(' one, two.');
+  });
+
+  it('may begin in the prompt', async () => {
+    const got = await write('one tw', 'o three four', 'two');
+    expect(got.startsWith('o')).to.equal(true);
+    expect(got).to.not.include('three');
+  });
+});
