@@ -62,6 +62,19 @@ export class TokenEmbedding extends SpecLayer {
     return linear(h, weights['weight']!);
   }
 
+  override apply(
+    inputs: Parameters<tf.layers.Layer['apply']>[0],
+    kwargs?: Parameters<tf.layers.Layer['apply']>[1],
+  ): ReturnType<tf.layers.Layer['apply']> {
+    const out = super.apply(inputs, kwargs);
+    // tfjs counts each symbolic use and lets go of one when a model is disposed: the tied head, second use in the same
+    // model, would keep the table for ever
+    const counted = this as unknown as { _refCount: number };
+    const reversed = inputs instanceof tf.SymbolicTensor && (kwargs?.['reverse'] || inputs.rank >= 3);
+    if (reversed && this.inboundNodes.length > 1) counted._refCount--;
+    return out;
+  }
+
   override call(inputs: tf.Tensor | tf.Tensor[], kwargs?: { reverse?: boolean }): tf.Tensor {
     const x = single(inputs);
     // the rank decides: a tf.LayersModel does not hand keyword arguments on to its layers when it runs
