@@ -103,6 +103,7 @@ export function packedLayout(
   shape: readonly number[],
   info: (tensor: string) => StoredInfo | undefined,
 ): PackedLayout | null {
+  if (!weight.endsWith('.weight')) return null;
   const qdata = info(packedName(weight, 'qdata'));
   if (!qdata) return null;
   const [out, inner] = shape;

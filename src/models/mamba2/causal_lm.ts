@@ -208,6 +208,10 @@ export class Mamba2ForCausalLM {
   resetEngine(): void {
     if (this.made instanceof CompiledEngine) this.made.dispose();
     this.made = null;
+  }
+
+  dispose(): void {
+    this.resetEngine();
     this.weights.dispose();
   }
 }

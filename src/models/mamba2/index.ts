@@ -10,3 +10,5 @@ export { causalLoss, IGNORE_INDEX, shiftLabels, weightedCrossEntropy } from './l
 export { EagerEngine, EagerState } from './eager_engine.js';
 export { loadCheckpoint, type SaveOptions } from './pretrained.js';
 export type { IdsLike } from './inputs.js';
+export { quantize, quantizeCheckpoint, type CheckpointQuantization, type QuantizeCheckpointOptions } from './quantize.js';
+export { quantizationOf, type Quantization, type QuantizationReport, type QuantizedWeightReport, type QuantizeOptions } from './quantized.js';

@@ -4,10 +4,19 @@ import type { CheckpointSource, OutTensor, StoredDtype } from '../../checkpoints
 import { encodeFloat32, type FloatDtype, floatDtypeOf, torchDtypeName } from '../../checkpoints/dtypes.js';
 import { openCheckpoint } from '../../checkpoints/open.js';
 import { saveCheckpoint, type SaveCheckpointOptions } from '../../checkpoints/save.js';
-import { validateCheckpoint } from '../../checkpoints/validate.js';
+import { validateCheckpoint, type ValidateOptions } from '../../checkpoints/validate.js';
 import { ArgumentError, ConfigError } from '../../errors/index.js';
 import { Mamba2Config, type Mamba2ConfigFields } from './config.js';
 import type { NetworkWeights } from './modeling.js';
+import { isQuantizable, packedWeight } from '../../quant/index.js';
+import {
+  checkpointQuantization,
+  isPacked,
+  packedOutTensors,
+  quantizationOf,
+  quantizationRecord,
+  quantizedMetadata,
+} from './quantized.js';
 
 export interface LoadedCheckpoint {
   config: Mamba2Config;
@@ -28,13 +37,22 @@ export async function loadCheckpoint(dir: string, overrides: Partial<Mamba2Confi
     if (modelType !== undefined && modelType !== 'mamba2') {
       throw new ConfigError(`${dir}: model_type is '${String(modelType)}'; this package runs 'mamba2' models only`, { dir, model_type: modelType });
     }
-    const { tied, warnings } = await validateCheckpoint(source);
+    const { tied, warnings } = await validateCheckpoint(source, quantizedParts(source));
     const config = new Mamba2Config({ ...source.config, ...overrides, tie_word_embeddings: tied });
     return { config, source, warnings };
   } catch (error) {
     await source.close();
     throw error;
   }
+}
+
+/** What a quantised checkpoint may have otherwise than a plain one. @throws ConfigError for a kind that is not supported */
+function quantizedParts(source: CheckpointSource): ValidateOptions {
+  if (!checkpointQuantization(source)) return {};
+  return {
+    allow: (name) => isQuantizable(packedWeight(name) ?? ''),
+    replaced: (name) => isPacked(source, name),
+  };
 }
 
 export interface SaveOptions extends Pick<SaveCheckpointOptions, 'max_shard_size' | 'legacyJson' | 'signal' | 'onProgress' | 'extraFiles'> {
@@ -53,7 +71,11 @@ export async function saveWeights(dir: string, config: Mamba2Config, weights: Ne
   const stored = (name: string): StoredDtype => (untouched ? source.tensors.get(name)!.dtype : 'F32');
   const read = async (name: string): Promise<Float32Array> =>
     untouched ? source.readFloat32(name) : ((await (weights.all()[name] as tf.Tensor).data()) as Float32Array);
-  const tensors: OutTensor[] = weights.network.weightSpecs().map(({ name, shape }) => {
+  const quantization = quantizationOf(weights);
+  const specs = weights.network.weightSpecs();
+  const tensors: OutTensor[] = specs.flatMap(({ name, shape }) => {
+    const packed = quantization?.matrices.get(name);
+    if (packed) return packedOutTensors(name, packed);
     const dtype = wanted ?? stored(name);
     return {
       name,
@@ -62,7 +84,8 @@ export async function saveWeights(dir: string, config: Mamba2Config, weights: Ne
       data: async () => (untouched && dtype === stored(name) ? source.readBytes(name) : encodeFloat32(await read(name), dtype as FloatDtype)),
     };
   });
-  const main = tensors.find((t) => t.name === 'backbone.embeddings.weight')!.dtype;
-  const record = { ...config.to_dict(), dtype: torchDtypeName(main) };
-  await saveCheckpoint(dir, record, tensors, options);
+  const main = tensors.find((t) => t.name === 'backbone.embeddings.weight' || t.name === 'backbone.norm_f.weight')!.dtype;
+  const record = { ...config.to_dict(), dtype: torchDtypeName(main), ...(quantization && quantizationRecord(quantization.config)) };
+  const metadata = quantization ? quantizedMetadata(specs, quantization.matrices) : undefined;
+  await saveCheckpoint(dir, record, tensors, { ...options, metadata });
 }
