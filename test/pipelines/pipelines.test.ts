@@ -1,0 +1,181 @@
+import { expect } from 'chai';
+import { ArgumentError, GenerationError, TokenizerError } from '../../src/errors/index.js';
+import { GenerationConfig, TextIteratorStreamer } from '../../src/generation/index.js';
+import { pipeline } from '../../src/pipelines/index.js';
+import type { PipelineModel, TextGenerationPipeline } from '../../src/pipelines/index.js';
+import { Tokenizer } from '../../src/tokenizers/index.js';
+import { useBackend } from '../support/backends.js';
+import { rejection } from '../support/errors.js';
+import { loadGolden } from '../support/goldens.js';
+import { hashedLogits, scriptedLogits, ToyEngine } from '../support/toy-engine.js';
+
+const MODEL = 'models/tiny-books-mamba2';
+const TEMPLATE =
+  '{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}[assistant] {% endif %}';
+
+describe('text-generation pipeline', () => {
+  let tokenizer: Tokenizer;
+  before(async () => {
+    tokenizer = await Tokenizer.from_pretrained(MODEL);
+  });
+
+  interface Made extends PipelineModel {
+    toy: ToyEngine;
+    disposed: number;
+  }
+  function toyModel(toy: ToyEngine): Made {
+    return {
+      toy,
+      disposed: 0,
+      config: {},
+      generation_config: new GenerationConfig({ max_new_tokens: 6 }),
+      engine: async () => toy,
+      dispose() {
+        this.disposed++;
+      },
+    };
+  }
+  const hashed = (): Promise<TextGenerationPipeline> =>
+    pipeline('text-generation', toyModel(new ToyEngine(4096, hashedLogits(4096))), { tokenizer });
+
+  it('gives a row for a text, and a list of rows for a list', async () => {
+    const generator = await hashed();
+    const one = await generator('Once upon');
+    expect(one.length).to.equal(1);
+    expect(one[0].generated_text.startsWith('Once upon')).to.equal(true);
+    const many = await generator(['Once upon', 'It is a truth']);
+    expect(many.length).to.equal(2);
+    expect(many[0]).to.deep.equal(one);
+    const rest = await generator('Once upon', { return_full_text: false });
+    expect('Once upon' + rest[0].generated_text).to.equal(one[0].generated_text);
+    const [{ generated_token_ids }] = await generator('Once upon', { return_tensors: true });
+    expect(await tokenizer.decode(generated_token_ids!, { skip_special_tokens: true })).to.equal(one[0].generated_text);
+  });
+
+  it('gives the same for any batch_size, sampling included', async () => {
+    const generator = await hashed();
+    const texts = ['a', 'It is', 'Emma was not there', 'She', 'Who is he'];
+    for (const options of [{}, { do_sample: true, seed: 3, num_return_sequences: 2 }, { num_beams: 3 }]) {
+      const want = await generator(texts, options);
+      expect(want.map((rows) => rows.length)).to.deep.equal(texts.map(() => options.num_return_sequences ?? 1));
+      for (const batch_size of [2, 5, 8]) {
+        expect(await generator(texts, { ...options, batch_size })).to.deep.equal(want);
+      }
+    }
+  });
+
+  it('answers a chat, one or several, or goes on with its last message', async () => {
+    const chat = [{ role: 'user', content: 'Who is she?' }];
+    const prompt = await tokenizer.encode('[user] Who is she?\n[assistant] ');
+    const answer = await tokenizer.encode('A lady.');
+    const toy = new ToyEngine(4096, scriptedLogits(4096, prompt.length, [...answer, 0]));
+    const model = toyModel(toy);
+    model.generation_config.eos_token_id = 0;
+    const generator = await pipeline('text-generation', model, { tokenizer });
+    const chat_template_options = { chat_template: TEMPLATE };
+    const want = [{ generated_text: [...chat, { role: 'assistant', content: 'A lady.' }] }];
+    expect(await generator(chat, { chat_template_options })).to.deep.equal(want);
+    expect(await generator([chat, chat], { chat_template_options })).to.deep.equal([want, want]);
+    const [{ generated_text }] = await generator(chat, { chat_template_options, return_full_text: false });
+    expect(generated_text).to.equal('A lady.');
+
+    const begun = [...chat, { role: 'assistant', content: 'A la' }];
+    const open = await tokenizer.encode('[user] Who is she?\n[assistant] A la');
+    const more = toyModel(new ToyEngine(4096, scriptedLogits(4096, open.length, await tokenizer.encode('dy.'))));
+    const goesOn = await pipeline('text-generation', more, { tokenizer });
+    const [{ generated_text: whole }] = await goesOn(begun, { chat_template_options, max_new_tokens: 1 });
+    expect(whole.length).to.equal(2);
+    expect(whole[1].content.startsWith('A lad')).to.equal(true);
+    expect(begun[1].content).to.equal('A la');
+  });
+
+  it('says so when the tokenizer has no chat template', async () => {
+    const generator = await hashed();
+    expect(await rejection(generator([{ role: 'user', content: 'Hello' }]))).to.be.instanceOf(TokenizerError);
+  });
+
+  it('streams, and stops at strings with the tokenizer it has', async () => {
+    const prompt = await tokenizer.encode('Once');
+    const script = await tokenizer.encode(' upon a time. And then');
+    const toy = new ToyEngine(4096, scriptedLogits(4096, prompt.length, script));
+    const generator = await pipeline('text-generation', toyModel(toy), { tokenizer });
+    const streamer = new TextIteratorStreamer(tokenizer);
+    const done = generator('Once', { streamer, max_new_tokens: 50, stop_strings: '.' });
+    let text = '';
+    for await (const piece of streamer) text += piece;
+    expect(text).to.equal('Once upon a time.');
+    expect((await done)[0].generated_text).to.equal(text);
+  });
+
+  it('never chooses ids that the tokenizer does not have', async () => {
+    // A model whose embedding is padded with rows that it likes best.
+    const toy = new ToyEngine(4160, () => Float32Array.from({ length: 4160 }, (_, i) => i));
+    const generator = await pipeline('text-generation', toyModel(toy), { tokenizer });
+    const [{ generated_token_ids }] = await generator('Once', { return_tensors: true, return_full_text: false });
+    expect(new Set(generated_token_ids)).to.deep.equal(new Set([4095]));
+  });
+
+  it('disposes of the model only if it loaded it', async () => {
+    const model = toyModel(new ToyEngine(4096, hashedLogits(4096)));
+    (await pipeline('text-generation', model, { tokenizer })).dispose();
+    expect(model.disposed).to.equal(0);
+  });
+
+  it('refuses what it cannot take', async () => {
+    const generator = await hashed();
+    for (const input of [7, null, [], ['a', 7], [['a']], {}]) {
+      expect(await rejection(generator(input as never)), JSON.stringify(input)).to.be.instanceOf(ArgumentError);
+    }
+    expect(await rejection(generator('a', { batch_size: 0 }))).to.be.instanceOf(ArgumentError);
+    expect(await rejection(generator(''))).to.be.instanceOf(GenerationError);
+    expect((await rejection(generator('a', { max_tokens: 3 } as never))).message).to.include('max_tokens');
+    const model = toyModel(new ToyEngine(4096, hashedLogits(4096)));
+    expect(await rejection(pipeline('text-generation', model))).to.be.instanceOf(ArgumentError);
+    expect((await rejection(pipeline('translation' as never, MODEL))).message).to.include('translation');
+    expect(await rejection(pipeline('text-generation', '/nowhere'))).to.be.instanceOf(TokenizerError);
+  });
+});
+
+describe('pipelines of tiny-books', function () {
+  this.timeout(120_000);
+  before(() => useBackend('tensorflow'));
+
+  it('writes the golden text', async () => {
+    const golden = loadGolden('books-model').json.runs as { prompt: string; full_text: string; new_text: string }[];
+    const generator = await pipeline('text-generation', MODEL, { engine: 'eager' });
+    const options = { max_new_tokens: 40, batch_size: 5 };
+    const rows = await generator(
+      golden.map((g) => g.prompt),
+      options,
+    );
+    expect(rows.map(([row]) => row.generated_text)).to.deep.equal(golden.map((g) => g.full_text));
+    generator.dispose();
+  });
+
+  it('gives features that do not depend on the batch, and pools them', async () => {
+    const extractor = await pipeline('feature-extraction', MODEL);
+    const texts = ['It is a truth', 'Emma'];
+    const alone = [await extractor(texts[0]), await extractor(texts[1])];
+    const together = await extractor(texts, { batch_size: 2 });
+    expect(together.map((t) => [t.length, t[0].length])).to.deep.equal([
+      [alone[0][0].length, 256],
+      [alone[1][0].length, 256],
+    ]);
+    let worst = 0;
+    together.forEach((rows, b) =>
+      rows.forEach((row, t) => row.forEach((x, i) => (worst = Math.max(worst, Math.abs(x - alone[b][0][t][i]))))),
+    );
+    expect(worst).to.be.below(1e-4);
+    const last = await extractor(texts[0], { pooling: 'last' });
+    expect(last[0]).to.deep.equal(alone[0][0][alone[0][0].length - 1]);
+    const mean = await extractor(texts[0], { pooling: 'mean', normalize: true });
+    expect(Math.hypot(...mean[0])).to.be.closeTo(1, 1e-6);
+    const count = alone[0][0].length;
+    const sum = alone[0][0].reduce((a, row) => a + row[7] / count, 0);
+    const raw = await extractor(texts[0], { pooling: 'mean' });
+    expect(raw[0][7]).to.be.closeTo(sum, 1e-6);
+    expect(await rejection(extractor(['a', '']))).to.be.instanceOf(ArgumentError);
+    expect(await rejection(extractor('a', { pooling: 'max' as never }))).to.be.instanceOf(ArgumentError);
+    extractor.dispose();
+  });
+});
