@@ -1,5 +1,6 @@
 /**
- * Converts a Mamba-2 checkpoint (Hugging Face, state-spaces, Mistral native) to the Hugging Face safetensors layout.
+ * Converts a Mamba-2 checkpoint (Hugging Face, state-spaces, Mistral native, TensorFlow.js) to the Hugging Face
+ * safetensors layout or to a TensorFlow.js LayersModel.
  * The same as `mamba2 convert`:
  *
  *     npx tsx scripts/convert_hf_checkpoint.ts SRC DST [--dtype bfloat16 --max-shard-size 2GB --verify]

@@ -7,6 +7,20 @@ import { CheckpointError } from '../errors/index.js';
 const SPECIAL: Readonly<Record<string, number>> = { Infinity: Infinity, '-Infinity': -Infinity, NaN: NaN };
 const MARK = '__float__';
 
+/**
+ * Keys that transformers 5.x declares as float and loads from nothing else: a whole number must be written 0.0, which
+ * JSON.stringify never does.
+ */
+const FLOATS = new Set([
+  'layer_norm_epsilon',
+  'initializer_range',
+  'time_step_min',
+  'time_step_max',
+  'time_step_floor',
+  'time_step_limit',
+]);
+const WHOLE = '__whole__:';
+
 /** Replaces bare Infinity, -Infinity and NaN outside strings by their 5.x objects. */
 function wrapBareTokens(text: string): string {
   // a string literal is matched first, so that a token inside one is never touched
@@ -53,14 +67,19 @@ export function parseConfigJson(text: string, file = 'config.json'): Record<stri
 }
 
 /**
- * Writes a configuration as transformers does: two spaces, keys sorted, a newline at the end.
+ * Writes a configuration as transformers does: two spaces, keys sorted, floats with a point, a newline at the end.
  * @param legacyJson true writes bare `Infinity` (the only form that transformers 4.x reads) instead of 5.x's object
  */
 export function stringifyConfigJson(config: Record<string, unknown>, options: { legacyJson?: boolean } = {}): string {
-  const replacer = (_key: string, value: unknown): unknown =>
-    typeof value === 'number' && !Number.isFinite(value) ? { [MARK]: String(value) } : value;
+  const whole = (value: unknown): unknown =>
+    Number.isInteger(value) && Math.abs(value as number) < 1e21 ? `${WHOLE}${value as number}` : value;
+  const replacer = (key: string, value: unknown): unknown => {
+    if (typeof value === 'number' && !Number.isFinite(value)) return { [MARK]: String(value) };
+    if (!FLOATS.has(key)) return value;
+    return Array.isArray(value) ? value.map(whole) : whole(value);
+  };
   const sorted = Object.fromEntries(Object.entries(config).sort(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0)));
-  const text = JSON.stringify(sorted, replacer, 2);
+  const text = JSON.stringify(sorted, replacer, 2).replace(new RegExp(`"${WHOLE}(-?\\d+)"`, 'g'), '$1.0');
   const legacy = new RegExp(`\\{\\s*"${MARK}":\\s*"(-?Infinity|NaN)"\\s*\\}`, 'g');
   return (options.legacyJson ? text.replace(legacy, '$1') : text) + '\n';
 }

@@ -74,7 +74,7 @@ async function* convertedSlices(source: CheckpointSource, name: string, to: Stor
 }
 
 /** The tensors to be written: those of the model, without a head that is the embeddings once more. */
-function outTensors(source: CheckpointSource, tied: boolean, dtype: FloatDtype | undefined): OutTensor[] {
+export function convertedTensors(source: CheckpointSource, tied: boolean, dtype?: FloatDtype): OutTensor[] {
   const out: OutTensor[] = [];
   for (const { name, dtype: stored, shape } of source.tensors.values()) {
     if (tied && name === 'lm_head.weight') continue;
@@ -94,8 +94,18 @@ function outTensors(source: CheckpointSource, tied: boolean, dtype: FloatDtype |
   return out;
 }
 
+/** @throws ArgumentError when `dst` is the folder that the source is read from */
+export function refuseOwnFolder(source: CheckpointSource, dst: string): void {
+  const real = (dir: string): string => (fs.existsSync(dir) ? fs.realpathSync(dir) : path.resolve(dir));
+  if (real(dst) !== real(source.dir)) return;
+  throw new ArgumentError(`${dst} is the folder of the checkpoint itself. Name another one to write to.`, {
+    option: 'dst',
+    got: dst,
+  });
+}
+
 /** Small files that go along unchanged. */
-async function companions(dir: string): Promise<Record<string, Uint8Array>> {
+export async function companionFiles(dir: string): Promise<Record<string, Uint8Array>> {
   const out: Record<string, Uint8Array> = {};
   for (const name of COMPANION_FILES) {
     const file = path.join(dir, name);
@@ -131,19 +141,14 @@ export async function convertCheckpoint(
   dst: string,
   options: ConvertOptions = {},
 ): Promise<ConvertReport> {
-  const real = (dir: string): string => (fs.existsSync(dir) ? fs.realpathSync(dir) : path.resolve(dir));
-  if (real(dst) === real(source.dir))
-    throw new ArgumentError(`${dst} is the folder of the checkpoint itself. Name another one to write to.`, {
-      option: 'dst',
-      got: dst,
-    });
+  refuseOwnFolder(source, dst);
   const { dtype, ...save } = options;
   const { tied, warnings } = await validateCheckpoint(source);
-  const tensors = outTensors(source, tied, dtype);
+  const tensors = convertedTensors(source, tied, dtype);
   let bytes = 0;
   await saveCheckpoint(dst, convertedConfig(source, tied, dtype), tensors, {
     ...save,
-    extraFiles: await companions(source.dir),
+    extraFiles: await companionFiles(source.dir),
     onProgress: (progress) => {
       bytes = progress.written;
       save.onProgress?.(progress);

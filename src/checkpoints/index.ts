@@ -23,3 +23,5 @@ export type { Container, ContainerTensor } from './container.js';
 export { COMPANION_FILES, convertCheckpoint, verifyConversion } from './convert.js';
 export type { ConvertOptions, ConvertReport, VerifyReport } from './convert.js';
 export { inspectCheckpoint, type Inspection } from './inspect.js';
+export { companionFiles, convertedConfig, convertedTensors, refuseOwnFolder } from './convert.js';
+export { openTfjsContainer, saveTfjs, tfjsConfig, tfjsName } from './tfjs.js';

@@ -12,6 +12,7 @@ import { deriveConfig, refuseInexpressible } from './derive.js';
 import { withHuggingFaceNames } from './names.js';
 import { openSafetensorsContainer, openSharded } from './shards.js';
 import type { CheckpointSource, TensorInfo } from './source.js';
+import { openTfjsContainer, tfjsConfig } from './tfjs.js';
 import { openTorchContainer } from './torch.js';
 
 const SLICE = 16 * 2 ** 20;
@@ -34,8 +35,11 @@ async function readKind(dir: string): Promise<Kind> {
   const paramsFile = path.join(dir, 'params.json');
   const params = await readTextIfThere(paramsFile);
   if (params !== null) return { format: 'mistral', config: parseConfigJson(params, paramsFile), file: paramsFile };
+  const modelFile = path.join(dir, 'model.json');
+  const model = await readTextIfThere(modelFile);
+  if (model !== null) return { format: 'hf', config: tfjsConfig(model, modelFile), file: modelFile };
   throw new CheckpointError(
-    `${dir} has neither config.json (Hugging Face, state-spaces) nor params.json (Mistral). Name the folder of a model.`,
+    `${dir} has neither config.json (Hugging Face, state-spaces) nor params.json (Mistral) nor model.json (TensorFlow.js). Name the folder of a model.`,
     { file: configFile },
   );
 }
@@ -57,6 +61,7 @@ const WEIGHTS: readonly (readonly [string, (file: string) => Promise<Container>]
   ['pytorch_model.bin', openTorchContainer],
   ['pytorch_model.bin.index.json', (file) => openSharded(file, openTorchContainer)],
   ['consolidated.safetensors', openSafetensorsContainer],
+  ['model.json', openTfjsContainer],
 ];
 
 /** The file of weights (or index) that a folder would be loaded from; null when there is none. */

@@ -67,7 +67,7 @@ const WEIGHT_FILE =
   /^(model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json|pytorch_model.*\.bin(\.index\.json)?)$/;
 
 /** Writes a file aside and keeps it there. */
-async function writeAside(file: string, data: string | Uint8Array): Promise<AtomicFile> {
+export async function writeAside(file: string, data: string | Uint8Array): Promise<AtomicFile> {
   const out = await AtomicFile.create(file);
   try {
     await out.write(typeof data === 'string' ? new TextEncoder().encode(data) : data);

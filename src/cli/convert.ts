@@ -1,6 +1,6 @@
 /** `mamba2 convert`: a checkpoint of any kind to Hugging Face's layout or to a TensorFlow.js LayersModel. */
 import { InvalidArgumentError, Option, type Command } from 'commander';
-import { floatDtypeOf, type FloatDtype } from '../checkpoints/dtypes.js';
+import { DTYPE_BYTES, floatDtypeOf, type FloatDtype } from '../checkpoints/dtypes.js';
 import type { ConvertReport } from '../checkpoints/convert.js';
 import type { CheckpointSource } from '../checkpoints/source.js';
 import { CheckpointError } from '../errors/index.js';
@@ -8,6 +8,7 @@ import { note } from './output.js';
 import { formatBytes, ProgressBar } from './progress.js';
 
 export interface ConvertCommandOptions {
+  format: 'hf' | 'tfjs';
   dtype?: FloatDtype;
   maxShardSize?: string;
   legacyJson?: boolean;
@@ -26,14 +27,19 @@ export function describeConvert(command: Command): Command {
         return dtype;
       }),
     )
-    .option('--max-shard-size <size>', 'largest file of weights, e.g. 2GB (default: 5GB)')
+    .addOption(
+      new Option('--format <format>', 'Hugging Face safetensors, or a TensorFlow.js LayersModel')
+        .choices(['hf', 'tfjs'])
+        .default('hf'),
+    )
+    .option('--max-shard-size <size>', 'largest file of weights, e.g. 2GB (default: 5GB; for tfjs 4MB)')
     .option('--legacy-json', 'write Infinity in config.json as transformers 4.x reads it')
-    .option('--verify', 'compare every tensor afterwards');
+    .option('--verify', 'compare every tensor afterwards, and logits where the model is small enough');
 }
 
 export function registerConvert(program: Command): void {
   describeConvert(program.command('convert'))
-    .description('convert a checkpoint to the Hugging Face layout')
+    .description('convert a checkpoint to the Hugging Face layout or to a TensorFlow.js model')
     .action(convert);
 }
 
@@ -66,10 +72,13 @@ async function write(
   options: ConvertCommandOptions,
   signal: AbortSignal,
 ): Promise<ConvertReport> {
-  const { convertCheckpoint } = await import('../checkpoints/convert.js');
+  const run =
+    options.format === 'tfjs'
+      ? (await import('../models/mamba2/tfjs_export.js')).exportLayersModel
+      : (await import('../checkpoints/convert.js')).convertCheckpoint;
   const bar = new ProgressBar('Converting');
   try {
-    return await convertCheckpoint(source, dst, {
+    return await run(source, dst, {
       dtype: options.dtype,
       max_shard_size: options.maxShardSize,
       legacyJson: options.legacyJson,
@@ -98,8 +107,57 @@ async function verify(source: CheckpointSource, dst: string, total: number, sign
         { file: dst, differences },
       );
     note(`Verified: all ${tensors} tensors are equal.`);
+    await verifyLogits(source, copy);
   } finally {
     bar.end();
     await copy.close();
+  }
+}
+
+/** Models beyond this many bytes of float32 are not run twice for a comparison. */
+const LOGITS_LIMIT = 2 ** 31;
+
+/** Runs both models on the same ids. Equal weights must give equal logits; narrowed ones are only told about. */
+async function verifyLogits(source: CheckpointSource, copy: CheckpointSource): Promise<void> {
+  let elements = 0;
+  let same = true;
+  for (const { name, dtype, bytes } of copy.tensors.values()) {
+    elements += bytes / DTYPE_BYTES[dtype];
+    same &&= dtype === source.tensors.get(name)?.dtype;
+  }
+  if (elements * 4 > LOGITS_LIMIT) {
+    note('Logits were not compared: the model is too large to be run twice for that.');
+    return;
+  }
+  const [a, b] = [await logitsOf(source.dir), await logitsOf(copy.dir)];
+  let worst = 0;
+  let size = 0;
+  for (const [i, x] of a.entries()) {
+    // a NaN in either is a difference
+    worst = Math.max(worst, Number.isNaN(x - b[i]) ? Infinity : Math.abs(x - b[i]));
+    size = Math.max(size, Math.abs(x));
+  }
+  const told = `logits up to ${size.toPrecision(3)} differ by ${worst.toPrecision(2)} at most`;
+  if (same && worst > 1e-5 * Math.max(1, size))
+    throw new CheckpointError(`${copy.dir}: ${told}, although the weights are equal. config.json differs in effect.`, {
+      file: copy.dir,
+      worst,
+    });
+  note(`Verified: ${told}.`);
+}
+
+/** Logits of a model for sixteen ids spread over its vocabulary. */
+async function logitsOf(dir: string): Promise<Float32Array> {
+  const { Mamba2ForCausalLM } = await import('../models/mamba2/index.js');
+  const model = await Mamba2ForCausalLM.from_pretrained(dir, { engine: 'eager', onWarning: () => {} });
+  try {
+    const vocab = model.config.vocab_size;
+    const ids = Array.from({ length: 16 }, (_, i) => (i * 7919 + 13) % vocab);
+    const out = model.forward({ input_ids: [ids], use_cache: false });
+    const logits = (await out.logits.data()) as Float32Array;
+    out.logits.dispose();
+    return logits;
+  } finally {
+    model.dispose();
   }
 }

@@ -52,6 +52,19 @@ describe('mamba2 convert and inspect', function () {
     expect(run.stdout).to.match(/It would not load:\n- backbone\.layers\.1\.norm\.weight is missing/);
   });
 
+  it('converts to a TensorFlow.js model and back, comparing tensors and logits', () => {
+    const [tfjs, back] = [path.join(dir, 'tfjs'), path.join(dir, 'back')];
+    const there = mamba2('convert', goldenDir('formats/mixed-dtype'), tfjs, '--format', 'tfjs', '--verify');
+    expect(there.status, there.stderr).to.equal(0);
+    expect(there.stderr)
+      .to.match(/all 20 tensors are equal/)
+      .and.match(/logits up to .* differ by 0\.0 at most/);
+    expect(mamba2('inspect', tfjs).stdout).to.match(/It would load\./);
+    expect(mamba2('convert', tfjs, back).status).to.equal(0);
+    const original = path.join(goldenDir('formats/mixed-dtype'), 'model.safetensors');
+    expect(fs.readFileSync(path.join(back, 'model.safetensors')).equals(fs.readFileSync(original))).to.equal(true);
+  });
+
   it('refuses wrong usage with 2 and bad input with 1, leaving nothing', () => {
     const dtype = mamba2('convert', 'a', 'b', '--dtype', 'int3');
     expect(dtype.status).to.equal(2);
