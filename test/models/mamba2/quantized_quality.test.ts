@@ -1,0 +1,79 @@
+/** What quantising costs a trained model: perplexity of tiny-books-mamba2 on an opening chapter of Jane Austen's. */
+import { expect } from 'chai';
+import * as fs from 'node:fs';
+import * as path from 'node:path';
+import type * as tf from '@tensorflow/tfjs';
+import { Mamba2ForCausalLM } from '../../../src/models/mamba2/index.js';
+import { Int4WeightOnlyConfig, Int8WeightOnlyConfig, type QuantizationConfig } from '../../../src/quant/index.js';
+import { useBackend } from '../../support/backends.js';
+import { goldenDir } from '../../support/goldens.js';
+
+const MODEL = 'models/tiny-books-mamba2';
+
+describe('perplexity of quantised tiny-books-mamba2', function () {
+  this.timeout(300_000);
+  const read = (file: string): Record<string, unknown> =>
+    JSON.parse(fs.readFileSync(path.join(goldenDir('books-model'), file), 'utf8')) as Record<string, unknown>;
+  const ids = read('inputs.json').passage_ids as number[];
+  const stated = read('expected.json').perplexity as { perplexity: number; int4_group128_perplexity: number };
+  before(() => useBackend('tensorflow'));
+  let model: Mamba2ForCausalLM | null = null;
+  afterEach(() => {
+    model?.dispose();
+    model = null;
+  });
+
+  async function eager(quantization_config?: QuantizationConfig): Promise<number> {
+    model = await Mamba2ForCausalLM.from_pretrained(MODEL, { quantization_config });
+    const { logits, loss } = model.forward({ input_ids: [ids], labels: [ids], use_cache: false });
+    const value = (loss as tf.Scalar).dataSync()[0];
+    logits.dispose();
+    loss!.dispose();
+    return Math.exp(value);
+  }
+
+  /** Token by token through the compiled engine, as generation runs. */
+  async function decoding(quantization_config: QuantizationConfig): Promise<number> {
+    model = await Mamba2ForCausalLM.from_pretrained(MODEL, { quantization_config, engine: 'compiled' });
+    const engine = await model.engine();
+    const state = await engine.createState(1);
+    let sum = 0;
+    for (let t = 0; t + 1 < ids.length; t++) {
+      await engine.step(state, Int32Array.of(ids[t]));
+      const [row] = await engine.logits(state);
+      const largest = row.reduce((a, b) => Math.max(a, b));
+      sum += Math.log(row.reduce((a, b) => a + Math.exp(b - largest), 0)) + largest - row[ids[t + 1]];
+    }
+    state.dispose();
+    return Math.exp(sum / (ids.length - 1));
+  }
+
+  const float32 = { scale_dtype: 'float32' } as const;
+
+  it('int4 with float32 scales is the stated value within 0.1 %', async () => {
+    const got = await eager(new Int4WeightOnlyConfig(float32));
+    expect(got / stated.int4_group128_perplexity).to.be.closeTo(1, 1e-3);
+  });
+
+  it('int4 compiled, activations rounded to int8, is within 0.5 % of it', async () => {
+    const got = await decoding(new Int4WeightOnlyConfig(float32));
+    expect(got / stated.int4_group128_perplexity).to.be.closeTo(1, 5e-3);
+  });
+
+  it('int4 compiled without rounding activations is the stated value within 0.1 %', async () => {
+    const got = await decoding(new Int4WeightOnlyConfig({ ...float32, activation_quantization: false }));
+    expect(got / stated.int4_group128_perplexity).to.be.closeTo(1, 1e-3);
+  });
+
+  it('bfloat16 scales, the default for this checkpoint, cost less than 0.3 %', async () => {
+    expect((await eager(new Int4WeightOnlyConfig())) / stated.int4_group128_perplexity).to.be.closeTo(1, 3e-3);
+  });
+
+  it('a searched range is no worse, and int8 is nearly exact', async () => {
+    const searched = await eager(new Int4WeightOnlyConfig({ ...float32, rounding: 'search' }));
+    model!.dispose();
+    expect(searched).to.be.below(stated.int4_group128_perplexity * 1.001);
+    const int8 = await eager(new Int8WeightOnlyConfig(float32));
+    expect(int8 / stated.perplexity).to.be.closeTo(1, 1e-3);
+  });
+});
