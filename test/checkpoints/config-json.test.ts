@@ -30,6 +30,21 @@ describe('config.json with infinities', () => {
       expect(parseConfigJson(stringifyConfigJson(config, { legacyJson }))).to.deep.equal(config);
   });
 
+  it('writes whole numbers with a point where transformers takes nothing but floats, and only there', () => {
+    const config = {
+      time_step_limit: [0, 100],
+      time_step_max: 1,
+      hidden_size: 64,
+      layer_norm_epsilon: 1e-5,
+      big: 1e21,
+    };
+    const text = stringifyConfigJson(config);
+    expect(text.replace(/\s+/g, '')).to.equal(
+      '{"big":1e+21,"hidden_size":64,"layer_norm_epsilon":0.00001,"time_step_limit":[0.0,100.0],"time_step_max":1.0}',
+    );
+    expect(parseConfigJson(text)).to.deep.equal(config);
+  });
+
   it('refuses what is no JSON object, naming the file', () => {
     for (const text of ['', '[1]', 'null', '{"a":', '{"a": {"__float__": "big"}}', '{"a": Infinit}'])
       expect(() => parseConfigJson(text, 'dir/config.json'), text).to.throw(CheckpointError, 'dir/config.json');
