@@ -320,6 +320,7 @@ set('ResizeBilinearGrad', (inputs) => [[...inputs[1]!.shape]]);
 set('ResizeBilinear ResizeNearestNeighbor', resize);
 set('ResizeNearestNeighborGrad', resize);
 set('AddN', same);
+set('XlaOptimizationBarrier', (inputs) => inputs.map(({ shape }) => [...shape]));
 set('Select', sameAs(1));
 set('SelectV2', (inputs, _, op) => {
   const branches = broadcast(inputs[1]!.shape, inputs[2]!.shape, op, inputs);

@@ -1,2 +1,11 @@
-/** Training: the optimizer and what surrounds it. */
+/**
+ * Training: data and collators, the training step (eager or compiled, the same code), AdamW, schedules, the Trainer and
+ * SFTTrainer, callbacks and logs, and Keras-style compile and fit.
+ */
 export * from './adamw.js';
+export { type Batch, prepareBatch, type PreparedBatch } from './batch.js';
+export { checkpoint } from './checkpoint.js';
+export { crossEntropySum, fusedCrossEntropy } from './fused_loss.js';
+export { lossSum, type ObjectiveOptions, type Trainable, type TrainableModel, trainableOf } from './objective.js';
+export type { AdamWSettings, Moments, StepOptions, StepResult, TrainingStep } from './step.js';
+export { createStep } from './create_step.js';

@@ -355,6 +355,10 @@ const xlaOnly: Record<string, { run: Case; expected: (t: Inputs) => tf.Tensor[] 
     },
     expected: () => [tf.zeros([2, 3], 'bool'), tf.zeros([2, 3], 'bool'), tf.fill([2, 3], 4, 'int32')],
   },
+  XlaOptimizationBarrier: {
+    run: ({ x, v }) => rawOp('XlaOptimizationBarrier', [x, v], {}, 2),
+    expected: ({ x, v }) => [x, v],
+  },
   XlaSort: { run: ({ v }) => rawOp('XlaSort', [v]), expected: ({ v }) => [tf.reverse(tf.topk(v, 3).values)] },
   XlaKeyValueSort: {
     run: ({ v }) => rawOp('XlaKeyValueSort', [v, tf.range(0, 3, 1, 'int32')], {}, 2),

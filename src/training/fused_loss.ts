@@ -1,0 +1,132 @@
+/**
+ * Head and cross-entropy in one, over pieces of the positions: logits [m, v] of a whole batch would be the largest
+ * tensor of a training step (a batch of 8 x 2048 at 50,288 ids: 3.3 GB, and the tape keeps several). Here at most a
+ * piece of them exists at a time, and the gradients are made in the same pass, so that no product is made twice.
+ */
+import * as tf from '@tensorflow/tfjs';
+import { isStored, type Weight } from '../layers/index.js';
+import { weightedCrossEntropy } from '../models/mamba2/index.js';
+
+/** Bytes of logits that exist at a time. */
+const PIECE_BYTES = 2 ** 26;
+
+/** Positions per piece: even pieces of at most PIECE_BYTES of logits. */
+export function pieceLength(positions: number, vocabulary: number): number {
+  const most = Math.max(1, Math.floor(PIECE_BYTES / (4 * vocabulary)));
+  return Math.ceil(positions / Math.ceil(positions / most));
+}
+
+interface Piece {
+  h: tf.Tensor2D;
+  labels: tf.Tensor1D;
+  weights: tf.Tensor1D;
+}
+
+function pieces(h: tf.Tensor2D, labels: tf.Tensor1D, weights: tf.Tensor1D, vocabulary: number): Piece[] {
+  const [m, d] = h.shape;
+  const size = pieceLength(m, vocabulary);
+  return Array.from({ length: Math.ceil(m / size) }, (_, i) => {
+    const n = Math.min(size, m - i * size);
+    return {
+      h: tf.slice(h, [i * size, 0], [n, d]),
+      labels: tf.slice(labels, [i * size], [n]),
+      weights: tf.slice(weights, [i * size], [n]),
+    };
+  });
+}
+
+/** Loss and gradients of one piece; dW only where asked. */
+function pieceGradients(
+  piece: Piece,
+  w: tf.Tensor2D,
+  wantsW: boolean,
+): { loss: tf.Scalar; dh: tf.Tensor2D; dw: tf.Tensor2D | null } {
+  const [n] = piece.h.shape;
+  const v = w.shape[0];
+  const logits = tf.matMul(piece.h, w, false, true); // [n, v]
+  const top = tf.max(logits, 1, true); // [n, 1]
+  const logSum = tf.add(top, tf.log(tf.sum(tf.exp(tf.sub(logits, top)), 1, true)));
+  const hit = tf.equal(tf.reshape(tf.range(0, v, 1, 'int32'), [1, v]), tf.reshape(piece.labels, [n, 1]));
+  const oneHot = tf.cast(hit, 'float32'); // [n, v]; under XLA it is never in memory
+  const column = tf.reshape(piece.weights, [n, 1]);
+  const picked = tf.sum(tf.mul(logits, oneHot), 1, true);
+  const loss = tf.sum(tf.mul(tf.sub(logSum, picked), column)) as tf.Scalar;
+  const dlogits = tf.mul(tf.sub(tf.exp(tf.sub(logits, logSum)), oneHot), column) as tf.Tensor2D; // [n, v]
+  return {
+    loss,
+    dh: tf.matMul(dlogits, w) as tf.Tensor2D,
+    dw: wantsW ? (tf.matMul(dlogits, piece.h, true, false) as tf.Tensor2D) : null,
+  };
+}
+
+/**
+ * Σ over positions of weight·(-log softmax(h·Wᵀ)[label]), with gradients for h and, when W is a trained tensor, for W.
+ *
+ * @param h [m, d] @param w head [v, d], a tensor or a stored form @param labels int32 [m] @param weights [m]
+ * @param trained whether the gradient of W is wanted
+ * @returns scalar
+ */
+export function fusedCrossEntropy(
+  h: tf.Tensor2D,
+  w: Weight,
+  labels: tf.Tensor1D,
+  weights: tf.Tensor1D,
+  trained: boolean,
+): tf.Scalar {
+  const v = w.shape[0]!;
+  if (isStored(w)) {
+    const sums = pieces(h, labels, weights, v).map((p) => weightedCrossEntropy(w.apply(p.h), p.labels, p.weights));
+    return tf.addN(sums) as tf.Scalar;
+  }
+  const matrix = w as tf.Tensor2D;
+  const both = (hidden: tf.Tensor2D, head: tf.Tensor2D): { value: tf.Scalar; dh: tf.Tensor; dw: tf.Tensor } => {
+    const [value, dh, dw] = tf.tidy((): tf.Tensor[] => {
+      const losses: tf.Tensor[] = [];
+      const dhs: tf.Tensor[] = [];
+      let sum: tf.Tensor | null = null; // Σ of the pieces' dW
+      for (const piece of pieces(hidden, labels, weights, v)) {
+        const [loss, dh, own] = tf.tidy((): tf.Tensor[] => {
+          const part = pieceGradients(piece, head, trained);
+          return part.dw ? [part.loss, part.dh, part.dw] : [part.loss, part.dh];
+        });
+        losses.push(loss!);
+        dhs.push(dh!);
+        if (own) sum = sum ? tf.add(sum, own) : own;
+      }
+      return [tf.addN(losses), tf.concat(dhs, 0), sum ?? tf.scalar(0)];
+    });
+    return { value: value as tf.Scalar, dh: dh!, dw: dw! };
+  };
+  type Save = (tensors: tf.Tensor[]) => void;
+  if (!trained) {
+    return tf.customGrad((x, save) => {
+      const { value, dh } = both(x as tf.Tensor2D, matrix);
+      (save as Save)([dh]);
+      return { value, gradFunc: (dy: tf.Tensor, saved: tf.Tensor[]) => tf.mul(saved[0]!, dy) };
+    })(h) as tf.Scalar;
+  }
+  return tf.customGrad((x, head, save) => {
+    const { value, dh, dw } = both(x as tf.Tensor2D, head as tf.Tensor2D);
+    (save as Save)([dh, dw]);
+    return { value, gradFunc: (dy: tf.Tensor, saved: tf.Tensor[]) => [tf.mul(saved[0]!, dy), tf.mul(saved[1]!, dy)] };
+  })(h, matrix) as tf.Scalar;
+}
+
+/** The same sum without gradients, for evaluation. */
+export function crossEntropySum(h: tf.Tensor2D, w: Weight, labels: tf.Tensor1D, weights: tf.Tensor1D): tf.Scalar {
+  const v = w.shape[0]!;
+  return tf.tidy(() => {
+    const sums = pieces(h, labels, weights, v).map((p) =>
+      tf.tidy(() => {
+        const logits = isStored(w) ? w.apply(p.h) : tf.matMul(p.h, w as tf.Tensor2D, false, true);
+        const column = tf.reshape(p.weights, [-1, 1]);
+        const hit = tf.equal(tf.reshape(tf.range(0, v, 1, 'int32'), [1, v]), tf.reshape(p.labels, [-1, 1]));
+        const top = tf.max(logits, 1, true);
+        const shifted = tf.sub(logits, top);
+        const picked = tf.sum(tf.mul(shifted, tf.cast(hit, 'float32')), 1, true);
+        return tf.sum(tf.mul(tf.sub(tf.log(tf.sum(tf.exp(shifted), 1, true)), picked), column)) as tf.Scalar;
+      }),
+    );
+    return tf.addN(sums) as tf.Scalar;
+  });
+}

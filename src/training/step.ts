@@ -1,0 +1,113 @@
+/** A training step, eager or compiled, behind one interface. Both call the same functions; see objective.ts and adamw.ts. */
+import * as tf from '@tensorflow/tfjs';
+import { ArgumentError } from '../errors/index.js';
+import type { CompileHook } from '../jit/index.js';
+import { decaysByDefault } from './adamw.js';
+import type { PreparedBatch } from './batch.js';
+import type { BatchTensors, ObjectiveOptions } from './objective.js';
+
+/** The optimizer of a step: AdamW as PyTorch has it. */
+export interface AdamWSettings {
+  /** Default 0.9. */
+  beta1: number;
+  /** Default 0.999. */
+  beta2: number;
+  /** Default 1e-8. */
+  epsilon: number;
+  /** Decoupled decay. Default 0. */
+  weightDecay: number;
+  /** Which tensors decay. Default: those of two or more axes, but not convolutions' taps' biases, norms, A_log, D, dt_bias. */
+  decays: (name: string, shape: readonly number[]) => boolean;
+  /** Largest global norm of the gradients; null for no clipping. Default 1. */
+  maxGradNorm: number | null;
+}
+
+export interface StepOptions extends Partial<AdamWSettings>, ObjectiveOptions {
+  /** 'auto' (default): compiled on the tensorflow backend, eager elsewhere. */
+  engine?: 'auto' | 'compiled' | 'eager';
+  /** Compile with XLA (default true). False runs the program's graph op by op: slower, but it starts at once. */
+  xla?: boolean;
+  /** Told about compilation; the compiled step only. */
+  onCompile?: CompileHook;
+}
+
+export interface StepResult {
+  /** Mean loss over all positions that count, of all batches. */
+  loss: number;
+  /** Global norm of the gradients before clipping. */
+  gradNorm: number;
+  /** Positions that counted. */
+  items: number;
+}
+
+/** First and second moments of one trained tensor. */
+export interface Moments {
+  first: Float32Array;
+  second: Float32Array;
+}
+
+export interface TrainingStep {
+  readonly engine: 'compiled' | 'eager';
+  /** Updates made so far; the t of Adam's bias correction. */
+  readonly steps: number;
+  /**
+   * One update from one or more batches, each position weighted the same whatever batch it is in. When loss or gradients
+   * are not finite nothing is changed, and the result says so.
+   * @param seed of dropout
+   */
+  step(batches: readonly PreparedBatch[], learningRate: number, seed: number): Promise<StepResult>;
+  /** Summed loss of a batch, without dropout. */
+  evaluate(batch: PreparedBatch): Promise<number>;
+  /** Brings the model's own variables up to date. Cheap when nothing changed. */
+  sync(): void;
+  /** Takes the model's variables over, after they were changed from outside. */
+  refresh(): void;
+  /** The optimizer's state by tensor name. */
+  moments(name: string): Moments;
+  restore(steps: number, moments: (name: string) => Moments): Promise<void>;
+  dispose(): void;
+}
+
+/** Settings with defaults filled in. */
+export function adamwSettings(options: Partial<AdamWSettings>): AdamWSettings {
+  const settings: AdamWSettings = {
+    beta1: options.beta1 ?? 0.9,
+    beta2: options.beta2 ?? 0.999,
+    epsilon: options.epsilon ?? 1e-8,
+    weightDecay: options.weightDecay ?? 0,
+    decays: options.decays ?? decaysByDefault,
+    maxGradNorm: options.maxGradNorm === undefined ? 1 : options.maxGradNorm,
+  };
+  const check = (key: string, value: number, fine: boolean, want: string): void => {
+    if (!fine) throw new ArgumentError(`AdamW: ${key} is ${value}, expected ${want}`, { [key]: value });
+  };
+  check('beta1', settings.beta1, settings.beta1 >= 0 && settings.beta1 < 1, 'a number in [0, 1)');
+  check('beta2', settings.beta2, settings.beta2 >= 0 && settings.beta2 < 1, 'a number in [0, 1)');
+  check('epsilon', settings.epsilon, settings.epsilon > 0, 'a positive number');
+  check('weightDecay', settings.weightDecay, settings.weightDecay >= 0, '0 or more');
+  if (settings.maxGradNorm !== null)
+    check('maxGradNorm', settings.maxGradNorm, settings.maxGradNorm > 0, 'a positive number or null');
+  return settings;
+}
+
+/** The tensors of a batch; the caller's to dispose. */
+export function batchTensors(batch: PreparedBatch): BatchTensors {
+  const shape: [number, number] = [batch.batch, batch.length];
+  return {
+    ids: tf.tensor2d(batch.ids, shape, 'int32'),
+    labels: tf.tensor1d(batch.labels, 'int32'),
+    weights: tf.tensor1d(batch.weights),
+    ...(batch.segments && { segments: tf.tensor2d(batch.segments, shape, 'int32') }),
+  };
+}
+
+/** Positions that count in several batches. @throws ArgumentError when none does */
+export function countItems(batches: readonly PreparedBatch[]): number {
+  const items = batches.reduce((sum, { items: n }) => sum + n, 0);
+  if (items === 0)
+    throw new ArgumentError(
+      'Training: no position of the batch counts: every label is left out. Is max_length shorter than the prompts?',
+      {},
+    );
+  return items;
+}
