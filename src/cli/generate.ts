@@ -40,11 +40,13 @@ function addTextGeneration(command: Command): Command {
 
 async function generate(words: string[], options: Options): Promise<void> {
   const prompt = await readPrompt(words);
-  const [{ pipeline }, { TextStreamer }] = await Promise.all([
+  const [{ configureRuntime }, { pipeline }, { TextStreamer }] = await Promise.all([
+    import('../runtime/environment.js'),
     import('../pipelines/index.js'),
     import('../generation/index.js'),
   ]);
   const { device, dtype, engine } = options;
+  keepCompiledPrograms(configureRuntime);
   const generator = await pipeline('text-generation', options.model, { device, dtype, engine });
   try {
     const streaming = options.stream && !options.json;
@@ -57,5 +59,14 @@ async function generate(words: string[], options: Options): Promise<void> {
     else await write(streaming ? '\n' : `${text}\n`);
   } finally {
     generator.dispose();
+  }
+}
+
+/** A command compiles the same programs each time it runs: they are kept, where that can be done. */
+function keepCompiledPrograms(configure: (options: { compileCache: boolean }) => void): void {
+  try {
+    configure({ compileCache: true });
+  } catch {
+    // a cache folder that cannot be made, or has a space in its path, costs time only
   }
 }

@@ -43,6 +43,26 @@ describe('the packed package', function () {
     expect(JSON.parse(env.out)).to.include({ backend: 'tensorflow' });
   });
 
+  it('npx mamba2 generate writes the same text there', () => {
+    const expected = JSON.parse(fs.readFileSync('test/fixtures/goldens/books-model/expected.json', 'utf8')) as {
+      runs: { prompt: string; full_text: string; new_tokens: number[] }[];
+    };
+    const [{ prompt, full_text, new_tokens }] = expected.runs;
+    const args = ['mamba2', 'generate', '--model', path.resolve('models/tiny-books-mamba2')];
+    const result = runIn(project, 'npx', [...args, '--max-new-tokens', String(new_tokens.length), prompt]);
+    expect(result).to.deep.equal({ code: 0, out: `${full_text}\n`, err: '' });
+  });
+
+  it('exports the library, with types', () => {
+    const code = "import { pipeline } from 'tfjs-mamba2'; console.log(typeof pipeline);";
+    expect(runIn(project, process.execPath, ['--input-type=module', '-e', code])).to.deep.equal({
+      code: 0,
+      out: 'function\n',
+      err: '',
+    });
+    expect(files).to.include('dist/index.d.ts');
+  });
+
   it('without a runtime it runs on WebAssembly', () => {
     const env = runIn(project, 'npx', ['mamba2', 'env', '--json'], { XDG_CACHE_HOME: path.join(folder, 'none') });
     expect(env.code, env.err).to.equal(0);
