@@ -8,7 +8,7 @@ import { ArgumentError, CheckpointError } from '../errors/index.js';
 import { decodeFloat32, DTYPE_BYTES, encodeFloat32, torchDtypeName, type FloatDtype } from './dtypes.js';
 import { saveCheckpoint, type SaveCheckpointOptions } from './save.js';
 import type { CheckpointSource, OutTensor, StoredDtype } from './source.js';
-import { validateCheckpoint } from './validate.js';
+import { expectedTensors, validateCheckpoint } from './validate.js';
 
 /** Files that belong to a model beside its weights and configuration. */
 export const COMPANION_FILES = [
@@ -76,8 +76,9 @@ async function* convertedSlices(source: CheckpointSource, name: string, to: Stor
 /** The tensors to be written: those of the model, without a head that is the embeddings once more. */
 export function convertedTensors(source: CheckpointSource, tied: boolean, dtype?: FloatDtype): OutTensor[] {
   const out: OutTensor[] = [];
-  for (const { name, dtype: stored, shape } of source.tensors.values()) {
-    if (tied && name === 'lm_head.weight') continue;
+  // in the order of the model, whatever that of the file
+  for (const name of expectedTensors({ ...source.config, tie_word_embeddings: tied }).keys()) {
+    const { dtype: stored, shape } = source.tensors.get(name)!;
     const target = targetDtype(name, stored, dtype);
     out.push({
       name,
