@@ -14,7 +14,7 @@ import { dtypeNumber } from './dtypes.js';
  * @param initial first values
  * @returns the carried tensors when the condition became false
  * @throws TracingError outside of traced code, under a gradient, or when a shape or dtype changes
- * @example const [n] = whileLoop(([i]) => tf.less(i, 10), ([i]) => [tf.add(i, 1)], [tf.scalar(0, 'int32')]);
+ * @example const [n] = whileLoop(([i]) => tf.less(i, 10), ([i]) => [tf.add(i, 1)], [tf.scalar(0)]); // 10
  */
 export function whileLoop(
   condition: (carried: tf.Tensor[]) => tf.Tensor,
@@ -53,12 +53,11 @@ export function whileLoop(
   const captures = [...new Set([...test.graph.captures(), ...step.graph.captures()])];
   const outputs = next.map((value, i) => [`n${i}`, value] as const);
   const passed = captures.map((value, i) => [`c${i}`, step.graph.local(value)] as const);
-  outer.library.push(
-    ...test.graph.library,
-    ...step.graph.library,
+  const texts = [
     test.graph.finish([['go', go]], [], {}, captures),
     step.graph.finish([...outputs, ...passed], [], {}, captures),
-  );
+  ];
+  outer.library.push(...test.graph.library, ...step.graph.library, ...texts);
   const inputs = [...start, ...captures];
   const attrs = {
     T: attr.types(inputs.map((v) => dtypeNumber(v.dtype))),
