@@ -4,8 +4,10 @@
  * wrong usage answer at once.
  */
 import type { Command } from 'commander';
+import { registerChat } from './chat.js';
 import { registerConvert } from './convert.js';
 import { registerEnv } from './env.js';
+import { registerEval } from './eval.js';
 import { registerInspect } from './inspect.js';
 import { registerGenerate, registerRun } from './generate.js';
 import { registerSetup } from './setup.js';
@@ -15,6 +17,8 @@ export type RegisterCommand = (program: Command) => void;
 export const COMMANDS: readonly RegisterCommand[] = [
   registerGenerate,
   registerRun,
+  registerChat,
+  registerEval,
   registerSetup,
   registerEnv,
   registerInspect,

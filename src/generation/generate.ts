@@ -185,6 +185,8 @@ async function prefill(run: Run): Promise<void> {
   const { engine, prompts, options, inputs } = run;
   const signal = inputs.signal ?? undefined;
   const rows = prompts.map((p) => p.feed);
+  // Nothing to feed where a state goes on as it is.
+  if (rows.every((row) => row.length === 0)) return;
   const size = options.prefill_chunk_size;
   if (size === null) return engine.prefill(run.state, rows, { signal, onProgress: inputs.onProgress });
   const longest = Math.max(...rows.map((row) => row.length));

@@ -2,7 +2,6 @@
  * pipeline(): a model, its tokenizer and a task in one function. Tasks: text-generation and feature-extraction.
  */
 import { ArgumentError } from '../errors/index.js';
-import { GenerationConfig } from '../generation/index.js';
 import { featureExtractionPipeline } from './feature-extraction.js';
 import type { FeatureExtractionPipeline, FeatureModel } from './feature-extraction.js';
 import { loadParts } from './load.js';
@@ -19,14 +18,13 @@ export type {
   TextGenerationOutput,
   TextGenerationPipeline,
 } from './text-generation.js';
+export { perplexity } from './perplexity.js';
+export type { PerplexityOptions, PerplexityResult, ScoringModel } from './perplexity.js';
 export type { FeatureExtractionOptions, FeatureExtractionPipeline, FeatureModel } from './feature-extraction.js';
 
 const loadModel = async (dir: string, options: Record<string, unknown>): Promise<PipelineModel & FeatureModel> => {
-  const { Mamba2ForCausalLM } = await import('../models/mamba2/index.js');
-  const model = await Mamba2ForCausalLM.from_pretrained(dir, options);
-  return Object.assign(model, {
-    generation_config: await GenerationConfig.from_pretrained(dir, { ...model.config }),
-  });
+  const { AutoModelForCausalLM } = await import('../models/auto/index.js');
+  return AutoModelForCausalLM.from_pretrained(dir, options);
 };
 
 /**

@@ -1,0 +1,199 @@
+/** `mamba2 chat`: a conversation in the terminal. The past lives in the model's state; each turn reads the new text only. */
+import { readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { createInterface, type Interface } from 'node:readline';
+import type { Command } from 'commander';
+import { ArgumentError, SaveError } from '../errors/index.js';
+import type { ChatSession, TextStreamer } from '../generation/index.js';
+import type { ChatMessage } from '../tokenizers/index.js';
+import {
+  addModelOptions,
+  addSamplingOptions,
+  samplingOptions,
+  type ModelOptions,
+  type SamplingOptions,
+} from './options.js';
+import { note, report, write } from './output.js';
+
+interface Options extends ModelOptions, SamplingOptions {
+  system?: string;
+  chatTemplate?: string;
+}
+
+const HELP = `/system TEXT   begin anew with an instruction
+/reset         begin anew
+/save FILE     keep the conversation
+/load FILE     go on with one that was kept
+/quit          leave (Ctrl-D too); Ctrl-C stops an answer
+`;
+
+export function registerChat(program: Command): void {
+  const command = program.command('chat').description('talk with a model that was trained to');
+  addModelOptions(command);
+  addSamplingOptions(command, 512);
+  command
+    .option('--system <text>', 'an instruction to begin with')
+    .option('--chat-template <file>', 'a Jinja template (file) instead of the model’s own')
+    .action(chat);
+}
+
+async function chat(options: Options): Promise<void> {
+  const [{ AutoModelForCausalLM, AutoTokenizer }, { ChatSession, TextStreamer }] = await Promise.all([
+    import('../models/auto/index.js'),
+    import('../generation/index.js'),
+  ]);
+  const chat_template = options.chatTemplate ? await readTemplate(options.chatTemplate) : undefined;
+  const tokenizer = await AutoTokenizer.from_pretrained(options.model);
+  // A model without a template should say so before its weights are read.
+  await tokenizer.apply_chat_template([{ role: 'user', content: 'Hello' }], { chat_template });
+  const { device, dtype, engine } = options;
+  const model = await AutoModelForCausalLM.from_pretrained(options.model, { device, dtype, engine } as never);
+  const session = new ChatSession(await model.engine(), tokenizer, model.generation_config, { chat_template });
+  session.reset(options.system);
+  const streamer = new TextStreamer(tokenizer, {
+    skip_prompt: true,
+    skip_special_tokens: true,
+    callback_function: write,
+  });
+  try {
+    await converse(session, streamer, samplingOptions(options));
+  } finally {
+    session.dispose();
+    model.dispose();
+  }
+}
+
+async function converse(
+  session: ChatSession,
+  streamer: TextStreamer,
+  generation: Record<string, number | boolean>,
+): Promise<void> {
+  const terminal = createInterface({ input: process.stdin, output: process.stdout, prompt: '> ' });
+  let answering: AbortController | null = null;
+  let leaving = false;
+  terminal.on('SIGINT', () => {
+    if (answering) return answering.abort(new Error('stopped'));
+    // Once may be a slip of the hand; what was typed is thrown away, as in a shell.
+    if (leaving) return terminal.close();
+    leaving = true;
+    note('\n(Ctrl-C again, or /quit, to leave)');
+    terminal.write(null, { ctrl: true, name: 'u' });
+    terminal.prompt();
+  });
+  if (process.stdin.isTTY) note('/help tells what there is beside talking.');
+  for await (const line of linesOf(terminal)) {
+    leaving = false;
+    const text = line.trim();
+    if (text === '/quit' || text === '/exit') break;
+    try {
+      if (text.startsWith('/')) {
+        await command(session, text);
+      } else if (text !== '') {
+        answering = new AbortController();
+        const { finish_reason } = await session.send(text, { ...generation, streamer, signal: answering.signal });
+        await write(finish_reason === 'abort' ? ' …\n' : '\n');
+      }
+    } catch (error) {
+      // A turn that fails ends the turn and not the conversation.
+      if (answering?.signal.aborted) note('(stopped)');
+      else report(error, false);
+    } finally {
+      answering = null;
+    }
+  }
+  terminal.close();
+}
+
+/** Lines as they are asked for, with a prompt before each; ends at the end of the input. */
+async function* linesOf(terminal: Interface): AsyncGenerator<string, void, undefined> {
+  const lines: string[] = [];
+  let closed = false;
+  let wake = (): void => {};
+  terminal.on('line', (line) => {
+    lines.push(line);
+    wake();
+  });
+  terminal.on('close', () => {
+    closed = true;
+    wake();
+  });
+  for (;;) {
+    const line = lines.shift();
+    if (line !== undefined) yield line;
+    else if (closed) return;
+    else {
+      if (process.stdin.isTTY) terminal.prompt();
+      await new Promise<void>((resolve) => (wake = resolve));
+    }
+  }
+}
+
+async function command(session: ChatSession, text: string): Promise<void> {
+  const [name, ...words] = text.split(/\s+/);
+  const rest = words.join(' ');
+  switch (name) {
+    case '/help':
+      return write(HELP);
+    case '/reset':
+      session.reset(session.messages[0]?.role === 'system' ? session.messages[0].content : undefined);
+      return note('(begun anew)');
+    case '/system':
+      session.reset(rest || undefined);
+      return note(rest ? '(begun anew, with this instruction)' : '(begun anew, without an instruction)');
+    case '/save':
+      await save(fileOf(name, rest), session.messages);
+      return note(`(${session.messages.length} messages kept in ${rest})`);
+    case '/load':
+      session.load(await load(fileOf(name, rest)));
+      return note(`(${session.messages.length} messages)`);
+    default:
+      throw new ArgumentError(`There is no ${name}. /help tells what there is.`, { got: name });
+  }
+}
+
+function fileOf(name: string, file: string): string {
+  if (file) return file;
+  throw new ArgumentError(`${name} needs the name of a file: ${name} talk.json`, { got: file });
+}
+
+async function readTemplate(file: string): Promise<string> {
+  try {
+    return await readFile(file, 'utf8');
+  } catch (cause) {
+    throw new ArgumentError(`--chat-template: cannot read ${file}: ${(cause as Error).message}`, { file }, { cause });
+  }
+}
+
+async function save(file: string, messages: readonly ChatMessage[]): Promise<void> {
+  const aside = `${file}.${process.pid}.tmp`;
+  try {
+    await writeFile(aside, JSON.stringify({ messages }, null, 2) + '\n');
+    await rename(aside, file);
+  } catch (cause) {
+    await rm(aside, { force: true });
+    throw new SaveError(`Cannot write ${file}: ${(cause as Error).message}`, { file }, { cause });
+  }
+}
+
+async function load(file: string): Promise<ChatMessage[]> {
+  try {
+    const { messages } = JSON.parse(await readFile(file, 'utf8')) as { messages: ChatMessage[] };
+    if (
+      Array.isArray(messages) &&
+      messages.every((m) => typeof m?.role === 'string' && typeof m.content === 'string')
+    ) {
+      return messages;
+    }
+  } catch (cause) {
+    throw new ArgumentError(
+      `Cannot read a conversation from ${file}: ${(cause as Error).message}`,
+      { file },
+      { cause },
+    );
+  }
+  throw new ArgumentError(
+    `${file} holds no conversation; expected what /save writes: { messages: [{ role, content }] }`,
+    {
+      file,
+    },
+  );
+}

@@ -1,0 +1,61 @@
+/** `mamba2 eval perplexity`: how well a model predicts a text. */
+import { readFile } from 'node:fs/promises';
+import type { Command } from 'commander';
+import { ArgumentError } from '../errors/index.js';
+import { addModelOptions, numberIn, type ModelOptions } from './options.js';
+import { note, table, write } from './output.js';
+
+interface Options extends ModelOptions {
+  file: string;
+  maxTokens?: number;
+  json?: boolean;
+}
+
+export function registerEval(program: Command): void {
+  const command = program.command('eval').description('measure a model');
+  const measure = command.command('perplexity').description('how well a model predicts a text: lower is better');
+  addModelOptions(measure);
+  measure
+    .requiredOption('--file <text>', 'a text in UTF-8, of any length')
+    .option('--max-tokens <n>', 'the first so many tokens only', numberIn({ min: 2, whole: true }))
+    .option('--json', 'print one line of JSON')
+    .action(evalPerplexity);
+}
+
+async function evalPerplexity(options: Options): Promise<void> {
+  const text = await readFile(options.file, 'utf8').catch((cause: Error) => {
+    throw new ArgumentError(`--file: cannot read ${options.file}: ${cause.message}`, { file: options.file }, { cause });
+  });
+  const [{ AutoModelForCausalLM, AutoTokenizer }, { perplexity }] = await Promise.all([
+    import('../models/auto/index.js'),
+    import('../pipelines/index.js'),
+  ]);
+  const tokenizer = await AutoTokenizer.from_pretrained(options.model);
+  const ids = (await tokenizer.encode(text)).slice(0, options.maxTokens);
+  const { device, dtype, engine } = options;
+  const model = await AutoModelForCausalLM.from_pretrained(options.model, { device, dtype, engine } as never);
+  try {
+    const started = performance.now();
+    const onProgress = (done: number, total: number): void => {
+      if (process.stderr.isTTY) process.stderr.write(`\r${done} of ${total} tokens${done === total ? '\n' : ''}`);
+    };
+    const { tokens, mean_nll, perplexity: value } = await perplexity(model, ids, { onProgress });
+    const seconds = (performance.now() - started) / 1000;
+    if (options.json) {
+      await write(
+        `${JSON.stringify({ model: options.model, file: options.file, tokens, mean_nll, perplexity: value })}\n`,
+      );
+      return;
+    }
+    note(`${(tokens / seconds).toFixed(0)} tokens per second`);
+    await write(
+      table([
+        ['perplexity', value.toFixed(4)],
+        ['nats per token', mean_nll.toFixed(6)],
+        ['tokens predicted', String(tokens)],
+      ]),
+    );
+  } finally {
+    model.dispose();
+  }
+}

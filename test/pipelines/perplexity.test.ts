@@ -1,0 +1,53 @@
+import { expect } from 'chai';
+import { ArgumentError } from '../../src/errors/index.js';
+import { AutoModelForCausalLM, AutoTokenizer } from '../../src/models/auto/index.js';
+import type { Mamba2ForCausalLM } from '../../src/models/mamba2/index.js';
+import { perplexity } from '../../src/pipelines/index.js';
+import { tensorCount, useBackend } from '../support/backends.js';
+import { rejection } from '../support/errors.js';
+import { loadGolden } from '../support/goldens.js';
+
+describe('perplexity', function () {
+  this.timeout(120_000);
+  const golden = loadGolden('books-model');
+  const want = golden.json.perplexity as { tokens: number; mean_nll: number; perplexity: number };
+  let model: Mamba2ForCausalLM;
+  let ids: number[];
+  before(async () => {
+    await useBackend('tensorflow');
+    const dir = 'models/tiny-books-mamba2';
+    model = await AutoModelForCausalLM.from_pretrained(dir);
+    const tokenizer = await AutoTokenizer.from_pretrained(dir);
+    ids = (await tokenizer.encode(golden.inputs.passage as string)).slice(0, want.tokens);
+  });
+  after(() => model.dispose());
+
+  for (const segment of [97, 256, 2000]) {
+    it(`is the golden one, in segments of ${segment}`, async () => {
+      const seen: number[] = [];
+      const got = await perplexity(model, ids, { segment, onProgress: (done) => seen.push(done) });
+      expect(got.tokens).to.equal(999);
+      expect(Math.abs(got.perplexity / want.perplexity - 1)).to.be.below(1e-4);
+      const { data } = golden.tensor('passage.nll');
+      got.nll.forEach((value, i) => expect(value, `token ${i}`).to.be.closeTo(data[i], 1e-3));
+      expect(seen).to.have.length(Math.ceil(999 / segment));
+      expect(seen[seen.length - 1]).to.equal(999);
+    });
+  }
+
+  it('leaves no tensors behind, at an abort either', async () => {
+    await perplexity(model, ids.slice(0, 9));
+    const before = tensorCount();
+    await perplexity(model, ids.slice(0, 9), { segment: 4 });
+    const controller = new AbortController();
+    const onProgress = (): void => controller.abort(new Error('enough'));
+    const error = await rejection(perplexity(model, ids, { segment: 4, onProgress, signal: controller.signal }));
+    expect(error.message).to.equal('enough');
+    expect(tensorCount()).to.deep.equal(before);
+  });
+
+  it('refuses a text of one id, and a segment of none', async () => {
+    expect(await rejection(perplexity(model, [5]))).to.be.instanceOf(ArgumentError);
+    expect(await rejection(perplexity(model, [5, 6], { segment: 0 }))).to.be.instanceOf(ArgumentError);
+  });
+});
