@@ -105,6 +105,27 @@ onBackends(['tensorflow', 'wasm', 'cpu'], 'mixer', () => {
     });
   });
 
+  it('rows padded on the left are what each row alone is, when nothing came before', () => {
+    const lengths = [6, 1, 4];
+    const u = oracle.randomArr(random, [3, 6, 5], -3, 3);
+    tf.tidy(() => {
+      const mask = tf.tensor2d(lengths.map((n) => Array.from({ length: 6 }, (_, j) => (j >= 6 - n ? 1 : 0))));
+      const out = run(u, { mask });
+      lengths.forEach((n, i) => {
+        const row = { shape: [6, 5], data: oracle.rows(u, i, i + 1).data };
+        const alone = oracle.mixer(spec, values, oracle.rows(row, 6 - n, 6));
+        expectClose(tf.slice(out.y, [i, 6 - n, 0], [1, n, 5]), alone.y.data, 1e-5, `row ${i}`);
+        expectClose(tf.slice(out.state.conv, [i, 0, 0], [1, -1, -1]), alone.state.conv.data, 1e-5, `conv of row ${i}`);
+        expectClose(
+          tf.slice(out.state.ssm, [i, 0, 0, 0], [1, -1, -1, -1]),
+          alone.state.ssm.data,
+          1e-5,
+          `ssm of row ${i}`,
+        );
+      });
+    });
+  });
+
   it('one token with a mask of 0 leaves a state alone', () => {
     tf.tidy(() => {
       const { state } = run(oracle.randomArr(random, [2, 4, 5]));
