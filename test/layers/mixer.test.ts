@@ -114,12 +114,12 @@ onBackends(['tensorflow', 'wasm', 'cpu'], 'mixer', () => {
       lengths.forEach((n, i) => {
         const row = { shape: [6, 5], data: oracle.rows(u, i, i + 1).data };
         const alone = oracle.mixer(spec, values, oracle.rows(row, 6 - n, 6));
-        expectClose(tf.slice(out.y, [i, 6 - n, 0], [1, n, 5]), alone.y.data, 1e-5, `row ${i}`);
-        expectClose(tf.slice(out.state.conv, [i, 0, 0], [1, -1, -1]), alone.state.conv.data, 1e-5, `conv of row ${i}`);
+        expectClose(tf.slice(out.y, [i, 6 - n, 0], [1, n, 5]), alone.y.data, 1e-4, `row ${i}`);
+        expectClose(tf.slice(out.state.conv, [i, 0, 0], [1, -1, -1]), alone.state.conv.data, 1e-4, `conv of row ${i}`);
         expectClose(
           tf.slice(out.state.ssm, [i, 0, 0, 0], [1, -1, -1, -1]),
           alone.state.ssm.data,
-          1e-5,
+          1e-4,
           `ssm of row ${i}`,
         );
       });
