@@ -1,7 +1,7 @@
 import { GenerationError } from '../errors/index.js';
 import type { ResolvedOptions } from './config.js';
 import { RandomStream } from './random.js';
-import { finishOf, limitOf, processorsOf } from './run.js';
+import { finishOf, limitOf, processorsOf, streamOf } from './run.js';
 import type { Run } from './run.js';
 import { logSoftmax } from './scores.js';
 import type { FinishReason } from './stopping.js';
@@ -101,7 +101,7 @@ function begin(run: Run, batch_id: number): Search {
     prompt,
     limit: limitOf(o, prompt.length),
     processors: processorsOf(run, batch_id),
-    random: o.do_sample ? new RandomStream(seed, (inputs.first_stream ?? 0) + batch_id) : null,
+    random: o.do_sample ? new RandomStream(seed, streamOf(inputs, batch_id, 1)) : null,
     // All beams begin alike: only the first may be continued, or all would say the same.
     running: beams.map((_, i) => blank(i === 0 ? 0 : NEVER)),
     finished: beams.map(() => blank(NEVER)),

@@ -7,7 +7,7 @@ import { optionsOf, readNegativePrompts, readPrompts } from './inputs.js';
 import type { GenerateInputs, GenerateOutput, Prompt } from './inputs.js';
 import { OPTION_NAMES } from './options.js';
 import { freshSeed, RandomStream } from './random.js';
-import { criteriaOf, limitOf, newTokens, processorsOf } from './run.js';
+import { criteriaOf, limitOf, newTokens, processorsOf, streamOf } from './run.js';
 import type { Row, Run } from './run.js';
 import { sampleRows } from './sample.js';
 
@@ -209,7 +209,7 @@ async function sample(run: Run, copies: number): Promise<GenerateOutput> {
   const { options: o, prompts, inputs } = run;
   const rows = prompts.flatMap((prompt, batch_id) =>
     Array.from({ length: copies }, (_, copy): Row => {
-      const stream = (inputs.first_stream ?? 0) + batch_id * copies + copy;
+      const stream = streamOf(inputs, batch_id, copies) + copy;
       return {
         batch_id,
         ids: prompt.seen.slice(),

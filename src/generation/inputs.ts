@@ -47,8 +47,11 @@ export interface GenerateInputs extends GenerationOptions {
   return_state?: boolean | null;
   /** Ids from here on pad the vocabulary and are never chosen. Default: the tokenizer's vocab_size, where one is given. */
   vocab_limit?: number | null;
-  /** Number of the first row's stream of random numbers, for batches that are parts of a larger one. Default 0. */
-  first_stream?: number;
+  /**
+   * Numbers of the rows' streams of random numbers, for batches that are parts of a larger one: that of the first
+   * prompt's first row (default 0; the others follow), or of each prompt's first row.
+   */
+  first_stream?: number | readonly number[];
 }
 
 /** What generate() returns with return_dict_in_generate. */

@@ -42,6 +42,12 @@ export interface Row {
   closed: boolean;
 }
 
+/** The number of a prompt's first stream of random numbers, where each prompt has `copies` of them. */
+export function streamOf(inputs: GenerateInputs, batch_id: number, copies: number): number {
+  const first = inputs.first_stream ?? 0;
+  return typeof first === 'number' ? first + batch_id * copies : first[batch_id];
+}
+
 /** The new ids of a row. */
 export const newTokens = (row: Row): number[] => row.ids.slice(row.prompt_length);
 

@@ -8,7 +8,10 @@ import type { Loaded, PipelineModel } from './load.js';
 export type Chat = readonly ChatMessage[];
 
 /** Options of a call, beside those of generate(). */
-export interface TextGenerationOptions extends Omit<GenerateInputs, 'input_ids' | 'attention_mask' | 'state'> {
+export interface TextGenerationOptions extends Omit<
+  GenerateInputs,
+  'input_ids' | 'attention_mask' | 'state' | 'history' | 'return_state' | 'first_stream'
+> {
   /** Returns the prompt with the new text (default), or the new text alone. */
   return_full_text?: boolean;
   /** Returns ids (generated_token_ids) rather than text. Default false. */
@@ -129,32 +132,37 @@ async function run(
   const engine = await model.engine();
   // The seed is drawn once: rows of later batches go on with further streams of the same seed.
   const seed = generate.seed ?? model.generation_config.seed ?? Math.floor(Math.random() * 2 ** 32);
-  const results: TextGenerationOutput[][] = [];
-  for (let at = 0; at < items.length; at += batch_size) {
-    const batch = items.slice(at, at + batch_size);
-    const copies = Math.max(1, generate.num_return_sequences ?? model.generation_config.num_return_sequences ?? 1);
-    const output = (await generateFor(engine, model.generation_config, model.config, {
+  const copies = Math.max(1, generate.num_return_sequences ?? model.generation_config.num_return_sequences ?? 1);
+  const results = new Array<TextGenerationOutput[]>(items.length);
+  for (const batch of batches(items, batch_size, generate.streamer != null)) {
+    const { new_tokens } = (await generateFor(engine, model.generation_config, model.config, {
       tokenizer,
       ...generate,
       seed,
-      first_stream: (generate.first_stream ?? 0) + at * copies,
+      first_stream: batch.map((i) => i * copies),
       return_dict_in_generate: true,
-      input_ids: batch.map((item) => item.ids),
+      input_ids: batch.map((i) => items[i].ids),
     })) as GenerateOutput;
-    for (const [b, item] of batch.entries()) {
-      const rows = output.new_tokens.slice(b * copies, (b + 1) * copies);
-      results.push(
-        await Promise.all(
-          rows.map(async (tokens): Promise<TextGenerationOutput> => {
-            if (return_tensors) return { generated_token_ids: [...(return_full_text ? item.ids : []), ...tokens] };
-            const text = await newText(tokenizer, item.ids, tokens, decoding);
-            return { generated_text: return_full_text ? whole(item, text) : text };
-          }),
-        ),
+    for (const [b, i] of batch.entries()) {
+      const item = items[i];
+      const rows = new_tokens.slice(b * copies, (b + 1) * copies);
+      results[i] = await Promise.all(
+        rows.map(async (tokens): Promise<TextGenerationOutput> => {
+          if (return_tensors) return { generated_token_ids: [...(return_full_text ? item.ids : []), ...tokens] };
+          const text = await newText(tokenizer, item.ids, tokens, decoding);
+          return { generated_text: return_full_text ? whole(item, text) : text };
+        }),
       );
     }
   }
   return results;
+}
+
+/** Which items are run together: those of like length, so that little padding is fed; in their order when streamed. */
+function batches(items: readonly Item[], size: number, inOrder: boolean): number[][] {
+  const order = [...items.keys()];
+  if (!inOrder && size > 1) order.sort((a, b) => items[b].ids.length - items[a].ids.length || a - b);
+  return Array.from({ length: Math.ceil(order.length / size) }, (_, k) => order.slice(k * size, (k + 1) * size));
 }
 
 async function encode(tokenizer: Tokenizer, input: string | Chat, options: TextGenerationOptions): Promise<Item> {
