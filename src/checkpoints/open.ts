@@ -64,18 +64,21 @@ const WEIGHTS: readonly (readonly [string, (file: string) => Promise<Container>]
   ['model.json', openTfjsContainer],
 ];
 
+/** Names under which a folder's weights are looked for, the preferred one first. */
+export const WEIGHT_FILES: readonly string[] = WEIGHTS.map(([name]) => name);
+
 /** The file of weights (or index) that a folder would be loaded from; null when there is none. */
 export function findWeights(dir: string): string | null {
-  return WEIGHTS.map(([name]) => path.join(dir, name)).find((file) => fs.existsSync(file)) ?? null;
+  return WEIGHT_FILES.map((name) => path.join(dir, name)).find((file) => fs.existsSync(file)) ?? null;
 }
 
 /** Opens a folder's weights under their own names. @throws CheckpointError when there are none */
 export async function openWeights(dir: string): Promise<Container> {
   const file = findWeights(dir);
   if (file) return WEIGHTS.find(([name]) => name === path.basename(file))![1](file);
-  throw new CheckpointError(`${dir} has no weights: none of ${WEIGHTS.map(([name]) => name).join(', ')} is there.`, {
+  throw new CheckpointError(`${dir} has no weights: none of ${WEIGHT_FILES.join(', ')} is there.`, {
     file: dir,
-    expected: WEIGHTS.map(([name]) => name),
+    expected: WEIGHT_FILES,
   });
 }
 

@@ -1,0 +1,269 @@
+import { expect } from 'chai';
+import * as fs from 'node:fs';
+import * as os from 'node:os';
+import * as path from 'node:path';
+import { openCheckpoint, resolveModel, type HubOptions } from '../../src/checkpoints/index.js';
+import { hubCacheRoot, hubToken, isOffline, isRepoId } from '../../src/checkpoints/hub-cache.js';
+import { ArgumentError, CheckpointError } from '../../src/errors/index.js';
+import { goldenDir } from '../support/goldens.js';
+import { COMMIT_A, COMMIT_B, HubServer } from '../support/hub-server.js';
+
+const text = (value: string): Uint8Array => new TextEncoder().encode(value);
+
+/** The files of a folder. */
+function folder(dir: string): Record<string, Uint8Array> {
+  return Object.fromEntries(
+    fs.readdirSync(dir).map((name) => [name, new Uint8Array(fs.readFileSync(path.join(dir, name)))]),
+  );
+}
+
+describe('models of the hub', function () {
+  this.timeout(20_000);
+  let root = '';
+  let hub: HubServer;
+  let endpoint = '';
+  let saved: NodeJS.ProcessEnv;
+  beforeEach(async () => {
+    // nothing of the user's own settings
+    saved = { ...process.env };
+    for (const key of Object.keys(process.env)) if (/^(HF_|HUGGING|TRANSFORMERS_)/.test(key)) delete process.env[key];
+    root = fs.mkdtempSync(path.join(os.tmpdir(), 'hub-'));
+    process.env.HF_HOME = path.join(root, 'home');
+    hub = new HubServer();
+    endpoint = await hub.start();
+    hub.files = { ...folder(goldenDir('formats/single')), 'tokenizer.json': text('{}'), 'README.md': text('# hi') };
+  });
+  afterEach(async () => {
+    await hub.stop();
+    process.env = saved;
+    fs.rmSync(root, { recursive: true, force: true });
+  });
+  const resolve = (options: HubOptions = {}): Promise<string> =>
+    resolveModel('org/model', { cache_dir: root, endpoint, retryDelay: 1, ...options });
+  const failure = async (promise: Promise<unknown>): Promise<Error> => {
+    const error = await promise.then(
+      () => null,
+      (e: unknown) => e,
+    );
+    expect(error).to.be.instanceOf(Error);
+    return error as Error;
+  };
+  const repo = (): string => path.join(root, 'models--org--model');
+
+  it('are fetched once, into the layout of huggingface_hub', async () => {
+    const written: number[] = [];
+    const dir = await resolve({ onProgress: ({ written: bytes, total }) => written.push(bytes / total) });
+    expect(dir).to.equal(path.join(repo(), 'snapshots', COMMIT_A));
+    expect(fs.readdirSync(dir).sort()).to.deep.equal(['config.json', 'model.safetensors', 'tokenizer.json']);
+    const link = fs.readlinkSync(path.join(dir, 'model.safetensors'));
+    expect(link).to.match(/^\.\.[/\\]\.\.[/\\]blobs[/\\][0-9a-f]{64}$/);
+    expect(fs.readFileSync(path.join(repo(), 'refs/main'), 'utf8')).to.equal(COMMIT_A);
+    expect(written.at(-1)).to.equal(1);
+    const source = await openCheckpoint(dir);
+    await source.readFloat32('backbone.norm_f.weight');
+    await source.close();
+    await resolve();
+    expect(hub.downloads('model.safetensors')).to.have.length(1);
+    expect(fs.readdirSync(path.join(repo(), 'blobs')).filter((name) => name.includes('incomplete'))).to.deep.equal([]);
+  });
+
+  it('come with the shards that their index names', async () => {
+    hub.files = folder(goldenDir('formats/sharded'));
+    const source = await openCheckpoint(await resolve());
+    expect(source.tensors.size).to.equal(20);
+    await source.close();
+    delete hub.files['model-00003-of-00005.safetensors'];
+    hub.refs.main = COMMIT_B;
+    expect((await failure(resolve())).message).to.match(
+      /index\.json names model-00003-of-00005\.safetensors, which is not/,
+    );
+  });
+
+  it('come as state-spaces publishes them', async () => {
+    hub.files = folder(goldenDir('formats/state-spaces'));
+    const source = await openCheckpoint(await resolve());
+    expect(source.format).to.equal('state-spaces');
+    await source.close();
+  });
+
+  it('share blobs between revisions, and follow a branch that moves', async () => {
+    await resolve();
+    hub.refs.main = COMMIT_B;
+    hub.files['tokenizer.json'] = text('{"new": true}');
+    const dir = await resolve();
+    expect(dir).to.match(new RegExp(COMMIT_B));
+    expect(fs.readFileSync(path.join(dir, 'tokenizer.json'), 'utf8')).to.equal('{"new": true}');
+    expect(hub.downloads('model.safetensors')).to.have.length(1);
+    const before = hub.seen.length;
+    // a commit never changes: the network is not asked
+    expect(await resolve({ revision: COMMIT_A })).to.match(new RegExp(COMMIT_A));
+    expect(hub.seen).to.have.length(before);
+  });
+
+  it('go on where a cut connection ended', async () => {
+    hub.cuts['model.safetensors'] = [30_000, 20_000];
+    await resolve();
+    expect(hub.downloads('model.safetensors').map(({ range }) => range)).to.deep.equal([
+      undefined,
+      'bytes=30000-',
+      'bytes=50000-',
+    ]);
+  });
+
+  it('go on in the next run, and begin anew where the server ignores ranges', async () => {
+    hub.cuts['model.safetensors'] = [10_000, 0, 0, 0, 0, 0];
+    const error = await failure(resolve());
+    expect(error).to.be.instanceOf(CheckpointError);
+    expect(error.message).to.match(/model\.safetensors: the download .* failed 5 times.*run again/);
+    hub.ignoreRange = true;
+    hub.cuts = {};
+    const dir = await resolve();
+    expect(hub.downloads('model.safetensors').at(-1)!.range).to.equal('bytes=10000-');
+    const original = fs.readFileSync(path.join(goldenDir('formats/single'), 'model.safetensors'));
+    expect(fs.readFileSync(path.join(dir, 'model.safetensors')).equals(original)).to.equal(true);
+  });
+
+  it('wait for a busy server', async () => {
+    hub.statuses['config.json'] = [503, 429];
+    await resolve();
+    expect(hub.downloads('config.json')).to.have.length(3);
+  });
+
+  it('are refused when a checksum is wrong, large file or small; a bad beginning is fetched again', async () => {
+    for (const name of ['tokenizer.json', 'model.safetensors']) {
+      const bad = hub.files[name].slice();
+      bad[1] ^= 1;
+      hub.wrong = { [name]: bad };
+      const error = await failure(resolve());
+      expect(error).to.be.instanceOf(CheckpointError);
+      expect(error.message)
+        .to.include(name)
+        .and.match(/does not match its checksum/);
+      expect(fs.existsSync(path.join(repo(), 'refs/main'))).to.equal(false);
+    }
+    hub.wrong = {};
+    hub.cuts['model.safetensors'] = [5000, 0, 0, 0, 0, 0];
+    await failure(resolve());
+    const blobs = path.join(repo(), 'blobs');
+    const partial = fs.readdirSync(blobs).find((name) => name.endsWith('.incomplete'))!;
+    fs.writeFileSync(path.join(blobs, partial), Buffer.alloc(5000, 7));
+    await resolve();
+  });
+
+  it('refuse more bytes than the listing says', async () => {
+    hub.wrong['model.safetensors'] = new Uint8Array(200_000);
+    expect((await failure(resolve())).message).to.match(/more than its 74424 bytes/);
+  });
+
+  it('follow redirects, without showing the token to another server', async () => {
+    const cdn = new HubServer();
+    cdn.files = hub.files;
+    hub.cdn = await cdn.start();
+    hub.token = 'hf_secret';
+    try {
+      await resolve({ token: 'hf_secret' });
+      expect(cdn.seen.map(({ url }) => url)).to.deep.equal(['/cdn/model.safetensors']);
+      expect(cdn.seen[0].authorization).to.equal(undefined);
+      expect(hub.downloads('model.safetensors')[0].authorization).to.equal('Bearer hf_secret');
+    } finally {
+      await cdn.stop();
+    }
+  });
+
+  it('say what to do when access is denied or nothing is there', async () => {
+    hub.token = 'hf_secret';
+    const denied = await failure(resolve());
+    expect(denied).to.be.instanceOf(CheckpointError);
+    expect(denied.message).to.match(/org\/model .*access is denied.*HF_TOKEN/);
+    expect((denied as CheckpointError).data.status).to.equal(401);
+    process.env.HF_TOKEN = 'hf_secret';
+    await resolve();
+    expect((await failure(resolve({ token: 'secret' }))).message).to.match(/does not begin with "hf_"/);
+    const gone = await failure(resolve({ revision: 'v9' }));
+    expect(gone.message).to.match(/revision v9.*not there/);
+    hub.statuses['config.json'] = [404];
+    fs.rmSync(repo(), { recursive: true });
+    expect((await failure(resolve())).message).to.match(/config\.json: it is not there/);
+  });
+
+  it('are no models when configuration or weights are missing', async () => {
+    delete hub.files['model.safetensors'];
+    expect((await failure(resolve())).message).to.match(/none of model\.safetensors/);
+    hub.files = { 'model.safetensors': new Uint8Array(9) };
+    expect((await failure(resolve())).message).to.match(/neither config\.json/);
+  });
+
+  it('refuse names of files that leave the cache', async () => {
+    hub.files['../../evil'] = text('x');
+    expect((await failure(resolve())).message).to.match(/evil/);
+    for (const revision of ['../x', '/etc', 'a//b', ''])
+      expect(await failure(resolve({ revision }))).to.be.instanceOf(ArgumentError);
+  });
+
+  it('are taken from the cache offline, and only whole', async () => {
+    const offline = (): Promise<string> => resolve({ local_files_only: true });
+    expect((await failure(offline())).message).to.match(/no whole snapshot of revision main.*local_files_only/);
+    const dir = await resolve();
+    const before = hub.seen.length;
+    expect(await offline()).to.equal(dir);
+    process.env.HF_HUB_OFFLINE = '1';
+    expect(await resolve()).to.equal(dir);
+    expect(hub.seen).to.have.length(before);
+    fs.rmSync(path.join(dir, 'model.safetensors'));
+    expect((await failure(resolve())).message).to.match(/no whole snapshot/);
+  });
+
+  it('are taken from the cache, with a warning, when the hub cannot be reached', async () => {
+    const dir = await resolve();
+    await hub.stop();
+    const warnings: string[] = [];
+    expect(await resolve({ onWarning: (message) => warnings.push(message) })).to.equal(dir);
+    expect(warnings.join()).to.match(/cannot be reached.*from the cache/);
+    fs.rmSync(repo(), { recursive: true });
+    expect((await failure(resolve())).message).to.match(/cannot be reached to fetch it/);
+    hub = new HubServer();
+    await hub.start();
+  });
+
+  it('stop when told to', async () => {
+    const stop = new AbortController();
+    const onProgress = (): void => stop.abort();
+    expect(await failure(resolve({ signal: stop.signal, onProgress }))).to.have.property('name', 'AbortError');
+    expect(fs.existsSync(path.join(repo(), 'refs/main'))).to.equal(false);
+  });
+
+  it('give way to local folders, and to what is no name', async () => {
+    const dir = goldenDir('formats/single');
+    expect(await resolveModel(dir)).to.equal(dir);
+    for (const name of ['./gone', '/gone', 'a/b/c', 'org/..', 'C:\\x', ''])
+      expect((await failure(resolveModel(name, { endpoint }))).message, name).to.match(/no folder/);
+    expect(hub.seen).to.deep.equal([]);
+  });
+});
+
+describe('the settings of the hub', () => {
+  it('are those of huggingface_hub', () => {
+    const home = os.homedir();
+    expect(hubCacheRoot({})).to.equal(path.join(home, '.cache/huggingface/hub'));
+    expect(hubCacheRoot({ XDG_CACHE_HOME: '/c' })).to.equal('/c/huggingface/hub');
+    expect(hubCacheRoot({ HF_HOME: '/h', XDG_CACHE_HOME: '/c' })).to.equal('/h/hub');
+    expect(hubCacheRoot({ HF_HOME: '~/h' })).to.equal(path.join(home, 'h/hub'));
+    expect(hubCacheRoot({ HF_HUB_CACHE: '/x', HF_HOME: '/h' })).to.equal('/x');
+    expect(
+      [{}, { HF_HUB_OFFLINE: '0' }, { HF_HUB_OFFLINE: 'yes' }, { TRANSFORMERS_OFFLINE: '1' }].map(isOffline),
+    ).to.deep.equal([false, false, true, true]);
+    expect(hubToken({ HF_TOKEN: ' hf_a ', HF_TOKEN_PATH: '/none' })).to.equal('hf_a');
+    expect(hubToken({ HF_TOKEN_PATH: '/none' })).to.equal(undefined);
+    const file = path.join(fs.mkdtempSync(path.join(os.tmpdir(), 'token-')), 'token');
+    fs.writeFileSync(file, 'hf_b\n');
+    expect(hubToken({ HF_TOKEN_PATH: file })).to.equal('hf_b');
+    fs.rmSync(path.dirname(file), { recursive: true });
+  });
+
+  it('know names of repositories', () => {
+    for (const name of ['gpt2', 'state-spaces/mamba2-130m', 'AntonV/mamba2-2.7b-hf', 'a/b_c.d'])
+      expect(isRepoId(name), name).to.equal(true);
+    for (const name of ['', '.', 'a/b/c', '../a', 'a/..', '-a', 'a--b', 'a/b.git', 'a b', '/a', 'a/', 'a\\b'])
+      expect(isRepoId(name), name).to.equal(false);
+  });
+});
