@@ -6,6 +6,8 @@ export * from './generation/index.js';
 export * from './tokenizers/index.js';
 export * from './pipelines/index.js';
 export * from './layers/index.js';
+export * from './quant/index.js';
+export * from './peft/index.js';
 export * from './jit/index.js';
 export {
   configureRuntime,
