@@ -91,6 +91,7 @@ async function createJavaScriptBackend(
   const { Tokenizer } = await import('@huggingface/tokenizers');
   // Spaces are cleaned up by our own Tokenizer, so that both backends do the same.
   const tokenizer = build(where, () => new Tokenizer(json, { ...config, clean_up_tokenization_spaces: false }));
+  keepByteOrderMarks(tokenizer.decoder);
   return {
     name: 'javascript',
     encode: async (text, addSpecialTokens) => tokenizer.encode(text, { add_special_tokens: addSpecialTokens }).ids,
@@ -101,6 +102,16 @@ async function createJavaScriptBackend(
     idToToken: (id) => tokenizer.id_to_token(id),
     vocab: () => tokenizer.get_vocab(true),
   };
+}
+
+/** The JavaScript package's byte-fallback decoder drops U+FEFF at the start of a run of bytes; it is a character of the text. */
+function keepByteOrderMarks(decoder: unknown): void {
+  const { text_decoder, decoders } = (decoder ?? {}) as { text_decoder?: TextDecoder; decoders?: unknown[] };
+  if (text_decoder) {
+    const keeping = new TextDecoder('utf-8', { fatal: text_decoder.fatal, ignoreBOM: true });
+    Object.assign(decoder as object, { text_decoder: keeping });
+  }
+  decoders?.forEach(keepByteOrderMarks);
 }
 
 function build<T>(where: string, make: () => T): T {

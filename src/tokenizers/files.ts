@@ -1,7 +1,9 @@
-import { readFile, readdir } from 'node:fs/promises';
+import { access, readFile, readdir } from 'node:fs/promises';
 import path from 'node:path';
 import { TokenizerError } from '../errors/index.js';
 import type { AddedTokenJson, TokenizerJson } from './backend.js';
+import { convertSentencePiece } from './sentencepiece.js';
+import type { ConvertedTokenizer } from './sentencepiece.js';
 
 /** The files of a tokenizer folder, parsed. */
 export interface TokenizerFiles {
@@ -17,7 +19,8 @@ export interface TokenizerFiles {
 }
 
 /**
- * Reads a tokenizer folder in the Hugging Face layout: tokenizer.json (must be there), tokenizer_config.json,
+ * Reads a tokenizer folder in the Hugging Face layout: tokenizer.json (or a SentencePiece model where there is none:
+ * tokenizer.model, tokenizer.model.v3), tokenizer_config.json,
  * special_tokens_map.json, chat_template.jinja and additional_chat_templates/NAME.jinja (which win over the templates
  * in tokenizer_config.json, as in transformers).
  *
@@ -25,10 +28,11 @@ export interface TokenizerFiles {
  */
 export async function readTokenizerFiles(dir: string): Promise<TokenizerFiles> {
   const file = path.join(dir, 'tokenizer.json');
-  const tokenizer = await readJson(file);
+  const converted = (await exists(file)) ? undefined : await readSentencePiece(dir);
+  const tokenizer = converted?.tokenizer ?? (await readJson(file));
   if (tokenizer === undefined) {
     throw new TokenizerError(
-      `There is no tokenizer.json in ${dir}. Expected a folder with the tokenizer of the model; state-spaces checkpoints ` +
+      `There is no tokenizer.json in ${dir}, nor a tokenizer.model. Expected a folder with the tokenizer of the model; state-spaces checkpoints ` +
         `have none of their own and use that of EleutherAI/gpt-neox-20b: copy its tokenizer.json there, or name its folder.`,
       { file },
     );
@@ -38,9 +42,31 @@ export async function readTokenizerFiles(dir: string): Promise<TokenizerFiles> {
     source: dir,
     tokenizer: withAddedTokens(tokenizer as TokenizerJson, config),
     config,
-    specialTokensMap: (await readJson(path.join(dir, 'special_tokens_map.json'))) ?? {},
-    chatTemplates: { ...templatesOf(config), ...(await readTemplates(dir)) },
+    specialTokensMap: (await readJson(path.join(dir, 'special_tokens_map.json'))) ?? converted?.specialTokens ?? {},
+    chatTemplates: {
+      ...(converted?.chatTemplate === undefined ? {} : { default: converted.chatTemplate }),
+      ...templatesOf(config),
+      ...(await readTemplates(dir)),
+    },
   };
+}
+
+/** Names of SentencePiece models: Llama's and Mistral's. */
+const SENTENCEPIECE_FILES = ['tokenizer.model', 'tokenizer.model.v3', 'tokenizer.model.v2', 'tokenizer.model.v1'];
+
+async function readSentencePiece(dir: string): Promise<ConvertedTokenizer | undefined> {
+  for (const name of SENTENCEPIECE_FILES) {
+    const file = path.join(dir, name);
+    if (await exists(file)) return convertSentencePiece(await readFile(file), file);
+  }
+  return undefined;
+}
+
+async function exists(file: string): Promise<boolean> {
+  return access(file).then(
+    () => true,
+    () => false,
+  );
 }
 
 async function readJson(file: string): Promise<Record<string, unknown> | undefined> {

@@ -6,6 +6,8 @@ import type { DecodeOptions } from './tokenizer.js';
  * and a byte-fallback decoder shows each byte of it, and of the one before, as a replacement character of its own.
  */
 const LONGEST_PENDING = 8;
+/** Ids without any text that are kept as context at most. */
+const MOST_SILENT = 32;
 
 /**
  * Decodes a stream of ids so that the pieces put together are the text of all ids, and no piece ends in half a
@@ -58,8 +60,9 @@ export class IncrementalDecoder {
     const pending = /\uFFFD*$/.exec(text)![0].length;
     if (pending > 0 && pending <= LONGEST_PENDING && !all) return '';
     if (text.length <= before.length) {
-      // Skipped special tokens give no text and no context either: the window keeps what it has.
-      if (text === before) this.window = this.window.slice(0, this.done);
+      // No text, and yet it may tell in what comes: a space that a decoder strips at the start. Skipped special tokens
+      // end up here too, so the oldest must go at some time.
+      if (this.window.length - this.done > MOST_SILENT) this.window.splice(this.done, MOST_SILENT / 2);
       return '';
     }
     this.window = this.window.slice(this.done);
