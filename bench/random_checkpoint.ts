@@ -12,6 +12,7 @@ import { Mamba2Network } from '../src/models/mamba2/network.js';
 /** hidden, layers, groups, vocabulary, tied head. */
 const SIZES: Record<string, [number, number, number, number, boolean]> = {
   tiny: [64, 2, 1, 512, true],
+  '130m-2-layers': [768, 2, 1, 50288, true],
   '130m': [768, 24, 1, 50288, true],
   '370m': [1024, 48, 1, 50288, true],
   '780m': [1536, 48, 1, 50288, true],

@@ -8,7 +8,7 @@ import * as os from 'node:os';
 import * as path from 'node:path';
 import type { EngineSampling } from '../../src/generation/engine.js';
 import { CompiledEngine } from '../../src/models/mamba2/compiled_engine.js';
-import type { ProgramDtype } from '../../src/models/mamba2/decoding_program.js';
+import type { ProgramDtype, StateDtype } from '../../src/models/mamba2/decoding_program.js';
 import { Mamba2ForCausalLM } from '../../src/models/mamba2/causal_lm.js';
 import { loadCheckpoint } from '../../src/models/mamba2/pretrained.js';
 import { selectBackend } from '../../src/runtime/index.js';
@@ -24,12 +24,15 @@ const { values: args } = parseArgs({
     batches: { type: 'string', default: '1' },
     rounds: { type: 'string', default: '5' },
     device: { type: 'string', default: 'auto' },
+    chunk: { type: 'string' },
+    state: { type: 'string', default: 'float32' },
+    dir: { type: 'string' },
   },
 });
 const number = (key: 'prompt' | 'tokens' | 'block' | 'rounds'): number => Number(args[key]);
 const median = (xs: number[]): number => [...xs].sort((a, b) => a - b)[Math.floor(xs.length / 2)]!;
 const print = (record: Record<string, unknown>): void =>
-  console.log(JSON.stringify({ model: args.model, dtype: args.dtype, ...record }));
+  console.log(JSON.stringify({ model: args.model, dtype: args.dtype, state: args.state, ...record }));
 const GREEDY: EngineSampling = {
   do_sample: false,
   temperature: 1,
@@ -45,7 +48,7 @@ const GREEDY: EngineSampling = {
 const report = await selectBackend(args.device as 'auto');
 print({ device: report });
 const stored = args.dtype === 'float32' ? 'F32' : 'BF16';
-const dir = path.join(os.tmpdir(), `mamba2-${args.model}-${stored}`);
+const dir = args.dir ?? path.join(os.tmpdir(), `mamba2-${args.model}-${stored}`);
 if (!fs.existsSync(path.join(dir, 'config.json'))) await writeRandomCheckpoint(dir, publicConfig(args.model), stored);
 
 const prompt = number('prompt');
@@ -58,8 +61,10 @@ for (const b of args.batches.split(',').map(Number)) {
   const engine = new CompiledEngine(model.weights, {
     dtype: args.dtype as ProgramDtype,
     batches: [b],
-    segments: [Math.min(prompt, 2048)],
+    segments: [Math.max(16, Math.min(prompt, 2048))],
     block: number('block'),
+    chunk_size: args.chunk === undefined ? undefined : Number(args.chunk),
+    state_dtype: args.state as StateDtype,
     onCompile: (name, phase, ms) => void (ms !== null && (compileMs[`${name} ${phase}`] = Math.round(ms))),
   });
   const ids = Int32Array.from({ length: prompt }, (_, i) => (i * 37) % config.vocab_size);
@@ -71,11 +76,8 @@ for (const b of args.batches.split(',').map(Number)) {
     return performance.now() - start;
   };
   if (prompt > 0) {
-    const sync = (): Promise<unknown> => engine.logits(state);
-    const run = async (): Promise<void> => {
-      await engine.prefill(state, rows);
-      await sync();
-    };
+    // prefill waits for the device; the logits of the last position, which it computes, stay there
+    const run = (): Promise<void> => engine.prefill(state, rows);
     const first = await timed(run);
     const ms: number[] = [];
     for (let r = 0; r < rounds; r++) ms.push(await timed(run));

@@ -156,6 +156,30 @@ export function matMulBf16(x: tf.Tensor, w: tf.Tensor): tf.Tensor2D {
   return tf.engine().runKernel(MATMUL_BF16, { x, w }) as tf.Tensor2D;
 }
 
+/** The least float32: a bound that no weight is below. */
+const LEAST = -3.4028234663852886e38;
+
+/**
+ * x [m, k] times w [n, k] transposed: [m, n], float32, in the form that suits the device. A GPU multiplies a bfloat16 w
+ * by matMulBf16; otherwise w is widened and all arithmetic is float32.
+ *
+ * Of one row, XLA compiles a bare product on the CPU to a loop in one thread, but one whose matrix is computed element by
+ * element (widened from bfloat16, or bounded by the least float32, which changes nothing) to a vectorised loop over all
+ * threads that reads the matrix once.
+ * @param x float32 [m, k]
+ * @param w float32 or bfloat16 [n, k]; gradients for both
+ */
+export function matMulStored(x: tf.Tensor2D, w: tf.Tensor): tf.Tensor2D {
+  const narrow = trueDtype(w) === 'bfloat16';
+  const { isUsingGpuDevice } = nodeBackend();
+  if (narrow && isUsingGpuDevice) return matMulBf16(x, w);
+  return tf.tidy(() => {
+    const alone = isTracing() && x.shape[0] === 1 && !isUsingGpuDevice;
+    const wide = narrow ? castFloat32(w) : alone ? tf.maximum(w, LEAST) : w;
+    return tf.matMul(x, wide as tf.Tensor2D, false, true);
+  });
+}
+
 /**
  * Rows of a table: w[ids] as float32.
  * Ids must lie in 0 … v-1: compiled code cannot check them (out of range, they read the last row).

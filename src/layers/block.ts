@@ -11,7 +11,7 @@ import {
   type MixerState,
   mixerWeightSpecs,
 } from './mixer.js';
-import { rmsNorm } from './rms_norm.js';
+import { rmsNorm, rmsParts } from './rms_norm.js';
 import { tensor, type WeightSpec, type Weights } from './weights.js';
 
 const MIXER = 'mixer.';
@@ -33,8 +33,17 @@ export function blockForward(
   options?: MixerOptions,
 ): { y: tf.Tensor3D; state: MixerState } {
   const [y, conv, ssm] = tf.tidy((): [tf.Tensor, tf.Tensor, tf.Tensor] => {
-    const normed = rmsNorm(x, tensor(weights, 'norm.weight'), spec.epsilon) as tf.Tensor3D;
-    const mixed = mixerForward(spec, mixerPart(weights), normed, options);
+    const gamma = tensor(weights, 'norm.weight');
+    let mixed: ReturnType<typeof mixerForward>;
+    if (x.shape[1] === 1) {
+      const { scaled, factor } = rmsParts(x, gamma, spec.epsilon);
+      mixed = mixerForward(spec, mixerPart(weights), scaled as tf.Tensor3D, {
+        ...options,
+        inputScale: factor as tf.Tensor3D,
+      });
+    } else {
+      mixed = mixerForward(spec, mixerPart(weights), rmsNorm(x, gamma, spec.epsilon) as tf.Tensor3D, options);
+    }
     return [tf.add(x, mixed.y), mixed.state.conv, mixed.state.ssm];
   });
   return { y: y as tf.Tensor3D, state: { conv: conv as tf.Tensor3D, ssm: ssm as tf.Tensor4D } };

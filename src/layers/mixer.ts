@@ -6,9 +6,10 @@ import * as tf from '@tensorflow/tfjs';
 import { ArgumentError, ConfigError } from '../errors/index.js';
 import { type LayerArgs, single, SpecLayer } from './base.js';
 import { causalConv, convWeightSpecs } from './causal_conv1d.js';
+import { rmsParts } from './rms_norm.js';
 import { type NormGroups, normGroupsOf, rmsNormGated } from './rms_norm_gated.js';
 import { ssdChunkScan, ssdStep } from './ssd.js';
-import { linear, silu, tensor, type WeightSpec, type Weights } from './weights.js';
+import { linear, silu, siluQuotient, tensor, type Weight, type WeightSpec, type Weights } from './weights.js';
 
 export interface Mamba2MixerArgs extends LayerArgs {
   /** Model width, d. */
@@ -160,6 +161,17 @@ export interface MixerOptions {
    * document to the next. A state given belongs to the first one.
    */
   segments?: tf.Tensor2D;
+  /** [b, t, 1]: what the input projection is multiplied by; the rest of a norm that was taken in two parts (rmsParts). */
+  inputScale?: tf.Tensor3D;
+  /** Tokens per chunk of the scan, in place of the spec's. */
+  chunkSize?: number;
+}
+
+/** A linear map of something normalised in two parts: (scaled·Wᵀ)·factor + bias. */
+function scaledLinear(scaled: tf.Tensor, factor: tf.Tensor | undefined, w: Weight, bias?: tf.Tensor): tf.Tensor {
+  if (!factor) return linear(scaled, w, bias);
+  const y = tf.mul(linear(scaled, w), factor);
+  return bias ? tf.add(y, bias) : y;
 }
 
 /** dt = clamp(softplus(raw + bias)) · mask (spec B.2 step 8); the limit acts in decoding too (D4). */
@@ -191,7 +203,7 @@ export function mixerForward(
   }
   const bias = (name: string): tf.Tensor | undefined => (spec.useBias ? tensor(weights, name) : undefined);
   const [y, conv, ssm] = tf.tidy((): [tf.Tensor, tf.Tensor, tf.Tensor] => {
-    const projected = linear(u, weights['in_proj.weight']!, bias('in_proj.bias')); // [b, t, projSize]
+    const projected = scaledLinear(u, options.inputScale, weights['in_proj.weight']!, bias('in_proj.bias')); // [b, t, projSize]
     const [z, rawXBC, rawDt] = tf.split(projected, [innerSize, convSize, h], 2) as [tf.Tensor, tf.Tensor, tf.Tensor];
     const { mask, state, segments } = options;
     const columnMask = mask ? tf.reshape(mask, [b, t, 1]) : undefined;
@@ -206,7 +218,8 @@ export function mixerForward(
       mask,
       segments,
     );
-    const [x, B, C] = tf.split(silu(mixed.y), [innerSize, g * n, g * n], 2) as [tf.Tensor, tf.Tensor, tf.Tensor];
+    const activate = t === 1 && state ? siluQuotient : silu;
+    const [x, B, C] = tf.split(activate(mixed.y), [innerSize, g * n, g * n], 2) as [tf.Tensor, tf.Tensor, tf.Tensor];
     const dt = timeSteps(rawDt, tensor(weights, 'dt_bias'), spec.timeStepLimit, columnMask); // [b, t, h]
     const A = tf.neg(tf.exp(tensor(weights, 'A_log'))) as tf.Tensor1D;
 
@@ -235,20 +248,21 @@ export function mixerForward(
         initialState: state?.ssm,
         segments,
       };
-      const scan = ssdChunkScan(inputs, spec.chunkSize);
+      const scan = ssdChunkScan(inputs, options.chunkSize ?? spec.chunkSize);
       scanned = scan.y;
       finalState = scan.finalState;
     }
     const skipped = tf.add(scanned, tf.mul(heads, tf.reshape(tensor(weights, 'D'), [1, 1, h, 1])));
     const groups = spec.normGroups === 'full' ? 1 : g;
-    const v = rmsNormGated(
-      tf.reshape(skipped, [b, t, innerSize]),
-      z,
-      tensor(weights, 'norm.weight'),
-      groups,
-      spec.epsilon,
-    );
-    return [linear(v, weights['out_proj.weight']!, bias('out_proj.bias')), mixed.context, finalState];
+    const flat = tf.reshape(skipped, [b, t, innerSize]);
+    const gamma = tensor(weights, 'norm.weight');
+    const [outWeight, outBias] = [weights['out_proj.weight']!, bias('out_proj.bias')];
+    if (t === 1 && groups === 1) {
+      const { scaled, factor } = rmsParts(tf.mul(flat, silu(z)), gamma, spec.epsilon);
+      return [scaledLinear(scaled, factor, outWeight, outBias), mixed.context, finalState];
+    }
+    const v = rmsNormGated(flat, z, gamma, groups, spec.epsilon);
+    return [linear(v, outWeight, outBias), mixed.context, finalState];
   });
   return { y: y as tf.Tensor3D, state: { conv: conv as tf.Tensor3D, ssm: ssm as tf.Tensor4D } };
 }

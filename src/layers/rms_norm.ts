@@ -13,6 +13,19 @@ export function rmsNorm(x: tf.Tensor, weight: tf.Tensor, epsilon: number): tf.Te
   return tf.tidy(() => tf.mul(scaleByRms(x, epsilon), weight));
 }
 
+/**
+ * RMSNorm in two parts whose product it is: x·weight, and the factor 1/sqrt(mean(x²) + epsilon) of each position. A
+ * linear map after the norm may take the first and scale its result by the second: a compiled single step then has one
+ * small kernel less for each norm.
+ * @returns scaled [..., d] and factor [..., 1]
+ */
+export function rmsParts(x: tf.Tensor, weight: tf.Tensor, epsilon: number): { scaled: tf.Tensor; factor: tf.Tensor } {
+  return tf.tidy(() => ({
+    scaled: tf.mul(x, weight),
+    factor: tf.rsqrt(tf.add(tf.mean(tf.square(x), -1, true), epsilon)),
+  }));
+}
+
 export interface RMSNormArgs extends LayerArgs {
   /** Size of the last axis, d. */
   size: number;

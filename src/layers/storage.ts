@@ -3,7 +3,7 @@
  * are traced. Each stored form (float32, bfloat16, packed integers, a base with an adapter) is one implementation.
  */
 import type * as tf from '@tensorflow/tfjs';
-import { gatherRows, matMulBf16, type VariableSpec } from '../jit/index.js';
+import { gatherRows, matMulStored, type VariableSpec } from '../jit/index.js';
 import type { Weight } from './weights.js';
 
 /** Bytes of a weight in one stored type, asked for when their turn comes. */
@@ -16,21 +16,33 @@ export interface WeightStorage {
   weight(vars: Readonly<Record<string, tf.Tensor>>): Weight;
 }
 
-/** A float32 tensor: norms, convolutions, SSM parameters, or a whole model in float32. */
+/** A float32 tensor: norms, convolutions, SSM parameters. */
 export function float32Storage(shape: readonly number[], init?: WeightBytes): WeightStorage {
   return { variables: { '': { shape, dtype: 'float32', init } }, weight: (vars) => vars['']! };
 }
 
+/** A matrix [out, in] in float32. */
+export function float32Matrix(shape: readonly number[], init?: WeightBytes): WeightStorage {
+  return {
+    variables: { '': { shape, dtype: 'float32', init } },
+    weight: (vars) => ({
+      shape,
+      apply: (x) => matMulStored(x, vars['']!),
+      rows: (ids) => gatherRows(vars['']!, ids),
+    }),
+  };
+}
+
 /**
- * A matrix [out, in] in bfloat16. Activations are rounded to bfloat16 for the product alone; everything else, the sums
- * included where the device has it, is float32.
+ * A matrix [out, in] in bfloat16. A CPU widens it inside the product, so that all arithmetic is float32. A GPU multiplies
+ * in bfloat16: activations are rounded for the product, and its result is.
  */
 export function bfloat16Storage(shape: readonly number[], init?: WeightBytes): WeightStorage {
   return {
     variables: { '': { shape, dtype: 'bfloat16', init } },
     weight: (vars) => ({
       shape,
-      apply: (x) => matMulBf16(x, vars['']!),
+      apply: (x) => matMulStored(x, vars['']!),
       rows: (ids) => gatherRows(vars['']!, ids),
     }),
   };

@@ -1,3 +1,4 @@
+import { locateModel, type HubOptions } from '../../checkpoints/index.js';
 import { Tokenizer } from '../../tokenizers/index.js';
 import type { TokenizerOptions } from '../../tokenizers/index.js';
 
@@ -12,10 +13,11 @@ export class AutoTokenizer {
   private constructor() {}
 
   /**
-   * @param dir a folder with tokenizer.json, and tokenizer_config.json where there is one
+   * @param name a folder with tokenizer.json, and tokenizer_config.json where there is one; or a model on the hub
    * @throws TokenizerError when there is no tokenizer or a file is malformed
    */
-  static async from_pretrained(dir: string, options: TokenizerOptions = {}): Promise<Tokenizer> {
-    return Tokenizer.from_pretrained(dir, options);
+  static async from_pretrained(name: string, options: TokenizerOptions & HubOptions = {}): Promise<Tokenizer> {
+    const { dir, rest } = await locateModel(name, options);
+    return Tokenizer.from_pretrained(dir, rest);
   }
 }

@@ -1,5 +1,5 @@
 /** AutoConfig, AutoModelForCausalLM, AutoTokenizer: the right class for a checkpoint folder, whatever its container. */
-import { openCheckpoint } from '../../checkpoints/index.js';
+import { locateModel, openCheckpoint, type HubOptions } from '../../checkpoints/index.js';
 import { ConfigError } from '../../errors/index.js';
 import { Mamba2ForCausalLM, type PretrainedOptions } from '../mamba2/causal_lm.js';
 import { Mamba2Config } from '../mamba2/config.js';
@@ -12,11 +12,14 @@ export class AutoConfig {
 
   /**
    * The configuration of a checkpoint folder, in Hugging Face's keys whatever the container.
+   * @param name folder, or a model on the hub such as 'state-spaces/mamba2-130m'
+   * @param options which revision, which cache; see HubOptions
    * @throws CheckpointError when the folder holds no checkpoint; ConfigError for another model type
    * @example
    * const config = await AutoConfig.from_pretrained('models/tiny-books-mamba2');
    */
-  static async from_pretrained(dir: string): Promise<Mamba2Config> {
+  static async from_pretrained(name: string, options: HubOptions = {}): Promise<Mamba2Config> {
+    const { dir } = await locateModel(name, options);
     const source = await openCheckpoint(dir);
     await source.close();
     refuseOthers(dir, source.config.model_type);
@@ -30,12 +33,15 @@ export class AutoModelForCausalLM {
 
   /**
    * The causal language model of a checkpoint folder.
+   * @param name folder, or a model on the hub such as 'state-spaces/mamba2-130m'
+   * @param options how to load and run it; for the hub revision, cache_dir, local_files_only, token
    * @throws CheckpointError or ConfigError naming file and tensor or key; DeviceError when the device cannot be used
    * @example
    * const model = await AutoModelForCausalLM.from_pretrained('models/tiny-books-mamba2', { dtype: 'float32' });
    */
-  static async from_pretrained(dir: string, options: PretrainedOptions = {}): Promise<Mamba2ForCausalLM> {
-    return Mamba2ForCausalLM.from_pretrained(dir, options);
+  static async from_pretrained(name: string, options: PretrainedOptions & HubOptions = {}): Promise<Mamba2ForCausalLM> {
+    const { dir, rest } = await locateModel(name, options);
+    return Mamba2ForCausalLM.from_pretrained(dir, rest);
   }
 }
 

@@ -200,8 +200,7 @@ export class Mamba2ForCausalLM {
       );
     }
     if (kind === 'eager' || !native) return new EagerEngine(this.weights);
-    const { dtype, onCompile, batches, segments, block } = this.options;
-    return new CompiledEngine(this.weights, { dtype, onCompile, batches, segments, block });
+    return new CompiledEngine(this.weights, this.options);
   }
 
   /** Forgets the engine, so that the next one is made from the weights as they are now. States of the old one are lost. */

@@ -5,9 +5,9 @@
 import * as tf from '@tensorflow/tfjs';
 import type { CheckpointSource } from '../../checkpoints/source.js';
 import { decodeFloat32, encodeFloat32 } from '../../checkpoints/dtypes.js';
-import { type CompileHook, Program } from '../../jit/index.js';
+import { castFloat32, castTo, type CompileHook, Program } from '../../jit/index.js';
 import type { MixerState } from '../../layers/mixer.js';
-import { bfloat16Storage, float32Storage, type WeightStorage } from '../../layers/storage.js';
+import { bfloat16Storage, float32Matrix, float32Storage, type WeightStorage } from '../../layers/storage.js';
 import type { Weight, Weights, WeightSpec } from '../../layers/weights.js';
 import { stateShapes } from './cache.js';
 import type { NetworkWeights } from './modeling.js';
@@ -24,15 +24,23 @@ export interface DecodingProgramOptions {
   segments: readonly number[];
   /** Iterations of the in-graph decoding loop; 1 for none. */
   block: number;
+  /** Tokens per chunk of the scan. Default: the configuration's, 64 at most. */
+  chunkSize?: number;
+  /** Stored type of the recurrent states. Default float32. */
+  stateDtype?: StateDtype;
   onCompile?: CompileHook;
 }
+
+/** Stored type of recurrent states between calls; the arithmetic is float32. bfloat16 halves their traffic and is less exact. */
+export type StateDtype = 'float32' | 'bfloat16';
 
 /** Most candidates that top_k may ask for inside the program. */
 export const MAX_TOP_K = 128;
 
 /** Names of the per-batch variables. */
 export const names = {
-  conv: (b: number, layer: number): string => `state${b}/layers.${layer}.conv`,
+  /** All layers in one variable [b, layers, k-1, channels]: moving on by a token is then one copy, not one per layer. */
+  conv: (b: number): string => `state${b}/conv`,
   ssm: (b: number, layer: number): string => `state${b}/layers.${layer}.ssm`,
   logits: (b: number): string => `state${b}/logits`,
   alive: (b: number): string => `state${b}/alive`,
@@ -41,7 +49,7 @@ export const names = {
 
 /** All state variables of a batch size, in order. */
 export function stateNames(layers: number, b: number): string[] {
-  return [...Array.from({ length: layers }, (_, i) => [names.conv(b, i), names.ssm(b, i)]).flat(), names.logits(b)];
+  return [names.conv(b), ...Array.from({ length: layers }, (_, i) => names.ssm(b, i)), names.logits(b)];
 }
 
 /** True for the matrices that dominate a model's size: projections, embedding, head. */
@@ -71,7 +79,8 @@ async function fromSource(source: CheckpointSource, name: string, dtype: 'F32' |
 export function storageOf(weights: NetworkWeights, spec: WeightSpec, dtype: ProgramDtype): WeightStorage {
   const stored = weights.source?.tensors.get(spec.name)?.dtype;
   const wide = dtype === 'float32' || (dtype === 'auto' && stored !== 'BF16');
-  if (!isMatrix(spec) || wide) return float32Storage(spec.shape, bytesOf(weights, spec.name, 'F32'));
+  if (!isMatrix(spec)) return float32Storage(spec.shape, bytesOf(weights, spec.name, 'F32'));
+  if (wide) return float32Matrix(spec.shape, bytesOf(weights, spec.name, 'F32'));
   return bfloat16Storage(spec.shape, bytesOf(weights, spec.name, 'BF16'));
 }
 
@@ -102,10 +111,10 @@ export function buildDecodingProgram(weights: NetworkWeights, options: DecodingP
   program.variable('eos', { shape: [v], dtype: 'float32' }); // 1 where an id ends a row
   for (const b of options.batches) {
     const shapes = stateShapes(config, b);
-    for (let i = 0; i < config.num_hidden_layers; i++) {
-      program.variable(names.conv(b, i), { shape: shapes.conv, dtype: 'float32' });
-      program.variable(names.ssm(b, i), { shape: shapes.ssm, dtype: 'float32' });
-    }
+    const layers = config.num_hidden_layers;
+    const stateDtype = options.stateDtype ?? 'float32';
+    program.variable(names.conv(b), { shape: [b, layers, ...shapes.conv.slice(1)], dtype: 'float32' });
+    for (let i = 0; i < layers; i++) program.variable(names.ssm(b, i), { shape: shapes.ssm, dtype: stateDtype });
     program.variable(names.logits(b), { shape: [b, v], dtype: 'float32' });
     program.variable(names.alive(b), { shape: [b], dtype: 'float32' });
     program.variable(names.history(b), { shape: [b, v], dtype: 'float32' });
@@ -114,18 +123,36 @@ export function buildDecodingProgram(weights: NetworkWeights, options: DecodingP
   return program;
 }
 
-function readStates(vars: Record<string, tf.Tensor>, b: number, layers: number): MixerState[] {
-  return Array.from({ length: layers }, (_, i) => ({
-    conv: vars[names.conv(b, i)] as tf.Tensor3D,
-    ssm: vars[names.ssm(b, i)] as tf.Tensor4D,
-  }));
-}
-
-function assignStates(states: readonly MixerState[], b: number): Record<string, tf.Tensor> {
-  return Object.fromEntries(states.flatMap(({ conv, ssm }, i) => [
-    [names.conv(b, i), conv],
-    [names.ssm(b, i), ssm],
-  ]));
+/** Reading and assigning the states of a batch size, stored as the options say. */
+function stateAccess(
+  b: number,
+  layers: number,
+  dtype: StateDtype,
+): {
+  read(vars: Record<string, tf.Tensor>): MixerState[];
+  assign(states: readonly MixerState[]): Record<string, tf.Tensor>;
+} {
+  const narrow = dtype === 'bfloat16';
+  return {
+    read: (vars) => {
+      const all = vars[names.conv(b)]!; // [b, layers, k-1, channels]
+      const [taps, channels] = [all.shape[2]!, all.shape[3]!];
+      return Array.from({ length: layers }, (_, i) => {
+        const stored = vars[names.ssm(b, i)]!;
+        return {
+          conv: tf.reshape(tf.slice(all, [0, i, 0, 0], [b, 1, taps, channels]), [b, taps, channels]) as tf.Tensor3D,
+          ssm: (narrow ? castFloat32(stored) : stored) as tf.Tensor4D,
+        };
+      });
+    },
+    assign: (states) => ({
+      [names.conv(b)]: tf.stack(
+        states.map((s) => s.conv),
+        1,
+      ),
+      ...Object.fromEntries(states.map(({ ssm }, i) => [names.ssm(b, i), narrow ? castTo(ssm, 'bfloat16') : ssm])),
+    }),
+  };
 }
 
 function defineFunctions(
@@ -137,13 +164,15 @@ function defineFunctions(
 ): void {
   const { network } = weights;
   const layers = network.config.num_hidden_layers;
+  const stateDtype = options.stateDtype ?? 'float32';
+  const access = stateAccess(b, layers, stateDtype);
 
   /** One token per row; rows whose mask is 0 keep their state. */
   const advance = (vars: Record<string, tf.Tensor>, tokens: tf.Tensor, mask?: tf.Tensor): { states: MixerState[]; logits: tf.Tensor2D } => {
     const w = traced(storages, vars);
     const embedded = network.embed(w, tf.reshape(tokens, [b, 1]));
     const { h, states } = network.hidden(w, embedded, {
-      states: readStates(vars, b, layers),
+      states: access.read(vars),
       mask: mask ? (tf.reshape(mask, [b, 1]) as tf.Tensor2D) : undefined,
     });
     return { states, logits: network.head(w, tf.reshape(h, [b, -1])) as tf.Tensor2D };
@@ -156,8 +185,9 @@ function defineFunctions(
       ({ ids, mask, ends }, vars) => {
         const w = traced(storages, vars);
         const { h, states } = network.hidden(w, network.embed(w, ids as tf.Tensor2D), {
-          states: readStates(vars, b, layers),
+          states: access.read(vars),
           mask: mask as tf.Tensor2D,
+          chunkSize: options.chunkSize,
         });
         // `ends` has a 1 at a row's last token, if that lies in this segment
         const last = tf.reshape(tf.matMul(tf.reshape(ends!, [b, 1, t]), h), [b, -1]);
@@ -165,20 +195,28 @@ function defineFunctions(
         const ended = tf.sum(ends!, 1, true); // [b, 1]
         const old = vars[names.logits(b)]!;
         const logits = tf.where(tf.greater(ended, 0), fresh, old);
-        return { assign: { ...assignStates(states, b), [names.logits(b)]: logits } };
+        // the output makes a call wait for the device, so that an abort between segments is seen in time
+        const fed = tf.sum(ended);
+        return { outputs: { fed }, assign: { ...access.assign(states), [names.logits(b)]: logits } };
       },
     );
   }
 
   program.define(`step${b}`, { tokens: { shape: [b], dtype: 'int32' } }, ({ tokens }, vars) => {
     const { states, logits } = advance(vars, tokens!);
-    return { assign: { ...assignStates(states, b), [names.logits(b)]: logits } };
+    return { assign: { ...access.assign(states), [names.logits(b)]: logits } };
   });
 
   program.define(`logits${b}`, {}, (_, vars) => ({ outputs: { logits: vars[names.logits(b)]! } }));
 
   program.define(`select${b}`, { rows: { shape: [b], dtype: 'int32' } }, ({ rows }, vars) => ({
-    assign: Object.fromEntries(stateNames(layers, b).map((name) => [name, tf.gather(vars[name]!, rows as tf.Tensor1D)])),
+    assign: Object.fromEntries(
+      stateNames(layers, b).map((name) => {
+        const value = vars[name]!;
+        if (stateDtype === 'float32' || !name.endsWith('.ssm')) return [name, tf.gather(value, rows as tf.Tensor1D)];
+        return [name, castTo(tf.gather(castFloat32(value), rows as tf.Tensor1D), 'bfloat16')];
+      }),
+    ),
   }));
 
   // choose, then feed: finished rows emit the pad id and stay as they are
@@ -193,11 +231,10 @@ function defineFunctions(
     const { states, logits } = advance(vars, token, b > 1 ? alive : undefined);
     const ended = tf.gather(vars['eos'] as tf.Tensor1D, token);
     const still = tf.mul(alive, tf.sub(1, ended));
-    const done = tf.equal(tf.sum(still), 0);
     const kept = b > 1 ? tf.where(tf.greater(tf.reshape(alive, [b, 1]), 0), logits, vars[names.logits(b)]!) : logits;
     return {
-      outputs: { token, done },
-      assign: { ...assignStates(states, b), [names.logits(b)]: kept, [names.alive(b)]: still },
+      outputs: { token },
+      assign: { ...access.assign(states), [names.logits(b)]: kept, [names.alive(b)]: still },
       token,
     };
   };
@@ -225,6 +262,7 @@ function defineFunctions(
     },
   );
   if (options.block > 1) {
-    program.defineLoop(`greedy${b}loop`, { body: `greedy${b}`, steps: options.block, stop: 'done' });
+    // no early stop: a loop of known length needs no word from the host, and finished rows stay as they are
+    program.defineLoop(`greedy${b}loop`, { body: `greedy${b}`, steps: options.block });
   }
 }

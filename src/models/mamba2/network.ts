@@ -19,6 +19,8 @@ export interface NamedLayer {
 }
 
 export interface HiddenOptions {
+  /** Tokens per chunk of the scan, in place of the configuration's. */
+  chunkSize?: number;
   /** One state per layer; zeros when absent. Not disposed. */
   states?: readonly MixerState[];
   /** [b, t]; see MixerOptions.mask */
@@ -78,6 +80,7 @@ export class Mamba2Network {
         state: options.states?.[i],
         mask: options.mask,
         segments: options.segments,
+        chunkSize: options.chunkSize,
       });
       if (h !== embedded && !options.onBlock) h.dispose();
       h = out.y;
