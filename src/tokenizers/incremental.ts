@@ -37,7 +37,8 @@ export class IncrementalDecoder {
 
   /** Takes further ids; returns the text that is certain by now and was not returned before. */
   async push(ids: readonly number[]): Promise<string> {
-    this.window.push(...ids);
+    // Not push(...ids): a prompt may have more ids than a call may have arguments.
+    for (const id of ids) this.window.push(id);
     if (!this.holding) return '';
     return this.take(await this.before(), await this.tokenizer.decode(this.window, this.options), false);
   }

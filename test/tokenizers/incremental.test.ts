@@ -86,6 +86,11 @@ for (const backend of ['native', 'javascript'] as TokenizerBackendName[]) {
       expect(longest).to.be.below(17);
     });
 
+    it('takes a whole book at once', async () => {
+      const ids = new Array<number>(300_000).fill((await tokenizer.encode('a'))[0]);
+      expect(await pieces(tokenizer, [ids])).to.deep.equal(['a'.repeat(300_000), '']);
+    });
+
     it('keeps the leading space of words and whole characters with a byte-fallback tokenizer', async () => {
       const fallback = await Tokenizer.from_files(byteFallbackTokenizer(), { backend });
       const text = 'ab 中文 ba 😀😀 a';
