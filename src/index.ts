@@ -18,5 +18,16 @@ export {
   selectBackend,
   setupRuntime,
 } from './runtime/index.js';
-export { type CheckpointSource, openCheckpoint, saveCheckpoint, validateCheckpoint } from './checkpoints/index.js';
+export {
+  type CheckpointSource,
+  convertCheckpoint,
+  type HubOptions,
+  inspectCheckpoint,
+  openCheckpoint,
+  resolveModel,
+  saveCheckpoint,
+  validateCheckpoint,
+  verifyConversion,
+} from './checkpoints/index.js';
+export { exportLayersModel } from './models/mamba2/tfjs_export.js';
 export { AdamW, type AdamWArgs } from './training/adamw.js';

@@ -214,3 +214,30 @@ export async function resolveModel(name: string, options: HubOptions = {}): Prom
     );
   }
 }
+
+const HUB_KEYS = [
+  'revision',
+  'cache_dir',
+  'local_files_only',
+  'token',
+  'endpoint',
+  'signal',
+  'onProgress',
+  'retryDelay',
+] as const satisfies readonly (keyof HubOptions)[];
+
+/**
+ * For functions that take a folder or a name together with options of their own: the folder, and those options without
+ * the hub's. What is neither a folder nor a name of the hub is given back, for its reader to complain about.
+ * @throws as resolveModel
+ */
+export async function locateModel<O extends object>(
+  name: string,
+  options: O & HubOptions,
+): Promise<{ dir: string; rest: Omit<O, (typeof HUB_KEYS)[number]> }> {
+  const dir = isRepoId(name) && !fs.existsSync(name) ? await resolveModel(name, options) : name;
+  const rest = Object.fromEntries(
+    Object.entries(options).filter(([key]) => !(HUB_KEYS as readonly string[]).includes(key)),
+  );
+  return { dir, rest: rest as Omit<O, (typeof HUB_KEYS)[number]> };
+}

@@ -25,5 +25,5 @@ export type { ConvertOptions, ConvertReport, VerifyReport } from './convert.js';
 export { inspectCheckpoint, type Inspection } from './inspect.js';
 export { companionFiles, convertedConfig, convertedTensors, refuseOwnFolder } from './convert.js';
 export { openTfjsContainer, saveTfjs, tfjsConfig, tfjsName } from './tfjs.js';
-export { resolveModel, type HubOptions } from './hub.js';
+export { locateModel, resolveModel, type HubOptions } from './hub.js';
 export { hubCacheRoot, isOffline, isRepoId } from './hub-cache.js';

@@ -1,3 +1,4 @@
+import { locateModel } from '../checkpoints/index.js';
 import { ArgumentError } from '../errors/index.js';
 import type { GenerationConfig, GenerationEngine } from '../generation/index.js';
 import { Tokenizer } from '../tokenizers/index.js';
@@ -11,7 +12,7 @@ export interface PipelineModel {
   dispose(): void;
 }
 
-/** Options of pipeline(): how to load the model, when it is given as a folder, and its tokenizer. */
+/** Options of pipeline(): how to load the model, when it is given as a folder or a name, and its tokenizer. */
 export interface PipelineOptions {
   /** A tokenizer, or the folder of one. Default: the model's folder. */
   tokenizer?: Tokenizer | string;
@@ -35,11 +36,14 @@ export interface Loaded<M> {
  * @throws ArgumentError when a model is given and no tokenizer; whatever reading throws
  */
 export async function loadParts<M extends { dispose(): void }>(
-  modelOrDir: M | string,
+  modelOrName: M | string,
   options: PipelineOptions,
   loadModel: (dir: string, options: Record<string, unknown>) => Promise<M>,
 ): Promise<Loaded<M>> {
-  const { tokenizer: given, tokenizer_options, ...rest } = options;
+  const { tokenizer: given, tokenizer_options, ...loading } = options;
+  const located = typeof modelOrName === 'string' ? await locateModel(modelOrName, loading) : null;
+  const modelOrDir = located ? located.dir : (modelOrName as M);
+  const rest: Record<string, unknown> = located ? located.rest : loading;
   const from = given ?? (typeof modelOrDir === 'string' ? modelOrDir : undefined);
   if (from === undefined) {
     throw new ArgumentError(

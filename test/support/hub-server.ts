@@ -101,6 +101,6 @@ export class HubServer {
     response.writeHead(from > 0 ? 206 : 200, { 'Content-Length': part.byteLength });
     const cut = this.cuts[name]?.shift();
     if (cut === undefined) return void response.end(part);
-    response.write(part.subarray(0, cut), () => setTimeout(() => response.destroy(), 20));
+    response.write(part.subarray(0, cut), () => setTimeout(() => response.destroy(), 150));
   }
 }
