@@ -13,12 +13,13 @@ export interface ConvertCommandOptions {
   maxShardSize?: string;
   legacyJson?: boolean;
   verify?: boolean;
+  revision?: string;
 }
 
 /** Adds SRC, DST and the options, which the conversion script shares. */
 export function describeConvert(command: Command): Command {
   return command
-    .argument('<src>', 'model folder: Hugging Face, state-spaces, Mistral native, or TensorFlow.js')
+    .argument('<src>', 'model folder (Hugging Face, state-spaces, Mistral native, TensorFlow.js), or a name on the hub')
     .argument('<dst>', 'folder to write')
     .addOption(
       new Option('--dtype <type>', 'float32, bfloat16 or float16 (default: as stored)').argParser((text) => {
@@ -33,6 +34,7 @@ export function describeConvert(command: Command): Command {
         .default('hf'),
     )
     .option('--max-shard-size <size>', 'largest file of weights, e.g. 2GB (default: 5GB; for tfjs 4MB)')
+    .option('--revision <revision>', 'branch, tag or commit on the hub (default: main)')
     .option('--legacy-json', 'write Infinity in config.json as transformers 4.x reads it')
     .option('--verify', 'compare every tensor afterwards, and logits where the model is small enough');
 }
@@ -52,7 +54,7 @@ export async function convert(src: string, dst: string, options: ConvertCommandO
   const stop = new AbortController();
   const interrupt = (): void => stop.abort(new CheckpointError('Interrupted. Nothing that looks finished was left.'));
   process.once('SIGINT', interrupt).once('SIGTERM', interrupt);
-  const source = await openCheckpoint(src);
+  const source = await openCheckpoint(await locate(src, options.revision, stop.signal));
   try {
     const start = performance.now();
     const report = await write(source, dst, options, stop.signal);
@@ -63,6 +65,19 @@ export async function convert(src: string, dst: string, options: ConvertCommandO
   } finally {
     process.off('SIGINT', interrupt).off('SIGTERM', interrupt);
     await source.close();
+  }
+}
+
+/** The folder itself, or the hub's snapshot, fetched with a progress bar. */
+async function locate(src: string, revision: string | undefined, signal: AbortSignal): Promise<string> {
+  const { locateModel } = await import('../checkpoints/hub.js');
+  const bar = new ProgressBar('Fetching');
+  try {
+    const onProgress = ({ written, total }: { written: number; total: number }): void => bar.update(written, total);
+    const onWarning = (message: string): void => note(`Warning: ${message}`);
+    return (await locateModel(src, { revision, signal, onProgress, onWarning })).dir;
+  } finally {
+    bar.end();
   }
 }
 
