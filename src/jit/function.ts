@@ -114,7 +114,7 @@ export function traceFunction(
   xla: boolean,
   outside: ReadonlyMap<object, string> = new Map(),
 ): Traced {
-  const graph = new FunctionGraph(nodeName(name));
+  const graph = new FunctionGraph(nodeName(name), null, xla);
   const parameters = Object.entries(inputs).map(([input, spec]) => {
     checkName('input', input);
     return [input, graph.parameter(`in_${nodeName(input)}`, spec.shape, spec.dtype)] as const;
@@ -151,7 +151,7 @@ export function traceFunction(
   const text = graph.finish(
     outputs.map(([output, value]) => [`out_${nodeName(output)}`, value] as const),
     assigns.map(([variable, value]) => [nodeName(variable), value] as const),
-    xla ? { _XlaMustCompile: attr.bool(true) } : {},
+    {},
   );
   return {
     name,

@@ -6,6 +6,7 @@ import { createHash } from 'node:crypto';
 import { TracingError } from '../errors/index.js';
 import { describe, dtypeBytes, dtypeNumber, DT_RESOURCE, sizeOf } from './dtypes.js';
 import { attr, type Argument, type Attrs, type FunctionText, type NodeText } from './graphdef.js';
+import { sharedOp, type SharedOp } from './shared_ops.js';
 import type { Dtype } from './types.js';
 
 /** A symbolic tensor: output `index` of a node, or an argument, or a constant that belongs to no graph yet. */
@@ -30,6 +31,8 @@ export interface Node {
   readonly outputRefs: readonly string[];
   /** Handle of the variable that a ReadVariableOp reads: its first input. */
   readonly handle?: string;
+  /** What is written in place of op and attrs. */
+  readonly call?: SharedOp;
 }
 
 /** A constant as a symbolic tensor. */
@@ -61,6 +64,8 @@ export class FunctionGraph {
   constructor(
     readonly name: string,
     readonly parent: FunctionGraph | null = null,
+    /** Whether XLA compiles it. */
+    readonly xla: boolean = parent?.xla ?? true,
   ) {}
 
   /** Declares an argument. */
@@ -85,7 +90,7 @@ export class FunctionGraph {
   ): Value[] {
     const local = inputs.map((value) => this.local(value));
     const name = this.unique(op);
-    const node: Node = { name, op, inputs: local, attrs, outputRefs: outputs.map((o) => `${name}:${o.ref}`) };
+    const node = this.node(name, op, local, attrs, outputs);
     this.nodes.push(node);
     return outputs.map(({ shape, dtype }, index) => ({ shape, dtype, graph: this, node, index }));
   }
@@ -167,7 +172,8 @@ export class FunctionGraph {
         inputs.unshift(node.handle);
         reads.push(node.name);
       }
-      nodes.push({ name: node.name, op: node.op, inputs, attrs: node.attrs });
+      nodes.push({ name: node.name, op: node.call?.op ?? node.op, inputs, attrs: node.call?.attrs ?? node.attrs });
+      if (node.call) this.library.push(node.call.callee);
     }
     const effects: string[] = [];
     for (const [handle, variable, value] of stores) {
@@ -197,6 +203,22 @@ export class FunctionGraph {
       effects,
       attrs,
     };
+  }
+
+  private node(
+    name: string,
+    op: string,
+    inputs: readonly Value[],
+    attrs: Attrs,
+    outputs: readonly { ref: string; dtype: Dtype }[],
+  ): Node {
+    const [first] = outputs;
+    if (this.xla && first && outputs.length === 1) {
+      const types = inputs.map((v) => dtypeNumber(v.dtype));
+      const call = sharedOp(op, attrs, types, dtypeNumber(first.dtype), first.ref);
+      if (call) return { name, op, inputs, attrs, call, outputRefs: [`${name}:output:0`] };
+    }
+    return { name, op, inputs, attrs, outputRefs: outputs.map((o) => `${name}:${o.ref}`) };
   }
 
   private argument(name: string, shape: readonly number[], dtype: Dtype): Value {

@@ -81,10 +81,11 @@ export class Session {
     this.positions = new Map([...variables.keys()].map((name, k) => [name, k]));
     const copies = !nodeBackend().isUsingGpuDevice;
     const nodes = [...storageNodes(variables, copies), ...functions.flatMap(callNodes)];
-    const library = functions.flatMap((fn) => [...fn.library, fn.text]);
+    // Functions share small ones, so each name counts once.
+    const library = new Map(functions.flatMap((fn) => [...fn.library, fn.text]).map((text) => [text.name, text]));
     const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'tfjs-program-'));
     try {
-      fs.writeFileSync(path.join(folder, 'saved_model.pb'), savedModel(nodes, library));
+      fs.writeFileSync(path.join(folder, 'saved_model.pb'), savedModel(nodes, [...library.values()]));
       this.id = this.binding.loadSavedModel(folder, 'serve');
     } catch (error) {
       throw new DeviceError(
