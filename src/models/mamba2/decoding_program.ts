@@ -26,6 +26,8 @@ export interface DecodingProgramOptions {
   block: number;
   /** Tokens per chunk of the scan. Default: the configuration's, 64 at most. */
   chunkSize?: number;
+  /** See MixerOptions.mergeStep. Default false. */
+  mergeStep?: boolean;
   /** Stored type of the recurrent states. Default float32. */
   stateDtype?: StateDtype;
   onCompile?: CompileHook;
@@ -174,6 +176,7 @@ function defineFunctions(
     const { h, states } = network.hidden(w, embedded, {
       states: access.read(vars),
       mask: mask ? (tf.reshape(mask, [b, 1]) as tf.Tensor2D) : undefined,
+      mergeStep: options.mergeStep,
     });
     return { states, logits: network.head(w, tf.reshape(h, [b, -1])) as tf.Tensor2D };
   };
@@ -250,7 +253,7 @@ function defineFunctions(
     {
       pad: { shape: [], dtype: 'int32' },
       uniform: { shape: [b], dtype: 'float32' },
-      settings: { shape: [6], dtype: 'float32' },
+      settings: { shape: [5], dtype: 'float32' },
     },
     ({ pad, uniform, settings }, vars) => {
       const history = vars[names.history(b)] as tf.Tensor2D;
