@@ -24,6 +24,7 @@ const root = fileURLToPath(new URL('../../', import.meta.url));
 
 /** Examples that a test must not run, and why. */
 const NOT_RUN: Record<string, string> = {
+  'checkpoints/hub.ts resolveModel': 'downloads',
   'runtime/setup.ts setupRuntime': 'downloads',
   'runtime/environment.ts configureRuntime': 'works only before TensorFlow is loaded',
 };
