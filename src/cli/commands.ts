@@ -10,6 +10,7 @@ import { registerEnv } from './env.js';
 import { registerEval } from './eval.js';
 import { registerInspect } from './inspect.js';
 import { registerGenerate, registerRun } from './generate.js';
+import { registerQuantize } from './quantize.js';
 import { registerSetup } from './setup.js';
 
 export type RegisterCommand = (program: Command) => void;
@@ -23,4 +24,5 @@ export const COMMANDS: readonly RegisterCommand[] = [
   registerEnv,
   registerInspect,
   registerConvert,
+  registerQuantize,
 ];
