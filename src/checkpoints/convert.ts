@@ -4,7 +4,7 @@
  */
 import * as fs from 'node:fs';
 import * as path from 'node:path';
-import { ArgumentError, CheckpointError } from '../errors/index.js';
+import { ArgumentError, CheckpointError, ConfigError } from '../errors/index.js';
 import { decodeFloat32, DTYPE_BYTES, encodeFloat32, torchDtypeName, type FloatDtype } from './dtypes.js';
 import { saveCheckpoint, type SaveCheckpointOptions } from './save.js';
 import type { CheckpointSource, OutTensor, StoredDtype } from './source.js';
@@ -105,6 +105,15 @@ export function refuseOwnFolder(source: CheckpointSource, dst: string): void {
   });
 }
 
+/** @throws ConfigError when the weights are packed: they can be loaded, not converted */
+export function refuseQuantized(source: CheckpointSource): void {
+  if (!source.config.quantization_config) return;
+  throw new ConfigError(
+    `${source.dir} is quantised (quantization_config in config.json). Its weights cannot be converted; convert the checkpoint that it was made from.`,
+    { file: source.dir, option: 'quantization_config' },
+  );
+}
+
 /** Small files that go along unchanged. */
 export async function companionFiles(dir: string): Promise<Record<string, Uint8Array>> {
   const out: Record<string, Uint8Array> = {};
@@ -143,6 +152,7 @@ export async function convertCheckpoint(
   options: ConvertOptions = {},
 ): Promise<ConvertReport> {
   refuseOwnFolder(source, dst);
+  refuseQuantized(source);
   const { dtype, ...save } = options;
   const { tied, warnings } = await validateCheckpoint(source);
   const tensors = convertedTensors(source, tied, dtype);

@@ -22,7 +22,7 @@ export { openSafetensorsContainer, safetensorsContainer } from './shards.js';
 export type { Container, ContainerTensor } from './container.js';
 export { COMPANION_FILES, convertCheckpoint, verifyConversion } from './convert.js';
 export type { ConvertOptions, ConvertReport, VerifyReport } from './convert.js';
-export { inspectCheckpoint, type Inspection } from './inspect.js';
+export { inspectCheckpoint, type Inspection, type InspectOptions } from './inspect.js';
 export { companionFiles, convertedConfig, convertedTensors, refuseOwnFolder } from './convert.js';
 export { openTfjsContainer, saveTfjs, tfjsConfig, tfjsName } from './tfjs.js';
 export { locateModel, resolveModel, type HubOptions } from './hub.js';

@@ -8,9 +8,9 @@ import type { Container } from './container.js';
 import { elementCount } from './dtypes.js';
 import { findWeights, openCheckpoint, openWeights } from './open.js';
 import { openSafetensorsContainer, openSharded } from './shards.js';
-import type { TensorInfo } from './source.js';
+import type { CheckpointSource, TensorInfo } from './source.js';
 import { openTorchContainer } from './torch.js';
-import { dimensionsOf, findDisagreements, type Dimensions } from './validate.js';
+import { dimensionsOf, expectedTensors, findDisagreements, type Dimensions, type ValidateOptions } from './validate.js';
 
 /** Outcome of inspectCheckpoint. */
 export interface Inspection {
@@ -20,7 +20,8 @@ export interface Inspection {
   readonly files: readonly { readonly name: string; readonly bytes: number }[];
   /** under Hugging Face's names where the folder loads, else under the file's own */
   readonly tensors: readonly TensorInfo[];
-  /** elements of all tensors; those of a head that is stored beside tied embeddings are not counted */
+  /** elements of all tensors; those of a head that is stored beside tied embeddings are not counted, and packed ones as
+   * the weights that they stand for */
   readonly parameters: number;
   /** elements and bytes by stored dtype */
   readonly dtypes: Readonly<Record<string, { readonly elements: number; readonly bytes: number }>>;
@@ -28,6 +29,12 @@ export interface Inspection {
   readonly config: Readonly<Record<string, unknown>> | null;
   /** why it would not load, in full sentences; empty when it would */
   readonly problems: readonly string[];
+}
+
+/** Options of inspectCheckpoint. */
+export interface InspectOptions {
+  /** what a quantised checkpoint may have otherwise than a plain one; by default no such thing is known to load */
+  quantized?: (source: CheckpointSource) => ValidateOptions | Promise<ValidateOptions>;
 }
 
 /** Opens one file of weights by its name. */
@@ -65,6 +72,10 @@ function summary(
     sum.bytes += bytes;
     if (!(rest.dimensions?.tied && name === 'lm_head.weight')) parameters += elements;
   }
+  if (rest.dimensions && rest.config?.quantization_config) {
+    const shapes = expectedTensors(rest.config).values();
+    parameters = [...shapes].reduce((sum, shape) => sum + elementCount(shape)!, 0);
+  }
   const files = [...new Set(tensors.map(({ file }) => file))].sort();
   return {
     path: target,
@@ -76,14 +87,15 @@ function summary(
   };
 }
 
-async function inspectFolder(dir: string): Promise<Inspection> {
+async function inspectFolder(dir: string, options: InspectOptions): Promise<Inspection> {
   try {
     const source = await openCheckpoint(dir);
     try {
       const { format, config } = source;
       const tensors = [...source.tensors.values()];
       try {
-        const problems = findDisagreements(source).map(({ what }) => `${what}.`);
+        const allowed = config.quantization_config ? await options.quantized?.(source) : undefined;
+        const problems = findDisagreements(source, allowed).map(({ what }) => `${what}.`);
         return summary(dir, tensors, { format, config, dimensions: dimensionsOf(config), problems });
       } catch (error) {
         return summary(dir, tensors, { format, config, dimensions: null, problems: [message(error)] });
@@ -114,10 +126,10 @@ async function inspectFolder(dir: string): Promise<Inspection> {
  * @throws CheckpointError when there is no such file or folder, or a single file cannot be read
  * @example (await inspectCheckpoint('models/tiny-books-mamba2')).parameters
  */
-export async function inspectCheckpoint(target: string): Promise<Inspection> {
+export async function inspectCheckpoint(target: string, options: InspectOptions = {}): Promise<Inspection> {
   const stat = await fs.promises.stat(target).catch(() => null);
   if (!stat) throw new CheckpointError(`There is no file or folder ${target}.`, { file: target, code: 'ENOENT' });
-  if (stat.isDirectory()) return inspectFolder(target);
+  if (stat.isDirectory()) return inspectFolder(target, options);
   const container = await openFile(target);
   const tensors = describe(container);
   await container.close();

@@ -3,7 +3,8 @@ import { InvalidArgumentError, Option, type Command } from 'commander';
 import { DTYPE_BYTES, floatDtypeOf, type FloatDtype } from '../checkpoints/dtypes.js';
 import type { ConvertReport } from '../checkpoints/convert.js';
 import type { CheckpointSource } from '../checkpoints/source.js';
-import { CheckpointError } from '../errors/index.js';
+import { ArgumentError, CheckpointError } from '../errors/index.js';
+import { numberIn } from './options.js';
 import { note } from './output.js';
 import { formatBytes, ProgressBar } from './progress.js';
 
@@ -14,6 +15,8 @@ export interface ConvertCommandOptions {
   legacyJson?: boolean;
   verify?: boolean;
   revision?: string;
+  quantize?: 'int4' | 'int8';
+  groupSize?: number;
 }
 
 /** Adds SRC, DST and the options, which the conversion script shares. */
@@ -36,6 +39,16 @@ export function describeConvert(command: Command): Command {
     .option('--max-shard-size <size>', 'largest file of weights, e.g. 2GB (default: 5GB; for tfjs 4MB)')
     .option('--revision <revision>', 'branch, tag or commit on the hub (default: main)')
     .option('--legacy-json', 'write Infinity in config.json as transformers 4.x reads it')
+    .addOption(
+      new Option('--quantize <kind>', 'pack the matrices, weight-only')
+        .choices(['int4', 'int8'])
+        .conflicts(['dtype', 'verify']),
+    )
+    .option(
+      '--group-size <n>',
+      'weights that share a scale, with --quantize int4 (default: 128)',
+      numberIn({ min: 1, whole: true }),
+    )
     .option('--verify', 'compare every tensor afterwards, and logits where the model is small enough');
 }
 
@@ -50,11 +63,19 @@ export function registerConvert(program: Command): void {
  * @throws whatever convertCheckpoint throws; CheckpointError when the comparison finds a difference
  */
 export async function convert(src: string, dst: string, options: ConvertCommandOptions): Promise<void> {
+  if (options.groupSize !== undefined && options.quantize !== 'int4')
+    throw new ArgumentError('--group-size goes with --quantize int4 only.', { option: 'group-size' });
+  if (options.quantize && options.format === 'tfjs')
+    throw new ArgumentError('--quantize writes the Hugging Face layout; --format tfjs has no packed weights.', {
+      option: 'format',
+    });
   const { openCheckpoint } = await import('../checkpoints/open.js');
   const stop = new AbortController();
   const interrupt = (): void => stop.abort(new CheckpointError('Interrupted. Nothing that looks finished was left.'));
   process.once('SIGINT', interrupt).once('SIGTERM', interrupt);
-  const source = await openCheckpoint(await locate(src, options.revision, stop.signal));
+  const dir = await locate(src, options.revision, stop.signal);
+  if (options.quantize) return quantize(dir, dst, options, stop.signal);
+  const source = await openCheckpoint(dir);
   try {
     const start = performance.now();
     const report = await write(source, dst, options, stop.signal);
@@ -76,6 +97,32 @@ async function locate(src: string, revision: string | undefined, signal: AbortSi
     const onProgress = ({ written, total }: { written: number; total: number }): void => bar.update(written, total);
     const onWarning = (message: string): void => note(`Warning: ${message}`);
     return (await locateModel(src, { revision, signal, onProgress, onWarning })).dir;
+  } finally {
+    bar.end();
+  }
+}
+
+/** Packs the matrices while writing, one at a time. */
+async function quantize(src: string, dst: string, options: ConvertCommandOptions, signal: AbortSignal): Promise<void> {
+  const { quantizeCheckpoint } = await import('../models/mamba2/quantize.js');
+  const { Int4WeightOnlyConfig, Int8WeightOnlyConfig } = await import('../quant/index.js');
+  const kind =
+    options.quantize === 'int4'
+      ? new Int4WeightOnlyConfig(options.groupSize === undefined ? {} : { group_size: options.groupSize as never })
+      : new Int8WeightOnlyConfig();
+  const bar = new ProgressBar('Quantising');
+  try {
+    const report = await quantizeCheckpoint(src, dst, kind, {
+      max_shard_size: options.maxShardSize,
+      legacyJson: options.legacyJson,
+      signal,
+      onProgress: ({ written, total }) => bar.update(written, total),
+    });
+    bar.end();
+    for (const warning of report.warnings) note(`Warning: ${warning}`);
+    for (const { name, reason } of report.skipped) note(`Left as it is: ${name} (${reason}).`);
+    const sizes = `${formatBytes(report.source_bytes)} became ${formatBytes(report.bytes)}`;
+    note(`Packed ${report.weights.length} matrices to ${options.quantize}; ${sizes}, in ${dst}.`);
   } finally {
     bar.end();
   }

@@ -19,7 +19,10 @@ export function registerInspect(program: Command): void {
     .option('--json', 'print JSON')
     .action(async (target: string, options: Options) => {
       const { inspectCheckpoint } = await import('../checkpoints/inspect.js');
-      const found = await inspectCheckpoint(target);
+      const found = await inspectCheckpoint(target, {
+        // imported only where it is needed: it brings TensorFlow.js along
+        quantized: async (source) => (await import('../models/mamba2/pretrained.js')).quantizedParts(source),
+      });
       await write(options.json ? json(found) : text(found, options.tensors ?? false));
       if (found.problems.length > 0) throw new CheckpointError(`${target} would not load.`, { file: target });
     });
@@ -45,6 +48,8 @@ function text(found: Inspection, withTensors: boolean): string {
   rows.push(['Parameters', found.parameters.toLocaleString('en-US')]);
   for (const [dtype, { elements, bytes }] of Object.entries(found.dtypes))
     rows.push(['Stored as', `${dtype}: ${elements.toLocaleString('en-US')} elements, ${formatBytes(bytes)}`]);
+  const quantization = found.config?.quantization_config as Record<string, unknown> | undefined;
+  if (quantization) rows.push(['Quantised', String(quantization.quant_method ?? 'yes')]);
   const d = found.dimensions;
   if (d) {
     rows.push(

@@ -65,6 +65,27 @@ describe('mamba2 convert and inspect', function () {
     expect(fs.readFileSync(path.join(back, 'model.safetensors')).equals(fs.readFileSync(original))).to.equal(true);
   });
 
+  it('packs to int4; the result would load, and is not converted again', () => {
+    const model = fileURLToPath(new URL('../../models/tiny-books-mamba2', import.meta.url));
+    const out = path.join(dir, 'int4');
+    const run = mamba2('convert', model, out, '--quantize', 'int4', '--group-size', '64');
+    expect(run.status, run.stderr).to.equal(0);
+    expect(run.stderr).to.match(/Packed \d+ matrices to int4; 9\.5 MB became/);
+    const look = mamba2('inspect', out);
+    expect(look.stdout)
+      .to.match(/Quantised +torchao/)
+      .and.match(/It would load\./);
+    const parameters = /Parameters +([\d,]+)/.exec(mamba2('inspect', model).stdout)![1];
+    expect(look.stdout).to.include(parameters);
+    for (const format of ['hf', 'tfjs']) {
+      const again = mamba2('convert', out, path.join(dir, 'again'), '--format', format);
+      expect(again.status).to.equal(1);
+      expect(again.stderr).to.match(/is quantised/);
+    }
+    expect(mamba2('convert', model, out, '--group-size', '64').stderr).to.match(/goes with --quantize int4/);
+    expect(mamba2('convert', model, out, '--quantize', 'int4', '--dtype', 'float32').status).to.equal(2);
+  });
+
   it('refuses wrong usage with 2 and bad input with 1, leaving nothing', () => {
     const dtype = mamba2('convert', 'a', 'b', '--dtype', 'int3');
     expect(dtype.status).to.equal(2);

@@ -47,7 +47,7 @@ export async function loadCheckpoint(dir: string, overrides: Partial<Mamba2Confi
 }
 
 /** What a quantised checkpoint may have otherwise than a plain one. @throws ConfigError for a kind that is not supported */
-function quantizedParts(source: CheckpointSource): ValidateOptions {
+export function quantizedParts(source: CheckpointSource): ValidateOptions {
   if (!checkpointQuantization(source)) return {};
   return {
     allow: (name) => isQuantizable(packedWeight(name) ?? ''),

@@ -5,6 +5,7 @@ import {
   convertedConfig,
   convertedTensors,
   refuseOwnFolder,
+  refuseQuantized,
   type ConvertOptions,
   type ConvertReport,
 } from '../../checkpoints/convert.js';
@@ -60,6 +61,7 @@ export function layersModelTopology(config: Mamba2Config): Json {
  */
 export async function exportLayersModel(source: CheckpointSource, dst: string, options: ConvertOptions = {}): Promise<ConvertReport> {
   refuseOwnFolder(source, dst);
+  refuseQuantized(source);
   const { dtype, ...save } = options;
   const { tied, warnings } = await validateCheckpoint(source);
   const config = convertedConfig(source, tied, dtype);
