@@ -1,5 +1,6 @@
 /** Every @example of the sources runs. What it leaves to the reader (a model, a file) is made here. */
 import * as fs from 'node:fs';
+import { createRequire } from 'node:module';
 import * as os from 'node:os';
 import * as path from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -17,7 +18,8 @@ import { useBackend } from '../support/backends.js';
 import { findExamples, runExample } from '../support/examples.js';
 import { tinyModel } from '../support/tiny_model.js';
 
-/** What a user's file can import. */
+const require = createRequire(import.meta.url);
+/** What a user's file can import. An example sees what its own file exports too. */
 const ROOMS = [checkpoints, jit, mamba2, peft, quant, runtime, training, api];
 const BOOKS = 'models/tiny-books-mamba2';
 const root = fileURLToPath(new URL('../../', import.meta.url));
@@ -86,6 +88,7 @@ describe('examples of the documentation', () => {
     const books = path.join(root, 'models', 'tiny-books-mamba2');
     fs.symlinkSync(path.join(root, 'models'), path.join(dir, 'models'));
     for (const name of ['mamba2-130m', 'mamba2-2.7b']) fs.symlinkSync(books, path.join(dir, name));
+    fs.writeFileSync(path.join(dir, 'train.jsonl'), '{"text": "Once upon a time"}\n');
     fs.symlinkSync(path.join(books, 'model.safetensors'), path.join(dir, 'model.safetensors'));
     process.chdir(dir);
   });
@@ -101,10 +104,14 @@ describe('examples of the documentation', () => {
       expect(titles).to.include(title);
   });
 
-  for (const { title, code } of examples) {
+  for (const { title, file, code } of examples) {
     const why = NOT_RUN[title];
     (why ? it.skip : it)(why ? `${title} (${why})` : title, async () => {
-      await runExample(AROUND[title]?.(code) ?? code, { ...scope, ...(await GIVEN[title]?.()) });
+      await runExample(AROUND[title]?.(code) ?? code, {
+        ...scope,
+        ...(require(file) as Made),
+        ...(await GIVEN[title]?.()),
+      });
     });
   }
 });

@@ -7,6 +7,8 @@ import * as ts from 'typescript';
 export interface Example {
   /** File below src/ and the name that the comment documents, for example 'layers/einsum.ts einsum'. */
   title: string;
+  /** Whole path of the file. */
+  file: string;
   code: string;
 }
 
@@ -42,6 +44,7 @@ export function findExamples(): Example[] {
         // an example goes on to the next tag or to the end of the comment
         return [...body.matchAll(/@example\b(.*?)(?=^@\w|$(?![\s\S]))/gms)].map((match) => ({
           title: `${path.relative(root, file)} ${name}`,
+          file,
           code: match[1]!.trim(),
         }));
       });
