@@ -9,3 +9,5 @@ export { crossEntropySum, fusedCrossEntropy } from './fused_loss.js';
 export { lossSum, type ObjectiveOptions, type Trainable, type TrainableModel, trainableOf } from './objective.js';
 export type { AdamWSettings, Moments, StepOptions, StepResult, TrainingStep } from './step.js';
 export { createStep } from './create_step.js';
+export * from './data/index.js';
+export { scheduleFactor, type ScheduleOptions, SCHEDULERS, type SchedulerType } from './schedules.js';
