@@ -8,6 +8,7 @@ import { type LayerArgs, single, SpecLayer } from './base.js';
 import { causalConv, convWeightSpecs } from './causal_conv1d.js';
 import { rmsParts } from './rms_norm.js';
 import { type NormGroups, normGroupsOf, rmsNormGated } from './rms_norm_gated.js';
+import { stepActivations } from './step_activations.js';
 import { ssdChunkScan, ssdStep } from './ssd.js';
 import { linear, silu, siluQuotient, tensor, type Weight, type WeightSpec, type Weights } from './weights.js';
 
@@ -165,6 +166,8 @@ export interface MixerOptions {
   inputScale?: tf.Tensor3D;
   /** Tokens per chunk of the scan, in place of the spec's. */
   chunkSize?: number;
+  /** A single token with a state: convolution and step sizes in one elementwise pass (stepActivations). For GPUs. */
+  mergeStep?: boolean;
 }
 
 /** A linear map of something normalised in two parts: (scaled·Wᵀ)·factor + bias. */
@@ -218,9 +221,19 @@ export function mixerForward(
       mask,
       segments,
     );
-    const activate = t === 1 && state ? siluQuotient : silu;
-    const [x, B, C] = tf.split(activate(mixed.y), [innerSize, g * n, g * n], 2) as [tf.Tensor, tf.Tensor, tf.Tensor];
-    const dt = timeSteps(rawDt, tensor(weights, 'dt_bias'), spec.timeStepLimit, columnMask); // [b, t, h]
+    let activated: tf.Tensor; // [b, t, convSize]
+    let dt: tf.Tensor; // [b, t, h]
+    if (options.mergeStep && t === 1 && state && !segments) {
+      const raw = tf.slice(projected, [0, 0, innerSize], [b, 1, convSize + h]);
+      const step = stepActivations(spec, weights, tf.reshape(raw, [b, convSize + h]), state.conv);
+      activated = tf.reshape(step.xBC, [b, 1, convSize]);
+      dt = tf.reshape(step.dt, [b, 1, h]);
+      if (columnMask) dt = tf.mul(dt, columnMask);
+    } else {
+      activated = (t === 1 && state ? siluQuotient : silu)(mixed.y);
+      dt = timeSteps(rawDt, tensor(weights, 'dt_bias'), spec.timeStepLimit, columnMask);
+    }
+    const [x, B, C] = tf.split(activated, [innerSize, g * n, g * n], 2) as [tf.Tensor, tf.Tensor, tf.Tensor];
     const A = tf.neg(tf.exp(tensor(weights, 'A_log'))) as tf.Tensor1D;
 
     let scanned: tf.Tensor; // [b, t, h, p]

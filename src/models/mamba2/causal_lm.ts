@@ -1,6 +1,6 @@
 /** Mamba2ForCausalLM: the model with its head, loss, generation, loading and saving. */
 import * as tf from '@tensorflow/tfjs';
-import { ArgumentError, DeviceError } from '../../errors/index.js';
+import { ArgumentError, DeviceError, TokenizerError } from '../../errors/index.js';
 import type { CheckpointSource } from '../../checkpoints/source.js';
 import { GenerationConfig } from '../../generation/config.js';
 import type { GenerationEngine } from '../../generation/engine.js';
@@ -17,6 +17,7 @@ import { Mamba2Network } from './network.js';
 import { loadCheckpoint, saveWeights, type SaveOptions } from './pretrained.js';
 import { quantizeWeights, restoreQuantized } from './quantized.js';
 import type { QuantizationConfig, TorchAoConfig } from '../../quant/index.js';
+import { Tokenizer } from '../../tokenizers/index.js';
 import type { Device } from '../../runtime/index.js';
 
 export interface CausalLMInputs extends ModelInputs {
@@ -109,6 +110,7 @@ export class Mamba2ForCausalLM {
   /** Defaults of generate(); from generation_config.json where the folder has one. */
   generation_config: GenerationConfig;
   private made: CompiledEngine | EagerEngine | null = null;
+  private vocabLimit: Promise<number | undefined> | null = null;
 
   /** @param source where the weights come from; without one they are freshly initialised */
   constructor(
@@ -174,7 +176,21 @@ export class Mamba2ForCausalLM {
    * const [ids] = (await model.generate({ input_ids: [[1, 2, 3]], max_new_tokens: 20 })) as number[][];
    */
   async generate(inputs: GenerateInputs): Promise<number[][] | GenerateOutput> {
-    return generateFor(await this.engine(), this.generation_config, this.config, inputs);
+    const known = inputs.vocab_limit ?? inputs.tokenizer?.vocab_size;
+    const vocab_limit = known ?? (await (this.vocabLimit ??= this.readVocabLimit()));
+    return generateFor(await this.engine(), this.generation_config, this.config, { ...inputs, vocab_limit });
+  }
+
+  /** Ids that the folder's tokenizer has: the rows of the vocabulary beyond it are padding, never to be sampled (D15). */
+  private async readVocabLimit(): Promise<number | undefined> {
+    const dir = this.weights.source?.dir;
+    if (dir === undefined) return undefined;
+    try {
+      return (await Tokenizer.from_pretrained(dir)).vocab_size;
+    } catch (error) {
+      if (error instanceof TokenizerError) return undefined; // a folder without a tokenizer
+      throw error;
+    }
   }
 
   /**

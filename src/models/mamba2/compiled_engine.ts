@@ -21,6 +21,8 @@ export interface CompiledEngineOptions {
   block?: number;
   /** Tokens per chunk of the scan. Default 64 on a CPU, 128 on a GPU. */
   chunk_size?: number;
+  /** Convolution and step sizes of a decoding step in one pass. Default: on a GPU. */
+  merge_step?: boolean;
   /** Stored type of recurrent states between calls. Default 'float32'; 'bfloat16' halves their memory and is less exact. */
   state_dtype?: StateDtype;
   onCompile?: CompileHook;
@@ -83,6 +85,7 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
       block: this.preferred_block,
       chunkSize: this.options.chunk_size ?? (onGpu() ? 128 : undefined),
       stateDtype: this.options.state_dtype,
+      mergeStep: this.options.merge_step ?? onGpu(),
       onCompile: this.options.onCompile,
     });
     await program.compile();

@@ -19,6 +19,8 @@ export interface NamedLayer {
 }
 
 export interface HiddenOptions {
+  /** See MixerOptions.mergeStep. */
+  mergeStep?: boolean;
   /** Tokens per chunk of the scan, in place of the configuration's. */
   chunkSize?: number;
   /** One state per layer; zeros when absent. Not disposed. */
@@ -81,6 +83,7 @@ export class Mamba2Network {
         mask: options.mask,
         segments: options.segments,
         chunkSize: options.chunkSize,
+        mergeStep: options.mergeStep,
       });
       if (h !== embedded && !options.onBlock) h.dispose();
       h = out.y;

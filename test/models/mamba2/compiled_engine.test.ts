@@ -46,9 +46,9 @@ describe('CompiledEngine', function () {
     return (data as Float32Array).slice(index * v, (index + 1) * v);
   };
 
-  it('prefills and steps as the golden does (bias-and-limit)', async () => {
+  for (const merge_step of [false, true]) it(`prefills and steps as the golden does (bias-and-limit${merge_step ? ', merged step' : ''})`, async () => {
     const golden = loadGolden('bias-and-limit');
-    const { engine } = await load(golden);
+    const { engine } = await load(golden, { merge_step });
     const ids = golden.inputs.input_ids as number[][];
     const state = await engine.createState(2);
     await engine.prefill(state, ids.map((r) => Int32Array.from(r.slice(0, 32))));
@@ -185,6 +185,25 @@ describe('CompiledEngine', function () {
     expect(await name(engine.logits(state))).to.match(/GenerationError: logits: row 0/);
     expect(await name(engine.step(await new EagerEngine(model.weights).createState(1), Int32Array.of(1)))).to.match(/another engine/);
     expect(await name(engine.step(state, Int32Array.of(1, 2)))).to.match(/1 rows, got 2/);
+  });
+
+  it('bfloat16 states stay near float32, also when parked', async () => {
+    const golden = loadGolden('g1-forward');
+    const { model, engine } = await load(golden, { state_dtype: 'bfloat16' });
+    const eager = new EagerEngine(model.weights);
+    const ids = [Int32Array.from((golden.inputs.input_ids as number[][])[0]!)];
+    const [a, b] = [await engine.createState(1), await eager.createState(1)];
+    await engine.prefill(a, ids);
+    await eager.prefill(b, ids);
+    const other = await engine.createState(1);
+    await engine.prefill(other, ids); // parks the first
+    for (let i = 0; i < 5; i++) {
+      await engine.step(a, Int32Array.of(i));
+      await eager.step(b, Int32Array.of(i));
+    }
+    const want = (await eager.logits(b))[0]!;
+    const spread = Math.sqrt(want.reduce((sum, x) => sum + x * x, 0) / want.length);
+    expectClose((await engine.logits(a))[0]!, want, 0.03 * spread, 'logits');
   });
 
   it('bfloat16 matrices stay near float32', async () => {
