@@ -181,6 +181,28 @@ onBackends(['tensorflow', 'wasm', 'cpu'], 'SSD scan', () => {
   });
 });
 
+describe('SSD scan', () => {
+  before(() => useBackend('cpu'));
+
+  it('needs no tensor of more than five axes, forward or backward', async () => {
+    const c = makeCase({ b: 2, t: 7, h: 4, p: 2, g: 2, n: 3 }, 12);
+    const names = Object.keys(c) as (keyof Case)[];
+    const { kernels } = await tf.profile(() =>
+      tf.tidy(() => {
+        tf.grads((...xs: tf.Tensor[]) => {
+          const inputs = Object.fromEntries(names.map((name, i) => [name, xs[i]!])) as unknown as SsdInputs;
+          const { y, finalState } = ssdChunkScan(inputs, 3);
+          return tf.add(tf.sum(y), tf.sum(finalState));
+        })(names.map((name) => toTensor(c[name])));
+      }),
+    );
+    expect(kernels.length).to.be.greaterThan(50);
+    for (const { name, outputShapes } of kernels) {
+      for (const shape of outputShapes) expect(shape.length, `${name} [${shape}]`).to.be.at.most(5);
+    }
+  });
+});
+
 describe('SSD scan refuses', () => {
   before(() => useBackend('cpu'));
   const c = makeCase({ b: 1, t: 4, h: 4, p: 2, g: 2, n: 3 }, 9);
