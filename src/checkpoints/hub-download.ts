@@ -7,6 +7,7 @@ import * as path from 'node:path';
 import { createHash } from 'node:crypto';
 import { CheckpointError } from '../errors/index.js';
 import { saveError } from './files.js';
+import { withLock } from './hub-lock.js';
 
 /** A file of a repository, as its listing describes it. */
 export interface HubFile {
@@ -119,10 +120,23 @@ export async function downloadBlob(
 ): Promise<string> {
   const blob = path.join(folder, 'blobs', file.checksum);
   if (fs.existsSync(blob)) return blob;
-  const partial = `${blob}.incomplete`;
   await fs.promises.mkdir(path.dirname(blob), { recursive: true }).catch((error: unknown) => {
     throw saveError(blob, error);
   });
+  await withLock(
+    `${blob}.tfjs.lock`,
+    async () => {
+      if (!fs.existsSync(blob)) await downloadTo(blob, url, file, options);
+    },
+    options.signal,
+  );
+  return blob;
+}
+
+/** Fetches, again where that may help, until the checksum is right; then gives the file its name. */
+async function downloadTo(blob: string, url: string, file: HubFile, options: DownloadOptions): Promise<void> {
+  // Python's own unfinished downloads have another name: it may be writing to them
+  const partial = `${blob}.tfjs.incomplete`;
   let failures = 0;
   let wrong = 0;
   while (true) {
@@ -153,5 +167,4 @@ export async function downloadBlob(
     }
   }
   await fs.promises.rename(partial, blob);
-  return blob;
 }

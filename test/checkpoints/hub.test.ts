@@ -2,6 +2,7 @@ import { expect } from 'chai';
 import * as fs from 'node:fs';
 import * as os from 'node:os';
 import * as path from 'node:path';
+import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { openCheckpoint, resolveModel, type HubOptions } from '../../src/checkpoints/index.js';
 import { hubCacheRoot, hubToken, isOffline, isRepoId } from '../../src/checkpoints/hub-cache.js';
@@ -125,6 +126,23 @@ describe('models of the hub', function () {
     expect(hub.downloads('model.safetensors').at(-1)!.range).to.match(/^bytes=[1-9]\d*-$/);
     const original = fs.readFileSync(path.join(goldenDir('formats/single'), 'model.safetensors'));
     expect(fs.readFileSync(path.join(dir, 'model.safetensors')).equals(original)).to.equal(true);
+  });
+
+  it('are fetched once by two who ask at the same time, also after one that was killed', async () => {
+    const [a, b] = await Promise.all([resolve(), resolve()]);
+    expect(a).to.equal(b);
+    for (const name of ['config.json', 'model.safetensors']) expect(hub.downloads(name)).to.have.length(1);
+    const blobs = path.join(repo(), 'blobs');
+    expect(fs.readdirSync(blobs).filter((name) => name.includes('.'))).to.deep.equal([]);
+    const [blob] = fs.readdirSync(blobs).filter((name) => name.length === 64);
+    fs.rmSync(path.join(a, 'model.safetensors'));
+    fs.renameSync(path.join(blobs, blob), path.join(blobs, `${blob}.tfjs.incomplete`));
+    const { pid } = spawnSync(process.execPath, ['-e', '']);
+    fs.writeFileSync(path.join(blobs, `${blob}.tfjs.lock`), `${pid} ${os.hostname()}`);
+    await resolve();
+    expect(fs.readdirSync(blobs).filter((name) => name.includes('.'))).to.deep.equal([]);
+    // what the killed one had fetched was whole, so nothing more was asked for
+    expect(hub.downloads('model.safetensors')).to.have.length(1);
   });
 
   it('wait for a busy server', async () => {
