@@ -107,11 +107,16 @@ describe('examples of the documentation', () => {
   for (const { title, file, code } of examples) {
     const why = NOT_RUN[title];
     (why ? it.skip : it)(why ? `${title} (${why})` : title, async () => {
-      await runExample(AROUND[title]?.(code) ?? code, {
-        ...scope,
-        ...(require(file) as Made),
-        ...(await GIVEN[title]?.()),
-      });
+      try {
+        await runExample(AROUND[title]?.(code) ?? code, {
+          ...scope,
+          ...(require(file) as Made),
+          ...(await GIVEN[title]?.()),
+        });
+      } catch (error) {
+        if (!(error instanceof ReferenceError)) throw error;
+        throw new Error(`${error.message}: the example takes it for granted; make it in GIVEN`, { cause: error });
+      }
     });
   }
 });
