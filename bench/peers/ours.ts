@@ -1,0 +1,12 @@
+/** Our engines, each in a worker process (ours_worker.ts). */
+import { fileURLToPath } from 'node:url';
+import type { Peer, Work } from './peer.js';
+import { WorkerPeer } from './worker.js';
+
+const here = (file: string): string => fileURLToPath(new URL(file, import.meta.url));
+
+export function ours(engine: 'compiled' | 'eager', work: Work, xlaFlags: readonly string[] = []): Peer {
+  const name = engine === 'compiled' ? 'tfjs-mamba2, compiled' : 'tfjs-mamba2, eager float32';
+  const script = work.task === 'load' ? './load_worker.ts' : './ours_worker.ts';
+  return new WorkerPeer(name, [process.execPath, '--import=tsx', here(script), engine, ...xlaFlags], work);
+}

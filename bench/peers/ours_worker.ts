@@ -1,0 +1,85 @@
+/** Worker: decoding and prefill by one of our engines. Started by ours.ts; speaks JSON lines. */
+import * as readline from 'node:readline';
+import type { EngineSampling, GenerationEngine } from '../../src/generation/engine.js';
+import { Mamba2ForCausalLM } from '../../src/models/mamba2/causal_lm.js';
+import { configureRuntime, packageVersion, selectBackend } from '../../src/runtime/index.js';
+import type { Work } from './peer.js';
+
+const GREEDY: EngineSampling = {
+  do_sample: false,
+  temperature: 1,
+  top_k: 0,
+  top_p: 1,
+  min_p: 0,
+  repetition_penalty: 1,
+  eos: [],
+  suppress: [],
+  pad_token_id: 0,
+};
+
+/** Tokens that are read before decoding is timed. */
+const CONTEXT = 16;
+
+function prompt(length: number): Int32Array {
+  return Int32Array.from({ length }, (_, i) => 1 + ((i * 37) % 5000));
+}
+
+async function decodeRound(engine: GenerationEngine, tokens: number): Promise<() => Promise<number>> {
+  const state = await engine.createState(1);
+  await engine.prefill(state, [prompt(CONTEXT)]);
+  const run = async (count: number): Promise<void> => {
+    if (engine.decode) {
+      await engine.decode(state, count, GREEDY, [new Int32Array(0)]);
+      return;
+    }
+    for (let i = 0; i < count; i++) {
+      const [logits] = await engine.logits(state);
+      let best = 0;
+      for (let id = 1; id < logits!.length; id++) if (logits![id]! > logits![best]!) best = id;
+      await engine.step(state, Int32Array.of(best));
+    }
+  };
+  await run(4);
+  return async () => {
+    const began = performance.now();
+    await run(tokens);
+    return (1000 * tokens) / (performance.now() - began);
+  };
+}
+
+async function prefillRound(engine: GenerationEngine, tokens: number): Promise<() => Promise<number>> {
+  const ids = prompt(tokens);
+  const once = async (): Promise<number> => {
+    const state = await engine.createState(1);
+    const began = performance.now();
+    await engine.prefill(state, [ids]);
+    await engine.logits(state);
+    const seconds = (performance.now() - began) / 1000;
+    state.dispose();
+    return tokens / seconds;
+  };
+  await once();
+  return once;
+}
+
+const [kind, ...xlaFlags] = process.argv.slice(2) as ['compiled' | 'eager', ...string[]];
+let round: () => Promise<number>;
+for await (const line of readline.createInterface({ input: process.stdin })) {
+  try {
+    const request = JSON.parse(line) as { start?: Work };
+    if (request.start) {
+      const { task, checkpoint, dtype, tokens, threads } = request.start;
+      configureRuntime({ threads, xlaFlags, compileCache: true });
+      await selectBackend('cpu');
+      const model = await Mamba2ForCausalLM.from_pretrained(checkpoint, { engine: kind, dtype });
+      const engine = await model.engine();
+      round = await (task === 'decode' ? decodeRound : prefillRound)(engine, tokens);
+      process.stdout.write(`${JSON.stringify({ version: `tfjs-mamba2 ${packageVersion()}` })}\n`);
+    } else {
+      process.stdout.write(`${JSON.stringify({ value: await round!() })}\n`);
+    }
+  } catch (error) {
+    process.stdout.write(`${JSON.stringify({ error: (error as Error).message })}\n`);
+  }
+}
+process.exit(0);

@@ -1,0 +1,30 @@
+/** Something that can be timed: one engine with one model, in a process of its own that is silent between rounds. */
+export type Task = 'decode' | 'prefill' | 'load';
+
+export interface Work {
+  task: Task;
+  /** Checkpoint folder with the weights that all engines run. */
+  checkpoint: string;
+  /** Size name, for example 130m. */
+  model: string;
+  dtype: 'float32' | 'bfloat16';
+  /** Prompt length of prefill, or number of tokens decoded a round. */
+  tokens: number;
+  /** Threads that every engine gets. */
+  threads: number;
+}
+
+export interface Peer {
+  /** For the table. */
+  readonly name: string;
+  /** Version, known after start(). */
+  readonly version: string;
+  /** Loads the model and warms up, so that nothing is compiled or paged in during a round. */
+  start(): Promise<void>;
+  /** One timed round: tokens per second, or seconds for 'load'. */
+  round(): Promise<number>;
+  stop(): Promise<void>;
+}
+
+/** Why a peer is not in the table. */
+export class MissingPeer extends Error {}

@@ -1,0 +1,76 @@
+"""Worker: decoding and prefill by transformers' Mamba2ForCausalLM on torch CPU. Speaks JSON lines on stdin and stdout."""
+import json
+import sys
+import time
+
+import torch
+import transformers
+from transformers import Mamba2ForCausalLM
+
+CONTEXT = 16
+
+
+def prompt(length):
+    return torch.tensor([[1 + (i * 37) % 5000 for i in range(length)]])
+
+
+def forward(model, ids, cache):
+    # the name of the cache argument differs between versions
+    extra = {} if cache is None else {cache[0]: cache[1]}
+    out = model(ids, use_cache=True, logits_to_keep=1, **extra)
+    key = 'past_key_values' if getattr(out, 'past_key_values', None) is not None else 'cache_params'
+    return out.logits[:, -1], (key, getattr(out, key))
+
+
+def prepare(work):
+    torch.set_num_threads(work['threads'])
+    dtype = getattr(torch, work['dtype'])
+    tokens = work['tokens']
+    if work['task'] == 'load':
+        def once():
+            start = time.perf_counter()
+            model = Mamba2ForCausalLM.from_pretrained(work['checkpoint'], dtype=dtype).eval()
+            forward(model, prompt(tokens), None)[0].argmax(-1)
+            return time.perf_counter() - start
+        once()
+        return once
+    model = Mamba2ForCausalLM.from_pretrained(work['checkpoint'], dtype=dtype).eval()
+    if work['task'] == 'prefill':
+        ids = prompt(tokens)
+
+        def once():
+            start = time.perf_counter()
+            forward(model, ids, None)
+            return tokens / (time.perf_counter() - start)
+        once()
+        return once
+    logits, cache = forward(model, prompt(CONTEXT), None)
+    state = [logits.argmax(-1, keepdim=True), cache]
+
+    def run(count):
+        for _ in range(count):
+            logits, state[1] = forward(model, state[0], state[1])
+            state[0] = logits.argmax(-1, keepdim=True)
+            state[0].item()
+    run(4)
+
+    def once():
+        start = time.perf_counter()
+        run(tokens)
+        return tokens / (time.perf_counter() - start)
+    return once
+
+
+once = None
+with torch.inference_mode():
+    for line in sys.stdin:
+        try:
+            request = json.loads(line)
+            if 'start' in request:
+                once = prepare(request['start'])
+                reply = {'version': f'transformers {transformers.__version__}, torch {torch.__version__}'}
+            else:
+                reply = {'value': once()}
+        except Exception as error:  # told to whoever asked
+            reply = {'error': repr(error)}
+        print(json.dumps(reply), flush=True)

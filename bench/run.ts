@@ -1,0 +1,151 @@
+/**
+ * Benchmarks: our engines and other programs with the same random weights, in turn.
+ *
+ *   npm run bench -- decode|prefill|load [--model 130m] [--dtype float32|bfloat16] [--tokens N] [--rounds N]
+ *     [--peers compiled,eager,transformers,F32,BF16,Q8_0,Q4_0] [--threads N] [--python PATH] [--xla FLAG]... [--json FILE]
+ */
+import * as fs from 'node:fs';
+import * as os from 'node:os';
+import * as path from 'node:path';
+import { parseArgs } from 'node:util';
+import { floatDtypeOf } from '../src/checkpoints/dtypes.js';
+import { cacheRoot } from '../src/runtime/index.js';
+import { machine, otherLoad } from './machine.js';
+import { GGUF_TYPES, type GgufType, llamacpp } from './peers/llamacpp.js';
+import { ours } from './peers/ours.js';
+import { MissingPeer, type Peer, type Task, type Work } from './peers/peer.js';
+import { transformers } from './peers/transformers.js';
+import { publicConfig, writeRandomCheckpoint } from './random_checkpoint.js';
+import { markdownTable, ratios, spread } from './statistics.js';
+
+const { values: args, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    model: { type: 'string', default: '130m' },
+    dtype: { type: 'string', default: 'bfloat16' },
+    tokens: { type: 'string' },
+    rounds: { type: 'string', default: '5' },
+    peers: { type: 'string' },
+    threads: { type: 'string', default: String(os.availableParallelism()) },
+    python: { type: 'string', default: process.env.MAMBA2_BENCH_PYTHON ?? 'python3' },
+    xla: { type: 'string', multiple: true, default: [] },
+    json: { type: 'string' },
+  },
+});
+
+const say = (text: string): void => void process.stderr.write(`${text}\n`);
+
+function fail(text: string): never {
+  say(text);
+  process.exit(2);
+}
+
+function whole(name: string, text: string): number {
+  const value = Number(text);
+  return Number.isInteger(value) && value > 0
+    ? value
+    : fail(`--${name}: got '${text}', expected a whole number from 1`);
+}
+
+function workOf(): Work {
+  const task = positionals[0] as Task;
+  if (!['decode', 'prefill', 'load'].includes(task))
+    fail(`What to measure: got '${task}', expected decode, prefill or load`);
+  const dtype = args.dtype as Work['dtype'];
+  if (!['float32', 'bfloat16'].includes(dtype)) fail(`--dtype: got '${dtype}', expected float32 or bfloat16`);
+  const usual = { decode: 32, prefill: 512, load: 16 };
+  return {
+    task,
+    dtype,
+    model: args.model,
+    checkpoint: path.join(cacheRoot(), 'bench', `${args.model}-${dtype}`),
+    tokens: args.tokens === undefined ? usual[task] : whole('tokens', args.tokens),
+    threads: whole('threads', args.threads),
+  };
+}
+
+function peerOf(name: string, work: Work): Peer {
+  if (name === 'compiled') return ours('compiled', work, args.xla);
+  if (name === 'eager') return ours('eager', work);
+  if (name === 'transformers') return transformers(work, args.python);
+  if (GGUF_TYPES.includes(name as GgufType)) return llamacpp(work, name as GgufType, args.python);
+  return fail(`--peers: '${name}' is none of compiled, eager, transformers, ${GGUF_TYPES.join(', ')}`);
+}
+
+const work = workOf();
+if (!fs.existsSync(path.join(work.checkpoint, 'config.json'))) {
+  say(`writing random weights into ${work.checkpoint}`);
+  await writeRandomCheckpoint(work.checkpoint, publicConfig(work.model), floatDtypeOf(work.dtype)!);
+}
+const same = work.dtype === 'float32' ? 'F32' : 'BF16';
+const names = (
+  args.peers ?? (work.task === 'load' ? 'compiled,transformers' : `compiled,eager,transformers,${same}`)
+).split(',');
+const rounds = whole('rounds', args.rounds);
+
+const peers: Peer[] = [];
+for (const name of names) {
+  try {
+    const peer = peerOf(name, work);
+    say(`starting ${peer.name}`);
+    await peer.start();
+    peers.push(peer);
+  } catch (error) {
+    if (!(error instanceof MissingPeer)) throw error;
+    say(`left out: ${error.message}`);
+  }
+}
+if (peers.length === 0) fail('nothing to measure');
+
+const figures = peers.map((): number[] => []);
+const others: number[] = [];
+for (let k = 0; k < rounds; k++) {
+  others.push(await otherLoad());
+  for (const [i, peer] of peers.entries()) figures[i]!.push(await peer.round());
+  say(
+    `round ${k + 1} of ${rounds}: ${figures.map((list, i) => `${peers[i]!.name} ${list[k]!.toFixed(1)}`).join(', ')}`,
+  );
+}
+for (const peer of peers) await peer.stop();
+
+const unit = work.task === 'load' ? 's' : 'tokens/s';
+const digits = work.task === 'load' ? 2 : 1;
+const result = {
+  ...machine(),
+  work: { task: work.task, model: work.model, dtype: work.dtype, tokens: work.tokens, threads: work.threads },
+  rounds,
+  unit,
+  otherLoad: spread(others),
+  loadAverage: os.loadavg()[0]!,
+  peers: peers.map((peer, i) => ({
+    name: peer.name,
+    version: peer.version,
+    figures: figures[i]!,
+    ...spread(figures[i]!),
+    // how many times as fast the first one is
+    ratio: work.task === 'load' ? ratios(figures[i]!, figures[0]!) : ratios(figures[0]!, figures[i]!),
+  })),
+};
+
+const f = (value: number): string => value.toFixed(digits);
+const r = (value: number): string => value.toFixed(2);
+const table = markdownTable(
+  ['engine', unit, 'least–most', `${peers[0]!.name} is faster by`, 'least–most'],
+  result.peers.map((p) => [
+    p.name,
+    f(p.median),
+    `${f(p.min)}–${f(p.max)}`,
+    r(p.ratio.median),
+    `${r(p.ratio.min)}–${r(p.ratio.max)}`,
+  ]),
+);
+process.stdout.write(
+  `${work.task} ${work.model} ${work.dtype}, ${work.tokens} tokens, ${work.threads} threads, medians of ${rounds} rounds\n` +
+    `${result.date}, ${result.cpu} (${result.cores} cores; ${result.features.join(', ')}), Node ${result.node}, TensorFlow ${result.tensorflow}; ` +
+    `cores taken by other programs: ${r(result.otherLoad.median)} (${r(result.otherLoad.min)}–${r(result.otherLoad.max)})\n` +
+    `${[...new Set(result.peers.map((p) => p.version))].join('; ')}\n\n${table}\n`,
+);
+if (args.json) {
+  fs.writeFileSync(`${args.json}.part`, `${JSON.stringify(result, null, 2)}\n`);
+  fs.renameSync(`${args.json}.part`, args.json);
+}
