@@ -32,6 +32,13 @@ export interface PreparedBatch {
   tokens: number;
 }
 
+/** What decides which compiled function a batch runs through. */
+export interface BatchShape {
+  batch: number;
+  length: number;
+  segments: boolean;
+}
+
 /**
  * Checks a batch and brings it to the form of a step. Padding is moved behind each row's text, where it cannot reach it
  * (the model is causal): left, right and no padding give the same loss, with no mask in the program. A position never

@@ -15,13 +15,14 @@ import {
 } from '../layers/index.js';
 import { encodeFloat32 } from '../checkpoints/dtypes.js';
 import { adamwUpdate, clipFactor, globalNorm } from './adamw.js';
-import type { PreparedBatch } from './batch.js';
+import type { BatchShape, PreparedBatch } from './batch.js';
 import { type BatchTensors, lossAndGradients, lossSum, type Trainable } from './objective.js';
 import {
   type AdamWSettings,
   adamwSettings,
   countItems,
   type Moments,
+  type StepKind,
   type StepOptions,
   type StepResult,
   type TrainingStep,
@@ -29,15 +30,8 @@ import {
 
 type Tensors = Record<string, tf.Tensor>;
 
-/** Which functions a program has for a shape of batch. */
-interface Shape {
-  batch: number;
-  length: number;
-  segments: boolean;
-}
-
-const keyOf = ({ batch, length, segments }: Shape): string => `${batch}x${length}${segments ? 's' : ''}`;
-const shapeOf = (b: PreparedBatch): Shape => ({ batch: b.batch, length: b.length, segments: b.segments !== null });
+const keyOf = ({ batch, length, segments }: BatchShape): string => `${batch}x${length}${segments ? 's' : ''}`;
+const shapeOf = (b: PreparedBatch): BatchShape => ({ batch: b.batch, length: b.length, segments: b.segments !== null });
 
 const scalar: TensorSpec = { shape: [], dtype: 'float32' };
 const UPDATE: Record<string, TensorSpec> = {
@@ -48,7 +42,7 @@ const UPDATE: Record<string, TensorSpec> = {
 };
 const SEED: Record<string, TensorSpec> = { seed: { shape: [2], dtype: 'int32' } };
 
-function batchSpecs({ batch: b, length: t, segments }: Shape): Record<string, TensorSpec> {
+function batchSpecs({ batch: b, length: t, segments }: BatchShape): Record<string, TensorSpec> {
   return {
     ids: { shape: [b, t], dtype: 'int32' },
     labels: { shape: [b * t], dtype: 'int32' },
@@ -67,9 +61,11 @@ export class CompiledStep implements TrainingStep {
   private readonly variables: ReadonlyMap<string, tf.Variable>;
   private readonly names: readonly string[];
   private program: Program | null = null;
-  private readonly shapes = new Map<string, Shape>();
+  private readonly shapes = new Map<string, { shape: BatchShape; kinds: Set<StepKind> }>();
   private accumulates = false;
   private stale = false;
+  /** Values for the program to begin with, by kind, where they are not the model's own. */
+  private kept: Record<string, ArrayBufferView>[] | null = null;
   private disposed = false;
 
   constructor(
@@ -85,10 +81,13 @@ export class CompiledStep implements TrainingStep {
     return this.count;
   }
 
-  /** Declares shapes of batches to come, so that one program holds them all. */
-  expect(shapes: readonly Shape[], accumulates: boolean): void {
-    for (const shape of shapes) this.shapes.set(keyOf(shape), shape);
-    this.accumulates ||= accumulates;
+  expect(kind: StepKind, shapes: readonly BatchShape[]): void {
+    for (const shape of shapes) {
+      const entry = this.shapes.get(keyOf(shape)) ?? { shape, kinds: new Set() };
+      entry.kinds.add(kind);
+      this.shapes.set(keyOf(shape), entry);
+    }
+    this.accumulates ||= kind === 'accumulate' && shapes.length > 0;
   }
 
   private frozenStorages(): Map<string, WeightStorage> {
@@ -148,18 +147,19 @@ export class CompiledStep implements TrainingStep {
       return record;
     };
     const values = (vars: Tensors, kind: string): tf.Tensor[] => this.names.map((_, i) => vars[`${kind}${i}`]!);
-    for (const shape of this.shapes.values()) {
+    for (const { shape, kinds } of this.shapes.values()) {
       const key = keyOf(shape);
       const gradients = (inputs: Tensors, vars: Tensors): { loss: tf.Scalar; gradients: tf.Tensor[] } =>
         lossAndGradients(this.target, this.names, values(vars, 'p'), frozenWeights(vars), tensorsOf(inputs), {
           ...this.options,
           seed: inputs['seed'] as tf.Tensor1D,
         });
-      define(`step_${key}`, { ...batchSpecs(shape), ...UPDATE, ...SEED }, (inputs, vars) => {
-        const { loss, gradients: sums } = gradients(inputs, vars);
-        return this.update(inputs, vars, sums, loss);
-      });
-      if (this.accumulates) {
+      if (kinds.has('step'))
+        define(`step_${key}`, { ...batchSpecs(shape), ...UPDATE, ...SEED }, (inputs, vars) => {
+          const { loss, gradients: sums } = gradients(inputs, vars);
+          return this.update(inputs, vars, sums, loss);
+        });
+      if (kinds.has('accumulate')) {
         define(`accumulate_${key}`, { ...batchSpecs(shape), ...SEED }, (inputs, vars) => {
           const { loss, gradients: sums } = gradients(inputs, vars);
           return {
@@ -168,17 +168,18 @@ export class CompiledStep implements TrainingStep {
           };
         });
       }
-      define(`evaluate_${key}`, batchSpecs(shape), (inputs, vars) => {
-        const record = Object.fromEntries(this.names.map((name, i) => [name, vars[`p${i}`]!]));
-        return {
-          outputs: {
-            loss: lossSum(this.target, record, frozenWeights(vars), tensorsOf(inputs), {
-              ...this.options,
-              grads: false,
-            }),
-          },
-        };
-      });
+      if (kinds.has('evaluate'))
+        define(`evaluate_${key}`, batchSpecs(shape), (inputs, vars) => {
+          const record = Object.fromEntries(this.names.map((name, i) => [name, vars[`p${i}`]!]));
+          return {
+            outputs: {
+              loss: lossSum(this.target, record, frozenWeights(vars), tensorsOf(inputs), {
+                ...this.options,
+                grads: false,
+              }),
+            },
+          };
+        });
     }
     if (this.accumulates) {
       define('update', UPDATE, (inputs, vars) => {
@@ -224,22 +225,24 @@ export class CompiledStep implements TrainingStep {
   }
 
   /** The program, with functions for these batches; made anew, values kept, when it lacks one. */
-  private async ready(batches: readonly PreparedBatch[], accumulates: boolean): Promise<Program> {
+  private async ready(batches: readonly PreparedBatch[], kind: StepKind): Promise<Program> {
     if (this.disposed) throw new DisposedError('This training step was disposed');
-    const missing = batches.map(shapeOf).filter((shape) => !this.shapes.has(keyOf(shape)));
-    if (this.program && missing.length === 0 && (this.accumulates || !accumulates)) return this.program;
-    this.expect(missing, accumulates);
+    const missing = batches.map(shapeOf).filter((shape) => !this.shapes.get(keyOf(shape))?.kinds.has(kind));
+    if (this.program && missing.length === 0) return this.program;
+    this.expect(kind, missing);
     const old = this.program;
     this.program = null;
-    const kept =
-      old &&
-      this.names.map((_, i) => Object.fromEntries(['p', 'm', 'v'].map((kind) => [kind, old.readBytes(`${kind}${i}`)])));
+    if (old)
+      this.kept = this.names.map((_, i) =>
+        Object.fromEntries([...'pmv'].map((kind) => [kind, old.readBytes(`${kind}${i}`)])),
+      );
     old?.dispose();
     const program = this.build((i, kind) => {
-      if (kept) return kept[i]![kind]!;
-      return kind === 'p' ? this.variables.get(this.names[i]!)!.dataSync<'float32'>() : null;
+      const value = this.kept?.[i]![kind];
+      return value ?? (kind === 'p' ? this.variables.get(this.names[i]!)!.dataSync<'float32'>() : null);
     });
     await program.compile();
+    this.kept = null;
     this.program = program;
     return program;
   }
@@ -253,7 +256,7 @@ export class CompiledStep implements TrainingStep {
 
   async step(batches: readonly PreparedBatch[], learningRate: number, seed: number): Promise<StepResult> {
     const items = countItems(batches);
-    const program = await this.ready(batches, batches.length > 1);
+    const program = await this.ready(batches, batches.length > 1 ? 'accumulate' : 'step');
     const update = { learning_rate: learningRate, items, ...this.corrections() };
     const inputs = (b: PreparedBatch, i: number): Record<string, Float32Array | Int32Array> => ({
       ...batchInputs(b),
@@ -278,7 +281,7 @@ export class CompiledStep implements TrainingStep {
   }
 
   async evaluate(batch: PreparedBatch): Promise<number> {
-    const program = await this.ready([batch], false);
+    const program = await this.ready([batch], 'evaluate');
     return program.call(`evaluate_${keyOf(shapeOf(batch))}`, batchInputs(batch))['loss']![0]!;
   }
 
@@ -300,17 +303,19 @@ export class CompiledStep implements TrainingStep {
     const i = this.names.indexOf(name);
     const size = this.variables.get(name)!.size;
     const read = (kind: string): Float32Array =>
-      this.program ? (this.program.read(`${kind}${i}`) as Float32Array) : new Float32Array(size);
+      this.program
+        ? (this.program.read(`${kind}${i}`) as Float32Array)
+        : ((this.kept?.[i]![kind] as Float32Array | undefined) ?? new Float32Array(size));
     return { first: read('m'), second: read('v') };
   }
 
   async restore(steps: number, moments: (name: string) => Moments): Promise<void> {
     this.count = steps;
-    const program = await this.ready([], false);
-    this.names.forEach((name, i) => {
-      const { first, second } = moments(name);
-      program.assign(`m${i}`, first);
-      program.assign(`v${i}`, second);
+    const values = this.names.map((name) => moments(name));
+    if (!this.program) this.kept = values.map(({ first, second }) => ({ m: first, v: second }));
+    values.forEach(({ first, second }, i) => {
+      this.program?.assign(`m${i}`, first);
+      this.program?.assign(`v${i}`, second);
     });
   }
 

@@ -10,4 +10,17 @@ export { lossSum, type ObjectiveOptions, type Trainable, type TrainableModel, tr
 export type { AdamWSettings, Moments, StepOptions, StepResult, TrainingStep } from './step.js';
 export { createStep } from './create_step.js';
 export * from './data/index.js';
+export { type TrainingArguments, trainingArguments } from './arguments.js';
+export {
+  EarlyStoppingCallback,
+  type LogEntry,
+  ProgressCallback,
+  type TrainerCallback,
+  type TrainerControl,
+  type TrainerState,
+} from './callbacks.js';
+export { listCheckpoints } from './checkpoints.js';
+export { lossCurve, TensorBoardLog } from './logs.js';
+export { Trainer, type TrainerOptions, type TrainOutput } from './trainer.js';
+export { SFTTrainer, type SFTOptions, type SFTTrainerOptions } from './sft_trainer.js';
 export { scheduleFactor, type ScheduleOptions, SCHEDULERS, type SchedulerType } from './schedules.js';

@@ -3,7 +3,7 @@ import * as tf from '@tensorflow/tfjs';
 import { ArgumentError } from '../errors/index.js';
 import type { CompileHook } from '../jit/index.js';
 import { decaysByDefault } from './adamw.js';
-import type { PreparedBatch } from './batch.js';
+import type { BatchShape, PreparedBatch } from './batch.js';
 import type { BatchTensors, ObjectiveOptions } from './objective.js';
 
 /** The optimizer of a step: AdamW as PyTorch has it. */
@@ -46,10 +46,18 @@ export interface Moments {
   second: Float32Array;
 }
 
+/** What a batch is used for: an update of its own, a part of one, or evaluation. */
+export type StepKind = 'step' | 'accumulate' | 'evaluate';
+
 export interface TrainingStep {
   readonly engine: 'compiled' | 'eager';
   /** Updates made so far; the t of Adam's bias correction. */
   readonly steps: number;
+  /**
+   * Tells of batches to come, so that one program is made for all of them. Others may come too, at the price of a new
+   * program.
+   */
+  expect(kind: StepKind, shapes: readonly BatchShape[]): void;
   /**
    * One update from one or more batches, each position weighted the same whatever batch it is in. When loss or gradients
    * are not finite nothing is changed, and the result says so.

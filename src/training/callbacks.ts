@@ -1,0 +1,98 @@
+/** What happens around training steps: callbacks by the names of transformers. */
+import type { TrainingArguments } from './arguments.js';
+
+/** One entry of the log. */
+export type LogEntry = Readonly<Record<string, number>> & { readonly step: number };
+
+/** Where a run stands; saved with every checkpoint. */
+export interface TrainerState {
+  /** Updates made. */
+  global_step: number;
+  /** Updates of the whole run; 0 while unknown. */
+  max_steps: number;
+  /** Epochs done, with fractions. */
+  epoch: number;
+  /** Tokens seen, padding not counted. */
+  num_input_tokens_seen: number;
+  log_history: LogEntry[];
+  best_metric: number | null;
+  best_step: number | null;
+}
+
+/** Set by callbacks, acted upon after the step. */
+export interface TrainerControl {
+  should_stop: boolean;
+  should_save: boolean;
+  should_evaluate: boolean;
+}
+
+export interface TrainerCallback {
+  on_train_begin?(args: TrainingArguments, state: TrainerState, control: TrainerControl): void | Promise<void>;
+  on_step_end?(args: TrainingArguments, state: TrainerState, control: TrainerControl): void | Promise<void>;
+  on_log?(args: TrainingArguments, state: TrainerState, control: TrainerControl, entry: LogEntry): void | Promise<void>;
+  on_evaluate?(
+    args: TrainingArguments,
+    state: TrainerState,
+    control: TrainerControl,
+    entry: LogEntry,
+  ): void | Promise<void>;
+  on_save?(args: TrainingArguments, state: TrainerState, control: TrainerControl, dir: string): void | Promise<void>;
+  on_train_end?(args: TrainingArguments, state: TrainerState, control: TrainerControl): void | Promise<void>;
+}
+
+/** Stops when the evaluation loss has not fallen by `threshold` for `patience` evaluations. */
+export class EarlyStoppingCallback implements TrainerCallback {
+  private best = Infinity;
+  private waited = 0;
+  constructor(
+    private readonly patience = 1,
+    private readonly threshold = 0,
+  ) {}
+
+  on_evaluate(_args: TrainingArguments, _state: TrainerState, control: TrainerControl, entry: LogEntry): void {
+    const loss = entry['eval_loss']!;
+    if (loss < this.best - this.threshold) {
+      this.best = loss;
+      this.waited = 0;
+    } else if (++this.waited >= this.patience) control.should_stop = true;
+  }
+}
+
+/** A progress bar on standard error, where that is a terminal. */
+export class ProgressCallback implements TrainerCallback {
+  private start = 0;
+  private first = 0;
+  private loss = NaN;
+  constructor(private readonly stream: NodeJS.WriteStream = process.stderr) {}
+
+  on_train_begin(_args: TrainingArguments, state: TrainerState): void {
+    this.start = performance.now();
+    this.first = state.global_step;
+    this.draw(state, 'compiling');
+  }
+
+  on_log(_args: TrainingArguments, _state: TrainerState, _control: TrainerControl, entry: LogEntry): void {
+    this.loss = entry['loss'] ?? this.loss;
+  }
+
+  on_step_end(_args: TrainingArguments, state: TrainerState): void {
+    const seconds = (performance.now() - this.start) / 1000;
+    const rate = (state.global_step - this.first) / seconds;
+    const left = state.max_steps > 0 ? (state.max_steps - state.global_step) / rate : NaN;
+    const time = Number.isFinite(left)
+      ? `, ${left < 90 ? `${Math.round(left)} s` : `${Math.round(left / 60)} min`} left`
+      : '';
+    this.draw(state, `loss ${Number.isNaN(this.loss) ? '…' : this.loss.toFixed(4)}${time}`);
+  }
+
+  on_train_end(): void {
+    if (this.stream.isTTY) this.stream.write('\r\x1b[K');
+  }
+
+  private draw(state: TrainerState, text: string): void {
+    if (!this.stream.isTTY) return;
+    const part = state.max_steps > 0 ? state.global_step / state.max_steps : 0;
+    const bar = '#'.repeat(Math.round(part * 30)).padEnd(30);
+    this.stream.write(`\rTraining [${bar}] ${state.global_step}/${state.max_steps || '?'}  ${text}\x1b[K`);
+  }
+}

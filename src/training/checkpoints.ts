@@ -1,0 +1,163 @@
+/**
+ * Checkpoints of a run: folders checkpoint-N with the model (or adapter), the optimizer's moments and the state. A folder
+ * gets its name only when it is whole, and an older one goes only after that: a crash at any moment leaves the last good one.
+ */
+import * as fs from 'node:fs';
+import * as path from 'node:path';
+import * as tf from '@tensorflow/tfjs';
+import {
+  decodeFloat32,
+  encodeFloat32,
+  SafetensorsFile,
+  writeFileAtomic,
+  writeSafetensors,
+} from '../checkpoints/index.js';
+import { saveError } from '../checkpoints/files.js';
+import { CheckpointError, TrainingError } from '../errors/index.js';
+import { PeftModel, save_adapter } from '../peft/index.js';
+import type { TrainerState } from './callbacks.js';
+import { type TrainableModel, trainableOf } from './objective.js';
+import type { TrainingStep } from './step.js';
+
+const STATE_FILE = 'trainer_state.json';
+const TENSORS_FILE = 'training_state.safetensors';
+const NAME = /^checkpoint-(\d+)$/;
+const ASIDE = /^\.checkpoint-\d+\.part$/;
+
+/** Checkpoints of a folder, oldest first. */
+export function listCheckpoints(dir: string): { dir: string; step: number }[] {
+  if (!fs.existsSync(dir)) return [];
+  return fs
+    .readdirSync(dir)
+    .flatMap((name) => {
+      const found = NAME.exec(name);
+      return found && fs.existsSync(path.join(dir, name, STATE_FILE))
+        ? [{ dir: path.join(dir, name), step: Number(found[1]) }]
+        : [];
+    })
+    .sort((a, b) => a.step - b.step);
+}
+
+/** Removes what a killed run left half written. */
+export async function removeUnfinished(dir: string): Promise<void> {
+  if (!fs.existsSync(dir)) return;
+  for (const name of await fs.promises.readdir(dir)) {
+    if (ASIDE.test(name)) await fs.promises.rm(path.join(dir, name), { recursive: true, force: true });
+  }
+}
+
+/** Writes the model, or the adapter that is trained, into a folder. */
+export async function saveModel(model: TrainableModel, dir: string): Promise<void> {
+  if (model instanceof PeftModel) await save_adapter(model, dir);
+  else await model.save_pretrained(dir, { dtype: 'float32' });
+}
+
+/** Renames made so far survive a power cut. */
+async function syncFolder(dir: string): Promise<void> {
+  const handle = await fs.promises.open(dir, 'r').catch(() => null);
+  await handle?.sync().catch(() => undefined);
+  await handle?.close();
+}
+
+/**
+ * Writes checkpoint-N.
+ * @param limit checkpoints kept, this one included; null for all
+ * @returns its folder
+ * @throws SaveError; earlier checkpoints are untouched
+ */
+export async function saveTrainingCheckpoint(
+  model: TrainableModel,
+  step: TrainingStep,
+  state: TrainerState,
+  dir: string,
+  limit: number | null,
+): Promise<string> {
+  const name = `checkpoint-${state.global_step}`;
+  const [aside, final] = [path.join(dir, `.${name}.part`), path.join(dir, name)];
+  step.sync();
+  try {
+    await fs.promises.rm(aside, { recursive: true, force: true });
+    await fs.promises.mkdir(aside, { recursive: true });
+    await saveModel(model, aside);
+    const tensors = [...trainableOf(model).trainable()].flatMap(([key, variable]) => {
+      const one = (prefix: string, read: () => Float32Array) => ({
+        name: `${prefix}${key}`,
+        dtype: 'F32' as const,
+        shape: variable.shape,
+        data: () => encodeFloat32(read(), 'F32'),
+      });
+      return [
+        one('value.', () => variable.dataSync<'float32'>()),
+        one('first.', () => step.moments(key).first),
+        one('second.', () => step.moments(key).second),
+      ];
+    });
+    await writeSafetensors(path.join(aside, TENSORS_FILE), tensors);
+    await writeFileAtomic(
+      path.join(aside, STATE_FILE),
+      `${JSON.stringify({ ...state, optimizer_steps: step.steps }, null, 2)}\n`,
+    );
+    await fs.promises.rm(final, { recursive: true, force: true });
+    await fs.promises.rename(aside, final);
+    await syncFolder(dir);
+  } catch (error) {
+    await fs.promises.rm(aside, { recursive: true, force: true }).catch(() => undefined);
+    throw saveError(final, error);
+  }
+  if (limit !== null) {
+    const old = listCheckpoints(dir).filter((c) => c.step < state.global_step);
+    for (const { dir: folder } of old.slice(0, Math.max(0, old.length - (limit - 1))))
+      await fs.promises.rm(folder, { recursive: true, force: true });
+  }
+  return final;
+}
+
+/**
+ * Brings parameters, moments and state back, bit for bit.
+ * @throws CheckpointError when files are missing, TrainingError when the checkpoint is of another model
+ */
+export async function loadTrainingCheckpoint(
+  model: TrainableModel,
+  step: TrainingStep,
+  dir: string,
+): Promise<TrainerState> {
+  const file = path.join(dir, STATE_FILE);
+  if (!fs.existsSync(file))
+    throw new CheckpointError(`${dir} has no ${STATE_FILE}: it is not a checkpoint of a training run`, { dir });
+  const { optimizer_steps, ...state } = JSON.parse(await fs.promises.readFile(file, 'utf8')) as TrainerState & {
+    optimizer_steps: number;
+  };
+  const tensors = await SafetensorsFile.open(path.join(dir, TENSORS_FILE));
+  try {
+    const variables = trainableOf(model).trainable();
+    const read = (name: string, variable: tf.Variable): Float32Array => {
+      const entry = tensors.entries.get(name);
+      if (!entry || entry.shape.join() !== variable.shape.join()) {
+        throw new TrainingError(
+          `${dir}: '${name}' ${entry ? `has shape [${entry.shape}], the model's has [${variable.shape}]` : 'is missing'}; the checkpoint is of another model or adapter`,
+          { dir, name },
+        );
+      }
+      return decodeFloat32(tensors.readSync(name), entry.dtype);
+    };
+    if (tensors.entries.size !== 3 * variables.size) {
+      throw new TrainingError(
+        `${dir}: holds ${tensors.entries.size / 3} trained tensors, the model has ${variables.size}; the checkpoint is of another model or adapter`,
+        { dir },
+      );
+    }
+    for (const [key, variable] of variables) {
+      const value = tf.tensor(read(`value.${key}`, variable), variable.shape);
+      variable.assign(value);
+      value.dispose();
+    }
+    step.refresh();
+    await step.restore(optimizer_steps, (key) => {
+      const variable = variables.get(key)!;
+      return { first: read(`first.${key}`, variable), second: read(`second.${key}`, variable) };
+    });
+    return state;
+  } finally {
+    await tensors.close();
+  }
+}

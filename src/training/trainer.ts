@@ -1,0 +1,407 @@
+/** Trainer: a training run from examples to checkpoints, by the names of transformers. */
+import * as fs from 'node:fs';
+import * as path from 'node:path';
+import { writeFileAtomic } from '../checkpoints/index.js';
+import { ArgumentError, TrainingError } from '../errors/index.js';
+import type { Mamba2ForCausalLM } from '../models/mamba2/index.js';
+import { PeftModel } from '../peft/index.js';
+import { type TrainingArguments, trainingArguments } from './arguments.js';
+import { type Batch, type BatchShape, prepareBatch, type PreparedBatch } from './batch.js';
+import {
+  type LogEntry,
+  ProgressCallback,
+  type TrainerCallback,
+  type TrainerControl,
+  type TrainerState,
+} from './callbacks.js';
+import {
+  listCheckpoints,
+  loadTrainingCheckpoint,
+  removeUnfinished,
+  saveModel,
+  saveTrainingCheckpoint,
+} from './checkpoints.js';
+import { createStep } from './create_step.js';
+import { DataLoader, type ExampleSource } from './data/index.js';
+import { CURVE_FILE, JsonlLog, lossCurve, TensorBoardLog } from './logs.js';
+import { type TrainableModel, trainableOf } from './objective.js';
+import { scheduleFactor } from './schedules.js';
+import type { TrainingStep } from './step.js';
+
+export interface TrainerOptions {
+  /** A model, all of it trained; or a model with adapters, they alone trained. */
+  model: TrainableModel;
+  args: { output_dir: string } & Partial<TrainingArguments>;
+  /** Examples as ids: a list, or a stream (then max_steps is needed). */
+  train_dataset?: ExampleSource;
+  eval_dataset?: ExampleSource;
+  callbacks?: readonly TrainerCallback[];
+  /** Whole documents packed into rows of max_length. Default false. */
+  packing?: boolean;
+  /** Default: the longest example's; needed for streams and packing. */
+  max_length?: number;
+  /** Default: the model's pad token, else 0. It never counts. */
+  pad_token_id?: number;
+  padding_side?: 'left' | 'right';
+}
+
+export interface TrainOutput {
+  global_step: number;
+  /** Mean of the losses of this call's steps. */
+  training_loss: number;
+  /** Seconds, and tokens per second (padding not counted). */
+  train_runtime: number;
+  train_tokens_per_second: number;
+  /** Why the run ended early: a signal, or a callback. */
+  stopped_by: 'SIGINT' | 'SIGTERM' | 'callback' | null;
+}
+
+/**
+ * Trains a model: gradient accumulation, schedules, evaluation, logs, checkpoints and exact resumption.
+ *
+ * A run that is resumed from a checkpoint gives the losses that the unbroken one would have given, to the bit. SIGINT and
+ * SIGTERM end the run after the step under way, with a checkpoint.
+ *
+ * @example
+ * const trainer = new Trainer({ model, args: { output_dir: 'out', max_steps: 100 }, train_dataset });
+ * const { training_loss } = await trainer.train();
+ */
+export class Trainer {
+  readonly args: TrainingArguments;
+  readonly model: TrainableModel;
+  state: TrainerState = {
+    global_step: 0,
+    max_steps: 0,
+    epoch: 0,
+    num_input_tokens_seen: 0,
+    log_history: [],
+    best_metric: null,
+    best_step: null,
+  };
+  private readonly control: TrainerControl = { should_stop: false, should_save: false, should_evaluate: false };
+  private readonly callbacks: readonly TrainerCallback[];
+  private step: TrainingStep | null = null;
+  private jsonl: JsonlLog | null = null;
+  private tensorboard: TensorBoardLog | null = null;
+
+  /** @throws ArgumentError for wrong options */
+  constructor(private readonly options: TrainerOptions) {
+    this.args = trainingArguments(options.args);
+    this.model = options.model;
+    this.callbacks = [...(this.args.disable_tqdm ? [] : [new ProgressCallback()]), ...(options.callbacks ?? [])];
+  }
+
+  private get causal(): Mamba2ForCausalLM {
+    return this.model instanceof PeftModel ? this.model.base_model : this.model;
+  }
+
+  /** Examples of training; subclasses make them from text. */
+  protected async trainData(): Promise<ExampleSource> {
+    if (!this.options.train_dataset) throw new ArgumentError('Trainer: train() needs train_dataset', {});
+    return this.options.train_dataset;
+  }
+
+  protected async evalData(): Promise<ExampleSource | null> {
+    return this.options.eval_dataset ?? null;
+  }
+
+  private loader(source: ExampleSource, training: boolean): DataLoader {
+    const { args, options } = this;
+    const longest = Array.isArray(source)
+      ? Math.max(1, ...source.map((e: { input_ids: readonly number[] }) => e.input_ids.length))
+      : undefined;
+    const max_length = options.max_length ?? longest;
+    if (max_length === undefined) throw new ArgumentError('Trainer: a stream of examples needs max_length', {});
+    return new DataLoader(source, {
+      batch_size: training ? args.per_device_train_batch_size : args.per_device_eval_batch_size,
+      seed: args.seed,
+      shuffle: training,
+      pad_token_id: options.pad_token_id ?? this.causal.config.pad_token_id ?? 0,
+      padding_side: options.padding_side,
+      max_length,
+      packing: options.packing,
+      bucket: args.group_by_length,
+      drop_last: training && args.dataloader_drop_last,
+    });
+  }
+
+  /** The step, made when first needed. */
+  private training(): TrainingStep {
+    const { args } = this;
+    this.step ??= createStep(trainableOf(this.model), {
+      beta1: args.adam_beta1,
+      beta2: args.adam_beta2,
+      epsilon: args.adam_epsilon,
+      weightDecay: args.weight_decay,
+      maxGradNorm: args.max_grad_norm === 0 ? null : args.max_grad_norm,
+      bf16: args.bf16,
+      gradientCheckpointing: args.gradient_checkpointing,
+      engine: args.engine,
+      xla: args.torch_compile,
+    });
+    return this.step;
+  }
+
+  private prepare(batch: Batch): PreparedBatch {
+    return prepareBatch(batch, this.causal.config.vocab_size);
+  }
+
+  private async each(call: (callback: TrainerCallback) => void | Promise<void> | undefined): Promise<void> {
+    for (const callback of this.callbacks) await call(callback);
+  }
+
+  private async log(values: Record<string, number>, evaluation = false): Promise<void> {
+    const { args, state, control } = this;
+    const entry = { step: state.global_step, epoch: Number(state.epoch.toFixed(6)), ...values } as LogEntry;
+    state.log_history.push(entry);
+    this.jsonl?.append(entry);
+    this.tensorboard?.append(entry);
+    await this.each((c) => c.on_log?.(args, state, control, entry));
+    if (evaluation) await this.each((c) => c.on_evaluate?.(args, state, control, entry));
+  }
+
+  /**
+   * Trains until the epochs or steps are done, a callback or a signal stops it.
+   *
+   * @param options.resume_from_checkpoint a checkpoint's folder, or true for the last one in output_dir (none: from the start)
+   * @throws TrainingError when loss or gradients are not finite, naming step and batch; the model is then as after the
+   *   last good step. SaveError when a checkpoint cannot be written.
+   */
+  async train(options: { resume_from_checkpoint?: string | boolean } = {}): Promise<TrainOutput> {
+    const { args, control } = this;
+    await fs.promises.mkdir(args.output_dir, { recursive: true });
+    await removeUnfinished(args.output_dir);
+    const loader = this.loader(await this.trainData(), true);
+    const accumulation = args.gradient_accumulation_steps;
+    const stepsOf = (epoch: number): number => Math.max(1, Math.ceil(loader.size(epoch) / accumulation));
+    if (!loader.sized && args.max_steps < 0)
+      throw new ArgumentError('Trainer: a stream has no length; set max_steps', {});
+    const total = args.max_steps > 0 ? args.max_steps : this.plannedSteps(stepsOf);
+    if (loader.sized) await this.announce(loader, accumulation);
+    const resumed = await this.resume(options.resume_from_checkpoint);
+    if (!resumed) this.state = { ...this.state, global_step: 0, epoch: 0, num_input_tokens_seen: 0, log_history: [] };
+    const { state } = this;
+    state.max_steps = total;
+    control.should_stop = false;
+    this.jsonl = new JsonlLog(args.output_dir);
+    await this.jsonl.begin(state.log_history);
+    this.tensorboard = args.report_to.includes('tensorboard') ? new TensorBoardLog(args.output_dir) : null;
+
+    let signal: 'SIGINT' | 'SIGTERM' | null = null;
+    const onSignal = (name: NodeJS.Signals): void => {
+      signal = name as 'SIGINT' | 'SIGTERM';
+      control.should_stop = true;
+    };
+    process.once('SIGINT', onSignal).once('SIGTERM', onSignal);
+    const began = performance.now();
+    const totals = { loss: 0, steps: 0, tokens: 0 };
+    try {
+      await this.each((c) => c.on_train_begin?.(args, state, control));
+      await this.run(loader, total, accumulation, stepsOf, totals);
+      if (control.should_stop && signal && args.save_strategy !== 'no') await this.save();
+      else if (
+        args.save_strategy !== 'no' &&
+        listCheckpoints(args.output_dir).at(-1)?.step !== state.global_step &&
+        state.global_step > 0
+      )
+        await this.save();
+      this.training().sync();
+      this.causal.resetEngine();
+      await this.writeCurve();
+    } finally {
+      process.off('SIGINT', onSignal).off('SIGTERM', onSignal);
+      await this.each((c) => c.on_train_end?.(args, state, control));
+    }
+    const seconds = (performance.now() - began) / 1000;
+    return {
+      global_step: state.global_step,
+      training_loss: totals.steps > 0 ? totals.loss / totals.steps : NaN,
+      train_runtime: seconds,
+      train_tokens_per_second: totals.tokens / seconds,
+      stopped_by: signal ?? (control.should_stop ? 'callback' : null),
+    };
+  }
+
+  /** Declares the shapes of all batches to come, as far as they are known, so that nothing is compiled anew in the middle. */
+  private async announce(loader: DataLoader, accumulation: number): Promise<void> {
+    const step = this.training();
+    if (step.engine !== 'compiled') return;
+    const shapesOf = async (from: DataLoader, epochs: number): Promise<BatchShape[]> => {
+      const found = new Map<string, BatchShape>();
+      for (let epoch = 0; from.sized && epoch < epochs; epoch++) {
+        for await (const { input_ids, segments } of from.batches(epoch)) {
+          const shape = { batch: input_ids.length, length: input_ids[0]!.length, segments: segments !== undefined };
+          found.set(JSON.stringify(shape), shape);
+        }
+      }
+      return [...found.values()];
+    };
+    const { args } = this;
+    const epochs =
+      args.max_steps > 0
+        ? Math.ceil((args.max_steps * accumulation) / loader.size(0))
+        : Math.ceil(args.num_train_epochs);
+    step.expect(accumulation > 1 ? 'accumulate' : 'step', await shapesOf(loader, Math.min(epochs, 20)));
+    const evaluation = args.eval_strategy === 'no' ? null : await this.evalData();
+    if (evaluation) step.expect('evaluate', await shapesOf(this.loader(evaluation, false), 1));
+  }
+
+  private plannedSteps(stepsOf: (epoch: number) => number): number {
+    const { num_train_epochs: epochs } = this.args;
+    let total = 0;
+    for (let epoch = 0; epoch < Math.floor(epochs); epoch++) total += stepsOf(epoch);
+    return Math.max(1, Math.ceil(total + (epochs % 1) * stepsOf(Math.floor(epochs))));
+  }
+
+  private async resume(from: string | boolean | undefined): Promise<boolean> {
+    if (from === undefined || from === false) return false;
+    const dir = from === true ? listCheckpoints(this.args.output_dir).at(-1)?.dir : from;
+    if (dir === undefined) return false;
+    this.state = await loadTrainingCheckpoint(this.model, this.training(), dir);
+    return true;
+  }
+
+  /** The loop over epochs and steps. */
+  private async run(
+    loader: DataLoader,
+    total: number,
+    accumulation: number,
+    stepsOf: (epoch: number) => number,
+    totals: { loss: number; steps: number; tokens: number },
+  ): Promise<void> {
+    const { args, state, control } = this;
+    const warmup = args.warmup_steps > 0 ? args.warmup_steps : Math.ceil(total * args.warmup_ratio);
+    const logged = { loss: 0, steps: 0, tokens: 0, since: performance.now() };
+    // where a resumed run goes on: whole epochs are skipped, then steps of the epoch under way
+    let done = 0;
+    for (let epoch = 0; state.global_step < total && !control.should_stop; epoch++) {
+      const inEpoch = loader.sized ? stepsOf(epoch) : Infinity;
+      if (state.global_step >= done + inEpoch) {
+        done += inEpoch;
+        continue;
+      }
+      let at = Math.max(0, state.global_step - done);
+      const skip = at * accumulation;
+      let group: PreparedBatch[] = [];
+      let index = skip;
+      const update = async (): Promise<void> => {
+        const rate =
+          args.learning_rate *
+          scheduleFactor(args.lr_scheduler_type, state.global_step, { warmup_steps: warmup, total_steps: total });
+        const { loss, gradNorm } = await this.training().step(
+          group,
+          rate,
+          (args.seed * 65_537 + state.global_step) | 0,
+        );
+        if (!Number.isFinite(loss) || !Number.isFinite(gradNorm)) {
+          throw new TrainingError(
+            `Step ${state.global_step + 1} (epoch ${epoch}, batches ${index - group.length} to ${index - 1}): ${Number.isFinite(loss) ? `the gradients' norm is ${gradNorm}` : `the loss is ${loss}`}. The weights are those of step ${state.global_step}. Lower learning_rate, or look at this batch's examples.`,
+            {
+              step: state.global_step + 1,
+              epoch,
+              batches: [index - group.length, index - 1],
+              loss,
+              grad_norm: gradNorm,
+            },
+          );
+        }
+        at++;
+        state.global_step++;
+        state.epoch = loader.sized ? epoch + at / inEpoch : epoch;
+        const tokens = group.reduce((sum, b) => sum + b.tokens, 0);
+        state.num_input_tokens_seen += tokens;
+        for (const sum of [totals, logged]) {
+          sum.loss += loss;
+          sum.steps++;
+          sum.tokens += tokens;
+        }
+        group = [];
+        if (state.global_step % args.logging_steps === 0 || state.global_step === total) {
+          const seconds = (performance.now() - logged.since) / 1000;
+          await this.log({
+            loss: logged.loss / logged.steps,
+            grad_norm: gradNorm,
+            learning_rate: rate,
+            tokens_per_second: Math.round(logged.tokens / seconds),
+          });
+          Object.assign(logged, { loss: 0, steps: 0, tokens: 0, since: performance.now() });
+        }
+        await this.each((c) => c.on_step_end?.(args, state, control));
+        const due = (when: string, every: number): boolean =>
+          (when === 'steps' && state.global_step % every === 0) || (when === 'epoch' && at === inEpoch);
+        if (due(args.eval_strategy, args.eval_steps) || control.should_evaluate) await this.evaluate();
+        if (due(args.save_strategy, args.save_steps) || control.should_save) await this.save();
+        control.should_evaluate = control.should_save = false;
+        // let signals through: compiled steps never yield by themselves
+        await new Promise((resolve) => setImmediate(resolve));
+      };
+      for await (const batch of loader.batches(epoch, skip)) {
+        const prepared = this.prepare(batch);
+        index++;
+        if (prepared.items > 0) group.push(prepared);
+        if (index % accumulation !== 0 || group.length === 0) continue;
+        await update();
+        if (state.global_step >= total || control.should_stop) return;
+      }
+      if (group.length > 0) await update();
+      done += loader.sized ? inEpoch : at;
+    }
+  }
+
+  /**
+   * Mean loss over all positions of the evaluation data, and its perplexity.
+   * @throws ArgumentError without evaluation data
+   */
+  async evaluate(data?: ExampleSource): Promise<{ eval_loss: number; eval_perplexity: number; eval_tokens: number }> {
+    const source = data ?? (await this.evalData());
+    if (!source) throw new ArgumentError('Trainer: evaluate() needs eval_dataset', {});
+    let [sum, items] = [0, 0];
+    for await (const batch of this.loader(source, false).batches(0)) {
+      const prepared = this.prepare(batch);
+      if (prepared.items === 0) continue;
+      sum += await this.training().evaluate(prepared);
+      items += prepared.items;
+    }
+    const loss = sum / items;
+    const { state } = this;
+    if (state.best_metric === null || loss < state.best_metric)
+      [state.best_metric, state.best_step] = [loss, state.global_step];
+    await this.log({ eval_loss: loss }, true);
+    return { eval_loss: loss, eval_perplexity: Math.exp(loss), eval_tokens: items };
+  }
+
+  private async save(): Promise<void> {
+    const { args, state, control } = this;
+    const dir = await saveTrainingCheckpoint(
+      this.model,
+      this.training(),
+      state,
+      args.output_dir,
+      args.save_total_limit,
+    );
+    await this.writeCurve();
+    await this.each((c) => c.on_save?.(args, state, control, dir));
+  }
+
+  private async writeCurve(): Promise<void> {
+    await writeFileAtomic(path.join(this.args.output_dir, CURVE_FILE), lossCurve(this.state.log_history));
+  }
+
+  /** Writes the model, or the adapter, into a folder (default output_dir). */
+  async save_model(dir: string = this.args.output_dir): Promise<void> {
+    this.step?.sync();
+    await saveModel(this.model, dir);
+  }
+
+  /** Brings the model's own weights up to date with training, for a sample in the middle of a run. */
+  sync(): void {
+    this.step?.sync();
+    this.causal.resetEngine();
+  }
+
+  /** Frees the optimizer's state. The model is the caller's. */
+  dispose(): void {
+    this.step?.dispose();
+    this.step = null;
+  }
+}
