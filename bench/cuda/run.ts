@@ -9,6 +9,8 @@ import * as path from 'node:path';
 import type { EngineSampling } from '../../src/generation/engine.js';
 import { CompiledEngine } from '../../src/models/mamba2/compiled_engine.js';
 import type { ProgramDtype, StateDtype } from '../../src/models/mamba2/decoding_program.js';
+import { quantizeWeights } from '../../src/models/mamba2/quantized.js';
+import { Int4WeightOnlyConfig } from '../../src/quant/index.js';
 import { Mamba2ForCausalLM } from '../../src/models/mamba2/causal_lm.js';
 import { loadCheckpoint } from '../../src/models/mamba2/pretrained.js';
 import { selectBackend } from '../../src/runtime/index.js';
@@ -27,12 +29,21 @@ const { values: args } = parseArgs({
     chunk: { type: 'string' },
     state: { type: 'string', default: 'float32' },
     dir: { type: 'string' },
+    int4: { type: 'boolean', default: false },
   },
 });
 const number = (key: 'prompt' | 'tokens' | 'block' | 'rounds'): number => Number(args[key]);
 const median = (xs: number[]): number => [...xs].sort((a, b) => a - b)[Math.floor(xs.length / 2)]!;
 const print = (record: Record<string, unknown>): void =>
-  console.log(JSON.stringify({ model: args.model, dtype: args.dtype, state: args.state, ...record }));
+  console.log(
+    JSON.stringify({
+      model: args.model,
+      dtype: args.dtype,
+      state: args.state,
+      ...(args.int4 && { int4: true }),
+      ...record,
+    }),
+  );
 const GREEDY: EngineSampling = {
   do_sample: false,
   temperature: 1,
@@ -57,6 +68,11 @@ let compileMs: Record<string, number> = {};
 for (const b of args.batches.split(',').map(Number)) {
   const { config, source } = await loadCheckpoint(dir);
   const model = new Mamba2ForCausalLM(config, source);
+  if (args.int4)
+    await quantizeWeights(
+      model.weights,
+      new Int4WeightOnlyConfig({ group_size: 128, include_input_output_embeddings: true }),
+    );
   compileMs = {};
   const engine = new CompiledEngine(model.weights, {
     dtype: args.dtype as ProgramDtype,

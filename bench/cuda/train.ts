@@ -1,0 +1,61 @@
+/**
+ * Speed of the compiled training step (forward, gradients, clipping, AdamW) on one device, as JSON lines.
+ * `npx tsx bench/cuda/train.ts --model 130m --batch 8 --length 2048 --steps 8`
+ */
+import { parseArgs } from 'node:util';
+import { Mamba2ForCausalLM } from '../../src/models/mamba2/causal_lm.js';
+import { selectBackend } from '../../src/runtime/index.js';
+import { prepareBatch } from '../../src/training/batch.js';
+import { createStep } from '../../src/training/create_step.js';
+import { trainableOf } from '../../src/training/objective.js';
+import { publicConfig } from '../random_checkpoint.js';
+
+const { values: args } = parseArgs({
+  options: {
+    model: { type: 'string', default: '130m' },
+    batch: { type: 'string', default: '8' },
+    length: { type: 'string', default: '2048' },
+    steps: { type: 'string', default: '8' },
+    float32: { type: 'boolean', default: false },
+    checkpointing: { type: 'boolean', default: false },
+    device: { type: 'string', default: 'auto' },
+  },
+});
+const report = await selectBackend(args.device as 'auto');
+const [b, t] = [Number(args.batch), Number(args.length)];
+const config = publicConfig(args.model);
+const model = new Mamba2ForCausalLM(config);
+const rows = Array.from({ length: b }, (_, i) =>
+  Array.from({ length: t }, (_, j) => (i * 7919 + j * 37 + (j % 11) * i) % config.vocab_size),
+);
+const batch = prepareBatch({ input_ids: rows, labels: rows }, config.vocab_size);
+const step = createStep(trainableOf(model), {
+  bf16: !args.float32,
+  gradientCheckpointing: args.checkpointing,
+  weightDecay: 0.01,
+  maxGradNorm: 1,
+});
+const ms: number[] = [];
+const losses: number[] = [];
+for (let i = 0; i < Number(args.steps); i++) {
+  const start = performance.now();
+  losses.push((await step.step([batch], 1e-4, i)).loss);
+  ms.push(performance.now() - start);
+}
+const middle = [...ms.slice(1)].sort((x, y) => x - y)[Math.floor((ms.length - 1) / 2)]!;
+console.log(
+  JSON.stringify({
+    model: args.model,
+    what: 'training step',
+    batch: b,
+    length: t,
+    bf16: !args.float32,
+    gpu: report.gpu.names[0] ?? null,
+    first_ms: ms[0],
+    ms: ms.slice(1),
+    tok_s: (b * t * 1000) / middle,
+    losses,
+    rss_mb: Math.round(process.memoryUsage().rss / 1e6),
+  }),
+);
+process.exit(0);
