@@ -13,6 +13,8 @@ import type { QuantizedMatrix } from './quantize.js';
 
 /** Products summed in int16: 16 of at most 15·127 stay below 2¹⁵. */
 const BLOCK = 16;
+/** Parts of a group in which its activations are reduced. */
+const PARTS = 8;
 /** Most rows of x for which the codes are unpacked anew per row; more go through a dequantised matrix. */
 const FEW = 4;
 
@@ -104,12 +106,19 @@ class ColumnForm {
     return (rows.length === 1 ? rows[0] : tf.concat(rows, 0)) as tf.Tensor2D;
   }
 
-  /** One row x [1, in], rounded per group to whole multiples of its largest magnitude / 127. */
+  /**
+   * One row x [1, in], rounded per group to whole multiples of its largest magnitude / 127. XLA splits reductions over
+   * more than 32 elements in two, each a kernel of its own, so those of x are written over parts of a group, joined by
+   * arithmetic that the next kernel takes in.
+   */
   private vector(x: tf.Tensor): tf.Tensor {
-    const { groups, half, out } = this;
-    const grouped = tf.reshape(x, [groups, this.size]);
-    const step = tf.div(tf.maximum(tf.max(tf.abs(grouped), 1, true), 1e-30), 127); // [groups, 1]
-    const rounded = tf.round(tf.div(grouped, step));
+    const { groups, half, out, size } = this;
+    const parts = [groups, PARTS, size / PARTS];
+    const join = (values: tf.Tensor, combine: (a: tf.Tensor, b: tf.Tensor) => tf.Tensor): tf.Tensor =>
+      tf.split(values, PARTS, 1).reduce(combine); // [groups, PARTS] -> [groups, 1]
+    const largest = join(tf.max(tf.reshape(tf.abs(x), parts), 2), tf.maximum);
+    const step = tf.div(tf.maximum(largest, 1e-30), 127); // [groups, 1]
+    const rounded = tf.round(tf.div(tf.reshape(x, [groups, size]), step));
     const [first, second] = tf.split(rounded, 2, 1);
     const blocks = half / BLOCK;
     const partial = (q: tf.Tensor, x8: tf.Tensor): tf.Tensor => {
@@ -120,8 +129,8 @@ class ColumnForm {
     const [low, high] = this.nibbles(this.codes);
     const products = tf.sum(tf.add(partial(low, first), partial(high, second)), 1); // [groups, out]
     const scaled = tf.mul(products, this.scale);
-    const offset = tf.mul(tf.sum(rounded, 1, true), this.least);
-    return tf.reshape(tf.sum(tf.mul(tf.add(scaled, offset), step), 0), [1, out]);
+    const sums = join(tf.sum(tf.reshape(rounded, parts), 2), tf.add);
+    return tf.reshape(tf.sum(tf.mul(tf.add(scaled, tf.mul(sums, this.least)), step), 0), [1, out]);
   }
 
   rows(ids: tf.Tensor1D): tf.Tensor2D {
