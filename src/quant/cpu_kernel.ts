@@ -1,6 +1,7 @@
 /**
- * The fast form for CPUs: activations rounded to int8 with a scale per group, so that products and short sums stay in
- * int16, where a vector register holds 32 of them; only then are they widened and scaled.
+ * The forms for CPUs. The fast one rounds activations to int8 with a scale per group, so that products and short sums
+ * stay in int16, where a vector register holds 32 of them; only then are they widened and scaled. The exact one
+ * multiplies in float32.
  *
  * Codes lie [groups, rows of a group, out]: a vector runs over outputs, and one activation multiplies all of it. A byte
  * holds a channel of the group's first half (low nibble) and one of its second half (high nibble).
@@ -15,11 +16,13 @@ import type { QuantizedMatrix } from './quantize.js';
 const BLOCK = 16;
 /** Parts of a group in which its activations are reduced. */
 const PARTS = 8;
+/** The same of float32, where nothing overflows. */
+const FLOAT_BLOCK = 8;
 /** Most rows of x for which the codes are unpacked anew per row; more go through a dequantised matrix. */
-const FEW = 4;
+const FEW = 8;
 
 /** Variables: `.codes` uint8 [groups, groupSize/2, out]; `.scale` and `.least` float32 [groups, out], w = q·scale + least. */
-export function cpuInt4Storage(m: QuantizedMatrix): WeightStorage {
+export function cpuInt4Storage(m: QuantizedMatrix, activationQuantization: boolean): WeightStorage {
   const [out, inner] = m.shape;
   const groups = inner / m.groupSize;
   const least = (): Float32Array => m.scale.map((s, i) => m.zero![i] - 8 * s);
@@ -30,7 +33,7 @@ export function cpuInt4Storage(m: QuantizedMatrix): WeightStorage {
       '.least': { shape: [groups, out], dtype: 'float32', init: least },
     },
     weight: (vars) => {
-      const form = new ColumnForm(vars['.codes'], vars['.scale'], vars['.least']);
+      const form = new ColumnForm(vars['.codes'], vars['.scale'], vars['.least'], activationQuantization);
       return {
         shape: m.shape,
         apply: (x) =>
@@ -81,6 +84,7 @@ class ColumnForm {
     private readonly codes: tf.Tensor,
     private readonly scale: tf.Tensor,
     private readonly least: tf.Tensor,
+    private readonly rounds: boolean,
   ) {
     [this.groups, this.half, this.out] = codes.shape as [number, number, number];
   }
@@ -102,35 +106,74 @@ class ColumnForm {
 
   apply(x: tf.Tensor2D): tf.Tensor2D {
     if (x.shape[0] > FEW) return tf.matMul(x, this.dequantize());
-    const rows = tf.split(x, x.shape[0]).map((row) => this.vector(row));
-    return (rows.length === 1 ? rows[0] : tf.concat(rows, 0)) as tf.Tensor2D;
+    return this.rounds ? this.rounded(x) : this.exact(x);
+  }
+
+  /** Sums of x over each group, [m, groups, 1]. Pieces keep XLA from splitting the sum in two kernels. */
+  private reduced(
+    x: tf.Tensor,
+    within: (x: tf.Tensor, axis: number) => tf.Tensor,
+    join: (a: tf.Tensor, b: tf.Tensor) => tf.Tensor,
+  ): tf.Tensor {
+    const pieces = within(tf.reshape(x, [-1, this.groups, PARTS, this.size / PARTS]), 3);
+    return tf.split(pieces, PARTS, 2).reduce(join);
+  }
+
+  /** Σ over groups of scale·products + least·sums: [m, groups, out] and [m, groups, 1] -> [m, out] */
+  private scaled(products: tf.Tensor, sums: tf.Tensor, step?: tf.Tensor): tf.Tensor2D {
+    const y = tf.add(tf.mul(products, this.scale), tf.mul(sums, this.least));
+    return tf.sum(step ? tf.mul(y, step) : y, 1) as tf.Tensor2D;
+  }
+
+  /** x [m, in], each group rounded to whole multiples of its largest magnitude / 127. */
+  private rounded(x: tf.Tensor2D): tf.Tensor2D {
+    const { groups, half, out, size } = this;
+    const m = x.shape[0];
+    const largest = this.reduced(tf.abs(x), (t, axis) => tf.max(t, axis), tf.maximum);
+    const step = tf.div(tf.maximum(largest, 1e-30), 127); // [m, groups, 1]
+    const whole = tf.round(tf.div(tf.reshape(x, [m, groups, size]), step));
+    const [first, second] = tf.split(whole, 2, 2);
+    const blocks = half / BLOCK;
+    const partial = (q: tf.Tensor, x8: tf.Tensor): tf.Tensor => {
+      const q16 = reshapeAny(castTo(q, 'int16'), [1, groups, blocks, BLOCK, out]);
+      const x16 = reshapeAny(castTo(x8, 'int16'), [m, groups, blocks, BLOCK, 1]);
+      return castFloat32(sumAxis(multiply(q16, x16), 3));
+    };
+    const [low, high] = this.nibbles(this.codes);
+    const products = tf.sum(tf.add(partial(low, first), partial(high, second)), 2); // [m, groups, out]
+    const sums = this.reduced(whole, (t, axis) => tf.sum(t, axis), tf.add);
+    return this.scaled(products, sums, step);
   }
 
   /**
-   * One row x [1, in], rounded per group to whole multiples of its largest magnitude / 127. XLA splits reductions over
-   * more than 32 elements in two, each a kernel of its own, so those of x are written over parts of a group, joined by
-   * arithmetic that the next kernel takes in.
+   * x [m, in] as it is. The sums over a block are written out: as a reduction, XLA would first store every product.
    */
-  private vector(x: tf.Tensor): tf.Tensor {
-    const { groups, half, out, size } = this;
-    const parts = [groups, PARTS, size / PARTS];
-    const join = (values: tf.Tensor, combine: (a: tf.Tensor, b: tf.Tensor) => tf.Tensor): tf.Tensor =>
-      tf.split(values, PARTS, 1).reduce(combine); // [groups, PARTS] -> [groups, 1]
-    const largest = join(tf.max(tf.reshape(tf.abs(x), parts), 2), tf.maximum);
-    const step = tf.div(tf.maximum(largest, 1e-30), 127); // [groups, 1]
-    const rounded = tf.round(tf.div(tf.reshape(x, [groups, size]), step));
-    const [first, second] = tf.split(rounded, 2, 1);
-    const blocks = half / BLOCK;
-    const partial = (q: tf.Tensor, x8: tf.Tensor): tf.Tensor => {
-      const q16 = reshapeAny(castTo(q, 'int16'), [groups, blocks, BLOCK, out]);
-      const x16 = reshapeAny(castTo(x8, 'int16'), [groups, blocks, BLOCK, 1]);
-      return castFloat32(sumAxis(multiply(q16, x16), 2));
-    };
-    const [low, high] = this.nibbles(this.codes);
-    const products = tf.sum(tf.add(partial(low, first), partial(high, second)), 1); // [groups, out]
-    const scaled = tf.mul(products, this.scale);
-    const sums = join(tf.sum(tf.reshape(rounded, parts), 2), tf.add);
-    return tf.reshape(tf.sum(tf.mul(tf.add(scaled, tf.mul(sums, this.least)), step), 0), [1, out]);
+  private exact(x: tf.Tensor2D): tf.Tensor2D {
+    const { groups, half, out } = this;
+    const m = x.shape[0];
+    const blocks = half / FLOAT_BLOCK;
+    const codes = reshapeAny(this.codes, [1, groups, blocks, FLOAT_BLOCK, out]);
+    const halves = tf.split(tf.reshape(x, [m, groups, 2, blocks, FLOAT_BLOCK, 1]), 2, 2);
+    const columns = halves.map((part) => tf.reshape(part, [m, groups, blocks, FLOAT_BLOCK, 1]));
+    const products: tf.Tensor[] = [];
+    for (let r = 0; r < FLOAT_BLOCK; r++) {
+      const slice = rawOp('Slice', [
+        codes,
+        tf.tensor1d([0, 0, 0, r, 0], 'int32'),
+        tf.tensor1d([1, groups, blocks, 1, out], 'int32'),
+      ])[0];
+      this.nibbles(slice).forEach((q, i) => {
+        products.push(tf.mul(castFloat32(q), tf.slice(columns[i], [0, 0, 0, r, 0], [m, groups, blocks, 1, 1])));
+      });
+    }
+    const sum = tf.reshape(
+      products.reduce((a, b) => tf.add(a, b)),
+      [m, groups, blocks, out],
+    );
+    return this.scaled(
+      tf.sum(sum, 2),
+      this.reduced(x, (t, axis) => tf.sum(t, axis), tf.add),
+    );
   }
 
   rows(ids: tf.Tensor1D): tf.Tensor2D {

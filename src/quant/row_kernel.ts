@@ -1,6 +1,6 @@
 /**
  * The exact form: rows of codes as on disk, dequantised inside the product. A GPU reads each row's bytes in order, as
- * many threads as rows; a CPU is slower this way than with rounded activations (cpu_kernel.ts).
+ * many threads as rows; int4 on a CPU has forms of its own (cpu_kernel.ts).
  */
 import * as tf from '@tensorflow/tfjs';
 import { bitwiseAnd, castFloat32, castTo, constantOf, gatherRows, rightShift } from '../jit/index.js';
@@ -56,7 +56,6 @@ export function rowStorage(m: QuantizedMatrix): WeightStorage {
 }
 
 class RowForm {
-  private readonly out: number;
   private readonly groups: number;
   /** Columns that unpack from one byte column: two for int4 */
   private readonly parts: number;
@@ -68,7 +67,7 @@ class RowForm {
     private readonly scale: tf.Tensor,
     private readonly least: tf.Tensor,
   ) {
-    [this.out, this.groups] = scale.shape as [number, number];
+    this.groups = scale.shape[1]!;
     this.parts = bits === 4 ? 2 : 1;
   }
 
@@ -95,19 +94,19 @@ class RowForm {
 
   apply(x: tf.Tensor2D): tf.Tensor2D {
     if (x.shape[0] > FEW) return tf.matMul(x, this.dequantize(), false, true);
-    const rows = tf.split(x, x.shape[0]).map((row) => this.vector(row));
-    return (rows.length === 1 ? rows[0] : tf.concat(rows, 0)) as tf.Tensor2D;
+    return this.few(x);
   }
 
-  /** One row x [1, in]: per group Σ q·x, then its scale; the least levels meet the sums of x alone. */
-  private vector(x: tf.Tensor): tf.Tensor {
+  /** x [m, in]: per group Σ q·x, then its scale; the least levels meet the sums of x alone. */
+  private few(x: tf.Tensor2D): tf.Tensor2D {
     const { groups, groupSize, parts } = this;
-    const woven = tf.reshape(x, [1, groups, groupSize / parts, parts]);
-    const columns = tf.split(woven, parts, 3).map((c) => tf.squeeze(c, [3]));
+    const m = x.shape[0];
+    const woven = tf.reshape(x, [m, 1, groups, groupSize / parts, parts]);
+    const columns = tf.split(woven, parts, 4).map((c) => tf.squeeze(c, [4])); // [m, 1, groups, groupSize/parts]
     const products = this.unpack(this.codes).map((q, i) => tf.mul(q, columns[i]));
-    const sums = tf.sum(products.length === 1 ? products[0] : tf.add(products[0], products[1]), 2);
-    const offset = tf.mul(this.least, tf.reshape(tf.sum(tf.reshape(x, [groups, groupSize]), 1), [1, groups]));
-    return tf.reshape(tf.sum(tf.add(tf.mul(sums, this.scale), offset), 1), [1, this.out]);
+    const sums = tf.sum(products.length === 1 ? products[0] : tf.add(products[0], products[1]), 3); // [m, out, groups]
+    const offset = tf.mul(this.least, tf.sum(tf.reshape(x, [m, 1, groups, groupSize]), 3));
+    return tf.sum(tf.add(tf.mul(sums, this.scale), offset), 2) as tf.Tensor2D;
   }
 
   rows(ids: tf.Tensor1D): tf.Tensor2D {

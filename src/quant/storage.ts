@@ -18,8 +18,8 @@ export interface StorageOptions {
 /** @param m the matrix as stored on disk; packed anew for the device when the program takes it up */
 export function quantizedStorage(m: QuantizedMatrix, options: StorageOptions): WeightStorage {
   const device = options.device ?? (onGpu() ? 'gpu' : 'cpu');
-  if (device === 'cpu' && m.bits === 4 && m.groupSize % 32 === 0 && options.activation_quantization)
-    return cpuInt4Storage(m);
+  if (device === 'cpu' && m.bits === 4 && m.groupSize % 32 === 0)
+    return cpuInt4Storage(m, options.activation_quantization);
   return rowStorage(m);
 }
 
