@@ -8,6 +8,7 @@ import { registerChat } from './chat.js';
 import { registerConvert } from './convert.js';
 import { registerEnv } from './env.js';
 import { registerEval } from './eval.js';
+import { registerFinetune } from './finetune.js';
 import { registerInspect } from './inspect.js';
 import { registerGenerate, registerRun } from './generate.js';
 import { registerQuantize } from './quantize.js';
@@ -20,6 +21,7 @@ export const COMMANDS: readonly RegisterCommand[] = [
   registerRun,
   registerChat,
   registerEval,
+  registerFinetune,
   registerSetup,
   registerEnv,
   registerInspect,

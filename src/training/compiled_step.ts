@@ -62,6 +62,8 @@ export class CompiledStep implements TrainingStep {
   private readonly names: readonly string[];
   private program: Program | null = null;
   private readonly shapes = new Map<string, { shape: BatchShape; kinds: Set<StepKind> }>();
+  /** Functions of the program there is. */
+  private readonly defined = new Set<string>();
   private accumulates = false;
   private stale = false;
   /** Values for the program to begin with, by kind, where they are not the model's own. */
@@ -118,8 +120,11 @@ export class CompiledStep implements TrainingStep {
   /** @param initial first value of a tensor's parameter (p) or moment (m, v); null for zeros */
   private build(initial: (index: number, kind: string) => ArrayBufferView | null): Program {
     const program = new Program({ name: 'training', onCompile: this.options.onCompile });
-    const define: Program['define'] = (name, inputs, fn) =>
+    this.defined.clear();
+    const define: Program['define'] = (name, inputs, fn) => {
+      this.defined.add(name);
       program.define(name, inputs, fn, { xla: this.options.xla ?? true });
+    };
     const frozen = this.frozenStorages();
     this.names.forEach((name, i) => {
       const { shape } = this.variables.get(name)!;
@@ -227,9 +232,9 @@ export class CompiledStep implements TrainingStep {
   /** The program, with functions for these batches; made anew, values kept, when it lacks one. */
   private async ready(batches: readonly PreparedBatch[], kind: StepKind): Promise<Program> {
     if (this.disposed) throw new DisposedError('This training step was disposed');
-    const missing = batches.map(shapeOf).filter((shape) => !this.shapes.get(keyOf(shape))?.kinds.has(kind));
-    if (this.program && missing.length === 0) return this.program;
-    this.expect(kind, missing);
+    const shapes = batches.map(shapeOf);
+    if (this.program && shapes.every((shape) => this.defined.has(`${kind}_${keyOf(shape)}`))) return this.program;
+    this.expect(kind, shapes);
     const old = this.program;
     this.program = null;
     if (old)

@@ -81,6 +81,7 @@ export class Trainer {
   private readonly control: TrainerControl = { should_stop: false, should_save: false, should_evaluate: false };
   private readonly callbacks: readonly TrainerCallback[];
   private step: TrainingStep | null = null;
+  private announced = false;
   private jsonl: JsonlLog | null = null;
   private tensorboard: TensorBoardLog | null = null;
 
@@ -177,7 +178,7 @@ export class Trainer {
     if (!loader.sized && args.max_steps < 0)
       throw new ArgumentError('Trainer: a stream has no length; set max_steps', {});
     const total = args.max_steps > 0 ? args.max_steps : this.plannedSteps(stepsOf);
-    if (loader.sized) await this.announce(loader, accumulation);
+    await this.announce();
     const resumed = await this.resume(options.resume_from_checkpoint);
     if (!resumed) this.state = { ...this.state, global_step: 0, epoch: 0, num_input_tokens_seen: 0, log_history: [] };
     const { state } = this;
@@ -223,12 +224,15 @@ export class Trainer {
   }
 
   /** Declares the shapes of all batches to come, as far as they are known, so that nothing is compiled anew in the middle. */
-  private async announce(loader: DataLoader, accumulation: number): Promise<void> {
+  private async announce(): Promise<void> {
+    if (this.announced) return;
+    this.announced = true;
+    const { args } = this;
     const step = this.training();
     if (step.engine !== 'compiled') return;
     const shapesOf = async (from: DataLoader, epochs: number): Promise<BatchShape[]> => {
       const found = new Map<string, BatchShape>();
-      for (let epoch = 0; from.sized && epoch < epochs; epoch++) {
+      for (let epoch = 0; epoch < epochs; epoch++) {
         for await (const { input_ids, segments } of from.batches(epoch)) {
           const shape = { batch: input_ids.length, length: input_ids[0]!.length, segments: segments !== undefined };
           found.set(JSON.stringify(shape), shape);
@@ -236,14 +240,15 @@ export class Trainer {
       }
       return [...found.values()];
     };
-    const { args } = this;
-    const epochs =
-      args.max_steps > 0
-        ? Math.ceil((args.max_steps * accumulation) / loader.size(0))
-        : Math.ceil(args.num_train_epochs);
-    step.expect(accumulation > 1 ? 'accumulate' : 'step', await shapesOf(loader, Math.min(epochs, 20)));
-    const evaluation = args.eval_strategy === 'no' ? null : await this.evalData();
-    if (evaluation) step.expect('evaluate', await shapesOf(this.loader(evaluation, false), 1));
+    const source = await this.trainData().catch(() => null);
+    if (Array.isArray(source)) {
+      const loader = this.loader(source, true);
+      const accumulation = args.gradient_accumulation_steps;
+      const epochs = args.max_steps > 0 ? (args.max_steps * accumulation) / loader.size(0) : args.num_train_epochs;
+      step.expect(accumulation > 1 ? 'accumulate' : 'step', await shapesOf(loader, Math.min(Math.ceil(epochs), 20)));
+    }
+    const evaluation = await this.evalData();
+    if (Array.isArray(evaluation)) step.expect('evaluate', await shapesOf(this.loader(evaluation, false), 1));
   }
 
   private plannedSteps(stepsOf: (epoch: number) => number): number {
@@ -355,6 +360,7 @@ export class Trainer {
   async evaluate(data?: ExampleSource): Promise<{ eval_loss: number; eval_perplexity: number; eval_tokens: number }> {
     const source = data ?? (await this.evalData());
     if (!source) throw new ArgumentError('Trainer: evaluate() needs eval_dataset', {});
+    await this.announce();
     let [sum, items] = [0, 0];
     for await (const batch of this.loader(source, false).batches(0)) {
       const prepared = this.prepare(batch);
@@ -403,5 +409,6 @@ export class Trainer {
   dispose(): void {
     this.step?.dispose();
     this.step = null;
+    this.announced = false;
   }
 }

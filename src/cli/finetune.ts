@@ -1,0 +1,221 @@
+/** `mamba2 finetune`: trains a model, or an adapter on it, on a file of texts. */
+import * as path from 'node:path';
+import { Option, type Command } from 'commander';
+import { ArgumentError } from '../errors/index.js';
+import { addModelOptions, numberIn, type ModelOptions } from './options.js';
+import { note, table, write } from './output.js';
+
+interface Options extends ModelOptions {
+  train: string;
+  eval?: string;
+  evalShare: number;
+  output: string;
+  textField?: string;
+  sampleBy: 'line' | 'paragraph' | 'document';
+  lora?: number | true;
+  loraAlpha?: number;
+  loraDropout: number;
+  target: string[];
+  epochs: number;
+  maxSteps?: number;
+  learningRate?: number;
+  scheduler: 'constant' | 'constant_with_warmup' | 'linear' | 'cosine';
+  warmupRatio: number;
+  batchSize: number;
+  accumulate: number;
+  maxLength: number;
+  weightDecay: number;
+  packing?: boolean;
+  bf16?: boolean;
+  gradientCheckpointing?: boolean;
+  saveSteps?: number;
+  resume?: boolean;
+  seed: number;
+  prompt?: string;
+  merge?: boolean;
+  tensorboard?: boolean;
+}
+
+const whole = { min: 1, whole: true };
+
+export function registerFinetune(program: Command): void {
+  const command = program.command('finetune').description('train a model, or a LoRA adapter on it, on a file of texts');
+  addModelOptions(command);
+  command
+    .requiredOption('--train <file>', 'examples: .jsonl, .txt or .parquet')
+    .option('--eval <file>', 'examples for evaluation (default: a share of --train)')
+    .option('--eval-share <share>', 'share of --train kept for evaluation', numberIn({ min: 0, max: 0.9 }), 0.1)
+    .option('--output <dir>', 'folder for checkpoints, logs and the result', 'finetuned')
+    .option('--text-field <name>', 'key of the text in an example (default: text, or the only one there is)')
+    .addOption(
+      new Option('--sample-by <unit>', 'what is an example of a .txt file')
+        .choices(['line', 'paragraph', 'document'])
+        .default('line'),
+    )
+    .option('--lora [rank]', 'train an adapter of this rank (default 8) and leave the model as it is', numberIn(whole))
+    .option('--lora-alpha <alpha>', 'scale of the adapter (default: twice the rank)', numberIn({ above: 0 }))
+    .option('--lora-dropout <share>', 'share of adapter inputs dropped in training', numberIn({ min: 0, max: 0.99 }), 0)
+    .option('--target <modules...>', 'modules under the adapter', ['in_proj'])
+    .option('--epochs <n>', 'passes over the data', numberIn({ above: 0 }), 3)
+    .option('--max-steps <n>', 'at most so many updates', numberIn(whole))
+    .option('--learning-rate <rate>', 'default 2e-3 with --lora, else 1e-4', numberIn({ above: 0 }))
+    .addOption(
+      new Option('--scheduler <name>', 'course of the learning rate')
+        .choices(['constant', 'constant_with_warmup', 'linear', 'cosine'])
+        .default('linear'),
+    )
+    .option('--warmup-ratio <share>', 'share of the steps in which the rate rises', numberIn({ min: 0, max: 1 }), 0)
+    .option('--batch-size <n>', 'examples at a time', numberIn(whole), 4)
+    .option('--accumulate <n>', 'batches of one update', numberIn(whole), 1)
+    .option('--max-length <n>', 'tokens of an example, at most', numberIn({ min: 2, whole: true }), 256)
+    .option('--weight-decay <decay>', 'of matrices', numberIn({ min: 0 }), 0)
+    .option('--packing', 'pack whole examples into rows of --max-length')
+    .option('--bf16', 'products in bfloat16')
+    .option('--gradient-checkpointing', 'less memory, more work')
+    .option('--save-steps <n>', 'a checkpoint every so many updates (default: every epoch)', numberIn(whole))
+    .option('--resume', 'go on from the last checkpoint in --output')
+    .option(
+      '--seed <n>',
+      'of order, dropout and the fresh adapter',
+      numberIn({ min: 0, max: 2 ** 31 - 1, whole: true }),
+      42,
+    )
+    .option('--prompt <text>', 'continue this text before and after training')
+    .option('--merge', 'with --lora: also write the model with the adapter merged in, to OUTPUT/merged')
+    .option('--tensorboard', 'write event files for TensorBoard, to OUTPUT/runs')
+    .action(finetune);
+}
+
+/** The key of the text: the one asked for, 'text', or the only one that can be meant. */
+function fieldOf(example: Readonly<Record<string, unknown>>, asked: string | undefined): string {
+  if (asked !== undefined) return asked;
+  if (
+    'text' in example ||
+    ('prompt' in example && 'completion' in example) ||
+    'messages' in example ||
+    'input_ids' in example
+  )
+    return 'text';
+  const texts = Object.keys(example).filter((key) => typeof example[key] === 'string');
+  if (texts.length === 1) return texts[0]!;
+  throw new ArgumentError(`The examples have no 'text'; say which of ${texts.join(', ')} with --text-field.`, {
+    keys: texts,
+  });
+}
+
+async function finetune(options: Options): Promise<void> {
+  const [{ AutoModelForCausalLM, AutoTokenizer }, training, { PeftModel, save_adapter }] = await Promise.all([
+    import('../models/auto/index.js'),
+    import('../training/index.js'),
+    import('../peft/index.js'),
+  ]);
+  const onWarning = (message: string): void => note(`Warning: ${message}`);
+  const examples = await training.loadExamples(options.train, { sample_by: options.sampleBy });
+  if (examples.length === 0) throw new ArgumentError(`${options.train} has no examples`, { file: options.train });
+  const field = fieldOf(examples[0]!, options.textField);
+  let [train, test] = [examples, [] as typeof examples];
+  if (options.eval) test = await training.loadExamples(options.eval, { sample_by: options.sampleBy });
+  else if (options.evalShare > 0 && examples.length > 1) {
+    ({ train, test } = training.splitExamples(
+      examples,
+      options.evalShare,
+      training.shuffled(examples.length, options.seed, 0),
+    ));
+  }
+  const tokenizer = await AutoTokenizer.from_pretrained(options.model);
+  const { device } = options;
+  const model = await AutoModelForCausalLM.from_pretrained(options.model, {
+    device,
+    engine: 'eager',
+    onWarning,
+  } as never);
+  const rank = options.lora === true ? 8 : options.lora;
+  const trainer = new training.SFTTrainer({
+    model,
+    processing_class: tokenizer,
+    peft_config:
+      rank === undefined
+        ? undefined
+        : {
+            r: rank,
+            lora_alpha: options.loraAlpha ?? 2 * rank,
+            lora_dropout: options.loraDropout,
+            target_modules: options.target,
+            base_model_name_or_path: options.model,
+          },
+    args: {
+      output_dir: options.output,
+      dataset_text_field: field,
+      max_length: options.maxLength,
+      packing: options.packing,
+      learning_rate: options.learningRate ?? (rank === undefined ? 1e-4 : 2e-3),
+      lr_scheduler_type: options.scheduler,
+      warmup_ratio: options.warmupRatio,
+      weight_decay: options.weightDecay,
+      num_train_epochs: options.epochs,
+      max_steps: options.maxSteps ?? -1,
+      per_device_train_batch_size: options.batchSize,
+      per_device_eval_batch_size: options.batchSize,
+      gradient_accumulation_steps: options.accumulate,
+      gradient_checkpointing: options.gradientCheckpointing ?? false,
+      eval_strategy: test.length > 0 ? 'epoch' : 'no',
+      save_strategy: options.saveSteps ? 'steps' : 'epoch',
+      save_steps: options.saveSteps ?? 1,
+      save_total_limit: 2,
+      logging_steps: 5,
+      bf16: options.bf16 ?? false,
+      engine: (options.engine ?? 'auto') as 'auto',
+      seed: options.seed,
+      report_to: options.tensorboard ? ['tensorboard'] : [],
+    },
+    train_dataset: train,
+    eval_dataset: test,
+    onWarning,
+  });
+  try {
+    const sample = async (): Promise<string> => {
+      const { input_ids } = await tokenizer.batch_encode([options.prompt!]);
+      const [ids] = (await model.generate({ input_ids, max_new_tokens: 40, do_sample: false })) as number[][];
+      return JSON.stringify(await tokenizer.decode(ids!, { skip_special_tokens: true }));
+    };
+    const before = options.prompt === undefined ? null : await sample();
+    const first = test.length > 0 ? await trainer.evaluate() : null;
+    const out = await trainer.train({ resume_from_checkpoint: options.resume ?? false });
+    const last = test.length > 0 ? await trainer.evaluate() : null;
+    const result = path.join(options.output, rank === undefined ? 'model' : 'adapter');
+    trainer.sync();
+    const trained = trainer.model;
+    if (trained instanceof PeftModel) await save_adapter(trained, result);
+    else await trained.save_pretrained(result, { dtype: 'float32' });
+    const rows: [string, string][] = [
+      ['updates', `${out.global_step}${out.stopped_by ? ` (stopped by ${out.stopped_by})` : ''}`],
+      ['training loss', out.training_loss.toFixed(4)],
+      ...(first && last
+        ? ([['evaluation loss', `${first.eval_loss.toFixed(4)} before, ${last.eval_loss.toFixed(4)} after`]] as [
+            string,
+            string,
+          ][])
+        : []),
+      ['time', `${out.train_runtime.toFixed(1)} s, ${Math.round(out.train_tokens_per_second)} tokens per second`],
+      ...(before === null
+        ? []
+        : ([
+            ['before', before],
+            ['after', await sample()],
+          ] as [string, string][])),
+      [rank === undefined ? 'model' : 'adapter', result],
+    ];
+    if (options.merge && trained instanceof PeftModel) {
+      const merged = trained.merge_and_unload();
+      const dir = path.join(options.output, 'merged');
+      await merged.save_pretrained(dir, { dtype: 'float32' });
+      merged.dispose();
+      rows.push(['merged model', dir]);
+    }
+    await write(table(rows));
+    if (trained instanceof PeftModel) trained.dispose();
+  } finally {
+    trainer.dispose();
+    model.dispose();
+  }
+}
