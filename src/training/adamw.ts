@@ -29,7 +29,9 @@ export function decaysByDefault(_name: string, shape: readonly number[]): boolea
 
 /** sqrt of the sum of all squares, a scalar. */
 export function globalNorm(gradients: readonly tf.Tensor[]): tf.Scalar {
-  return tf.tidy(() => tf.sqrt(tf.addN(gradients.map((g) => tf.sum(tf.square(g)) as tf.Scalar))) as tf.Scalar);
+  // over the first axis first: compiled code then adds whole rows, not one number to the next
+  const sum = (x: tf.Tensor): tf.Scalar => tf.sum(x.rank > 1 ? tf.sum(x, 0) : x) as tf.Scalar;
+  return tf.tidy(() => tf.sqrt(tf.addN(gradients.map((g) => sum(tf.square(g))))) as tf.Scalar);
 }
 
 /** min(1, maxNorm / (norm + 1e-6)), the factor of clip_grad_norm_. */

@@ -35,6 +35,14 @@ function pieces(h: tf.Tensor2D, labels: tf.Tensor1D, weights: tf.Tensor1D, vocab
   });
 }
 
+/** The largest of each row, [n, 1]; in two steps where that lets compiled code work on whole vectors. */
+function rowMax(x: tf.Tensor2D): tf.Tensor2D {
+  const [n, v] = x.shape;
+  const lanes = [64, 32, 16, 8].find((k) => v % k === 0);
+  if (!lanes) return tf.max(x, 1, true);
+  return tf.max(tf.max(tf.reshape(x, [n, v / lanes, lanes]), 1), 1, true);
+}
+
 /** Loss and gradients of one piece; dW only where asked. */
 function pieceGradients(
   piece: Piece,
@@ -43,15 +51,17 @@ function pieceGradients(
 ): { loss: tf.Scalar; dh: tf.Tensor2D; dw: tf.Tensor2D | null } {
   const [n] = piece.h.shape;
   const v = w.shape[0];
-  const logits = tf.matMul(piece.h, w, false, true); // [n, v]
-  const top = tf.max(logits, 1, true); // [n, 1]
-  const logSum = tf.add(top, tf.log(tf.sum(tf.exp(tf.sub(logits, top)), 1, true)));
-  const hit = tf.equal(tf.reshape(tf.range(0, v, 1, 'int32'), [1, v]), tf.reshape(piece.labels, [n, 1]));
-  const oneHot = tf.cast(hit, 'float32'); // [n, v]; under XLA it is never in memory
+  const logits = tf.matMul(piece.h, w, false, true) as tf.Tensor2D; // [n, v]
+  const top = rowMax(logits); // [n, 1]
+  const exponentials = tf.exp(tf.sub(logits, top)) as tf.Tensor2D; // [n, v]
+  // a product with ones: a sum along rows is one long chain of additions in compiled code
+  const sums = tf.matMul(exponentials, tf.ones([v, 1])); // [n, 1]
+  const picked = tf.sum(tf.mul(piece.h, tf.gather(w, piece.labels)), 1, true);
   const column = tf.reshape(piece.weights, [n, 1]);
-  const picked = tf.sum(tf.mul(logits, oneHot), 1, true);
-  const loss = tf.sum(tf.mul(tf.sub(logSum, picked), column)) as tf.Scalar;
-  const dlogits = tf.mul(tf.sub(tf.exp(tf.sub(logits, logSum)), oneHot), column) as tf.Tensor2D; // [n, v]
+  const loss = tf.sum(tf.mul(tf.sub(tf.add(tf.log(sums), top), picked), column)) as tf.Scalar;
+  const hit = tf.equal(tf.reshape(tf.range(0, v, 1, 'int32'), [1, v]), tf.reshape(piece.labels, [n, 1]));
+  const right = tf.mul(tf.cast(hit, 'float32'), column); // under XLA it is never in memory
+  const dlogits = tf.sub(tf.mul(exponentials, tf.div(column, sums)), right) as tf.Tensor2D; // [n, v]
   return {
     loss,
     dh: tf.matMul(dlogits, w) as tf.Tensor2D,
@@ -112,6 +122,13 @@ export function fusedCrossEntropy(
   })(h, matrix) as tf.Scalar;
 }
 
+/** The logit of each row's label, [n, 1]. */
+function pickedLogits(logits: tf.Tensor, labels: tf.Tensor1D): tf.Tensor {
+  const [n, v] = logits.shape as [number, number];
+  const hit = tf.equal(tf.reshape(tf.range(0, v, 1, 'int32'), [1, v]), tf.reshape(labels, [n, 1]));
+  return tf.sum(tf.mul(logits, tf.cast(hit, 'float32')), 1, true);
+}
+
 /** The same sum without gradients, for evaluation. */
 export function crossEntropySum(h: tf.Tensor2D, w: Weight, labels: tf.Tensor1D, weights: tf.Tensor1D): tf.Scalar {
   const v = w.shape[0]!;
@@ -119,12 +136,13 @@ export function crossEntropySum(h: tf.Tensor2D, w: Weight, labels: tf.Tensor1D, 
     const sums = pieces(h, labels, weights, v).map((p) =>
       tf.tidy(() => {
         const logits = isStored(w) ? w.apply(p.h) : tf.matMul(p.h, w as tf.Tensor2D, false, true);
-        const column = tf.reshape(p.weights, [-1, 1]);
-        const hit = tf.equal(tf.reshape(tf.range(0, v, 1, 'int32'), [1, v]), tf.reshape(p.labels, [-1, 1]));
-        const top = tf.max(logits, 1, true);
-        const shifted = tf.sub(logits, top);
-        const picked = tf.sum(tf.mul(shifted, tf.cast(hit, 'float32')), 1, true);
-        return tf.sum(tf.mul(tf.sub(tf.log(tf.sum(tf.exp(shifted), 1, true)), picked), column)) as tf.Scalar;
+        const top = rowMax(logits as tf.Tensor2D);
+        const total = tf.matMul(tf.exp(tf.sub(logits, top)) as tf.Tensor2D, tf.ones([v, 1]));
+        // a stored head may act otherwise on rows than in a product
+        const picked = isStored(w)
+          ? pickedLogits(logits, p.labels)
+          : tf.sum(tf.mul(p.h, tf.gather(w, p.labels)), 1, true);
+        return tf.sum(tf.mul(tf.sub(tf.add(tf.log(total), top), picked), tf.reshape(p.weights, [-1, 1]))) as tf.Scalar;
       }),
     );
     return tf.addN(sums) as tf.Scalar;

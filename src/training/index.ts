@@ -24,3 +24,4 @@ export { lossCurve, TensorBoardLog } from './logs.js';
 export { Trainer, type TrainerOptions, type TrainOutput } from './trainer.js';
 export { SFTTrainer, type SFTOptions, type SFTTrainerOptions } from './sft_trainer.js';
 export { scheduleFactor, type ScheduleOptions, SCHEDULERS, type SchedulerType } from './schedules.js';
+export { CausalLMTrainer, type CompileArgs, type FitArgs, type FitCallback, type FitMetric } from './fit.js';

@@ -1,0 +1,264 @@
+/** compile, fit, evaluate and predict in the manner of tf.LayersModel, for a causal language model. */
+import * as tf from '@tensorflow/tfjs';
+import { ArgumentError, TrainingError } from '../errors/index.js';
+import { PeftModel } from '../peft/index.js';
+import { AdamW, decaysByDefault } from './adamw.js';
+import { type Batch, prepareBatch, type PreparedBatch } from './batch.js';
+import { createStep } from './create_step.js';
+import { collate, type TokenizedExample, shuffled } from './data/index.js';
+import { lossAndGradients, type TrainableModel, trainableOf } from './objective.js';
+import { batchTensors, countItems, type StepOptions, type TrainingStep } from './step.js';
+
+export type FitMetric = 'accuracy' | 'perplexity';
+
+export interface CompileArgs {
+  /** AdamW (compiled with the step), or any tfjs optimizer, which runs eagerly. Default: AdamW with its defaults. */
+  optimizer?: tf.Optimizer;
+  /** The one loss there is: mean cross-entropy of the next token, -100 left out. */
+  loss?: 'causal_lm';
+  /** Default none. */
+  metrics?: readonly FitMetric[];
+  /** How the step runs; see StepOptions. */
+  step?: Pick<StepOptions, 'engine' | 'xla' | 'bf16' | 'gradientCheckpointing'>;
+}
+
+export interface FitArgs {
+  /** Default 1. */
+  epochs?: number;
+  /** Default 8. */
+  batchSize?: number;
+  /** Default true. */
+  shuffle?: boolean;
+  /** Default 42. */
+  seed?: number;
+  validationData?: readonly TokenizedExample[];
+  /** tfjs callbacks: tf.callbacks.earlyStopping, tf.CustomCallback, or an object of hooks. */
+  callbacks?: FitCallback | tf.CustomCallbackArgs | readonly (FitCallback | tf.CustomCallbackArgs)[];
+}
+
+/** The hooks of tf.Callback, tf.CustomCallback and tf.History, whose common base tfjs does not export. */
+export type FitCallback = Pick<
+  tf.Callback,
+  'setParams' | 'onTrainBegin' | 'onTrainEnd' | 'onEpochBegin' | 'onEpochEnd' | 'onBatchBegin' | 'onBatchEnd'
+>;
+
+/** What tfjs callbacks see of the model they serve. */
+interface CallbackModel {
+  stopTraining: boolean;
+}
+
+/**
+ * Trains with the vocabulary of tf.LayersModel: compile, fit, fitDataset, evaluate, predict. The stock losses of tfjs would
+ * make one-hot targets [b, t, v]; this one never holds more than a piece of the logits.
+ *
+ * @example
+ * const trainer = new CausalLMTrainer(model);
+ * trainer.compile({ optimizer: new AdamW({ learningRate: 1e-3 }), loss: 'causal_lm' });
+ * const history = await trainer.fit([{ input_ids: [1, 2, 3, 4] }], { epochs: 2 });
+ * history.history.loss; // one number per epoch
+ */
+export class CausalLMTrainer {
+  private step: TrainingStep | null = null;
+  private optimizer: tf.Optimizer | null = null;
+  private settings: CompileArgs = {};
+
+  constructor(readonly model: TrainableModel) {}
+
+  private get vocabulary(): number {
+    return (this.model instanceof PeftModel ? this.model.base_model : this.model).config.vocab_size;
+  }
+
+  /** @throws ArgumentError for another loss or metric */
+  compile(args: CompileArgs = {}): void {
+    if (args.loss !== undefined && args.loss !== 'causal_lm') {
+      throw new ArgumentError(`compile: loss is '${String(args.loss)}', expected 'causal_lm'`, { loss: args.loss });
+    }
+    const bad = args.metrics?.find((m) => m !== 'accuracy' && m !== 'perplexity');
+    if (bad)
+      throw new ArgumentError(`compile: metric '${String(bad)}' is not known, expected 'accuracy' or 'perplexity'`, {
+        metric: bad,
+      });
+    this.dispose();
+    this.settings = args;
+    this.optimizer = args.optimizer ?? new AdamW();
+    const adamw = this.optimizer instanceof AdamW ? this.optimizer : null;
+    this.step = createStep(trainableOf(this.model), {
+      ...args.step,
+      ...(adamw && {
+        beta1: adamw.beta1,
+        beta2: adamw.beta2,
+        epsilon: adamw.epsilon,
+        weightDecay: adamw.weightDecay,
+        maxGradNorm: adamw.maxGradNorm,
+        decays: decaysByDefault,
+      }),
+    });
+  }
+
+  private compiled(): { step: TrainingStep; optimizer: tf.Optimizer } {
+    if (!this.step || !this.optimizer) throw new ArgumentError('Call compile() before fit() or evaluate()', {});
+    return { step: this.step, optimizer: this.optimizer };
+  }
+
+  /** One update. @returns mean loss */
+  async trainOnBatch(batch: Batch): Promise<number> {
+    const { step, optimizer } = this.compiled();
+    const prepared = prepareBatch(batch, this.vocabulary);
+    const loss =
+      optimizer instanceof AdamW
+        ? (await step.step([prepared], optimizer.learningRate, step.steps)).loss
+        : this.otherOptimizer(prepared, optimizer);
+    if (!Number.isFinite(loss))
+      throw new TrainingError(
+        `The loss of update ${step.steps + 1} is ${loss}; lower the learning rate, or look at its batch`,
+        { loss },
+      );
+    return loss;
+  }
+
+  /** Gradients eagerly, then whatever the optimizer does with them. */
+  private otherOptimizer(batch: PreparedBatch, optimizer: tf.Optimizer): number {
+    const target = trainableOf(this.model);
+    const variables = target.trainable();
+    const items = countItems([batch]);
+    return tf.tidy(() => {
+      const { loss, gradients } = lossAndGradients(
+        target,
+        [...variables.keys()],
+        [...variables.values()],
+        target.frozen(),
+        batchTensors(batch),
+        this.settings.step ?? {},
+      );
+      const named = [...variables.values()].map((v, i) => [v.name, tf.div(gradients[i]!, items)] as const);
+      optimizer.applyGradients(Object.fromEntries(named));
+      return loss.dataSync()[0]! / items;
+    });
+  }
+
+  /**
+   * Trains on a list of examples.
+   * @returns the History of tfjs: loss, and val_loss with validationData, per epoch
+   */
+  async fit(examples: readonly TokenizedExample[], args: FitArgs = {}): Promise<tf.History> {
+    const { batchSize = 8, shuffle = true, seed = 42 } = args;
+    if (examples.length === 0) throw new ArgumentError('fit: got no examples', {});
+    const batches = async function* (epoch: number): AsyncGenerator<Batch> {
+      const order = shuffle ? shuffled(examples.length, seed, epoch) : examples.map((_, i) => i);
+      for (let i = 0; i < order.length; i += batchSize)
+        yield collate(
+          order.slice(i, i + batchSize).map((k) => examples[k]!),
+          { pad_token_id: 0 },
+        );
+    };
+    return this.loop(batches, args);
+  }
+
+  /**
+   * Trains on batches: a tf.data.Dataset of them, or anything that gives them anew for every epoch.
+   * @param dataset batches { input_ids, labels, attention_mask? } as arrays
+   */
+  async fitDataset(
+    dataset: (() => AsyncIterable<Batch>) | AsyncIterable<Batch>,
+    args: FitArgs = {},
+  ): Promise<tf.History> {
+    return this.loop(() => (typeof dataset === 'function' ? dataset() : dataset), args);
+  }
+
+  private async loop(batches: (epoch: number) => AsyncIterable<Batch>, args: FitArgs): Promise<tf.History> {
+    const history = new tf.History();
+    const given = args.callbacks === undefined ? [] : Array.isArray(args.callbacks) ? args.callbacks : [args.callbacks];
+    const callbacks: FitCallback[] = [
+      history,
+      ...(given as (FitCallback | tf.CustomCallbackArgs)[]).map((c) =>
+        'setParams' in c ? c : new tf.CustomCallback(c),
+      ),
+    ];
+    // tfjs callbacks stop a run through the model they serve, and take no other kind of model
+    const served = Object.create(tf.LayersModel.prototype) as CallbackModel;
+    served.stopTraining = false;
+    for (const callback of callbacks) {
+      callback.setParams({ epochs: args.epochs ?? 1, metrics: ['loss'] });
+      (callback as unknown as { setModel(model: unknown): void }).setModel(served);
+    }
+    const stops = (): boolean => served.stopTraining;
+    for (const c of callbacks) await c.onTrainBegin();
+    for (let epoch = 0; epoch < (args.epochs ?? 1) && !stops(); epoch++) {
+      for (const c of callbacks) await c.onEpochBegin(epoch);
+      let [sum, count, index] = [0, 0, 0];
+      for await (const batch of batches(epoch)) {
+        for (const c of callbacks) await c.onBatchBegin(index, { batch: index, size: batch.input_ids.length });
+        const loss = await this.trainOnBatch(batch);
+        sum += loss * batch.input_ids.length;
+        count += batch.input_ids.length;
+        for (const c of callbacks) await c.onBatchEnd(index, { batch: index, size: batch.input_ids.length, loss });
+        index++;
+        if (stops()) break;
+      }
+      const logs: Record<string, number> = { loss: sum / count };
+      if (args.validationData)
+        for (const [key, value] of Object.entries(
+          await this.evaluate(args.validationData, { batchSize: args.batchSize }),
+        ))
+          logs[`val_${key}`] = value;
+      for (const c of callbacks) await c.onEpochEnd(epoch, logs);
+    }
+    for (const c of callbacks) await c.onTrainEnd();
+    this.sync();
+    return history;
+  }
+
+  /** Mean loss over all positions that count, and the metrics asked for in compile(). */
+  async evaluate(
+    examples: readonly TokenizedExample[],
+    args: { batchSize?: number } = {},
+  ): Promise<Record<'loss', number> & Partial<Record<FitMetric, number>>> {
+    const { step } = this.compiled();
+    const size = args.batchSize ?? 8;
+    let [sum, items, hits] = [0, 0, 0];
+    const metrics = this.settings.metrics ?? [];
+    if (metrics.includes('accuracy')) this.sync();
+    for (let i = 0; i < examples.length; i += size) {
+      const prepared = prepareBatch(collate(examples.slice(i, i + size), { pad_token_id: 0 }), this.vocabulary);
+      sum += await step.evaluate(prepared);
+      items += prepared.items;
+      if (metrics.includes('accuracy')) hits += this.hits(prepared);
+    }
+    const loss = sum / items;
+    return {
+      loss,
+      ...(metrics.includes('perplexity') && { perplexity: Math.exp(loss) }),
+      ...(metrics.includes('accuracy') && { accuracy: hits / items }),
+    };
+  }
+
+  /** How often the likeliest token is the right one. */
+  private hits(batch: PreparedBatch): number {
+    return tf.tidy(() => {
+      const best = tf.argMax(this.predict(batch.ids, [batch.batch, batch.length]), 2);
+      const right = tf.equal(tf.reshape(best, [-1]), tf.tensor1d(batch.labels, 'int32'));
+      return tf.sum(tf.mul(tf.cast(right, 'float32'), tf.tensor1d(batch.weights))).dataSync()[0]!;
+    });
+  }
+
+  /** Logits [b, t, v] of ids; the caller's to dispose. */
+  predict(ids: readonly (readonly number[])[] | Int32Array, shape?: [number, number]): tf.Tensor3D {
+    this.sync();
+    const input_ids = shape ? tf.tensor2d(ids as Int32Array, shape, 'int32') : (ids as readonly (readonly number[])[]);
+    const { logits } = this.model.forward({ input_ids, use_cache: false });
+    if (input_ids instanceof tf.Tensor) input_ids.dispose();
+    return logits;
+  }
+
+  /** Brings the model's own weights up to date. */
+  sync(): void {
+    this.step?.sync();
+  }
+
+  /** Frees the step. Model and optimizer are the caller's. */
+  dispose(): void {
+    this.step?.sync();
+    this.step?.dispose();
+    this.step = null;
+  }
+}

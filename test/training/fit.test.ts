@@ -1,0 +1,103 @@
+/** compile, fit, evaluate and predict with tfjs' own optimizers and callbacks. */
+import * as tf from '@tensorflow/tfjs';
+import { expect } from 'chai';
+import { Mamba2Config, Mamba2ForCausalLM } from '../../src/models/mamba2/index.js';
+import { AdamW, CausalLMTrainer } from '../../src/training/index.js';
+import { useBackend } from '../support/backends.js';
+import { expectClose } from '../support/compare.js';
+
+const tiny = (): Mamba2ForCausalLM =>
+  new Mamba2ForCausalLM(
+    new Mamba2Config({
+      hidden_size: 16,
+      num_heads: 4,
+      head_dim: 8,
+      n_groups: 1,
+      state_size: 8,
+      vocab_size: 31,
+      num_hidden_layers: 1,
+      chunk_size: 16,
+      tie_word_embeddings: true,
+    }),
+  );
+const examples = Array.from({ length: 12 }, (_, i) => ({
+  input_ids: Array.from({ length: 5 + (i % 3) }, (_, j) => (i * 3 + j) % 31),
+}));
+const step = { engine: 'eager' } as const;
+
+describe('compile and fit', () => {
+  let model: Mamba2ForCausalLM;
+  let trainer: CausalLMTrainer;
+  before(() => useBackend('tensorflow'));
+  beforeEach(() => {
+    model = tiny();
+    trainer = new CausalLMTrainer(model);
+  });
+  afterEach(() => {
+    trainer.dispose();
+    model.dispose();
+  });
+
+  for (const [name, optimizer] of [
+    ['AdamW', () => new AdamW({ learningRate: 1e-2 })],
+    ['tf.train.adam', () => tf.train.adam(1e-2)],
+    ['tf.train.sgd', () => tf.train.sgd(0.1)],
+  ] as const) {
+    it(`lowers the loss with ${name}, and gives a History`, async () => {
+      trainer.compile({ optimizer: optimizer(), loss: 'causal_lm', metrics: ['accuracy', 'perplexity'], step });
+      const before = await trainer.evaluate(examples);
+      const { history } = await trainer.fit(examples, { epochs: 6, batchSize: 4, validationData: examples });
+      expect(history['loss']).to.have.length(6);
+      const after = await trainer.evaluate(examples);
+      expect(history['val_loss']![5]).to.be.closeTo(after.loss, 1e-6);
+      expect(after.loss).to.be.below(before.loss * 0.95);
+      expect(after.accuracy).to.be.within(0, 1);
+      expect(after.perplexity).to.be.closeTo(Math.exp(after.loss), 1e-6);
+    });
+  }
+
+  it('evaluates to the mean of the model’s own loss', async () => {
+    trainer.compile({ step });
+    const rows = examples.filter((e) => e.input_ids.length === 5).map((e) => e.input_ids);
+    const want = tf.tidy(() => model.forward({ input_ids: rows, labels: rows, use_cache: false }).loss!.dataSync()[0]!);
+    expectClose([(await trainer.evaluate(rows.map((input_ids) => ({ input_ids })))).loss], [want], 1e-5);
+  });
+
+  it('serves tfjs callbacks: hooks in order, earlyStopping ends the run', async () => {
+    trainer.compile({ optimizer: tf.train.sgd(0), step });
+    const seen: string[] = [];
+    const hooks = {
+      onTrainBegin: async () => void seen.push('begin'),
+      onEpochEnd: async (e: number) => void seen.push(`epoch ${e}`),
+      onTrainEnd: async () => void seen.push('end'),
+    };
+    const { history } = await trainer.fit(examples, {
+      epochs: 9,
+      callbacks: [hooks, tf.callbacks.earlyStopping({ monitor: 'loss', patience: 1, minDelta: 1e-3 })],
+    });
+    expect(history['loss']!.length).to.be.below(9);
+    expect(seen).to.deep.equal(['begin', ...history['loss']!.map((_, i) => `epoch ${i}`), 'end']);
+  });
+
+  it('takes batches from a dataset, and predicts logits', async () => {
+    trainer.compile({ optimizer: new AdamW({ learningRate: 1e-2 }), step });
+    const row = [1, 2, 3, 4, 5, 6];
+    const { history } = await trainer.fitDataset(
+      async function* () {
+        for (let i = 0; i < 3; i++) yield { input_ids: [row, row], labels: [row, row] };
+      },
+      { epochs: 2 },
+    );
+    expect(history['loss']![1]).to.be.below(history['loss']![0] as number);
+    const logits = trainer.predict([row]);
+    expect(logits.shape).to.deep.equal([1, 6, 31]);
+    logits.dispose();
+  });
+
+  it('refuses other losses and use before compile', async () => {
+    expect(() => trainer.compile({ loss: 'mse' as never })).to.throw(/expected 'causal_lm'/);
+    let message = '';
+    await trainer.fit(examples).catch((error: Error) => (message = error.message));
+    expect(message).to.match(/compile\(\) before fit/);
+  });
+});
