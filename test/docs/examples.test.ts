@@ -1,6 +1,5 @@
 /** Every @example of the sources runs. What it leaves to the reader (a model, a file) is made here. */
 import * as fs from 'node:fs';
-import { createRequire } from 'node:module';
 import * as os from 'node:os';
 import * as path from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -18,7 +17,6 @@ import { useBackend } from '../support/backends.js';
 import { findExamples, runExample } from '../support/examples.js';
 import { tinyModel } from '../support/tiny_model.js';
 
-const require = createRequire(import.meta.url);
 /** What a user's file can import. An example sees what its own file exports too. */
 const ROOMS = [checkpoints, jit, mamba2, peft, quant, runtime, training, api];
 const BOOKS = 'models/tiny-books-mamba2';
@@ -62,6 +60,12 @@ const GIVEN: Record<string, () => Made | Promise<Made>> = {
     const value = (): runtime.RawTensor =>
       runtime.RawTensor.fromBytes(Uint8Array.of(0x80, 0x3f, 0, 0x40), [2], 'bfloat16');
     return { a: value(), b: value() };
+  },
+  'training/trainer.ts Trainer': () => ({ model: tinyModel().model, train_dataset: [{ input_ids: [1, 2, 3, 4] }] }),
+  'training/sft_trainer.ts SFTTrainer': async () => {
+    fs.writeFileSync('quotes.jsonl', '{"text": "Brevity is the soul of wit."}\n');
+    const tokenizer = await api.AutoTokenizer.from_pretrained(BOOKS);
+    return { model: tinyModel({ vocab_size: 4096 }).model, tokenizer };
   },
   'training/adamw.ts AdamW': () => {
     const weight = tf.variable(tf.tensor1d([1, 2]));
@@ -110,7 +114,7 @@ describe('examples of the documentation', () => {
       try {
         await runExample(AROUND[title]?.(code) ?? code, {
           ...scope,
-          ...(require(file) as Made),
+          ...((await import(file)) as Made),
           ...(await GIVEN[title]?.()),
         });
       } catch (error) {
