@@ -52,9 +52,10 @@ export function cpuInt4Storage(m: QuantizedMatrix, activationQuantization: boole
 export function columnCodes(m: QuantizedMatrix): Uint8Array {
   const [out, inner] = m.shape;
   const half = m.groupSize / 2;
+  const { codes } = m;
   const packed = new Uint8Array((out * inner) / 2);
   const code = (row: number, channel: number): number => {
-    const byte = m.codes[(row * inner + channel) >> 1];
+    const byte = codes[(row * inner + channel) >> 1];
     return ((channel & 1 ? byte >> 4 : byte) & 15) ^ 8;
   };
   const tile = 64;

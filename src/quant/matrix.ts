@@ -11,7 +11,7 @@ import type { WeightStorage } from '../layers/storage.js';
 const PIECE = 2 ** 22;
 
 /**
- * A quantised linear map [out, in]. It holds its codes on the host and no tensor, so it needs no dispose(); each use
+ * A quantised linear map [out, in]. It holds no tensor, so it needs no dispose(); each use
  * dequantises rows in pieces of at most 16 MiB. Differentiable in x; the codes themselves are constants.
  *
  * @example
@@ -20,6 +20,7 @@ const PIECE = 2 ** 22;
  */
 export class QuantizedLinear implements StoredMatrix {
   readonly shape: readonly number[];
+  private held: QuantizedMatrix | null = null;
 
   /** @param name of the weight, for messages */
   constructor(
@@ -34,6 +35,12 @@ export class QuantizedLinear implements StoredMatrix {
   /** Bytes of codes, scales and zeros as stored. */
   get bytes(): number {
     return storedBytes(this.matrix);
+  }
+
+  /** The matrix with its codes in memory, where they stay once an eager run wanted them. */
+  private get inMemory(): QuantizedMatrix {
+    this.held ??= { ...this.matrix };
+    return this.held;
   }
 
   /** How a compiled program keeps this matrix: packed, in the layout that is fast on the device in use. */
@@ -60,14 +67,14 @@ export class QuantizedLinear implements StoredMatrix {
     wanted.forEach((id, i) => {
       if (id < 0 || id >= out)
         throw new ArgumentError(`${this.name}: row ${id} is not among ${out}`, { id, rows: out });
-      dequantizeRows(this.matrix, id, id + 1, values.subarray(i * inner, (i + 1) * inner));
+      dequantizeRows(this.inMemory, id, id + 1, values.subarray(i * inner, (i + 1) * inner));
     });
     return tf.tensor2d(values, [wanted.length, inner]);
   }
 
   /** The weights it stands for, [out, in], as a new float32 tensor. */
   dequantize(): tf.Tensor2D {
-    return tf.tensor2d(dequantizeRows(this.matrix, 0, this.matrix.shape[0]), [...this.matrix.shape]);
+    return tf.tensor2d(dequantizeRows(this.inMemory, 0, this.matrix.shape[0]), [...this.matrix.shape]);
   }
 
   private refuseTracing(): void {
@@ -85,7 +92,7 @@ export class QuantizedLinear implements StoredMatrix {
     const made: T[] = [];
     for (let from = 0; from < out; from += step) {
       const to = Math.min(out, from + step);
-      const rows = tf.tensor2d(dequantizeRows(this.matrix, from, to), [to - from, inner]);
+      const rows = tf.tensor2d(dequantizeRows(this.inMemory, from, to), [to - from, inner]);
       made.push(use(rows, from, to));
       rows.dispose();
     }

@@ -144,6 +144,7 @@ export function packedLayout(
 
 /**
  * Puts a packed weight together from the bytes of its tensors.
+ * @param codes reads the codes; called at each use
  * @param zero null for symmetric int8
  * @throws CheckpointError when a scale or zero is not finite
  */
@@ -151,7 +152,7 @@ export function unpackWeight(
   weight: string,
   shape: readonly number[],
   layout: PackedLayout,
-  codes: Uint8Array,
+  codes: () => Uint8Array,
   scale: Float32Array,
   zero: Float32Array | null,
 ): QuantizedMatrix {
@@ -162,5 +163,13 @@ export function unpackWeight(
         tensor: weight,
       });
   }
-  return { ...layout, shape: [shape[0], shape[1]], codes, scale, zero };
+  return {
+    ...layout,
+    shape: [shape[0], shape[1]],
+    scale,
+    zero,
+    get codes() {
+      return codes();
+    },
+  };
 }

@@ -15,7 +15,7 @@ export interface QuantizedMatrix {
   readonly groupSize: number;
   /**
    * int4: [out, in/2] bytes; the even input channel in the low nibble, q-8 in two's complement, q in 0..15.
-   * int8: [out, in] bytes, two's complement.
+   * int8: [out, in] bytes, two's complement. May be read from a file at each access: take it once.
    */
   readonly codes: Uint8Array;
   /** [in/groupSize, out] */
@@ -218,7 +218,8 @@ export function dequantizeRows(m: QuantizedMatrix, from: number, to: number, out
   const [rows, inner] = m.shape;
   const values = out ?? new Float32Array((to - from) * inner);
   const table = new Float32Array(16);
-  const signed = new Int8Array(m.codes.buffer, m.codes.byteOffset, m.codes.byteLength);
+  const { codes } = m;
+  const signed = new Int8Array(codes.buffer, codes.byteOffset, codes.byteLength);
   let o = 0;
   for (let row = from; row < to; row++) {
     for (let g = 0, begin = 0; begin < inner; g++, begin += m.groupSize) {
@@ -233,7 +234,7 @@ export function dequantizeRows(m: QuantizedMatrix, from: number, to: number, out
       for (let q = 0; q < 16; q++) table[q ^ 8] = f(f((q - 8) * scale) + zero);
       const start = (row * inner + begin) / 2;
       for (let i = 0; i < m.groupSize / 2; i++) {
-        const byte = m.codes[start + i];
+        const byte = codes[start + i];
         values[o++] = table[byte & 15];
         values[o++] = table[byte >> 4];
       }
@@ -244,8 +245,9 @@ export function dequantizeRows(m: QuantizedMatrix, from: number, to: number, out
 
 /** The codes 0..15 of an int4 matrix, [out, in]. */
 export function int4Codes(m: QuantizedMatrix): Uint8Array {
-  const q = new Uint8Array(m.codes.length * 2);
-  m.codes.forEach((byte, i) => {
+  const { codes } = m;
+  const q = new Uint8Array(codes.length * 2);
+  codes.forEach((byte, i) => {
     q[2 * i] = (byte & 15) ^ 8;
     q[2 * i + 1] = (byte >> 4) ^ 8;
   });
@@ -255,5 +257,5 @@ export function int4Codes(m: QuantizedMatrix): Uint8Array {
 /** Bytes that a quantised matrix takes as stored. */
 export function storedBytes(m: QuantizedMatrix): number {
   const width = m.scaleDtype === 'bfloat16' ? 2 : 4;
-  return m.codes.length + width * (m.scale.length + (m.zero?.length ?? 0));
+  return (m.shape[0] * m.shape[1] * m.bits) / 8 + width * (m.scale.length + (m.zero?.length ?? 0));
 }

@@ -152,6 +152,35 @@ describe('packed matrices in compiled programs', () => {
     });
   }
 
+  it('a 130m model takes less than 110 MB, head included, and declaring it reads no codes', () => {
+    let bytes = 0;
+    const add = (out: number, inner: number): void => {
+      const scale = new Float32Array((inner / 128) * out);
+      const m: QuantizedMatrix = {
+        bits: 4,
+        shape: [out, inner],
+        groupSize: 128,
+        scale,
+        zero: scale,
+        scaleDtype: 'bfloat16',
+        get codes(): Uint8Array {
+          throw new Error('read');
+        },
+      };
+      // what the host keeps beside the program
+      bytes += 2 * scale.byteLength;
+      const { variables } = new QuantizedLinear(m).storage();
+      for (const { shape, dtype } of Object.values(variables))
+        bytes += shape.reduce((a, b) => a * b, dtype === 'uint8' ? 1 : 4);
+    };
+    add(50288, 768);
+    for (let layer = 0; layer < 24; layer++) {
+      add(3352, 768);
+      add(768, 1536);
+    }
+    expect(bytes).to.be.within(70e6, 110e6);
+  });
+
   it('an eager quantised weight in traced code is refused, not copied in', () => {
     const linear = new QuantizedLinear(matrix(8, 32, 32), 'in_proj.weight');
     const program = new Program();

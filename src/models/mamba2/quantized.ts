@@ -204,9 +204,10 @@ async function readPacked(source: CheckpointSource, spec: WeightSpec): Promise<Q
   const layout = packedLayout(spec.name, spec.shape, (name) => source.tensors.get(name));
   if (!layout) return null;
   const read = (part: 'scale' | 'zero_point'): Promise<Float32Array> => source.readFloat32(packedName(spec.name, part));
-  const codes = await source.readBytes(packedName(spec.name, 'qdata'));
   const zero = layout.bits === 4 ? await read('zero_point') : null;
   if (layout.bits === 8) await refuseZeros(source, packedName(spec.name, 'zero_point'));
+  // codes stay in the file until somebody wants them: a compiled program keeps its own, and the host then none
+  const codes = (): Uint8Array => source.readBytesSync(packedName(spec.name, 'qdata'));
   return unpackWeight(spec.name, spec.shape, layout, codes, await read('scale'), zero);
 }
 
@@ -219,8 +220,7 @@ async function refuseZeros(source: CheckpointSource, name: string): Promise<void
 
 /** The tensors that a packed weight is written as. */
 export function packedOutTensors(name: string, m: QuantizedMatrix): OutTensor[] {
-  const bytes = packedBytes(m);
-  return packedTensors(name, m.shape, m.bits, m.groupSize, m.scaleDtype).map((t, i) => ({ ...t, data: () => bytes[i] }));
+  return packedTensors(name, m.shape, m.bits, m.groupSize, m.scaleDtype).map((t, i) => ({ ...t, data: () => packedBytes(m)[i] }));
 }
 
 /** `__metadata__` of a quantised checkpoint, in torchao's form: which weight is of what class. */
