@@ -30,4 +30,4 @@ export {
   verifyConversion,
 } from './checkpoints/index.js';
 export { exportLayersModel } from './models/mamba2/tfjs_export.js';
-export { AdamW, type AdamWArgs } from './training/adamw.js';
+export * from './training/index.js';

@@ -137,20 +137,14 @@ export class CompiledStep implements TrainingStep {
     [...frozen.values()].forEach((storage, i) => {
       for (const [suffix, spec] of Object.entries(storage.variables)) program.variable(`f${i}${suffix}`, spec);
     });
-    const frozenWeights = (vars: Tensors): Weights => {
-      const record: Record<string, Weight> = {};
-      [...frozen].forEach(([name, storage], i) => {
-        // read when used: a variable costs nothing in a function that does not touch it
-        Object.defineProperty(record, name, {
-          enumerable: true,
-          get: () =>
-            storage.weight(
-              Object.fromEntries(Object.keys(storage.variables).map((suffix) => [suffix, vars[`f${i}${suffix}`]!])),
-            ),
-        });
-      });
-      return record;
-    };
+    // read at once, outside of the gradient's scope: a backward pass may use what a forward pass read
+    const frozenWeights = (vars: Tensors): Weights =>
+      Object.fromEntries(
+        [...frozen].map(([name, storage], i): [string, Weight] => {
+          const parts = Object.keys(storage.variables).map((suffix) => [suffix, vars[`f${i}${suffix}`]!] as const);
+          return [name, storage.weight(Object.fromEntries(parts))];
+        }),
+      );
     const values = (vars: Tensors, kind: string): tf.Tensor[] => this.names.map((_, i) => vars[`${kind}${i}`]!);
     for (const { shape, kinds } of this.shapes.values()) {
       const key = keyOf(shape);
