@@ -35,7 +35,7 @@ export function blockForward(
   const [y, conv, ssm] = tf.tidy((): [tf.Tensor, tf.Tensor, tf.Tensor] => {
     const gamma = tensor(weights, 'norm.weight');
     let mixed: ReturnType<typeof mixerForward>;
-    if (x.shape[1] === 1) {
+    if (x.shape[1] === 1 && options?.mergeStep) {
       const { scaled, factor } = rmsParts(x, gamma, spec.epsilon);
       mixed = mixerForward(spec, mixerPart(weights), scaled as tf.Tensor3D, {
         ...options,

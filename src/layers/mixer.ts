@@ -270,7 +270,7 @@ export function mixerForward(
     const flat = tf.reshape(skipped, [b, t, innerSize]);
     const gamma = tensor(weights, 'norm.weight');
     const [outWeight, outBias] = [weights['out_proj.weight']!, bias('out_proj.bias')];
-    if (t === 1 && groups === 1) {
+    if (t === 1 && groups === 1 && options.mergeStep) {
       const { scaled, factor } = rmsParts(tf.mul(flat, silu(z)), gamma, spec.epsilon);
       return [scaledLinear(scaled, factor, outWeight, outBias), mixed.context, finalState];
     }

@@ -8,15 +8,19 @@ export function scaleByRms(x: tf.Tensor, epsilon: number): tf.Tensor {
   return tf.tidy(() => tf.mul(x, tf.rsqrt(tf.add(tf.mean(tf.square(x), -1, true), epsilon))));
 }
 
-/** @param x [..., d] @param weight [d] */
+/**
+ * x·weight / sqrt(mean(x²) + epsilon). The division comes last because XLA keeps the result of one: of a product it
+ * would compute the norm anew for each row of the matrix that follows.
+ * @param x [..., d] @param weight [d]
+ */
 export function rmsNorm(x: tf.Tensor, weight: tf.Tensor, epsilon: number): tf.Tensor {
-  return tf.tidy(() => tf.mul(scaleByRms(x, epsilon), weight));
+  return tf.tidy(() => tf.div(tf.mul(x, weight), tf.sqrt(tf.add(tf.mean(tf.square(x), -1, true), epsilon))));
 }
 
 /**
  * RMSNorm in two parts whose product it is: x·weight, and the factor 1/sqrt(mean(x²) + epsilon) of each position. A
- * linear map after the norm may take the first and scale its result by the second: a compiled single step then has one
- * small kernel less for each norm.
+ * linear map after the norm may take the first and scale its result by the second: on a GPU a compiled single step then
+ * has one small kernel less for each norm. Not for CPUs, see rmsNorm.
  * @returns scaled [..., d] and factor [..., 1]
  */
 export function rmsParts(x: tf.Tensor, weight: tf.Tensor, epsilon: number): { scaled: tf.Tensor; factor: tf.Tensor } {

@@ -6,7 +6,7 @@
 import * as tf from '@tensorflow/tfjs';
 import { ArgumentError } from '../errors/index.js';
 import { type LayerArgs, SpecLayer } from './base.js';
-import { scaleByRms } from './rms_norm.js';
+import { rmsNorm, scaleByRms } from './rms_norm.js';
 import { silu, tensor, type WeightSpec, type Weights } from './weights.js';
 
 export type NormGroups = 'per_group' | 'full';
@@ -32,7 +32,7 @@ export function rmsNormGated(
 ): tf.Tensor {
   return tf.tidy(() => {
     const v = tf.mul(y, silu(gate));
-    if (groups === 1) return tf.mul(scaleByRms(v, epsilon), weight);
+    if (groups === 1) return rmsNorm(v, weight, epsilon);
     const d = v.shape[v.rank - 1]!;
     const grouped = scaleByRms(tf.reshape(v, [-1, groups, d / groups]), epsilon); // [m, g, d/g]
     return tf.mul(tf.reshape(grouped, v.shape), weight);
