@@ -1,8 +1,17 @@
 /** A base matrix with low-rank adapters on top, as the layers see it: pure functions of tensors, for eager and traced code. */
 import * as tf from '@tensorflow/tfjs';
 import { isTracing } from '../jit/backend.js';
-import { statelessUniform } from '../jit/index.js';
-import { linear, lookup, type StoredMatrix, type Weight } from '../layers/index.js';
+import { ArgumentError } from '../errors/index.js';
+import { statelessUniform, type VariableSpec } from '../jit/index.js';
+import {
+  float32Storage,
+  isStored,
+  linear,
+  lookup,
+  type StoredMatrix,
+  type Weight,
+  type WeightStorage,
+} from '../layers/index.js';
 
 /** One adapter of one matrix. */
 export interface LowRank {
@@ -85,4 +94,61 @@ export function lowRankDelta({ A, B, scale }: LowRank, kind: 'linear' | 'embeddi
     const product = kind === 'linear' ? tf.matMul(B, A) : tf.matMul(A, B, true, true);
     return tf.mul(product, scale) as tf.Tensor2D;
   });
+}
+
+/** How a base is kept in a compiled program: its own way, or in float32. Null for a stored form without a compiled one. */
+function baseStorage(base: Weight): WeightStorage | null {
+  if (isStored(base)) return base.storage?.() ?? null;
+  return float32Storage(base.shape, () => base.dataSync<'float32'>());
+}
+
+/** The matrix for eager use, which also knows how to be kept in a compiled program: base and factors side by side. */
+export function storableLoraMatrix(base: Weight, adapters: MatrixAdapters): StoredMatrix {
+  const storage = (): WeightStorage => {
+    const below = baseStorage(base);
+    if (!below) throw new ArgumentError("This quantised base has no compiled form; use engine: 'eager'", {});
+    const parts = (['linear', 'embedding'] as const).flatMap((kind) =>
+      adapters[kind].flatMap((one, i) =>
+        (['A', 'B'] as const).map((factor) => ({ suffix: `.lora_${kind}.${i}.${factor}`, tensor: one[factor] })),
+      ),
+    );
+    const factors = parts.map(
+      ({ suffix, tensor }) =>
+        [suffix, { shape: tensor.shape, dtype: 'float32' as const, init: () => tensor.dataSync<'float32'>() }] as const,
+    );
+    return {
+      variables: { ...below.variables, ...Object.fromEntries(factors) },
+      weight: (vars) => {
+        const own = (kind: 'linear' | 'embedding'): LowRank[] =>
+          adapters[kind].map((one, i) => ({
+            ...one,
+            A: vars[`.lora_${kind}.${i}.A`] as tf.Tensor2D,
+            B: vars[`.lora_${kind}.${i}.B`] as tf.Tensor2D,
+          }));
+        return loraMatrix(below.weight(vars), { linear: own('linear'), embedding: own('embedding') });
+      },
+    };
+  };
+  return { ...loraMatrix(base, adapters), storage };
+}
+
+/** An embedding whose lookup and whose product (a tied head) use different matrices. */
+export function tiedPair(rows: tf.Tensor2D, product: tf.Tensor2D): StoredMatrix {
+  const over = (r: tf.Tensor2D, p: tf.Tensor2D): StoredMatrix => ({
+    shape: p.shape,
+    apply: (x) => tf.matMul(x, p, false, true),
+    rows: (ids) => tf.gather(r, ids) as tf.Tensor2D,
+  });
+  const spec = (x: tf.Tensor2D): VariableSpec => ({
+    shape: x.shape,
+    dtype: 'float32',
+    init: () => x.dataSync<'float32'>(),
+  });
+  return {
+    ...over(rows, product),
+    storage: () => ({
+      variables: { '.rows': spec(rows), '.product': spec(product) },
+      weight: (vars) => over(vars['.rows'] as tf.Tensor2D, vars['.product'] as tf.Tensor2D),
+    }),
+  };
 }

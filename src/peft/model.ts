@@ -8,7 +8,7 @@ import type { CausalLMInputs, CausalLMOutputs } from '../models/mamba2/index.js'
 import { Mamba2Config, Mamba2ForCausalLM } from '../models/mamba2/index.js';
 import { type AdaptedModule, LoraAdapter } from './adapter.js';
 import { LoraConfig, type LoraConfigFields } from './config.js';
-import { type DropoutSeed, loraMatrix, lowRankDelta, type LowRank } from './matrix.js';
+import { type DropoutSeed, loraMatrix, lowRankDelta, type LowRank, storableLoraMatrix, tiedPair } from './matrix.js';
 
 export interface PeftOptions {
   /** Default 'default'. */
@@ -171,7 +171,10 @@ export class PeftModel {
     let index = 0;
     for (const [name, adapters] of parts) {
       const random: DropoutSeed | undefined = seed && { seed, index: index++ };
-      weights[name] = loraMatrix(weights[name]!, adapters, random);
+      // without a seed it may also be put into a compiled decoding program
+      weights[name] = random
+        ? loraMatrix(weights[name]!, adapters, random)
+        : storableLoraMatrix(weights[name]!, adapters);
     }
     return weights;
   }
@@ -179,6 +182,7 @@ export class PeftModel {
   /** Puts the active adapters into the base model's weights. */
   private install(): void {
     const { weights } = this.base_model;
+    this.base_model.resetEngine();
     const composed = this.compose(Object.fromEntries(this.trainable()), this.base);
     for (const [name, weight] of Object.entries(composed)) {
       const changed = weight !== this.base[name];
@@ -199,6 +203,12 @@ export class PeftModel {
   forward(inputs: CausalLMInputs): CausalLMOutputs {
     if (this.disposed) throw new DisposedError('This PeftModel was disposed');
     return this.base_model.forward(inputs);
+  }
+
+  /** As Mamba2ForCausalLM.generate, with the active adapters. */
+  generate(...args: Parameters<Mamba2ForCausalLM['generate']>): ReturnType<Mamba2ForCausalLM['generate']> {
+    if (this.disposed) throw new DisposedError('This PeftModel was disposed');
+    return this.base_model.generate(...args);
   }
 
   private refuseMerged(what: string): void {
@@ -263,6 +273,7 @@ export class PeftModel {
         }
       }
       const { weights } = this.base_model;
+      this.base_model.resetEngine();
       if (head)
         this.untied = tf.tidy(() => tf.variable(tf.clone(this.base['backbone.embeddings.weight'] as tf.Tensor), false));
       this.merged = [...changed].map(([name, tensor]) => {
@@ -275,7 +286,7 @@ export class PeftModel {
       if (this.untied) {
         const [rows, table] = [this.base['backbone.embeddings.weight']!, this.untied];
         // the adapter of an embedding acts on the lookup alone: a tied head goes on with the matrix from before
-        weights.store('backbone.embeddings.weight', tiedPair(rows, table));
+        weights.store('backbone.embeddings.weight', tiedPair(rows as tf.Tensor2D, table as unknown as tf.Tensor2D));
       }
     } finally {
       for (const tensor of changed.values()) tensor.dispose();
@@ -344,15 +355,6 @@ export class PeftModel {
     this.adapters.clear();
     this.disposed = true;
   }
-}
-
-/** An embedding whose lookup and whose product (a tied head) use different matrices. */
-function tiedPair(rows: Weight, product: tf.Tensor): StoredMatrix {
-  return {
-    shape: product.shape,
-    apply: (x) => tf.matMul(x, product as tf.Tensor2D, false, true),
-    rows: (ids) => tf.gather(rows as tf.Tensor2D, ids) as tf.Tensor2D,
-  };
 }
 
 /**

@@ -61,6 +61,7 @@ const GIVEN: Record<string, () => Made | Promise<Made>> = {
       runtime.RawTensor.fromBytes(Uint8Array.of(0x80, 0x3f, 0, 0x40), [2], 'bfloat16');
     return { a: value(), b: value() };
   },
+  'training/fit.ts CausalLMTrainer': () => ({ model: tinyModel().model }),
   'training/trainer.ts Trainer': () => ({ model: tinyModel().model, train_dataset: [{ input_ids: [1, 2, 3, 4] }] }),
   'training/sft_trainer.ts SFTTrainer': async () => {
     fs.writeFileSync('quotes.jsonl', '{"text": "Brevity is the soul of wit."}\n');
