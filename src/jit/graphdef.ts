@@ -97,7 +97,7 @@ function functionMessage(fn: FunctionText): MessageWriter {
   const m = new MessageWriter().bytes(1, signature);
   for (const node of fn.nodes) m.bytes(3, nodeMessage(node));
   for (const [name, ref] of Object.entries(fn.returns)) m.entry(4, name, ref);
-  // Grappler leaves functions of tf.data alone, and these: XLA does its work, and it would undo shared_ops.ts.
+  // MetaOptimizer skips functions marked so (as tf.data's are); XLA optimises these anyway.
   m.entry(5, '_tf_data_function', attrMessage(attr.bool(true)));
   for (const [name, value] of Object.entries(fn.attrs)) m.entry(5, name, attrMessage(value));
   for (const effect of fn.effects) m.entry(6, effect, effect);
