@@ -1,4 +1,6 @@
 /** `mamba2 finetune`: trains a model, or an adapter on it, on a file of texts. */
+import { existsSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
 import * as path from 'node:path';
 import { Option, type Command } from 'commander';
 import { ArgumentError } from '../errors/index.js';
@@ -103,6 +105,17 @@ function fieldOf(example: Readonly<Record<string, unknown>>, asked: string | und
   });
 }
 
+/** The tokenizer's files, so that the result is a model folder of its own. */
+async function tokenizerFiles(name: string): Promise<Record<string, Uint8Array>> {
+  const { locateModel } = await import('../checkpoints/hub.js');
+  const { dir } = await locateModel(name, {});
+  const files = ['tokenizer.json', 'tokenizer_config.json', 'special_tokens_map.json', 'chat_template.jinja'];
+  const found = files.filter((file) => existsSync(path.join(dir, file)));
+  return Object.fromEntries(
+    await Promise.all(found.map(async (file) => [file, new Uint8Array(await readFile(path.join(dir, file)))] as const)),
+  );
+}
+
 async function finetune(options: Options): Promise<void> {
   const [{ AutoModelForCausalLM, AutoTokenizer }, training, { PeftModel, save_adapter }] = await Promise.all([
     import('../models/auto/index.js'),
@@ -181,12 +194,15 @@ async function finetune(options: Options): Promise<void> {
     const before = options.prompt === undefined ? null : await sample();
     const first = test.length > 0 ? await trainer.evaluate() : null;
     const out = await trainer.train({ resume_from_checkpoint: options.resume ?? false });
-    const last = test.length > 0 ? await trainer.evaluate() : null;
+    // an evaluation at the end of the last epoch is the one asked for
+    const end = trainer.state.log_history.filter((e) => 'eval_loss' in e).at(-1);
+    const done = end?.step === trainer.state.global_step ? { eval_loss: end['eval_loss']! } : null;
+    const last = test.length > 0 ? (done ?? (await trainer.evaluate())) : null;
     const result = path.join(options.output, rank === undefined ? 'model' : 'adapter');
     trainer.sync();
     const trained = trainer.model;
     if (trained instanceof PeftModel) await save_adapter(trained, result);
-    else await trained.save_pretrained(result, { dtype: 'float32' });
+    else await trained.save_pretrained(result, { dtype: 'float32', extraFiles: await tokenizerFiles(options.model) });
     const rows: [string, string][] = [
       ['updates', `${out.global_step}${out.stopped_by ? ` (stopped by ${out.stopped_by})` : ''}`],
       ['training loss', out.training_loss.toFixed(4)],
@@ -208,7 +224,7 @@ async function finetune(options: Options): Promise<void> {
     if (options.merge && trained instanceof PeftModel) {
       const merged = trained.merge_and_unload();
       const dir = path.join(options.output, 'merged');
-      await merged.save_pretrained(dir, { dtype: 'float32' });
+      await merged.save_pretrained(dir, { dtype: 'float32', extraFiles: await tokenizerFiles(options.model) });
       merged.dispose();
       rows.push(['merged model', dir]);
     }
