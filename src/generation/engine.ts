@@ -19,6 +19,16 @@ export interface EngineSampling {
   pad_token_id: number;
 }
 
+/** A state on the host, in a form that is the same for every engine. Float32 and exact: what goes in comes out bit for bit. */
+export interface StateArrays {
+  /** Tokens fed so far, per row. */
+  readonly seen: readonly number[];
+  /** Per row, whether it has logits; false for one that was fed nothing, or whose prefill was aborted before its end. */
+  readonly fed: readonly boolean[];
+  /** By name; row-major, the first axis is that of the rows. Of Mamba-2: `layers.I.conv`, `layers.I.ssm` and `logits`. */
+  readonly tensors: Readonly<Record<string, { shape: readonly number[]; data: Float32Array }>>;
+}
+
 /** Recurrent state and next-token logits of `batch` rows. Mutable: prefill, step and decode advance it in place. */
 export interface EngineState {
   readonly batch: number;
@@ -28,6 +38,8 @@ export interface EngineState {
   clone(): Promise<EngineState>;
   /** A new state whose row i is row rows[i] of this one (repeats allowed): beams, samples, finished rows dropped. */
   select(rows: readonly number[]): Promise<EngineState>;
+  /** A copy on the host. */
+  toArrays(): Promise<StateArrays>;
   dispose(): void;
 }
 
@@ -37,6 +49,8 @@ export interface GenerationEngine {
   readonly vocab_size: number;
   /** A fresh state of zeros. */
   createState(batch: number): Promise<EngineState>;
+  /** A state from what toArrays() gave, on this or another engine of the same model. @throws ArgumentError for other sizes */
+  fromArrays(arrays: StateArrays): Promise<EngineState>;
   /** Feeds each row its tokens (uneven lengths allowed, a row may be empty). An abort leaves the state as it was after the last whole segment. */
   prefill(
     state: EngineState,

@@ -149,6 +149,11 @@ export function readPrompts(inputs: GenerateInputs, o: ResolvedOptions, vocab_si
   });
 }
 
+/** What a call feeds, per row: its prompts without their padding. @throws GenerationError for a shape that is none */
+export function feedsOf({ input_ids, attention_mask }: GenerateInputs): number[][] {
+  return unpad(asRows(input_ids, 'input_ids'), attention_mask, 'attention_mask');
+}
+
 /** The negative prompts of guidance; each prompt's last id where none are given. */
 export function readNegativePrompts(
   inputs: GenerateInputs,

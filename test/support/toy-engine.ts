@@ -1,4 +1,4 @@
-import type { EngineSampling, EngineState, GenerationEngine } from '../../src/generation/index.js';
+import type { EngineSampling, EngineState, GenerationEngine, StateArrays } from '../../src/generation/index.js';
 
 /** A state that simply remembers the ids it was fed. */
 export class ToyState implements EngineState {
@@ -27,6 +27,15 @@ export class ToyState implements EngineState {
         return this.rows[i].slice();
       }),
     );
+  }
+  async toArrays(): Promise<StateArrays> {
+    const longest = Math.max(...this.seen);
+    const data = Float32Array.from(this.rows.flatMap((row) => Array.from({ length: longest }, (_, i) => row[i] ?? -1)));
+    return {
+      seen: this.seen,
+      fed: this.seen.map((n) => n > 0),
+      tensors: { ids: { shape: [this.batch, longest], data } },
+    };
   }
   dispose(): void {
     if (this.disposed) throw new Error('a state was disposed of twice');
@@ -63,6 +72,13 @@ export class ToyEngine implements GenerationEngine {
     return new ToyState(
       this,
       Array.from({ length: batch }, () => []),
+    );
+  }
+  async fromArrays({ seen, tensors }: StateArrays): Promise<ToyState> {
+    const { shape, data } = tensors.ids;
+    return new ToyState(
+      this,
+      seen.map((count, i) => Array.from(data.subarray(i * shape[1], i * shape[1] + count))),
     );
   }
   async prefill(

@@ -4,7 +4,6 @@ import { ArgumentError, DeviceError, TokenizerError } from '../../errors/index.j
 import type { CheckpointSource } from '../../checkpoints/source.js';
 import { GenerationConfig } from '../../generation/config.js';
 import type { GenerationEngine } from '../../generation/engine.js';
-import { generateFor } from '../../generation/generate.js';
 import type { GenerateInputs, GenerateOutput } from '../../generation/inputs.js';
 import type { Mamba2Cache } from './cache.js';
 import type { Mamba2Config, Mamba2ConfigFields } from './config.js';
@@ -16,6 +15,7 @@ import { Mamba2Model, type ModelInputs, NetworkWeights } from './modeling.js';
 import { Mamba2Network } from './network.js';
 import { loadCheckpoint, saveWeights, type SaveOptions } from './pretrained.js';
 import { quantizeWeights, restoreQuantized } from './quantized.js';
+import { generateWithStates, type Mamba2State, type PrefillInput, type PrefillOptions, prefillState } from './stateful.js';
 import type { QuantizationConfig, TorchAoConfig } from '../../quant/index.js';
 import { Tokenizer } from '../../tokenizers/index.js';
 import type { Device } from '../../runtime/index.js';
@@ -110,7 +110,7 @@ export class Mamba2ForCausalLM {
   /** Defaults of generate(); from generation_config.json where the folder has one. */
   generation_config: GenerationConfig;
   private made: CompiledEngine | EagerEngine | null = null;
-  private vocabLimit: Promise<number | undefined> | null = null;
+  private folders: Promise<Tokenizer | null> | null = null;
 
   /** @param source where the weights come from; without one they are freshly initialised */
   constructor(
@@ -177,20 +177,31 @@ export class Mamba2ForCausalLM {
    */
   async generate(inputs: GenerateInputs): Promise<number[][] | GenerateOutput> {
     const known = inputs.vocab_limit ?? inputs.tokenizer?.vocab_size;
-    const vocab_limit = known ?? (await (this.vocabLimit ??= this.readVocabLimit()));
-    return generateFor(await this.engine(), this.generation_config, this.config, { ...inputs, vocab_limit });
+    const vocab_limit = known ?? (await this.folderTokenizer())?.vocab_size;
+    return generateWithStates(this, { ...inputs, vocab_limit }, await this.engine());
   }
 
-  /** Ids that the folder's tokenizer has: the rows of the vocabulary beyond it are padding, never to be sampled (D15). */
-  private async readVocabLimit(): Promise<number | undefined> {
+  /**
+   * Reads a prompt and returns what the model knows after it: to go on from many times, to fork, to save.
+   *
+   * @param prompt a text, ids, or several of either, one per row and of any lengths
+   * @throws ArgumentError for an empty prompt, an id outside the vocabulary, a text without a tokenizer, or a state of
+   *   another model; the signal's reason after an abort, which leaves a state given as it was after the last whole
+   *   segment
+   * @example
+   * const model = await Mamba2ForCausalLM.from_pretrained('models/tiny-books-mamba2');
+   * const state = await model.prefill('Once upon a time');
+   * const again = await model.prefill(' there was', { state: await state.clone() });
+   */
+  prefill(prompt: PrefillInput, options: PrefillOptions = {}): Promise<Mamba2State> {
+    return prefillState(this, prompt, { tokenizer: () => this.folderTokenizer(), ...options });
+  }
+
+  /** The folder's tokenizer, if it has one: ids beyond its vocabulary are padding, never to be sampled (D15). */
+  private folderTokenizer(): Promise<Tokenizer | null> {
     const dir = this.weights.source?.dir;
-    if (dir === undefined) return undefined;
-    try {
-      return (await Tokenizer.from_pretrained(dir)).vocab_size;
-    } catch (error) {
-      if (error instanceof TokenizerError) return undefined; // a folder without a tokenizer
-      throw error;
-    }
+    this.folders ??= dir === undefined ? Promise.resolve(null) : Tokenizer.from_pretrained(dir).catch(noTokenizer);
+    return this.folders;
   }
 
   /**
@@ -229,4 +240,10 @@ export class Mamba2ForCausalLM {
     this.resetEngine();
     this.weights.dispose();
   }
+}
+
+/** A folder without a tokenizer is none without a model. */
+function noTokenizer(error: unknown): null {
+  if (error instanceof TokenizerError) return null;
+  throw error;
 }

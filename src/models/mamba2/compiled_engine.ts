@@ -3,11 +3,12 @@ import * as tf from '@tensorflow/tfjs';
 import { encodeFloat32 } from '../../checkpoints/dtypes.js';
 import { tensorFlowBackend } from '../../runtime/index.js';
 import { ArgumentError, GenerationError } from '../../errors/index.js';
-import type { EngineSampling, EngineState, GenerationEngine } from '../../generation/engine.js';
+import type { EngineSampling, EngineState, GenerationEngine, StateArrays } from '../../generation/engine.js';
 import type { CompileHook, Program } from '../../jit/index.js';
 import { CompiledState, type Parked, type StateKeeper } from './compiled_state.js';
 import { buildDecodingProgram, MAX_TOP_K, names, type ProgramDtype, type StateDtype, stateNames } from './decoding_program.js';
 import type { NetworkWeights } from './modeling.js';
+import { checkStateArrays, stateTensors } from './state_arrays.js';
 import { samplesInProgram, samplingSettings } from './sampling.js';
 
 export interface CompiledEngineOptions {
@@ -65,6 +66,41 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
   async createState(batch: number): Promise<CompiledState> {
     if (!Number.isInteger(batch) || batch < 1) throw new ArgumentError(`state: batch is ${batch}, expected a positive integer`, { batch });
     return new CompiledState(this, batch);
+  }
+
+  async fromArrays(arrays: StateArrays): Promise<CompiledState> {
+    const { config } = this.weights.network;
+    const batch = checkStateArrays(config, arrays);
+    const state = new CompiledState(this, batch, arrays.seen, arrays.fed);
+    const layers = Array.from({ length: config.num_hidden_layers }, (_, i) => i);
+    const size = arrays.tensors['layers.0.conv']!.data.length / batch;
+    const conv = new Float32Array(batch * layers.length * size);
+    for (const layer of layers) {
+      const { data } = arrays.tensors[`layers.${layer}.conv`]!;
+      for (let row = 0; row < batch; row++) conv.set(data.subarray(row * size, (row + 1) * size), (row * layers.length + layer) * size);
+    }
+    const copies = [...layers.map((layer) => `layers.${layer}.ssm`), 'logits'].map((name) => arrays.tensors[name]!.data.slice());
+    state.parked = [conv, ...copies];
+    return state;
+  }
+
+  toArrays(state: CompiledState, values: Parked | null): StateArrays {
+    const { config } = this.weights.network;
+    const tensors = stateTensors(config, state.batch);
+    const layers = config.num_hidden_layers;
+    for (let layer = 0; values && layer < layers; layer++) {
+      const conv = tensors[`layers.${layer}.conv`]!.data;
+      const size = conv.length / state.batch;
+      for (let row = 0; row < state.batch; row++) {
+        const from = (row * layers + layer) * size;
+        conv.set(values[0]!.subarray(from, from + size), row * size);
+      }
+      tensors[`layers.${layer}.ssm`]!.data.set(values[1 + layer]!);
+    }
+    // a row that was fed nothing has none: what the variable holds there is of no meaning
+    const logits = tensors['logits']!.data;
+    if (values) state.fed.forEach((fed, row) => fed && logits.set(values[1 + layers]!.subarray(row * this.vocab_size, (row + 1) * this.vocab_size), row * this.vocab_size));
+    return { seen: [...state.seen], fed: [...state.fed], tensors };
   }
 
   /** The program, with functions for this batch size. */
@@ -192,9 +228,10 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
         const count = Math.min(Math.max(row.length - begin, 0), t);
         ids.set(row.subarray(begin, begin + count), i * t);
         mask.fill(1, i * t, i * t + count);
-        if (count > 0 && begin + count === row.length) {
-          ends[i * t + count - 1] = 1;
-          own.fed[i] = true;
+        if (count > 0) {
+          // logits are worked out at a row's end only: until then, as after an abort, it has none
+          own.fed[i] = begin + count === row.length;
+          if (own.fed[i]) ends[i * t + count - 1] = 1;
         }
         own.seen[i] += count;
       });
@@ -322,7 +359,7 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
 
   private checkFed(state: CompiledState): void {
     const row = state.fed.indexOf(false);
-    if (row >= 0) throw new GenerationError(`logits: row ${row} has been fed no token yet`, { row });
+    if (row >= 0) throw new GenerationError(`logits: row ${row} has none: it was fed no token, or its prefill was aborted. Feed it at least one token.`, { row });
   }
 
   private checkIds(ids: ArrayLike<number>, row: number): void {

@@ -3,7 +3,7 @@
  * slot of its size or parked on the host. Selecting rows of a state that is then disposed happens on the device.
  */
 import { DisposedError, GenerationError } from '../../errors/index.js';
-import type { EngineState } from '../../generation/engine.js';
+import type { EngineState, StateArrays } from '../../generation/engine.js';
 
 /** A state's variables on the host: one array of row-major float32 per variable, in stateNames order. */
 export type Parked = Float32Array[];
@@ -12,11 +12,22 @@ export type Parked = Float32Array[];
 export interface StateKeeper {
   /** Copies a resident state's variables to the host. */
   park(state: CompiledState): Parked;
+  /** Variables as arrays in the form of every engine; null stands for zeros. */
+  toArrays(state: CompiledState, values: Parked | null): StateArrays;
   /** A state went away. */
   release(state: CompiledState): void;
 }
 
 let serial = 0;
+
+function rowsOf(values: Parked, batch: number, rows: readonly number[]): Parked {
+  return values.map((whole) => {
+    const size = whole.length / batch;
+    const out = new Float32Array(size * rows.length);
+    rows.forEach((row, i) => out.set(whole.subarray(row * size, (row + 1) * size), i * size));
+    return out;
+  });
+}
 
 export class CompiledState implements EngineState {
   readonly id = serial++;
@@ -76,14 +87,22 @@ export class CompiledState implements EngineState {
 
   /** Takes its rows from the values of its origin. */
   inherit(values: Parked, batch: number): void {
-    const rows = this.origin!.rows;
-    this.parked = values.map((whole) => {
-      const size = whole.length / batch;
-      const out = new Float32Array(size * rows.length);
-      rows.forEach((row, i) => out.set(whole.subarray(row * size, (row + 1) * size), i * size));
-      return out;
-    });
+    this.parked = rowsOf(values, batch, this.origin!.rows);
     this.detach();
+  }
+
+  async toArrays(): Promise<StateArrays> {
+    return this.alive().keeper.toArrays(this, this.values());
+  }
+
+  /** The values, wherever they are; null for a state that was never fed. Moves nothing. */
+  private values(): Parked | null {
+    if (this.parked) return this.parked;
+    if (this.resident) return this.keeper.park(this);
+    if (!this.origin) return null;
+    const { state, rows } = this.origin;
+    const values = state.values();
+    return values && rowsOf(values, state.batch, rows);
   }
 
   detach(): void {

@@ -1,9 +1,11 @@
 /** Decoding op by op on any tfjs backend: the engine of tests, browsers and machines without native TensorFlow. */
 import * as tf from '@tensorflow/tfjs';
 import { ArgumentError, DisposedError, GenerationError } from '../../errors/index.js';
-import type { EngineState, GenerationEngine } from '../../generation/engine.js';
+import type { EngineState, GenerationEngine, StateArrays } from '../../generation/engine.js';
 import { Mamba2Cache } from './cache.js';
+import type { Mamba2Config } from './config.js';
 import type { NetworkWeights } from './modeling.js';
+import { checkStateArrays, stateTensors } from './state_arrays.js';
 
 /** Tokens per prefill call: bounds memory, and gives an abort a place to act. */
 const SEGMENT = 512;
@@ -14,6 +16,7 @@ export class EagerState implements EngineState {
   seen: number[];
 
   constructor(
+    private readonly config: Mamba2Config,
     private readonly owned: Mamba2Cache,
     public rows: (Float32Array | null)[],
     seen?: readonly number[],
@@ -31,12 +34,23 @@ export class EagerState implements EngineState {
   }
 
   async clone(): Promise<EagerState> {
-    return new EagerState(this.cache.clone(), [...this.rows], this.seen);
+    return new EagerState(this.config, this.cache.clone(), [...this.rows], this.seen);
   }
 
   async select(rows: readonly number[]): Promise<EagerState> {
     const pick = <T>(from: readonly T[]): T[] => rows.map((row) => from[row]!);
-    return new EagerState(this.cache.select(rows), pick(this.rows), pick(this.seen));
+    return new EagerState(this.config, this.cache.select(rows), pick(this.rows), pick(this.seen));
+  }
+
+  async toArrays(): Promise<StateArrays> {
+    const tensors = stateTensors(this.config, this.batch);
+    const { layers } = await this.cache.toArrays();
+    layers.forEach(({ conv, ssm }, i) => {
+      tensors[`layers.${i}.conv`]!.data.set(conv);
+      tensors[`layers.${i}.ssm`]!.data.set(ssm);
+    });
+    this.rows.forEach((row, i) => row && tensors['logits']!.data.set(row, i * row.length));
+    return { seen: [...this.seen], fed: this.rows.map((row) => row !== null), tensors };
   }
 
   dispose(): void {
@@ -64,7 +78,22 @@ export class EagerEngine implements GenerationEngine {
 
   async createState(batch: number): Promise<EagerState> {
     if (!Number.isInteger(batch) || batch < 1) throw new ArgumentError(`state: batch is ${batch}, expected a positive integer`, { batch });
-    return new EagerState(Mamba2Cache.zeros(this.weights.network.config, batch), new Array<null>(batch).fill(null));
+    const { config } = this.weights.network;
+    return new EagerState(config, Mamba2Cache.zeros(config, batch), new Array<null>(batch).fill(null));
+  }
+
+  async fromArrays(arrays: StateArrays): Promise<EagerState> {
+    const { config } = this.weights.network;
+    const { tensors, seen, fed } = arrays;
+    const batch = checkStateArrays(config, arrays);
+    const layers = Array.from({ length: config.num_hidden_layers }, (_, i) => ({
+      conv: tensors[`layers.${i}.conv`]!.data,
+      ssm: tensors[`layers.${i}.ssm`]!.data,
+    }));
+    const cache = Mamba2Cache.fromArrays(config, { batch, seen_tokens: Math.max(...seen), layers });
+    const v = this.vocab_size;
+    const rows = fed.map((has, i) => (has ? tensors['logits']!.data.slice(i * v, (i + 1) * v) : null));
+    return new EagerState(config, cache, rows, seen);
   }
 
   async prefill(
@@ -90,7 +119,7 @@ export class EagerEngine implements GenerationEngine {
 
   async logits(state: EngineState): Promise<Float32Array[]> {
     return this.own(state, state.batch).rows.map((row, i) => {
-      if (!row) throw new GenerationError(`logits: row ${i} has been fed no token yet`, { row: i });
+      if (!row) throw new GenerationError(`logits: row ${i} has none: it was fed no token yet. Feed it at least one.`, { row: i });
       return row.slice();
     });
   }

@@ -9,6 +9,9 @@ export { type CausalLMInputs, type CausalLMOutputs, type EngineKind, type Engine
 export { causalLoss, IGNORE_INDEX, shiftLabels, weightedCrossEntropy } from './loss.js';
 export { EagerEngine, EagerState } from './eager_engine.js';
 export { loadCheckpoint, type SaveOptions } from './pretrained.js';
+export { Mamba2State } from './state.js';
+export { inspectState, type StateInfo } from './state_file.js';
+export type { PrefillInput, PrefillOptions } from './stateful.js';
 export type { IdsLike } from './inputs.js';
 export { quantize, quantizeCheckpoint, type CheckpointQuantization, type QuantizeCheckpointOptions } from './quantize.js';
 export { quantizationOf, type Quantization, type QuantizationReport, type QuantizedWeightReport, type QuantizeOptions } from './quantized.js';

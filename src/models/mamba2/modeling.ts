@@ -98,6 +98,11 @@ export class NetworkWeights {
     this.record = null;
   }
 
+  /** The stored form of a weight, if it has one. */
+  storedForm(name: string): StoredMatrix | undefined {
+    return this.stored.get(name);
+  }
+
   /** How a weight is kept in a compiled program: the stored form's way, or the given default. */
   storage(spec: WeightSpec, otherwise: (spec: WeightSpec) => WeightStorage): WeightStorage {
     return this.stored.get(spec.name)?.storage?.() ?? otherwise(spec);

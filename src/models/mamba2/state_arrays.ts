@@ -1,0 +1,50 @@
+/** States on the host: the names and sizes that every engine of this model, and the files of states, agree on. */
+import { ArgumentError } from '../../errors/index.js';
+import type { StateArrays } from '../../generation/engine.js';
+import { stateShapes } from './cache.js';
+import type { Mamba2Config } from './config.js';
+
+/** Shapes by name: `layers.I.conv` [b, k-1, channels], `layers.I.ssm` [b, h, p, n], `logits` [b, v]. */
+export function stateTensorShapes(config: Mamba2Config, batch: number): Record<string, number[]> {
+  const { conv, ssm } = stateShapes(config, batch);
+  const shapes: Record<string, number[]> = {};
+  for (let i = 0; i < config.num_hidden_layers; i++) {
+    shapes[`layers.${i}.conv`] = conv;
+    shapes[`layers.${i}.ssm`] = ssm;
+  }
+  shapes['logits'] = [batch, config.vocab_size];
+  return shapes;
+}
+
+/** Arrays of zeros, to be filled. */
+export function stateTensors(config: Mamba2Config, batch: number): Record<string, { shape: number[]; data: Float32Array }> {
+  const entries = Object.entries(stateTensorShapes(config, batch));
+  return Object.fromEntries(entries.map(([name, shape]) => [name, { shape, data: new Float32Array(shape.reduce((a, b) => a * b, 1)) }]));
+}
+
+/**
+ * Checks that arrays are a state of such a model.
+ * @returns the number of rows
+ * @throws ArgumentError naming the tensor, and both sizes
+ */
+export function checkStateArrays(config: Mamba2Config, { seen, fed, tensors }: StateArrays): number {
+  const batch = seen.length;
+  if (batch < 1 || fed.length !== batch || seen.some((n) => !Number.isSafeInteger(n) || n < 0)) {
+    throw new ArgumentError(`state: seen is [${seen}] and fed [${fed}]; expected a count of tokens and true or false for each row`, { seen, fed });
+  }
+  const shapes = stateTensorShapes(config, batch);
+  for (const [name, shape] of Object.entries(shapes)) {
+    const size = shape.reduce((a, b) => a * b, 1);
+    const got = tensors[name];
+    if (!got || got.shape.join() !== shape.join() || got.data.length !== size) {
+      throw new ArgumentError(`state: ${name} is ${got ? `[${got.shape.join(', ')}] of ${got.data.length} values` : 'missing'}, expected [${shape.join(', ')}]`, {
+        name,
+        got: got?.shape,
+        expected: shape,
+      });
+    }
+  }
+  const extra = Object.keys(tensors).find((name) => !(name in shapes));
+  if (extra !== undefined) throw new ArgumentError(`state: has a tensor ${extra}, which this model has not`, { name: extra });
+  return batch;
+}

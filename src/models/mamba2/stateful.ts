@@ -1,0 +1,135 @@
+/** Calls that take and give Mamba2States: reading a prompt, and generating from what was read. */
+import { ArgumentError, GenerationError } from '../../errors/index.js';
+import type { GenerationEngine } from '../../generation/engine.js';
+import { generateFor } from '../../generation/generate.js';
+import { feedsOf, type GenerateInputs, type GenerateOutput, type IdRow } from '../../generation/inputs.js';
+import type { Tokenizer } from '../../tokenizers/index.js';
+import type { Mamba2ForCausalLM } from './causal_lm.js';
+import { Mamba2State } from './state.js';
+
+export type { Mamba2State };
+
+/** A prompt, or several: texts or ids. */
+export type PrefillInput = string | readonly string[] | IdRow | readonly IdRow[];
+
+export interface PrefillOptions {
+  /** Turns text into ids. Default: the one in the model's folder. */
+  tokenizer?: Tokenizer;
+  /** Adds the tokenizer's special tokens to a text. Default: where no state is given. */
+  add_special_tokens?: boolean;
+  /** A state to go on from: moved on in place and returned. Rows may then be empty. Default: a fresh one. */
+  state?: Mamba2State;
+  /** Stops between segments by throwing its reason. */
+  signal?: AbortSignal;
+  /** Called after each segment with ids done and in all. */
+  onProgress?: (done: number, total: number) => void;
+}
+
+type Resolved = Omit<PrefillOptions, 'tokenizer'> & { tokenizer: Tokenizer | (() => Promise<Tokenizer | null>) };
+
+/** See Mamba2ForCausalLM.prefill. */
+export async function prefillState(model: Mamba2ForCausalLM, prompt: PrefillInput, options: Resolved): Promise<Mamba2State> {
+  const { signal, onProgress } = options;
+  signal?.throwIfAborted();
+  const rows = await rowsOf(prompt, options);
+  const given = options.state;
+  if (given) checkOwn(model, given);
+  const empty = rows.findIndex((row, i) => row.length === 0 && !given?.seen[i]);
+  if (rows.length === 0 || empty >= 0) {
+    throw new ArgumentError(`prefill: ${rows.length === 0 ? 'there is no prompt' : `the prompt of row ${empty} is empty`}; expected at least one token`, { row: empty });
+  }
+  const engine = await model.engine();
+  const state = given ?? new Mamba2State(model, await engine.createState(rows.length), new Array<number[]>(rows.length).fill([]));
+  try {
+    if (rows.some((row) => row.length > 0) || state.batch !== rows.length) {
+      await engine.prefill(state.engine_state, rows.map((row) => Int32Array.from(row)), { signal, onProgress });
+    }
+    return state;
+  } catch (error) {
+    if (!given) state.dispose();
+    throw error;
+  } finally {
+    if (given?.batch === rows.length || !given) noteRead(state, rows);
+  }
+}
+
+function noteRead(state: Mamba2State, rows: readonly (readonly number[])[]): void {
+  try {
+    state.noteFed(rows);
+  } catch {
+    // disposed after a failure: nobody will ask
+  }
+}
+
+async function rowsOf(prompt: PrefillInput, options: Resolved): Promise<number[][]> {
+  if (typeof prompt === 'string') return encode([prompt], options);
+  const items = Array.from(prompt as ArrayLike<unknown>);
+  if (items.length > 0 && items.every((item) => typeof item === 'string')) return encode(items, options);
+  if (items.every((item) => typeof item === 'number')) return [items];
+  return items.map((item, row) => {
+    if (Array.isArray(item) || ArrayBuffer.isView(item)) return Array.from(item as unknown as ArrayLike<number>, Number);
+    throw new ArgumentError(`prefill: row ${row} is ${JSON.stringify(item)?.slice(0, 40)}; expected a text or a list of ids in each row`, { row });
+  });
+}
+
+async function encode(texts: readonly string[], { tokenizer, add_special_tokens, state }: Resolved): Promise<number[][]> {
+  const found = typeof tokenizer === 'function' ? await tokenizer() : tokenizer;
+  if (!found) throw new ArgumentError("prefill: a text needs a tokenizer, and the model's folder has none. Pass the option tokenizer, or ids.", {});
+  const special = add_special_tokens ?? state === undefined;
+  return Promise.all(texts.map((text) => found.encode(text, { add_special_tokens: special })));
+}
+
+function checkOwn(model: Mamba2ForCausalLM, state: Mamba2State): void {
+  if (state.model !== model) {
+    throw new ArgumentError('The state belongs to another model object. Save it there and load it here, or feed the text to this model.', {});
+  }
+}
+
+/**
+ * generate() for a model: a Mamba2State is moved on together with its record of ids, which stand in for `history`, and
+ * `return_state` gives one.
+ */
+export async function generateWithStates(
+  model: Mamba2ForCausalLM,
+  inputs: GenerateInputs,
+  engine: GenerationEngine,
+): Promise<number[][] | GenerateOutput> {
+  const call = (changed: Partial<GenerateInputs>): Promise<number[][] | GenerateOutput> =>
+    generateFor(engine, model.generation_config, model.config, { ...inputs, ...changed });
+  const { state } = inputs;
+  if (!(state instanceof Mamba2State)) {
+    const output = await call({});
+    if (inputs.return_state && !state) wrap(model, output as GenerateOutput, feedsOf(inputs));
+    return output;
+  }
+  checkOwn(model, state);
+  if (!inputs.history && !state.ids_known) {
+    throw new GenerationError(
+      'The state was left in the middle of a call that failed, so it is not known what it has read. Pass `history` with the ids of each row, or go on from a copy made before.',
+      { option: 'history' },
+    );
+  }
+  const feeds = feedsOf(inputs);
+  const read = state.ids.map((ids, row) => [...ids, ...(feeds[row] ?? [])]);
+  let written: number[][] | undefined;
+  try {
+    const changed = { state: state.engine_state, history: inputs.history ?? state.ids, return_dict_in_generate: true };
+    const output = (await call(changed)) as GenerateOutput;
+    written = output.new_tokens;
+    if (inputs.return_state) {
+      if (output.state === state.engine_state) output.state = state;
+      else wrap(model, output, read);
+    }
+    const dict = inputs.return_dict_in_generate ?? inputs.generation_config?.return_dict_in_generate ?? model.generation_config.return_dict_in_generate;
+    return dict || inputs.return_state ? output : output.sequences;
+  } finally {
+    if (feeds.length === state.batch) noteRead(state, feeds.map((feed, row) => [...feed, ...(written?.[row] ?? [])]));
+  }
+}
+
+/** Makes the state of an output one that knows its ids: those read by the prompt of each row, and those written. */
+function wrap(model: Mamba2ForCausalLM, output: GenerateOutput, read: readonly (readonly number[])[]): void {
+  const copies = output.new_tokens.length / read.length;
+  const ids = output.new_tokens.map((tokens, row) => [...read[Math.floor(row / copies)]!, ...tokens]);
+  output.state = new Mamba2State(model, output.state!, ids);
+}
