@@ -34,7 +34,7 @@ export function packInto(folder: string): { tarball: string; files: string[] } {
   }
   fs.symlinkSync(path.resolve('node_modules'), path.join(copy, 'node_modules'));
   npm(['run', '--silent', 'build'], copy);
-  const [packed] = JSON.parse(npm(['pack', '--json', '--pack-destination', folder], copy)) as {
+  const [packed] = JSON.parse(npm(['pack', '--ignore-scripts', '--json', '--pack-destination', folder], copy)) as {
     filename: string;
     files: { path: string }[];
   }[];
