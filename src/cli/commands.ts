@@ -13,6 +13,7 @@ import { registerInspect } from './inspect.js';
 import { registerGenerate, registerRun } from './generate.js';
 import { registerQuantize } from './quantize.js';
 import { registerSetup } from './setup.js';
+import { registerState } from './state.js';
 
 export type RegisterCommand = (program: Command) => void;
 
@@ -20,6 +21,7 @@ export const COMMANDS: readonly RegisterCommand[] = [
   registerGenerate,
   registerRun,
   registerChat,
+  registerState,
   registerEval,
   registerFinetune,
   registerSetup,

@@ -1,8 +1,12 @@
 /** `mamba2 generate`: continues a text. `mamba2 run --task text-generation` is the same by the name of its task. */
 import { Option, type Command } from 'commander';
+import { ArgumentError } from '../errors/index.js';
+import type { TextStreamer } from '../generation/index.js';
+import type { Tokenizer } from '../tokenizers/index.js';
 import {
   addModelOptions,
   addSamplingOptions,
+  readContinuation,
   readPrompt,
   samplingOptions,
   type ModelOptions,
@@ -13,6 +17,7 @@ import { write } from './output.js';
 interface Options extends ModelOptions, SamplingOptions {
   stream: boolean;
   json?: boolean;
+  state?: string;
 }
 
 export function registerGenerate(program: Command): void {
@@ -33,12 +38,14 @@ function addTextGeneration(command: Command): Command {
   addModelOptions(command);
   addSamplingOptions(command, 100);
   return command
+    .option('--state <file>', 'go on from what `mamba2 state save` kept; then the text may be left out')
     .option('--no-stream', 'print the text when it is whole, not while it is written')
     .option('--stream', 'print the text while it is written (default)')
     .option('--json', 'print one line of JSON when the text is whole');
 }
 
 async function generate(words: string[], options: Options): Promise<void> {
+  if (options.state !== undefined) return continueState(words, options, options.state);
   const prompt = await readPrompt(words);
   const [{ configureRuntime }, { pipeline }, { TextStreamer }] = await Promise.all([
     import('../runtime/environment.js'),
@@ -60,6 +67,64 @@ async function generate(words: string[], options: Options): Promise<void> {
   } finally {
     generator.dispose();
   }
+}
+
+/** Goes on from a saved state: feeds the new text alone, and prints it with what follows. */
+async function continueState(words: string[], options: Options, file: string): Promise<void> {
+  const prompt = await readContinuation(words);
+  const [{ configureRuntime }, { AutoModelForCausalLM, AutoTokenizer }, { Mamba2State }] = await Promise.all([
+    import('../runtime/environment.js'),
+    import('../models/auto/index.js'),
+    import('../models/mamba2/index.js'),
+  ]);
+  keepCompiledPrograms(configureRuntime);
+  const tokenizer = await AutoTokenizer.from_pretrained(options.model);
+  const { device, dtype, engine } = options;
+  const model = await AutoModelForCausalLM.from_pretrained(options.model, { device, dtype, engine } as never);
+  try {
+    const state = await Mamba2State.load(model, file);
+    if (state.batch !== 1) {
+      throw new ArgumentError(`--state: ${file} holds ${state.batch} rows, expected 1. mamba2 state show tells more.`, {
+        file,
+        got: state.batch,
+      });
+    }
+    let text = '';
+    const streaming = options.stream && !options.json;
+    const take = streaming ? write : (piece: string): void => void (text += piece);
+    const streamer = await streamerAfter(tokenizer, state.ids[0], take);
+    const ids = prompt === '' ? [] : await tokenizer.encode(prompt, { add_special_tokens: false });
+    await model.generate({ ...samplingOptions(options), input_ids: [ids], state, tokenizer, streamer });
+    state.dispose();
+    if (options.json) {
+      await write(`${JSON.stringify({ model: options.model, state: file, prompt, generated_text: text })}\n`);
+    } else await write(streaming ? '\n' : `${text}\n`);
+  } finally {
+    model.dispose();
+  }
+}
+
+/** A streamer of what comes after these ids: they are its context, since some decoders treat the first id of a text differently. */
+async function streamerAfter(
+  tokenizer: Tokenizer,
+  ids: readonly number[],
+  take: (text: string) => void | Promise<void>,
+): Promise<TextStreamer> {
+  const { TextStreamer } = await import('../generation/index.js');
+  const context = ids.slice(-8);
+  // the last id may be the beginning of a character only: the rest of it is new
+  const known = (await tokenizer.decode(context, { skip_special_tokens: true })).replace(/\uFFFD+$/, '');
+  let old = known.length;
+  const streamer = new TextStreamer(tokenizer, {
+    skip_special_tokens: true,
+    callback_function: (text) => {
+      const fresh = text.slice(old);
+      old = Math.max(0, old - text.length);
+      return take(fresh);
+    },
+  });
+  await streamer.put([context]);
+  return streamer;
 }
 
 /** A command compiles the same programs each time it runs: they are kept, where that can be done. */

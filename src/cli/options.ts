@@ -88,10 +88,20 @@ export async function readPrompt(words: readonly string[]): Promise<string> {
       'No prompt: give one as an argument, or on standard input (echo "Once" | mamba2 generate …).',
     );
   }
+  const text = await readInput();
+  if (text === '') throw new ArgumentError('The prompt on standard input is empty.');
+  return text;
+}
+
+/** As readPrompt(), where there may be none: empty then, and at a terminal. */
+export async function readContinuation(words: readonly string[]): Promise<string> {
+  if (words.length) return words.join(' ');
+  return process.stdin.isTTY ? '' : readInput();
+}
+
+async function readInput(): Promise<string> {
   let text = '';
   process.stdin.setEncoding('utf8');
   for await (const piece of process.stdin) text += piece as string;
-  text = text.replace(/\r?\n$/, '');
-  if (text === '') throw new ArgumentError('The prompt on standard input is empty.');
-  return text;
+  return text.replace(/\r?\n$/, '');
 }
