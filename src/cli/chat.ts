@@ -1,10 +1,11 @@
 /** `mamba2 chat`: a conversation in the terminal. The past lives in the model's state; each turn reads the new text only. */
-import { readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { createInterface, type Interface } from 'node:readline';
 import type { Command } from 'commander';
-import { ArgumentError, SaveError } from '../errors/index.js';
+import { ArgumentError } from '../errors/index.js';
 import type { ChatSession, TextStreamer } from '../generation/index.js';
-import type { ChatMessage } from '../tokenizers/index.js';
+import type { Mamba2ForCausalLM } from '../models/mamba2/index.js';
+import { loadConversation, saveConversation } from './conversation.js';
 import {
   addModelOptions,
   addSamplingOptions,
@@ -21,7 +22,7 @@ interface Options extends ModelOptions, SamplingOptions {
 
 const HELP = `/system TEXT   begin anew with an instruction
 /reset         begin anew
-/save FILE     keep the conversation
+/save FILE     keep the conversation and the state that holds it (FILE.json: the messages alone)
 /load FILE     go on with one that was kept
 /quit          leave (Ctrl-D too); Ctrl-C stops an answer
 `;
@@ -55,7 +56,7 @@ async function chat(options: Options): Promise<void> {
     callback_function: write,
   });
   try {
-    await converse(session, streamer, samplingOptions(options));
+    await converse(session, model, streamer, samplingOptions(options));
   } finally {
     session.dispose();
     model.dispose();
@@ -64,6 +65,7 @@ async function chat(options: Options): Promise<void> {
 
 async function converse(
   session: ChatSession,
+  model: Mamba2ForCausalLM,
   streamer: TextStreamer,
   generation: Record<string, number | boolean>,
 ): Promise<void> {
@@ -86,7 +88,7 @@ async function converse(
     if (text === '/quit' || text === '/exit') break;
     try {
       if (text.startsWith('/')) {
-        await command(session, text);
+        await command(session, model, text);
       } else if (text !== '') {
         answering = new AbortController();
         const { finish_reason } = await session.send(text, { ...generation, streamer, signal: answering.signal });
@@ -127,7 +129,7 @@ async function* linesOf(terminal: Interface): AsyncGenerator<string, void, undef
   }
 }
 
-async function command(session: ChatSession, text: string): Promise<void> {
+async function command(session: ChatSession, model: Mamba2ForCausalLM, text: string): Promise<void> {
   const [name, ...words] = text.split(/\s+/);
   const rest = words.join(' ');
   switch (name) {
@@ -139,12 +141,14 @@ async function command(session: ChatSession, text: string): Promise<void> {
     case '/system':
       session.reset(rest || undefined);
       return note(rest ? '(begun anew, with this instruction)' : '(begun anew, without an instruction)');
-    case '/save':
-      await save(fileOf(name, rest), session.messages);
-      return note(`(${session.messages.length} messages kept in ${rest})`);
-    case '/load':
-      session.load(await load(fileOf(name, rest)));
-      return note(`(${session.messages.length} messages)`);
+    case '/save': {
+      const withState = await saveConversation(fileOf(name, rest), session, model);
+      return note(`(${session.messages.length} messages kept in ${rest}${withState ? ', with the state' : ''})`);
+    }
+    case '/load': {
+      const withState = await loadConversation(fileOf(name, rest), session, model);
+      return note(`(${session.messages.length} messages${withState ? ', with the state' : ''})`);
+    }
     default:
       throw new ArgumentError(`There is no ${name}. /help tells what there is.`, { got: name });
   }
@@ -152,7 +156,7 @@ async function command(session: ChatSession, text: string): Promise<void> {
 
 function fileOf(name: string, file: string): string {
   if (file) return file;
-  throw new ArgumentError(`${name} needs the name of a file: ${name} talk.json`, { got: file });
+  throw new ArgumentError(`${name} needs the name of a file: ${name} talk.safetensors`, { got: file });
 }
 
 async function readTemplate(file: string): Promise<string> {
@@ -161,39 +165,4 @@ async function readTemplate(file: string): Promise<string> {
   } catch (cause) {
     throw new ArgumentError(`--chat-template: cannot read ${file}: ${(cause as Error).message}`, { file }, { cause });
   }
-}
-
-async function save(file: string, messages: readonly ChatMessage[]): Promise<void> {
-  const aside = `${file}.${process.pid}.tmp`;
-  try {
-    await writeFile(aside, JSON.stringify({ messages }, null, 2) + '\n');
-    await rename(aside, file);
-  } catch (cause) {
-    await rm(aside, { force: true });
-    throw new SaveError(`Cannot write ${file}: ${(cause as Error).message}`, { file }, { cause });
-  }
-}
-
-async function load(file: string): Promise<ChatMessage[]> {
-  try {
-    const { messages } = JSON.parse(await readFile(file, 'utf8')) as { messages: ChatMessage[] };
-    if (
-      Array.isArray(messages) &&
-      messages.every((m) => typeof m?.role === 'string' && typeof m.content === 'string')
-    ) {
-      return messages;
-    }
-  } catch (cause) {
-    throw new ArgumentError(
-      `Cannot read a conversation from ${file}: ${(cause as Error).message}`,
-      { file },
-      { cause },
-    );
-  }
-  throw new ArgumentError(
-    `${file} holds no conversation; expected what /save writes: { messages: [{ role, content }] }`,
-    {
-      file,
-    },
-  );
 }

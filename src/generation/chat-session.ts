@@ -1,7 +1,7 @@
 import { GenerationError } from '../errors/index.js';
 import type { ChatMessage, ChatTemplateOptions, Tokenizer } from '../tokenizers/index.js';
 import type { GenerationConfig } from './config.js';
-import type { EngineState, GenerationEngine } from './engine.js';
+import type { EngineState, GenerationEngine, StateArrays } from './engine.js';
 import { generate } from './generate.js';
 import type { GenerateInputs } from './inputs.js';
 import type { FinishReason } from './stopping.js';
@@ -27,6 +27,13 @@ export interface Turn {
   /** Ids that had to be fed before the answer: those of the new text, where the template allows it. */
   fed: number;
   new_tokens: number[];
+}
+
+/** A conversation with its states, on the host: to keep in a file. */
+export interface ChatSnapshot {
+  messages: ChatMessage[];
+  /** What the model has read: after the last answer, and before it. Empty where there is no state. */
+  points: { ids: number[]; text: string; arrays: StateArrays }[];
 }
 
 /** A point in the conversation: the state after `ids`, whose text is `text`. */
@@ -123,6 +130,33 @@ export class ChatSession {
   load(messages: readonly ChatMessage[]): void {
     this.messages = messages.map((message) => ({ ...message }));
     this.forget();
+  }
+
+  /** The conversation and the states that hold it. */
+  async snapshot(): Promise<ChatSnapshot> {
+    const points: ChatSnapshot['points'] = [];
+    for (const point of [this.end, this.start]) {
+      if (point) points.push({ ids: [...point.ids], text: point.text, arrays: await point.state.toArrays() });
+    }
+    return { messages: this.messages.map((message) => ({ ...message })), points };
+  }
+
+  /**
+   * Goes on with a snapshot of a session with the same model: nothing is read again, where the template allows it.
+   * @throws ArgumentError for states of another size; the session is then as it was
+   */
+  async restore({ messages, points }: ChatSnapshot): Promise<void> {
+    const made: Point[] = [];
+    try {
+      for (const { ids, text, arrays } of points) {
+        made.push({ state: await this.engine.fromArrays(arrays), ids: [...ids], text });
+      }
+    } catch (error) {
+      made.forEach(({ state }) => state.dispose());
+      throw error;
+    }
+    this.load(messages);
+    [this.end = null, this.start = null] = made;
   }
 
   /** Lets go of the states. The session can go on: it reads the conversation again. */

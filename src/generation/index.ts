@@ -10,7 +10,7 @@ export { isOption } from './options.js';
 export { generate, generateFor } from './generate.js';
 export type { GenerateInputs, GenerateOutput, IdRow } from './inputs.js';
 export { ChatSession } from './chat-session.js';
-export type { Turn, TurnOptions } from './chat-session.js';
+export type { ChatSnapshot, Turn, TurnOptions } from './chat-session.js';
 export * from './processors.js';
 export * from './warpers.js';
 export * from './stopping.js';

@@ -109,6 +109,23 @@ describe('mamba2 chat', function () {
     expect(again.stdout).to.equal(stdout);
   });
 
+  it('keeps a conversation with its state, and goes on from it in another run', () => {
+    const file = path.join(dir, 'talk.safetensors');
+    const run = (...lines: string[]) =>
+      spawnSync('sh', ['-c', command('--max-new-tokens 12')], { input: `${lines.join('\n')}\n`, encoding: 'utf8' });
+    const first = run('Who is she?', `/save ${file}`, 'And he?');
+    expect(first.stderr).to.contain(`(2 messages kept in ${file}, with the state)`);
+    const next = run(`/load ${file}`, 'And he?');
+    expect(next.stderr).to.contain('(2 messages, with the state)');
+    expect(next.stdout.length).to.be.above(5);
+    expect(first.stdout.endsWith(next.stdout)).to.equal(true);
+    const shown = spawnSync(process.execPath, ['bin/mamba2.js', 'state', 'show', file], { encoding: 'utf8' });
+    expect(shown.stdout).to.contain('Who is she?');
+    const wrong = run(`/save ${dir}/none.safetensors`, `/load ${MODEL}/model.safetensors`, `/load ${dir}/no.json`);
+    expect(wrong.stderr).to.contain('no state to keep yet').and.contain('holds no state').and.contain('no.json');
+    expect(wrong.status).to.equal(0);
+  });
+
   it('says so, before it reads the weights, when the model has no chat template', () => {
     const args = ['bin/mamba2.js', 'chat', '--model', MODEL];
     const { stderr, status } = spawnSync(process.execPath, args, { input: 'Hello\n', encoding: 'utf8' });

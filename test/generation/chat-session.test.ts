@@ -15,6 +15,13 @@ const REWRITTEN = template(
   '{% if loop.index + 2 < messages | length %}{{ m.content | upper }}{% else %}{{ m.content }}{% endif %}',
 );
 
+/** A snapshot holds nothing but data: numbers in arrays come and go as JSON. */
+const typed = (_: string, value: unknown): unknown => (value instanceof Float32Array ? { floats: [...value] } : value);
+const retyped = (_: string, value: unknown): unknown => {
+  const floats = (value as { floats?: number[] } | null)?.floats;
+  return floats ? Float32Array.from(floats) : value;
+};
+
 describe('ChatSession', () => {
   let tokenizer: Tokenizer;
   const config = new GenerationConfig({ max_new_tokens: 5, eos_token_id: 0 });
@@ -102,6 +109,28 @@ describe('ChatSession', () => {
       const { ids } = (session as unknown as { start: { ids: number[] } }).start;
       expect(await tokenizer.decode(ids)).to.equal(await tokenizer.decode(whole));
       session.dispose();
+      expect(engine.live).to.equal(0);
+    }
+  });
+
+  it('goes on from a snapshot in another session, reading the new text only', async () => {
+    for (const chat_template of [PLAIN, TRIMMED]) {
+      const { engine, fed } = make();
+      const session = new ChatSession(engine, tokenizer, config, { chat_template });
+      for (const question of questions.slice(0, 2)) await session.send(question);
+      const snapshot = JSON.parse(JSON.stringify(await session.snapshot(), typed), retyped);
+      const turn = await session.send(questions[2]);
+      const next = new ChatSession(engine, tokenizer, config, { chat_template });
+      await next.send('Something else?');
+      await next.restore(snapshot);
+      expect(next.messages).to.deep.equal(session.messages.slice(0, 4));
+      const again = await next.send(questions[2]);
+      expect(again).to.deep.equal(turn);
+      expect(fed.at(-1)).to.equal(turn.fed);
+      const whole = await tokenizer.apply_chat_template(session.messages.slice(0, -1), { chat_template });
+      expect(turn.fed).to.be.below(whole.length / 1.5);
+      session.dispose();
+      next.dispose();
       expect(engine.live).to.equal(0);
     }
   });

@@ -48,3 +48,26 @@ export function checkStateArrays(config: Mamba2Config, { seen, fed, tensors }: S
   if (extra !== undefined) throw new ArgumentError(`state: has a tensor ${extra}, which this model has not`, { name: extra });
   return batch;
 }
+
+/** States one below the other: rows of the first, then of the next. @throws ArgumentError when they are not of one model */
+export function stackStateArrays(config: Mamba2Config, states: readonly StateArrays[]): StateArrays {
+  const batch = states.reduce((sum, state) => sum + checkStateArrays(config, state), 0);
+  const tensors = stateTensors(config, batch);
+  for (const [name, { data }] of Object.entries(tensors)) {
+    let at = 0;
+    for (const state of states) {
+      data.set(state.tensors[name]!.data, at);
+      at += state.tensors[name]!.data.length;
+    }
+  }
+  return { seen: states.flatMap(({ seen }) => seen), fed: states.flatMap(({ fed }) => fed), tensors };
+}
+
+/** One row of a state, as a state of its own. */
+export function rowOfStateArrays({ seen, fed, tensors }: StateArrays, row: number): StateArrays {
+  const parts = Object.entries(tensors).map(([name, { shape, data }]) => {
+    const size = data.length / seen.length;
+    return [name, { shape: [1, ...shape.slice(1)], data: data.slice(row * size, (row + 1) * size) }] as const;
+  });
+  return { seen: [seen[row]!], fed: [fed[row]!], tensors: Object.fromEntries(parts) };
+}
