@@ -159,13 +159,39 @@ export function matMulBf16(x: tf.Tensor, w: tf.Tensor): tf.Tensor2D {
 /** The least float32: a bound that no weight is below. */
 const LEAST = -3.4028234663852886e38;
 
+/** Most rows that are multiplied one by one: for more, a bfloat16 matrix is widened once and for all. */
+const FEW_ROWS = 8;
+/** Elements of a bfloat16 matrix that stay in a cache (8 MiB) while row after row is multiplied by them. */
+const CACHED = 2 ** 22;
+
+/**
+ * x·Wᵀ row by row, W in pieces: XLA's product of several rows would write the widened matrix to memory first. Each row's sums
+ * are those that it has alone.
+ */
+function productByRows(x: tf.Tensor2D, wide: tf.Tensor2D): tf.Tensor2D {
+  const [n, k] = wide.shape;
+  const step = Math.ceil(n / Math.ceil((n * k) / CACHED));
+  const rows = tf.split(x, x.shape[0]);
+  const pieces: tf.Tensor2D[] = [];
+  for (let at = 0; at < n; at += step) {
+    const piece = step < n ? tf.slice(wide, [at, 0], [Math.min(step, n - at), k]) : wide;
+    pieces.push(
+      tf.concat(
+        rows.map((row) => tf.matMul(row, piece, false, true) as tf.Tensor2D),
+        0,
+      ),
+    );
+  }
+  return pieces.length === 1 ? pieces[0]! : tf.concat(pieces, 1);
+}
+
 /**
  * x [m, k] times w [n, k] transposed: [m, n], float32, in the form that suits the device. A GPU multiplies a bfloat16 w
  * by matMulBf16; otherwise w is widened and all arithmetic is float32.
  *
  * Of one row, XLA compiles a bare product on the CPU to a loop in one thread, but one whose matrix is computed element by
  * element (widened from bfloat16, or bounded by the least float32, which changes nothing) to a vectorised loop over all
- * threads that reads the matrix once.
+ * threads that reads the matrix once. A few rows of a bfloat16 matrix go one by one.
  * @param x float32 [m, k]
  * @param w float32 or bfloat16 [n, k]; gradients for both
  */
@@ -174,9 +200,10 @@ export function matMulStored(x: tf.Tensor2D, w: tf.Tensor): tf.Tensor2D {
   const { isUsingGpuDevice } = nodeBackend();
   if (narrow && isUsingGpuDevice) return matMulBf16(x, w);
   return tf.tidy(() => {
-    const alone = isTracing() && x.shape[0] === 1 && !isUsingGpuDevice;
-    const wide = narrow ? castFloat32(w) : alone ? tf.maximum(w, LEAST) : w;
-    return tf.matMul(x, wide as tf.Tensor2D, false, true);
+    const onCpu = isTracing() && !isUsingGpuDevice;
+    const wide = (narrow ? castFloat32(w) : onCpu && x.shape[0] === 1 ? tf.maximum(w, LEAST) : w) as tf.Tensor2D;
+    if (!onCpu || !narrow || x.shape[0] > FEW_ROWS) return tf.matMul(x, wide, false, true);
+    return x.shape[0] === 1 ? tf.matMul(x, wide, false, true) : productByRows(x, wide);
   });
 }
 

@@ -7,6 +7,7 @@ import {
   castTo,
   gatherRows,
   matMulBf16,
+  matMulStored,
   Program,
   rawOp,
   trueDtype,
@@ -31,6 +32,38 @@ async function rejection(promise: Promise<unknown>): Promise<Error> {
 
 describe('Program', () => {
   before(() => useBackend('tensorflow'));
+
+  it('multiplies one row, a few and many by a stored matrix of more than one piece', async () => {
+    const [n, k] = [5003, 1000]; // more than the 2²² elements that are taken at once
+    const weight = (row: number, column: number): number => (((row * 31 + column * 17) % 13) - 6) / 8;
+    const input = (row: number, column: number): number => (((row * 7 + column * 5) % 11) - 5) / 4;
+    const values = Float32Array.from({ length: n * k }, (_, i) => weight(Math.floor(i / k), i % k));
+    for (const dtype of ['bfloat16', 'float32'] as const) {
+      const program = new Program();
+      const init = (): ArrayBufferView => (dtype === 'float32' ? values : bf16([...values]));
+      program.variable('w', { shape: [n, k], dtype, init });
+      for (const m of [1, 3, 8, 9]) {
+        program.define(`f${m}`, { x: { shape: [m, k], dtype: 'float32' } }, ({ x }, { w }) => ({
+          outputs: { y: matMulStored(x as tf.Tensor2D, w!) },
+        }));
+      }
+      await program.compile();
+      for (const m of [1, 3, 8, 9]) {
+        const x = Float32Array.from({ length: m * k }, (_, i) => input(Math.floor(i / k), i % k));
+        const { y } = program.call(`f${m}`, { x });
+        expect(y!.length).equal(m * n);
+        for (const row of [0, 2501, 2502, 5002]) {
+          for (let at = 0; at < m; at++) {
+            let sum = 0;
+            for (let c = 0; c < k; c++) sum += input(at, c) * weight(row, c);
+            // all terms are multiples of 1/32 and small: the sum is exact in any order
+            expect(y![at * n + row], `${dtype}, row ${at} of ${m}, output ${row}`).equal(sum);
+          }
+        }
+      }
+      program.dispose();
+    }
+  });
 
   it('keeps variables on the device between calls and updates them at the end of a function', async () => {
     const program = new Program();
