@@ -89,7 +89,7 @@ class GraphBackend extends tf.KernelBackend {
   }
 
   /** Appends a node to the innermost graph. */
-  record(op: string, attrs: Attrs, inputs: readonly Value[]): Value[] {
+  record(op: string, attrs: Attrs, inputs: readonly Value[], kernel = false): Value[] {
     const graph = this.stack.at(-1);
     if (!graph) {
       throw new TracingError(
@@ -98,7 +98,7 @@ class GraphBackend extends tf.KernelBackend {
       );
     }
     const inferred = infer(op, attrs, inputs);
-    return graph.add(op, inputs, inferred.attrs, inferred.outputs);
+    return graph.add(op, inputs, inferred.attrs, inferred.outputs, kernel);
   }
 
   executeMultipleOutputs(
@@ -238,9 +238,9 @@ export function valueOf(x: tf.TensorInfo): Value {
   return backend().resolve(x);
 }
 
-/** Appends a node to the innermost graph, on values. */
-export function record(op: string, attrs: Attrs, inputs: readonly Value[]): Value[] {
-  return backend().record(op, attrs, inputs);
+/** Appends a node to the innermost graph, on values. @param kernel a kernel of TensorFlow between pieces that XLA compiles */
+export function record(op: string, attrs: Attrs, inputs: readonly Value[], kernel = false): Value[] {
+  return backend().record(op, attrs, inputs, kernel);
 }
 
 function noRandom(): never {

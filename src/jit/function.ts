@@ -6,6 +6,7 @@ import { describe, dtypeNumber } from './dtypes.js';
 import { FunctionGraph, type Value } from './graph.js';
 import { attr, type FunctionText } from './graphdef.js';
 import { infer } from './infer.js';
+import { splitAtKernels } from './pieces.js';
 import type { Dtype, TensorSpec, TracedFunction, VariableDtype, VariableSpec } from './types.js';
 
 /** How a variable is stored: int32 ones as int64, because under CUDA int32 variables live in host memory, where XLA cannot reach them. */
@@ -27,6 +28,8 @@ export interface Traced {
   /** Functions that it calls. */
   library: FunctionText[];
   xla: boolean;
+  /** Whether it is not one piece for XLA but calls such pieces itself. */
+  pieces: boolean;
   fn: TracedFunction;
 }
 
@@ -104,7 +107,7 @@ export interface Body {
   ): { outputs?: Record<string, tf.Tensor>; assign?: Record<string, tf.Tensor> };
 }
 
-/** Traces a function. @param outside data ids of eager tensors that `body` may use, and the inputs that stand for them */
+/** Traces a function. @param kernels see DefineOptions @param outside data ids of eager tensors that `body` may use, and the inputs that stand for them */
 export function traceFunction(
   name: string,
   inputs: Record<string, TensorSpec>,
@@ -113,8 +116,9 @@ export function traceFunction(
   fn: TracedFunction,
   xla: boolean,
   outside: ReadonlyMap<object, string> = new Map(),
+  kernels = false,
 ): Traced {
-  const graph = new FunctionGraph(nodeName(name), null, xla);
+  const graph = new FunctionGraph(nodeName(name), null, xla, kernels);
   const parameters = Object.entries(inputs).map(([input, spec]) => {
     checkName('input', input);
     return [input, graph.parameter(`in_${nodeName(input)}`, spec.shape, spec.dtype)] as const;
@@ -148,20 +152,22 @@ export function traceFunction(
     return { outputs, assigns };
   };
   const { outputs, assigns } = trace(graph, work, declared);
-  const text = graph.finish(
+  const whole = graph.finish(
     outputs.map(([output, value]) => [`out_${nodeName(output)}`, value] as const),
     assigns.map(([variable, value]) => [nodeName(variable), value] as const),
     {},
   );
+  const split = xla && kernels ? splitAtKernels(whole, graph.kernelNodes(), graph.types) : null;
   return {
     name,
     inputs,
     outputs: Object.fromEntries(outputs.map(([output, { shape, dtype }]) => [output, { shape: [...shape], dtype }])),
     variables: graph.variables(),
     assigned: assigns.map(([variable]) => variable),
-    text,
-    library: graph.library,
+    text: split?.outer ?? whole,
+    library: [...graph.library, ...(split?.pieces ?? [])],
     xla,
+    pieces: split !== null,
     fn,
   };
 }

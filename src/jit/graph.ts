@@ -33,6 +33,8 @@ export interface Node {
   readonly handle?: string;
   /** What is written in place of op and attrs. */
   readonly call?: SharedOp;
+  /** Runs as a kernel of TensorFlow between pieces that XLA compiles (see pieces.ts). */
+  readonly kernel?: boolean;
 }
 
 /** A constant as a symbolic tensor. */
@@ -60,17 +62,22 @@ export class FunctionGraph {
   private names = new Map<string, number>();
   /** Functions that nodes of this one call (bodies of loops). */
   readonly library: FunctionText[] = [];
+  /** DataType number of each reference. */
+  readonly types = new Map<string, number>();
 
   constructor(
     readonly name: string,
     readonly parent: FunctionGraph | null = null,
     /** Whether XLA compiles it. */
     readonly xla: boolean = parent?.xla ?? true,
+    /** Whether large products may be kernels of TensorFlow between pieces that XLA compiles; never so in bodies of loops. */
+    readonly kernels: boolean = false,
   ) {}
 
   /** Declares an argument. */
   parameter(name: string, shape: readonly number[], dtype: Dtype): Value {
     this.parameters.push([name, dtypeNumber(dtype)]);
+    this.types.set(name, dtypeNumber(dtype));
     return this.argument(name, shape, dtype);
   }
 
@@ -81,17 +88,19 @@ export class FunctionGraph {
     return ref;
   }
 
-  /** Appends a node; `outputs` gives name, type and shape of each output in order. */
+  /** Appends a node; `outputs` gives name, type and shape of each output in order, `kernel` keeps it out of XLA. */
   add(
     op: string,
     inputs: readonly Value[],
     attrs: Attrs,
     outputs: readonly { ref: string; shape: readonly number[]; dtype: Dtype }[],
+    kernel = false,
   ): Value[] {
     const local = inputs.map((value) => this.local(value));
     const name = this.unique(op);
-    const node = this.node(name, op, local, attrs, outputs);
+    const node = { ...this.node(name, op, local, attrs, outputs), ...(kernel ? { kernel } : {}) };
     this.nodes.push(node);
+    outputs.forEach(({ dtype }, i) => this.types.set(node.outputRefs[i]!, dtypeNumber(dtype)));
     return outputs.map(({ shape, dtype }, index) => ({ shape, dtype, graph: this, node, index }));
   }
 
@@ -102,6 +111,7 @@ export class FunctionGraph {
     const attrs = { dtype: attr.type(dtypeNumber(dtype)) };
     const node: Node = { name, op: 'ReadVariableOp', inputs: [], attrs, outputRefs: [`${name}:value:0`], handle };
     this.nodes.push(node);
+    this.types.set(node.outputRefs[0]!, dtypeNumber(dtype));
     return { shape, dtype, graph: this, node, index: 0 };
   }
 
@@ -128,6 +138,11 @@ export class FunctionGraph {
   /** Names of the ops appended so far. */
   ops(): string[] {
     return this.nodes.map((node) => node.op);
+  }
+
+  /** Names of the nodes that are kernels of TensorFlow. */
+  kernelNodes(): Set<string> {
+    return new Set(this.nodes.filter((node) => node.kernel).map((node) => node.name));
   }
 
   /** Outer tensors that became arguments, in order of first use. */

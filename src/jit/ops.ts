@@ -7,8 +7,9 @@
  * matMulBf16 and gatherRows has a gradient.
  */
 import * as tf from '@tensorflow/tfjs';
-import { ArgumentError } from '../errors/index.js';
-import { isSymbolic, isTracing, record, symbolic, valueOf } from './backend.js';
+import { ArgumentError, TracingError } from '../errors/index.js';
+import { cpuFeatures } from '../runtime/cpu.js';
+import { currentGraph, isSymbolic, isTracing, record, symbolic, valueOf } from './backend.js';
 import { dtypeBytes, dtypeNumber, sizeOf } from './dtypes.js';
 import { constantValue } from './graph.js';
 import { attr, type Attr, type Attrs } from './graphdef.js';
@@ -185,13 +186,36 @@ function productByRows(x: tf.Tensor2D, wide: tf.Tensor2D): tf.Tensor2D {
   return pieces.length === 1 ? pieces[0]! : tf.concat(pieces, 1);
 }
 
+/** Whether this processor multiplies bfloat16 by instructions of its own, which oneDNN uses and XLA does not. */
+const multipliesBfloat16 = ((): (() => boolean) => {
+  let known: boolean | null = null;
+  return () => (known ??= cpuFeatures().some((name) => name === 'avx512_bf16' || name === 'amx_bf16'));
+})();
+
+/** x·Wᵀ as a kernel of TensorFlow between pieces that XLA compiles. */
+function productByKernel(x: tf.Tensor2D, w: tf.Tensor): tf.Tensor2D {
+  const flags = { transpose_a: attr.bool(false), transpose_b: attr.bool(true) };
+  const narrow = trueDtype(w) === 'bfloat16';
+  return tf.customGrad((input: unknown) => {
+    const rounded = narrow ? cast(input as tf.Tensor, 'bfloat16') : (input as tf.Tensor);
+    const out = symbolic(record('MatMul', flags, [valueOf(rounded), valueOf(w)], true)[0]!);
+    const gradFunc = (): never => {
+      throw new TracingError(
+        'Products that are kernels of TensorFlow have no gradient: define the function without `kernels`.',
+      );
+    };
+    return { value: narrow ? cast(out, 'float32') : out, gradFunc };
+  })(x) as tf.Tensor2D;
+}
+
 /**
  * x [m, k] times w [n, k] transposed: [m, n], float32, in the form that suits the device. A GPU multiplies a bfloat16 w
  * by matMulBf16; otherwise w is widened and all arithmetic is float32.
  *
  * Of one row, XLA compiles a bare product on the CPU to a loop in one thread, but one whose matrix is computed element by
  * element (widened from bfloat16, or bounded by the least float32, which changes nothing) to a vectorised loop over all
- * threads that reads the matrix once. A few rows of a bfloat16 matrix go one by one.
+ * threads that reads the matrix once. A few rows of a bfloat16 matrix go one by one. In functions defined with `kernels`, more rows
+ * are multiplied by TensorFlow's kernel: float32 in float32; bfloat16, where the processor has instructions for it, as matMulBf16 does.
  * @param x float32 [m, k]
  * @param w float32 or bfloat16 [n, k]; gradients for both
  */
@@ -201,6 +225,8 @@ export function matMulStored(x: tf.Tensor2D, w: tf.Tensor): tf.Tensor2D {
   if (narrow && isUsingGpuDevice) return matMulBf16(x, w);
   return tf.tidy(() => {
     const onCpu = isTracing() && !isUsingGpuDevice;
+    if (onCpu && currentGraph().kernels && x.shape[0] > FEW_ROWS && (!narrow || multipliesBfloat16()))
+      return productByKernel(x, w);
     const wide = (narrow ? castFloat32(w) : onCpu && x.shape[0] === 1 ? tf.maximum(w, LEAST) : w) as tf.Tensor2D;
     if (!onCpu || !narrow || x.shape[0] > FEW_ROWS) return tf.matMul(x, wide, false, true);
     return x.shape[0] === 1 ? tf.matMul(x, wide, false, true) : productByRows(x, wide);

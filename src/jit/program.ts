@@ -85,8 +85,10 @@ export class Program {
    * @throws TracingError when `fn` reads a value, uses a tensor from outside or an op that cannot be traced
    */
   define(name: string, inputs: Record<string, TensorSpec>, fn: TracedFunction, options: DefineOptions = {}): void {
-    const { xla = true, outside } = options;
-    this.add(name, () => traceFunction(name, inputs, this.specs, (given, vars) => fn(given, vars()), fn, xla, outside));
+    const { xla = true, outside, kernels } = options;
+    this.add(name, () =>
+      traceFunction(name, inputs, this.specs, (given, vars) => fn(given, vars()), fn, xla, outside, kernels),
+    );
   }
 
   /**

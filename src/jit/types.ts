@@ -56,6 +56,11 @@ export type TracedFunction = (inputs: Record<string, tf.Tensor>, vars: Record<st
 export interface DefineOptions {
   /** Compile with XLA (default true). False runs the same graph op by op in TensorFlow: slower, starts at once. */
   xla?: boolean;
+  /**
+   * Large matrix products (matMulStored of more than a few rows) run as kernels of TensorFlow, which on a CPU are oneDNN's, and XLA
+   * compiles the pieces between them, each piece of the same text once. Default false: all in one piece.
+   */
+  kernels?: boolean;
   /** Eager tensors that the function may use as if they were inputs: data id -> name of the input that stands for it. */
   outside?: ReadonlyMap<object, string>;
 }

@@ -128,7 +128,6 @@ export function buildDecodingProgram(weights: NetworkWeights, options: DecodingP
 /** Reading and assigning the states of a batch size, stored as the options say. */
 function stateAccess(
   b: number,
-  layers: number,
   dtype: StateDtype,
 ): {
   read(vars: Record<string, tf.Tensor>): MixerState[];
@@ -138,11 +137,10 @@ function stateAccess(
   return {
     read: (vars) => {
       const all = vars[names.conv(b)]!; // [b, layers, k-1, channels]
-      const [taps, channels] = [all.shape[2]!, all.shape[3]!];
-      return Array.from({ length: layers }, (_, i) => {
+      return tf.unstack(all, 1).map((conv, i) => {
         const stored = vars[names.ssm(b, i)]!;
         return {
-          conv: tf.reshape(tf.slice(all, [0, i, 0, 0], [b, 1, taps, channels]), [b, taps, channels]) as tf.Tensor3D,
+          conv: conv as tf.Tensor3D, // [b, k-1, channels]
           ssm: (narrow ? castFloat32(stored) : stored) as tf.Tensor4D,
         };
       });
@@ -167,7 +165,7 @@ function defineFunctions(
   const { network } = weights;
   const layers = network.config.num_hidden_layers;
   const stateDtype = options.stateDtype ?? 'float32';
-  const access = stateAccess(b, layers, stateDtype);
+  const access = stateAccess(b, stateDtype);
 
   /** One token per row; rows whose mask is 0 keep their state. */
   const advance = (vars: Record<string, tf.Tensor>, tokens: tf.Tensor, mask?: tf.Tensor): { states: MixerState[]; logits: tf.Tensor2D } => {
@@ -202,6 +200,7 @@ function defineFunctions(
         const fed = tf.sum(ended);
         return { outputs: { fed }, assign: { ...access.assign(states), [names.logits(b)]: logits } };
       },
+      { kernels: true },
     );
   }
 
