@@ -195,7 +195,9 @@ const gatherKernel: tf.KernelFunc = ({ inputs, attrs, backend }) => {
   return out;
 };
 
-function backend(): GraphBackend {
+/** The backend; `update` looks for kernels that were registered since. */
+function backend(update = false): GraphBackend {
+  if (instance && !update) return instance;
   if (!instance) {
     instance = new GraphBackend();
     const made = instance;
@@ -274,8 +276,8 @@ function guard(): () => void {
  * @param outside eager tensors that may be used, by data id, and the values that stand for them
  */
 export function trace<T>(graph: FunctionGraph, fn: () => T, outside?: ReadonlyMap<object, Value>): T {
-  const graphBackend = backend();
-  const outermost = graphBackend.stack.length === 0;
+  const outermost = !isTracing();
+  const graphBackend = backend(outermost);
   const previous = tf.getBackend();
   const before = graphBackend.outside;
   const unguard = outermost ? guard() : null;

@@ -10,7 +10,7 @@ import { dtypeBytes, dtypeNumber, DT_RESOURCE, sizeOf } from './dtypes.js';
 import { nodeName, type Traced } from './function.js';
 import { attr, savedModel, type NodeText } from './graphdef.js';
 import { nodeBackend, type NativeTensor } from './native.js';
-import { STORAGE, storageNodes } from './storage.js';
+import { byteShape, STORAGE, storageNodes } from './storage.js';
 import type { Bytes, Dtype, VariableSpec } from './types.js';
 
 const number = dtypeNumber;
@@ -100,27 +100,35 @@ export class Session {
 
   /** Sets variables to zeros. */
   clear(names: readonly string[]): void {
-    if (names.length === 0) return;
-    const mask = new Uint8Array(this.variables.size);
-    for (const name of names) mask[this.position(name)] = 1;
-    this.storage('zeroing variables', STORAGE.clear, [['bool', [mask.length], mask]]);
+    for (const name of names) {
+      const { dtype, shape } = this.variables.get(name)!;
+      this.storage(`zeroing the variable '${name}'`, name, STORAGE.clear(dtype), [
+        ['int32', [shape.length], Int32Array.from(shape)],
+      ]);
+    }
   }
 
   /** Sets a variable from bytes, which are copied before this returns. */
   set(name: string, bytes: Bytes): void {
+    const spec = this.variables.get(name)!;
     const flat = new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-    this.storage(`setting the variable '${name}'`, STORAGE.set, [
-      ['int32', [], Int32Array.of(this.position(name))],
+    const shape = byteShape(spec);
+    this.storage(`setting the variable '${name}'`, name, STORAGE.set(spec.dtype), [
+      ['int32', [shape.length], Int32Array.from(shape)],
       ['uint8', [flat.length], flat],
     ]);
   }
 
   /** Bytes of a variable in its declared dtype. */
   read(name: string): Uint8Array {
-    const index = Int32Array.of(this.position(name));
-    const words = this.storage(`reading the variable '${name}'`, STORAGE.read, [['int32', [], index]]);
     const spec = this.variables.get(name)!;
-    return new Uint8Array(words.buffer, words.byteOffset, sizeOf(spec.shape) * dtypeBytes(spec.dtype));
+    const size = sizeOf(spec.shape) * dtypeBytes(spec.dtype);
+    const rest = Int32Array.of((4 - (size % 4)) % 4);
+    const words = this.storage(`reading the variable '${name}'`, name, STORAGE.read(spec.dtype), [
+      ['int32', [1], Int32Array.of(size)],
+      ['int32', [1], rest],
+    ]);
+    return new Uint8Array(words.buffer, words.byteOffset, size);
   }
 
   /** Runs and returns the fetched tensors, which the caller owns. */
@@ -138,17 +146,17 @@ export class Session {
     this.id = null;
   }
 
-  private position(name: string): number {
-    return this.positions.get(name)!;
-  }
-
   private storage(
     what: string,
+    variable: string,
     { feeds, fetch }: { feeds: string; fetch: string },
     values: readonly (readonly [Dtype, readonly number[], ArrayBufferView])[],
   ): ArrayBufferView {
+    const mask = new Uint8Array(this.variables.size);
+    mask[this.positions.get(variable)!] = 1;
     const ids: number[] = [];
     try {
+      ids.push(this.binding.createTensor([mask.length], number('bool'), mask));
       for (const [dtype, shape, data] of values) ids.push(this.binding.createTensor(shape, number(dtype), data));
       const [out] = this.execute(what, ids, feeds, fetch) as [NativeTensor];
       ids.push(out.id);

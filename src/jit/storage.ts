@@ -1,20 +1,33 @@
 /**
- * The part of a program's outer graph that fills, clears and reads its variables. TensorFlow spends a fraction of a
- * second on every new combination of feeds and fetches (it prunes and optimises the graph anew), so there is one for
- * filling, one for clearing and one for reading, whatever the number of variables: the variable is chosen by an index
- * that is fed, through Switch and Merge. Data travels as bytes, which suits every element type.
+ * The part of a program's outer graph that fills, clears and reads its variables. TensorFlow spends a good part of a second on
+ * every new combination of feeds and fetches of a large graph (it prunes and optimises the graph anew), so there is one for
+ * filling, one for clearing and one for reading per element type, whatever the number of variables, and few nodes for each of
+ * them: the handle of the variable is chosen by a bit that is fed, through Switch and Merge, and its shape is fed. Data travels as
+ * bytes, which suits every element type.
  */
-import { dtypeBytes, dtypeNumber, DT_RESOURCE, sizeOf } from './dtypes.js';
+import { dtypeBytes, dtypeNumber, DT_RESOURCE } from './dtypes.js';
 import { nodeName, storedDtype } from './function.js';
 import { attr, type Attrs, type NodeText } from './graphdef.js';
-import type { Dtype, VariableSpec } from './types.js';
+import type { Dtype, VariableDtype, VariableSpec } from './types.js';
 
-/** Names of what is fed and fetched. */
+/** Names of what is fed and fetched for variables of a type. */
 export const STORAGE = {
-  set: { feeds: 'set_index:0,set_bytes:0', fetch: 'set_done:0' },
-  clear: { feeds: 'clear_mask:0', fetch: 'clear_done:0' },
-  read: { feeds: 'get_index:0', fetch: 'get_words:0' },
+  set: (dtype: VariableDtype) => ({
+    feeds: 'storage_mask:0,storage_shape:0,storage_bytes:0',
+    fetch: `set_${dtype}_done:0`,
+  }),
+  clear: (dtype: VariableDtype) => ({ feeds: 'storage_mask:0,storage_shape:0', fetch: `clear_${dtype}_done:0` }),
+  read: (dtype: VariableDtype) => ({
+    feeds: 'storage_mask:0,storage_shape:0,storage_rest:0',
+    fetch: `get_${dtype}_words:0`,
+  }),
 };
+
+/** Dimensions to feed as `storage_shape` when bytes are set. */
+export function byteShape(spec: VariableSpec): number[] {
+  const width = dtypeBytes(spec.dtype);
+  return width > 1 ? [...spec.shape, width] : [...spec.shape];
+}
 
 const type = (dtype: Dtype): Attrs[string] => attr.type(dtypeNumber(dtype));
 /** Bytes are taken apart on the host; a GPU gets whole tensors of their own type. */
@@ -46,12 +59,11 @@ class Nodes {
     return this.constant(name, 'int32', [values.length], Int32Array.from(values));
   }
 
-  placeholder(name: string, dtype: Dtype, shape: readonly number[]): string {
-    return this.add(name, 'Placeholder', [], { dtype: type(dtype), shape: attr.shape(shape) }, HOST);
+  placeholder(name: string, dtype: number, shape: readonly number[]): string {
+    return this.add(name, 'Placeholder', [], { dtype: attr.type(dtype), shape: attr.shape(shape) }, HOST);
   }
 
-  reshape(name: string, dtype: Dtype, value: string, shape: readonly number[]): string {
-    const dims = this.ints(`${name}_shape`, shape);
+  reshape(name: string, dtype: Dtype, value: string, dims: string): string {
     return this.add(name, 'Reshape', [value, dims], { T: type(dtype), Tshape: type('int32') }, HOST);
   }
 
@@ -63,90 +75,71 @@ class Nodes {
     return this.add(name, 'Cast', [value], { SrcT: type(from), DstT: type(to), Truncate: attr.bool(false) }, HOST);
   }
 
-  /** `value` where `index` equals k, dead elsewhere. */
-  only(name: string, T: Attrs[string], value: string, index: string, k: number): string {
-    const number = this.constant(`${name}_k`, 'int32', [], Int32Array.of(k));
-    const same = this.add(`${name}_is`, 'Equal', [index, number], { T: type('int32') }, HOST);
-    return `${this.add(name, 'Switch', [value, same], { T })}:1`;
-  }
-
-  /** Assigns, and gives the name of a constant that exists once that is done. */
-  assign(name: string, dtype: Dtype, variable: string, value: string): string {
-    this.add(name, 'AssignVariableOp', [`var_${variable}`, value], { dtype: type(dtype) });
-    return this.constant(`${name}_done`, 'bool', [], Uint8Array.of(1), [`^${name}`]);
-  }
-
-  merge(name: string, dtype: Dtype, inputs: readonly string[]): string {
-    return this.add(name, 'Merge', inputs, { T: type(dtype), N: attr.int(inputs.length) }, HOST);
+  /** Assigns to the chosen handle; a constant named `${name}_done` exists once that is done. */
+  assign(name: string, dtype: Dtype, value: string): void {
+    this.add(`${name}_to`, 'AssignVariableOp', ['storage_handle', value], { dtype: type(dtype) });
+    this.constant(`${name}_done`, 'bool', [], Uint8Array.of(1), [`^${name}_to`]);
   }
 }
 
 /** @param copies whether fed bytes must be copied, lest the variable be the fed JavaScript array itself */
-function setNodes(nodes: Nodes, n: string, k: number, spec: VariableSpec, copies: boolean): string {
-  const stored = storedDtype(spec.dtype);
-  const width = dtypeBytes(spec.dtype);
-  let value = nodes.only(`set_${n}`, type('uint8'), 'set_bytes', 'set_index', k);
-  if (copies && stored === spec.dtype)
-    value = nodes.add(`set_${n}_copy`, 'DeepCopy', [value], { T: type('uint8') }, HOST);
-  value = nodes.reshape(`set_${n}_form`, 'uint8', value, width > 1 ? [...spec.shape, width] : spec.shape);
-  if (width > 1) value = nodes.bitcast(`set_${n}_bits`, 'uint8', spec.dtype, value);
-  if (stored !== spec.dtype) value = nodes.cast(`set_${n}_wide`, spec.dtype, stored, value);
-  return nodes.assign(`set_${n}_to`, stored, n, value);
+function setNodes(nodes: Nodes, dtype: VariableDtype, copies: boolean): void {
+  const stored = storedDtype(dtype);
+  const n = `set_${dtype}`;
+  let value = 'storage_bytes';
+  if (copies && stored === dtype) value = nodes.add(`${n}_copy`, 'DeepCopy', [value], { T: type('uint8') }, HOST);
+  value = nodes.reshape(`${n}_form`, 'uint8', value, 'storage_shape');
+  if (dtypeBytes(dtype) > 1) value = nodes.bitcast(`${n}_bits`, 'uint8', dtype, value);
+  if (stored !== dtype) value = nodes.cast(`${n}_wide`, dtype, stored, value);
+  nodes.assign(n, stored, value);
 }
 
-function clearNodes(nodes: Nodes, n: string, k: number, spec: VariableSpec): string {
-  const stored = storedDtype(spec.dtype);
-  const begin = nodes.ints(`clear_${n}_at`, [k]);
-  const bit = nodes.add(
-    `clear_${n}_bit`,
-    'Slice',
-    ['clear_mask', begin, nodes.ints(`clear_${n}_one`, [1])],
-    { T: type('bool'), Index: type('int32') },
-    HOST,
+function clearNodes(nodes: Nodes, dtype: VariableDtype): void {
+  const stored = storedDtype(dtype);
+  const n = `clear_${dtype}`;
+  const zero = nodes.constant(`${n}_zero`, stored, [], new Uint8Array(dtypeBytes(stored)));
+  nodes.assign(
+    n,
+    stored,
+    nodes.add(n, 'Fill', ['storage_shape', zero], { T: type(stored), index_type: type('int32') }),
   );
-  const on = nodes.reshape(`clear_${n}_on`, 'bool', bit, []);
-  const zero = nodes.constant(`clear_${n}_zero`, stored, [], new Uint8Array(dtypeBytes(stored)));
-  const gated = `${nodes.add(`clear_${n}`, 'Switch', [zero, on], { T: type(stored) })}:1`;
-  const dims = nodes.ints(`clear_${n}_shape`, spec.shape);
-  const zeros = nodes.add(`clear_${n}_zeros`, 'Fill', [dims, gated], { T: type(stored), index_type: type('int32') });
-  return nodes.assign(`clear_${n}_to`, stored, n, zeros);
 }
 
 /** The variable as int32 words, zeros after its last byte. */
-function readNodes(nodes: Nodes, n: string, k: number, spec: VariableSpec): string {
-  const stored = storedDtype(spec.dtype);
-  const handle = nodes.only(`get_${n}`, attr.type(DT_RESOURCE), `var_${n}`, 'get_index', k);
-  let value = nodes.add(`get_${n}_value`, 'ReadVariableOp', [handle], { dtype: type(stored) });
-  if (stored !== spec.dtype) value = nodes.cast(`get_${n}_narrow`, stored, spec.dtype, value);
-  const bytes = sizeOf(spec.shape) * dtypeBytes(spec.dtype);
-  if (spec.dtype !== 'uint8') value = nodes.bitcast(`get_${n}_bytes`, spec.dtype, 'uint8', value);
-  value = nodes.reshape(`get_${n}_flat`, 'uint8', value, [bytes]);
-  const rest = (4 - (bytes % 4)) % 4;
-  if (rest > 0) {
-    const filler = nodes.constant(`get_${n}_rest`, 'uint8', [rest], new Uint8Array(rest));
-    const axis = nodes.constant(`get_${n}_axis`, 'int32', [], Int32Array.of(0));
-    value = nodes.add(
-      `get_${n}_full`,
-      'ConcatV2',
-      [value, filler, axis],
-      { N: attr.int(2), T: type('uint8'), Tidx: type('int32') },
-      HOST,
-    );
-  }
-  value = nodes.reshape(`get_${n}_quads`, 'uint8', value, [(bytes + rest) / 4, 4]);
-  return nodes.bitcast(`get_${n}_words`, 'uint8', 'int32', value);
+function readNodes(nodes: Nodes, dtype: VariableDtype): void {
+  const stored = storedDtype(dtype);
+  const n = `get_${dtype}`;
+  let value = nodes.add(n, 'ReadVariableOp', ['storage_handle'], { dtype: type(stored) });
+  if (stored !== dtype) value = nodes.cast(`${n}_narrow`, stored, dtype, value);
+  if (dtype !== 'uint8') value = nodes.bitcast(`${n}_bytes`, dtype, 'uint8', value);
+  // dimensions that are fed: for constants, Grappler would take the shape of the first variable for that of all, and drop the reshape
+  value = nodes.reshape(`${n}_flat`, 'uint8', value, 'storage_shape');
+  const zero = nodes.constant(`${n}_zero`, 'uint8', [], Uint8Array.of(0));
+  const rest = nodes.add(
+    `${n}_rest`,
+    'Fill',
+    ['storage_rest', zero],
+    { T: type('uint8'), index_type: type('int32') },
+    HOST,
+  );
+  const axis = nodes.constant(`${n}_axis`, 'int32', [], Int32Array.of(0));
+  const attrs = { N: attr.int(2), T: type('uint8'), Tidx: type('int32') };
+  value = nodes.add(`${n}_full`, 'ConcatV2', [value, rest, axis], attrs, HOST);
+  value = nodes.reshape(`${n}_quads`, 'uint8', value, nodes.ints(`${n}_pairs`, [-1, 4]));
+  nodes.bitcast(`${n}_words`, 'uint8', 'int32', value);
 }
 
-/** All nodes for all variables, whose numbers are their positions. */
+/** The variables' handles, and the nodes that act on the one that is chosen. */
 export function storageNodes(variables: ReadonlyMap<string, VariableSpec>, copies: boolean): NodeText[] {
   const nodes = new Nodes();
   if (variables.size === 0) return [];
-  nodes.placeholder('set_index', 'int32', []);
-  nodes.placeholder('set_bytes', 'uint8', [-1]);
-  nodes.placeholder('get_index', 'int32', []);
-  nodes.placeholder('clear_mask', 'bool', [variables.size]);
-  const [set, cleared, words]: [string[], string[], string[]] = [[], [], []];
-  [...variables].forEach(([name, spec], k) => {
+  nodes.placeholder('storage_mask', dtypeNumber('bool'), [variables.size]);
+  nodes.placeholder('storage_shape', dtypeNumber('int32'), [-1]);
+  nodes.placeholder('storage_bytes', dtypeNumber('uint8'), [-1]);
+  nodes.placeholder('storage_rest', dtypeNumber('int32'), [1]);
+  const count = attr.int(variables.size);
+  nodes.add('storage_bits', 'Unpack', ['storage_mask'], { T: type('bool'), num: count, axis: attr.int(0) }, HOST);
+  const chosen = [...variables].map(([name, spec], k) => {
     const n = nodeName(name);
     const attrs = {
       dtype: type(storedDtype(spec.dtype)),
@@ -155,13 +148,13 @@ export function storageNodes(variables: ReadonlyMap<string, VariableSpec>, copie
       container: attr.string(''),
     };
     nodes.add(`var_${n}`, 'VarHandleOp', [], attrs);
-    set.push(setNodes(nodes, n, k, spec, copies));
-    cleared.push(clearNodes(nodes, n, k, spec));
-    words.push(readNodes(nodes, n, k, spec));
+    return `${nodes.add(`pick_${n}`, 'Switch', [`var_${n}`, `storage_bits:${k}`], { T: attr.type(DT_RESOURCE) })}:1`;
   });
-  nodes.merge('set_done', 'bool', set);
-  // At least one is cleared, so that the merge is alive.
-  nodes.merge('clear_done', 'bool', cleared);
-  nodes.merge('get_words', 'int32', words);
+  nodes.add('storage_handle', 'Merge', chosen, { T: attr.type(DT_RESOURCE), N: count });
+  for (const dtype of new Set([...variables.values()].map((spec) => spec.dtype))) {
+    setNodes(nodes, dtype, copies);
+    clearNodes(nodes, dtype);
+    readNodes(nodes, dtype);
+  }
   return nodes.list;
 }

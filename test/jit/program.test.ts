@@ -128,6 +128,34 @@ describe('Program', () => {
     });
   }
 
+  it('keeps variables of many types and ranks apart', async () => {
+    const program = new Program();
+    const types: [VariableDtype, number, (n: number) => Float32Array | Int32Array | Uint8Array][] = [
+      ['float32', 4, (n): Float32Array => Float32Array.from({ length: n }, (_, i) => i + 0.5)],
+      ['bfloat16', 2, (n): Uint8Array => new Uint8Array(bf16(Array.from({ length: n }, (_, i) => i + 1)).buffer)],
+      ['uint8', 1, (n): Uint8Array => Uint8Array.from({ length: n }, (_, i) => 250 - i)],
+      ['int32', 4, (n): Int32Array => Int32Array.from({ length: n }, (_, i) => -i - 7)],
+    ];
+    const shapes = [[], [3], [2, 3], [1, 2, 5], [1]];
+    const bytes = new Map<string, Uint8Array>();
+    for (const shape of shapes) {
+      for (const [dtype, , make] of types) {
+        const name = `${dtype}_${shape.join('x') || 'scalar'}`;
+        const data = make(shape.reduce((a, d) => a * d, 1));
+        bytes.set(name, new Uint8Array(data.buffer.slice(0)));
+        program.variable(name, { shape, dtype, init: () => data });
+      }
+    }
+    await program.compile();
+    for (const [name, want] of bytes) expect([...program.readBytes(name)], name).deep.equal([...want]);
+    program.zero(['bfloat16_2x3', 'int32_scalar']);
+    for (const [name, want] of bytes) {
+      const zero = name === 'bfloat16_2x3' || name === 'int32_scalar';
+      expect([...program.readBytes(name)], name).deep.equal(zero ? [...want].map(() => 0) : [...want]);
+    }
+    program.dispose();
+  });
+
   it('reads values in their type', async () => {
     const program = new Program();
     program.variable('b', { shape: [3], dtype: 'bfloat16', init: () => bf16([1.5, -2, 256]) });
