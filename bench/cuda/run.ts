@@ -3,9 +3,6 @@
  * in blocks, and batches. `npx tsx bench/cuda/run.ts --model 130m --dtype bfloat16 --prompt 2048 --block 64 --batches 1,8`
  */
 import { parseArgs } from 'node:util';
-import * as fs from 'node:fs';
-import * as os from 'node:os';
-import * as path from 'node:path';
 import type { EngineSampling } from '../../src/generation/engine.js';
 import { CompiledEngine } from '../../src/models/mamba2/compiled_engine.js';
 import type { ProgramDtype, StateDtype } from '../../src/models/mamba2/decoding_program.js';
@@ -14,7 +11,7 @@ import { Int4WeightOnlyConfig } from '../../src/quant/index.js';
 import { Mamba2ForCausalLM } from '../../src/models/mamba2/causal_lm.js';
 import { loadCheckpoint } from '../../src/models/mamba2/pretrained.js';
 import { selectBackend } from '../../src/runtime/index.js';
-import { publicConfig, writeRandomCheckpoint } from '../random_checkpoint.js';
+import { syntheticModel } from './synthetic.js';
 
 const { values: args } = parseArgs({
   options: {
@@ -58,21 +55,23 @@ const GREEDY: EngineSampling = {
 
 const report = await selectBackend(args.device as 'auto');
 print({ device: report });
-const stored = args.dtype === 'float32' ? 'F32' : 'BF16';
-const dir = args.dir ?? path.join(os.tmpdir(), `mamba2-${args.model}-${stored}`);
-if (!fs.existsSync(path.join(dir, 'config.json'))) await writeRandomCheckpoint(dir, publicConfig(args.model), stored);
+/** A checkpoint of this machine, quantised if asked for. */
+async function open(dir: string): Promise<Mamba2ForCausalLM> {
+  const { config, source } = await loadCheckpoint(dir);
+  const model = new Mamba2ForCausalLM(config, source);
+  if (args.int4) {
+    const scheme = new Int4WeightOnlyConfig({ group_size: 128, include_input_output_embeddings: true });
+    await quantizeWeights(model.weights, scheme);
+  }
+  return model;
+}
 
 const prompt = number('prompt');
 const rounds = number('rounds');
 let compileMs: Record<string, number> = {};
 for (const b of args.batches.split(',').map(Number)) {
-  const { config, source } = await loadCheckpoint(dir);
-  const model = new Mamba2ForCausalLM(config, source);
-  if (args.int4)
-    await quantizeWeights(
-      model.weights,
-      new Int4WeightOnlyConfig({ group_size: 128, include_input_output_embeddings: true }),
-    );
+  const model = args.dir ? await open(args.dir) : syntheticModel(args.model, args.int4);
+  const { config } = model;
   compileMs = {};
   const engine = new CompiledEngine(model.weights, {
     dtype: args.dtype as ProgramDtype,

@@ -13,6 +13,7 @@ export type Attr =
   | { kind: 'type'; value: number }
   | { kind: 'types'; value: readonly number[] }
   | { kind: 'shape'; value: readonly number[] }
+  | { kind: 'shapes'; value: readonly (readonly number[])[] }
   | { kind: 'func'; value: string }
   | { kind: 'tensor'; dtype: number; shape: readonly number[]; content: Uint8Array };
 
@@ -69,6 +70,11 @@ function attrMessage(attr: Attr): MessageWriter {
       return m.bytes(1, new MessageWriter().packedInts(6, attr.value));
     case 'shape':
       return m.bytes(7, shapeMessage(attr.value));
+    case 'shapes': {
+      const list = new MessageWriter();
+      for (const shape of attr.value) list.bytes(7, shapeMessage(shape));
+      return m.bytes(1, list);
+    }
     case 'tensor':
       return m.bytes(
         8,
@@ -127,6 +133,7 @@ export const attr = {
   bool: (value: boolean): Attr => ({ kind: 'bool', value }),
   string: (value: string | Uint8Array): Attr => ({ kind: 'string', value }),
   shape: (value: readonly number[]): Attr => ({ kind: 'shape', value }),
+  shapes: (value: readonly (readonly number[])[]): Attr => ({ kind: 'shapes', value }),
   func: (value: string): Attr => ({ kind: 'func', value }),
   tensor: (dtype: number, shape: readonly number[], content: Uint8Array): Attr => ({
     kind: 'tensor',

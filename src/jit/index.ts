@@ -6,12 +6,14 @@
  * - `graphdef.ts`, `proto.ts`, `session.ts`: TensorFlow's graph messages and the session that runs them
  * - `function.ts`, `loop.ts`, `control.ts`, `program.ts`, `jit.ts`: programs
  * - `ops.ts`: ops for traced and eager code
+ * - `triton.ts`, `row_product.ts`: kernels of our own for decoding on a GPU
  */
 export * from './types.js';
 export { Program } from './program.js';
 export { jit, type JitFunction, type JitOptions } from './jit.js';
 export type { Nest } from './nest.js';
 export * from './ops.js';
+export { rowProduct, type RowFormat, type RowProductInputs } from './row_product.js';
 export { whileLoop } from './control.js';
 export { GRAPH_BACKEND, isSymbolic, isTracing } from './backend.js';
 export { tracedOps } from './shapes.js';

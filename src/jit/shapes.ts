@@ -320,6 +320,10 @@ set('ResizeBilinearGrad', (inputs) => [[...inputs[1]!.shape]]);
 set('ResizeBilinear ResizeNearestNeighbor', resize);
 set('ResizeNearestNeighborGrad', resize);
 set('AddN', same);
+set('XlaCustomCallV2', (_, attrs) => {
+  const shapes = attrs['result_shapes'];
+  return shapes?.kind === 'shapes' ? shapes.value.map((shape) => [...shape]) : [];
+});
 set('XlaOptimizationBarrier', (inputs) => inputs.map(({ shape }) => [...shape]));
 set('Select', sameAs(1));
 set('SelectV2', (inputs, _, op) => {

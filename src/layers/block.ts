@@ -5,6 +5,7 @@ import {
   type Mamba2MixerArgs,
   mixerConfig,
   mixerForward,
+  mixerFuses,
   type MixerOptions,
   type MixerSpec,
   mixerSpec,
@@ -35,14 +36,19 @@ export function blockForward(
   const [y, conv, ssm] = tf.tidy((): [tf.Tensor, tf.Tensor, tf.Tensor] => {
     const gamma = tensor(weights, 'norm.weight');
     let mixed: ReturnType<typeof mixerForward>;
+    const part = mixerPart(weights);
+    if (x.shape[1] === 1 && mixerFuses(spec, part, x, options)) {
+      mixed = mixerForward(spec, part, x, { ...options, inputNorm: gamma });
+      return [mixed.y, mixed.state.conv, mixed.state.ssm];
+    }
     if (x.shape[1] === 1 && options?.mergeStep) {
       const { scaled, factor } = rmsParts(x, gamma, spec.epsilon);
-      mixed = mixerForward(spec, mixerPart(weights), scaled as tf.Tensor3D, {
+      mixed = mixerForward(spec, part, scaled as tf.Tensor3D, {
         ...options,
         inputScale: factor as tf.Tensor3D,
       });
     } else {
-      mixed = mixerForward(spec, mixerPart(weights), rmsNorm(x, gamma, spec.epsilon) as tf.Tensor3D, options);
+      mixed = mixerForward(spec, part, rmsNorm(x, gamma, spec.epsilon) as tf.Tensor3D, options);
     }
     return [tf.add(x, mixed.y), mixed.state.conv, mixed.state.ssm];
   });

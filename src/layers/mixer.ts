@@ -10,7 +10,8 @@ import { rmsParts } from './rms_norm.js';
 import { type NormGroups, normGroupsOf, rmsNormGated } from './rms_norm_gated.js';
 import { stepActivations } from './step_activations.js';
 import { ssdChunkScan, ssdStep } from './ssd.js';
-import { linear, silu, siluQuotient, tensor, type Weight, type WeightSpec, type Weights } from './weights.js';
+import type { RowProductInputs } from '../jit/index.js';
+import { isStored, linear, silu, siluQuotient, tensor, type Weight, type WeightSpec, type Weights } from './weights.js';
 
 export interface Mamba2MixerArgs extends LayerArgs {
   /** Model width, d. */
@@ -162,6 +163,11 @@ export interface MixerOptions {
    * document to the next. A state given belongs to the first one.
    */
   segments?: tf.Tensor2D;
+  /**
+   * Weight of the norm before the mixer: u is then the residual stream itself, and y comes with the stream added. One token of one row,
+   * where both projections are fused (StoredMatrix.fused).
+   */
+  inputNorm?: tf.Tensor;
   /** [b, t, 1]: what the input projection is multiplied by; the rest of a norm that was taken in two parts (rmsParts). */
   inputScale?: tf.Tensor3D;
   /** Tokens per chunk of the scan, in place of the spec's. */
@@ -175,6 +181,31 @@ function scaledLinear(scaled: tf.Tensor, factor: tf.Tensor | undefined, w: Weigh
   if (!factor) return linear(scaled, w, bias);
   const y = tf.mul(linear(scaled, w), factor);
   return bias ? tf.add(y, bias) : y;
+}
+
+/** A product in one kernel with the norm before it, [1, 1, out]; null without the weight of the norm, or where there is no such kernel. */
+function fusedLinear(w: Weight, input: RowProductInputs): tf.Tensor | null {
+  if (!input.gamma || !isStored(w)) return null;
+  const y = w.fused?.(input);
+  return y ? tf.reshape(y, [1, 1, w.shape[0]!]) : null;
+}
+
+/**
+ * Whether mixerForward can take `inputNorm`: a decoding step of one row on a device with kernels for both projections.
+ * Traced code; what it traces to find out is left out of the program.
+ */
+export function mixerFuses(spec: MixerSpec, weights: Weights, u: tf.Tensor3D, options?: MixerOptions): boolean {
+  const { innerSize, hiddenSize, nGroups, epsilon } = spec;
+  if (!options?.mergeStep || spec.useBias || !options.state || options.mask || u.size !== hiddenSize) return false;
+  const [first, second] = [weights['in_proj.weight']!, weights['out_proj.weight']!];
+  return tf.tidy(() => {
+    const flat = tf.zeros([1, innerSize]);
+    const norm = { groups: spec.normGroups === 'full' ? 1 : nGroups, epsilon };
+    return (
+      fusedLinear(first, { x: u, gamma: tf.zeros([hiddenSize]), norm: { groups: 1, epsilon } }) !== null &&
+      fusedLinear(second, { x: flat, gate: flat, gamma: flat, norm, residual: u }) !== null
+    );
+  });
 }
 
 /** dt = clamp(softplus(raw + bias)) · mask (spec B.2 step 8); the limit acts in decoding too (D4). */
@@ -206,7 +237,12 @@ export function mixerForward(
   }
   const bias = (name: string): tf.Tensor | undefined => (spec.useBias ? tensor(weights, name) : undefined);
   const [y, conv, ssm] = tf.tidy((): [tf.Tensor, tf.Tensor, tf.Tensor] => {
-    const projected = scaledLinear(u, options.inputScale, weights['in_proj.weight']!, bias('in_proj.bias')); // [b, t, projSize]
+    const projected =
+      fusedLinear(weights['in_proj.weight']!, {
+        x: u,
+        gamma: options.inputNorm,
+        norm: { groups: 1, epsilon: spec.epsilon },
+      }) ?? scaledLinear(u, options.inputScale, weights['in_proj.weight']!, bias('in_proj.bias')); // [b, t, projSize]
     const [z, rawXBC, rawDt] = tf.split(projected, [innerSize, convSize, h], 2) as [tf.Tensor, tf.Tensor, tf.Tensor];
     const { mask, state, segments } = options;
     const columnMask = mask ? tf.reshape(mask, [b, t, 1]) : undefined;
@@ -270,6 +306,11 @@ export function mixerForward(
     const flat = tf.reshape(skipped, [b, t, innerSize]);
     const gamma = tensor(weights, 'norm.weight');
     const [outWeight, outBias] = [weights['out_proj.weight']!, bias('out_proj.bias')];
+    if (options.inputNorm) {
+      const norm = { groups, epsilon: spec.epsilon };
+      const y = fusedLinear(outWeight, { x: flat, gate: projected, gamma, norm, residual: u });
+      return [y!, mixed.context, finalState];
+    }
     if (t === 1 && groups === 1 && options.mergeStep) {
       const { scaled, factor } = rmsParts(tf.mul(flat, silu(z)), gamma, spec.epsilon);
       return [scaledLinear(scaled, factor, outWeight, outBias), mixed.context, finalState];

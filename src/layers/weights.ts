@@ -4,6 +4,7 @@
  * otherwise (bfloat16, packed int4, a base with a LoRA adapter).
  */
 import * as tf from '@tensorflow/tfjs';
+import type { RowProductInputs } from '../jit/index.js';
 import type { WeightStorage } from './storage.js';
 
 /** A linear map [out, in] that is not a float32 tensor but knows how to act like one. */
@@ -14,6 +15,10 @@ export interface StoredMatrix {
   apply(x: tf.Tensor2D): tf.Tensor2D;
   /** Rows ids [m] (int32) of W -> [m, in], float32: an embedding lookup */
   rows(ids: tf.Tensor1D): tf.Tensor2D;
+  /**
+   * residual + W·(norm(x·silu(gate))·gamma) of one row in one kernel, [1, out]; null where the device has no such kernel. Traced code.
+   */
+  fused?(input: RowProductInputs): tf.Tensor2D | null;
   /** How this matrix is kept in a compiled program; absent on forms that only exist while tracing. */
   storage?(): WeightStorage;
 }

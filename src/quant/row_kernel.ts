@@ -3,7 +3,7 @@
  * many threads as rows; int4 on a CPU has forms of its own (cpu_kernel.ts).
  */
 import * as tf from '@tensorflow/tfjs';
-import { bitwiseAnd, castFloat32, castTo, constantOf, gatherRows, rightShift } from '../jit/index.js';
+import { bitwiseAnd, castFloat32, castTo, constantOf, gatherRows, rightShift, rowProduct } from '../jit/index.js';
 import type { WeightStorage } from '../layers/storage.js';
 import { differentiable, transposed } from './kernel_util.js';
 import type { QuantizedMatrix } from './quantize.js';
@@ -12,14 +12,14 @@ import type { QuantizedMatrix } from './quantize.js';
 const FEW = 4;
 
 /**
- * Variables: `.codes` uint8, q of int4 in nibbles (even channel low) or q+128 of int8; `.scale` and `.least` float32
- * [out, groups], w = q·scale + least.
+ * Variables: `.codes` uint8, q of int4 in nibbles or q+128 of int8; `.scale` and `.least` float32 [out, groups],
+ * w = q·scale + least. Nibbles lie as the kernels of a GPU want them (RowFormat): four bytes make a word, and nibble p of a group's
+ * word i is channel p·groupSize/8 + i of the group.
  */
 export function rowStorage(m: QuantizedMatrix): WeightStorage {
   const [out, inner] = m.shape;
   const groups = inner / m.groupSize;
   const middle = m.bits === 4 ? 8 : 128;
-  const toggle = m.bits === 4 ? 0x88 : 0x80;
   const scale = (): Float32Array => transposed(m.scale, groups, out);
   const least = (): Float32Array => {
     const zero = m.zero ?? new Float32Array(m.scale.length);
@@ -34,7 +34,7 @@ export function rowStorage(m: QuantizedMatrix): WeightStorage {
       '.codes': {
         shape: [out, (inner * m.bits) / 8],
         dtype: 'uint8',
-        init: () => m.codes.map((byte) => byte ^ toggle),
+        init: () => (m.bits === 4 ? wordwise(m.codes, m.groupSize) : m.codes.map((byte) => byte ^ 0x80)),
       },
       '.scale': { shape: [out, groups], dtype: 'float32', init: scale },
       '.least': { shape: [out, groups], dtype: 'float32', init: least },
@@ -50,9 +50,32 @@ export function rowStorage(m: QuantizedMatrix): WeightStorage {
             () => form.dequantize(),
           ),
         rows: (ids) => form.rows(ids),
+        fused: (input) =>
+          rowProduct(m.shape, { kind: 'codes', groupSize: m.groupSize }, input, [
+            vars['.codes'],
+            vars['.scale'],
+            vars['.least'],
+          ]),
       };
     },
   };
+}
+
+/**
+ * From two neighbouring channels a byte, as on disk, to the order of words.
+ * @param codes signed nibbles, even channel low @param groupSize a multiple of 8
+ */
+export function wordwise(codes: Uint8Array, groupSize: number): Uint8Array {
+  const out = new Uint8Array(codes.length);
+  const [bytes, words] = [groupSize / 2, groupSize / 8];
+  for (let group = 0; group < codes.length; group += bytes) {
+    for (let c = 0; c < groupSize; c++) {
+      const code = ((codes[group + (c >> 1)] >> (4 * (c & 1))) & 15) ^ 8;
+      const position = Math.floor(c / words);
+      out[group + 4 * (c % words) + (position >> 1)] |= code << (4 * (position & 1));
+    }
+  }
+  return out;
 }
 
 class RowForm {
@@ -71,20 +94,28 @@ class RowForm {
     this.parts = bits === 4 ? 2 : 1;
   }
 
-  /** q as float32 by part: even channels and odd channels of int4, [rows, groups, groupSize/parts] each */
+  /** Words of four bytes in a group of int4; int8 takes a group's bytes as one. */
+  private get words(): number {
+    return this.parts === 2 ? this.groupSize / 8 : 1;
+  }
+
+  /** q as float32 by part: low and high nibbles of int4, [rows, groups, words, bytes of a word] each */
   private unpack(codes: tf.Tensor): tf.Tensor[] {
     const halves =
       this.parts === 1
         ? [codes]
         : [bitwiseAnd(codes, constantOf([15], [], 'uint8')), rightShift(codes, constantOf([4], [], 'uint8'))];
-    return halves.map((half) => tf.reshape(castFloat32(half), [-1, this.groups, this.groupSize / this.parts]));
+    return halves.map((half) =>
+      tf.reshape(castFloat32(half), [-1, this.groups, this.words, this.groupSize / this.parts / this.words]),
+    );
   }
 
   /** Weights of some rows: codes [n, bytes], scale and least [n, groups] -> [n, in] */
   private weights(codes: tf.Tensor, scale: tf.Tensor, least: tf.Tensor): tf.Tensor2D {
-    const column = (x: tf.Tensor): tf.Tensor => tf.expandDims(x, 2);
+    const column = (x: tf.Tensor): tf.Tensor => tf.reshape(x, [-1, this.groups, 1, 1]);
     const parts = this.unpack(codes).map((q) => tf.add(tf.mul(q, column(scale)), column(least)));
-    const woven = this.parts === 1 ? parts[0] : tf.stack(parts, 3);
+    // nibble p of word i is channel p·words + i
+    const woven = this.parts === 1 ? parts[0] : tf.transpose(tf.stack(parts, 4), [0, 1, 3, 4, 2]);
     return tf.reshape(woven, [-1, this.groups * this.groupSize]);
   }
 
@@ -99,12 +130,15 @@ class RowForm {
 
   /** x [m, in]: per group Σ q·x, then its scale; the least levels meet the sums of x alone. */
   private few(x: tf.Tensor2D): tf.Tensor2D {
-    const { groups, groupSize, parts } = this;
+    const { groups, groupSize, parts, words } = this;
     const m = x.shape[0];
-    const woven = tf.reshape(x, [m, 1, groups, groupSize / parts, parts]);
-    const columns = tf.split(woven, parts, 4).map((c) => tf.squeeze(c, [4])); // [m, 1, groups, groupSize/parts]
+    // [m, groups, bytes of a word, parts, words] -> by part [m, 1, groups, words, bytes of a word]
+    const woven = tf.reshape(x, [m, groups, groupSize / parts / words, parts, words]);
+    const columns = tf
+      .split(tf.transpose(woven, [0, 1, 4, 2, 3]), parts, 4)
+      .map((c) => tf.reshape(c, [m, 1, groups, words, groupSize / parts / words]));
     const products = this.unpack(this.codes).map((q, i) => tf.mul(q, columns[i]));
-    const sums = tf.sum(products.length === 1 ? products[0] : tf.add(products[0], products[1]), 3); // [m, out, groups]
+    const sums = tf.sum(products.length === 1 ? products[0] : tf.add(products[0], products[1]), [3, 4]); // [m, out, groups]
     const offset = tf.mul(this.least, tf.sum(tf.reshape(x, [m, 1, groups, groupSize]), 3));
     return tf.sum(tf.add(tf.mul(sums, this.scale), offset), 2) as tf.Tensor2D;
   }

@@ -175,8 +175,9 @@ function defineFunctions(
       states: access.read(vars),
       mask: mask ? (tf.reshape(mask, [b, 1]) as tf.Tensor2D) : undefined,
       mergeStep: options.mergeStep,
+      withoutNorm: true,
     });
-    return { states, logits: network.head(w, tf.reshape(h, [b, -1])) as tf.Tensor2D };
+    return { states, logits: network.normedHead(w, tf.reshape(h, [b, -1]) as tf.Tensor2D) };
   };
 
   for (const t of options.segments) {

@@ -9,7 +9,7 @@ import { LMHead, TokenEmbedding } from '../../layers/embedding.js';
 import type { MixerState } from '../../layers/mixer.js';
 import { RMSNorm } from '../../layers/rms_norm.js';
 import type { SpecLayer } from '../../layers/base.js';
-import type { Weight, Weights, WeightSpec } from '../../layers/weights.js';
+import { isStored, tensor, type Weight, type Weights, type WeightSpec } from '../../layers/weights.js';
 import type { Mamba2Config } from './config.js';
 
 /** A layer and the prefix of its weights' names in a checkpoint (spec C.1). */
@@ -23,6 +23,8 @@ export interface HiddenOptions {
   mergeStep?: boolean;
   /** Tokens per chunk of the scan, in place of the configuration's. */
   chunkSize?: number;
+  /** Leave out the final norm. */
+  withoutNorm?: boolean;
   /** One state per layer; zeros when absent. Not disposed. */
   states?: readonly MixerState[];
   /** [b, t]; see MixerOptions.mask */
@@ -90,8 +92,22 @@ export class Mamba2Network {
       states.push(out.state);
       options.onBlock?.(h, i);
     }
+    if (options.withoutNorm) return { h, states };
     const normed = this.norm_f.forward(h, part(weights, 'backbone.norm_f.')) as tf.Tensor3D;
     return { h: normed, states };
+  }
+
+  /**
+   * Final norm and head of one position, as one kernel where the device has it.
+   * @param h the stream after the last block, [1, d] @returns logits [1, v], float32
+   */
+  normedHead(weights: Weights, h: tf.Tensor2D): tf.Tensor2D {
+    const w = this.lm_head ? part(weights, 'lm_head.') : part(weights, 'backbone.embeddings.');
+    const norm = part(weights, 'backbone.norm_f.');
+    const matrix = w['weight']!;
+    const epsilon = this.config.layer_norm_epsilon;
+    const fused = isStored(matrix) ? matrix.fused?.({ x: h, gamma: tensor(norm, 'weight'), norm: { groups: 1, epsilon } }) : null;
+    return fused ?? (this.head(weights, this.norm_f.forward(h, norm)) as tf.Tensor2D);
   }
 
   /** @param h [..., d] @returns logits [..., v], float32 */

@@ -1,0 +1,257 @@
+/**
+ * Kernels of our own inside a compiled function on a GPU, as text of Triton's intermediate language (TTIR), which XLA compiles with
+ * its own Triton: the custom call `__gpu$xla.gpu.triton`, through which JAX's Pallas kernels run too. Nothing of the kind exists on CPUs.
+ */
+import type * as tf from '@tensorflow/tfjs';
+import { currentGraph, isTracing, record, symbolic, valueOf } from './backend.js';
+import { dtypeNumber } from './dtypes.js';
+import { attr } from './graphdef.js';
+import { nodeBackend } from './native.js';
+import type { Dtype } from './types.js';
+
+/** Names of element types in TTIR; the type of integers has no sign there. */
+const ELEMENTS: Partial<Record<Dtype, string>> = { float32: 'f32', bfloat16: 'bf16', uint8: 'i8', int32: 'i32' };
+
+/** A kernel: its text, and how it is launched. */
+export interface TritonKernel {
+  readonly name: string;
+  /** The module in TTIR, with one public function `name` over pointers to the inputs and then to the output. */
+  readonly text: string;
+  /** Programs that are run, each with its own number. */
+  readonly grid: number;
+  /** Warps of 32 threads in a program. */
+  readonly warps: number;
+}
+
+/** Type of a tensor in TTIR. */
+export function tensorType(dims: readonly number[], element: string): string {
+  return `tensor<${[...dims, element].join('x')}>`;
+}
+
+/** A value in TTIR: its name, dimensions (none for a scalar) and element type. */
+export interface TtirValue {
+  readonly ref: string;
+  readonly dims: readonly number[];
+  readonly element: string;
+}
+
+const typeOf = ({ dims, element }: TtirValue): string => (dims.length === 0 ? element : tensorType(dims, element));
+
+/**
+ * Writes the body of a kernel. Operands of elementwise operations are broadcast as in NumPy.
+ * @example
+ * const body = new TritonWriter('twice', ['float32', 'float32']);
+ * const at = body.range(64);
+ * const x = body.load(body.parameters[0]!, at);
+ * body.store(body.parameters[1]!, at, body.binary('arith.addf', x, x));
+ * const kernel = body.kernel({ grid: 1, warps: 4 });
+ */
+export class TritonWriter {
+  readonly parameters: readonly TtirValue[];
+  private readonly lines: string[] = [];
+  private count = 0;
+
+  constructor(
+    readonly name: string,
+    parameters: readonly Dtype[],
+  ) {
+    this.parameters = parameters.map((dtype, i) => ({
+      ref: `%p${i}`,
+      dims: [],
+      element: `!tt.ptr<${ELEMENTS[dtype]}>`,
+    }));
+  }
+
+  private emit(op: string, dims: readonly number[], element: string): TtirValue {
+    const ref = `%v${this.count++}`;
+    this.lines.push(`    ${ref} = ${op}`);
+    return { ref, dims, element };
+  }
+
+  /** Number of the program. */
+  program(): TtirValue {
+    return this.emit('tt.get_program_id x : i32', [], 'i32');
+  }
+
+  constant(value: number, element: string): TtirValue {
+    const text = element.startsWith('i') ? String(value) : floatText(value);
+    return this.emit(`arith.constant ${text} : ${element}`, [], element);
+  }
+
+  /** 0, 1, … size-1 along axis `axis` of a tensor of rank `rank`. */
+  range(size: number, axis = 0, rank = 1): TtirValue {
+    let value = this.emit(
+      `tt.make_range {end = ${size} : i32, start = 0 : i32} : ${tensorType([size], 'i32')}`,
+      [size],
+      'i32',
+    );
+    for (let i = 0; i < rank; i++) if (i !== axis) value = this.expand(value, i);
+    return value;
+  }
+
+  expand(x: TtirValue, axis: number): TtirValue {
+    const dims = [...x.dims.slice(0, axis), 1, ...x.dims.slice(axis)];
+    return this.emit(
+      `tt.expand_dims ${x.ref} {axis = ${axis} : i32} : ${typeOf(x)} -> ${tensorType(dims, x.element)}`,
+      dims,
+      x.element,
+    );
+  }
+
+  broadcast(x: TtirValue, dims: readonly number[]): TtirValue {
+    if (x.dims.join() === dims.join()) return x;
+    const op = x.dims.length === 0 ? 'tt.splat' : 'tt.broadcast';
+    return this.emit(`${op} ${x.ref} : ${typeOf(x)} -> ${tensorType(dims, x.element)}`, dims, x.element);
+  }
+
+  private together(a: TtirValue, b: TtirValue): [TtirValue, TtirValue, readonly number[]] {
+    const wide = a.dims.length >= b.dims.length ? a.dims : b.dims;
+    const dims = wide.map((d, i) => Math.max(d, a.dims[i] ?? 1, b.dims[i] ?? 1));
+    return [this.broadcast(a, dims), this.broadcast(b, dims), dims];
+  }
+
+  /** An elementwise operation such as 'arith.addf'; a number stands for a constant of the other operand's type. */
+  binary(op: string, left: TtirValue, right: TtirValue | number): TtirValue {
+    const other = typeof right === 'number' ? this.constant(right, left.element) : right;
+    const [a, b, dims] = this.together(left, other);
+    return this.emit(`${op} ${a.ref}, ${b.ref} : ${typeOf(a)}`, dims, left.element);
+  }
+
+  unary(op: string, x: TtirValue): TtirValue {
+    return this.emit(`${op} ${x.ref} : ${typeOf(x)}`, x.dims, x.element);
+  }
+
+  convert(op: string, x: TtirValue, element: string): TtirValue {
+    const to = x.dims.length === 0 ? element : tensorType(x.dims, element);
+    const arrow = op.startsWith('tt.') ? '->' : 'to';
+    return this.emit(`${op} ${x.ref} : ${typeOf(x)} ${arrow} ${to}`, x.dims, element);
+  }
+
+  /** Sum over one axis, which goes away. */
+  sum(x: TtirValue, axis: number): TtirValue {
+    const dims = x.dims.filter((_, i) => i !== axis);
+    const [a, b, s] = [0, 1, 2].map(() => `%v${this.count++}`);
+    const body = `^bb0(${a}: f32, ${b}: f32): ${s} = arith.addf ${a}, ${b} : f32 tt.reduce.return ${s} : f32`;
+    const result = dims.length === 0 ? 'f32' : tensorType(dims, 'f32');
+    return this.emit(
+      `"tt.reduce"(${x.ref}) <{axis = ${axis} : i32}> ({ ${body} }) : (${typeOf(x)}) -> ${result}`,
+      dims,
+      'f32',
+    );
+  }
+
+  private at(pointer: TtirValue, offsets: TtirValue): TtirValue {
+    const base = this.broadcast(pointer, offsets.dims);
+    return this.emit(
+      `tt.addptr ${base.ref}, ${offsets.ref} : ${typeOf(base)}, ${typeOf(offsets)}`,
+      offsets.dims,
+      pointer.element,
+    );
+  }
+
+  /** Elements at offsets; where `mask` is given and false, nothing is read and the value is any. */
+  load(pointer: TtirValue, offsets: TtirValue, mask?: TtirValue): TtirValue {
+    const from = this.at(pointer, offsets);
+    const guard = mask ? `, ${this.broadcast(mask, offsets.dims).ref}` : '';
+    return this.emit(
+      `tt.load ${from.ref}${guard} : ${typeOf(from)}`,
+      from.dims,
+      pointer.element.slice('!tt.ptr<'.length, -1),
+    );
+  }
+
+  store(pointer: TtirValue, offsets: TtirValue, value: TtirValue, mask?: TtirValue): void {
+    const to = this.at(pointer, offsets);
+    this.lines.push(`    tt.store ${to.ref}, ${value.ref}${mask ? `, ${mask.ref}` : ''} : ${typeOf(to)}`);
+  }
+
+  /** i1 tensor: where a < b */
+  less(a: TtirValue, b: number): TtirValue {
+    const [x, y, dims] = this.together(a, this.constant(b, a.element));
+    return this.emit(`arith.cmpi slt, ${x.ref}, ${y.ref} : ${typeOf(x)}`, dims, 'i1');
+  }
+
+  /** Zeros. */
+  zeros(dims: readonly number[]): TtirValue {
+    return this.broadcast(this.constant(0, 'f32'), dims);
+  }
+
+  /**
+   * Runs `body` for 0, step, 2·step, … below `end`, with values that go from one run to the next; written out when it runs once.
+   * @param body the counter (int32 scalar) and the carried values to their next values, of the same types
+   */
+  loop(
+    end: number,
+    step: number,
+    initial: readonly TtirValue[],
+    body: (at: TtirValue, carried: TtirValue[]) => TtirValue[],
+  ): TtirValue[] {
+    if (end <= step) return body(this.constant(0, 'i32'), [...initial]);
+    const [from, to, by] = [0, end, step].map((n) => this.constant(n, 'i32').ref);
+    const n = this.count++;
+    const carried = initial.map((value, i) => ({ ...value, ref: `%c${n}_${i}` }));
+    const types = initial.map(typeOf).join(', ');
+    const args = carried.map((c, i) => `${c.ref} = ${initial[i]!.ref}`).join(', ');
+    this.lines.push(
+      `    %r${n}:${initial.length} = scf.for %i${n} = ${from} to ${to} step ${by} iter_args(${args}) -> (${types}) : i32 {`,
+    );
+    const next = body({ ref: `%i${n}`, dims: [], element: 'i32' }, carried);
+    this.lines.push(`    scf.yield ${next.map((v) => v.ref).join(', ')} : ${types}`, '    }');
+    return initial.map((value, i) => ({ ...value, ref: `%r${n}#${i}` }));
+  }
+
+  kernel(launch: { grid: number; warps: number }): TritonKernel {
+    const parameters = this.parameters.map((p) => `${p.ref}: ${p.element} {tt.divisibility = 16 : i32}`).join(', ');
+    const text = [
+      'module {',
+      `  tt.func public @${this.name}(${parameters}) attributes {noinline = false} {`,
+      ...this.lines,
+      '    tt.return',
+      '  }',
+      '}',
+      '',
+    ];
+    return { name: this.name, text: text.join('\n'), ...launch };
+  }
+}
+
+/** A float constant as MLIR reads it. */
+function floatText(value: number): string {
+  const text = value.toExponential();
+  return text.includes('.') ? text : text.replace('e', '.0e');
+}
+
+/**
+ * Whether kernels of ours run where the traced code will: on a GPU, in one piece that XLA compiles. TFJS_MAMBA2_TRITON=0 leaves them out.
+ */
+export function tritonRuns(): boolean {
+  return (
+    isTracing() && currentGraph().xla && nodeBackend().isUsingGpuDevice && process.env['TFJS_MAMBA2_TRITON'] !== '0'
+  );
+}
+
+/** A string attribute of MLIR. */
+const quoted = (text: string): string =>
+  `"${text.replace(/\\/g, '\\5C').replace(/"/g, '\\22').replace(/\n/g, '\\0A')}"`;
+
+/**
+ * Calls a kernel of ours. Traced code for a GPU alone.
+ * @param inputs what the first parameters point to @param shape, dtype of the output, the last parameter
+ */
+export function runTriton(
+  kernel: TritonKernel,
+  inputs: readonly tf.Tensor[],
+  shape: readonly number[],
+  dtype: Dtype = 'float32',
+): tf.Tensor {
+  const int = (n: number): string => `${n} : i32`;
+  const config = `{name = ${quoted(kernel.name)}, ir = ${quoted(kernel.text)}, grid_x = ${int(kernel.grid)}, grid_y = ${int(1)}, grid_z = ${int(1)}, num_stages = ${int(1)}, num_warps = ${int(kernel.warps)}}`;
+  const attrs = {
+    call_target_name: attr.string('__gpu$xla.gpu.triton'),
+    backend_config: attr.string(config),
+    has_side_effect: attr.bool(false),
+    result_dtypes: attr.types([dtypeNumber(dtype)]),
+    result_shapes: attr.shapes([shape]),
+  };
+  return symbolic(record('XlaCustomCallV2', attrs, inputs.map(valueOf))[0]!);
+}
