@@ -5,7 +5,7 @@
 import * as tf from '@tensorflow/tfjs';
 import { TracingError } from '../errors/index.js';
 import { describe, tfjsLabel } from './dtypes.js';
-import { constantValue, type FunctionGraph, type Value } from './graph.js';
+import { constantValue, type Cut, type FunctionGraph, type Value } from './graph.js';
 import { attr, type Attr, type Attrs } from './graphdef.js';
 import { infer } from './infer.js';
 import { nodeBackend, type Binding, type NativeAttr } from './native.js';
@@ -89,7 +89,7 @@ class GraphBackend extends tf.KernelBackend {
   }
 
   /** Appends a node to the innermost graph. */
-  record(op: string, attrs: Attrs, inputs: readonly Value[], kernel = false): Value[] {
+  record(op: string, attrs: Attrs, inputs: readonly Value[], cut?: Cut): Value[] {
     const graph = this.stack.at(-1);
     if (!graph) {
       throw new TracingError(
@@ -98,7 +98,7 @@ class GraphBackend extends tf.KernelBackend {
       );
     }
     const inferred = infer(op, attrs, inputs);
-    return graph.add(op, inputs, inferred.attrs, inferred.outputs, kernel);
+    return graph.add(op, inputs, inferred.attrs, inferred.outputs, cut);
   }
 
   executeMultipleOutputs(
@@ -240,9 +240,9 @@ export function valueOf(x: tf.TensorInfo): Value {
   return backend().resolve(x);
 }
 
-/** Appends a node to the innermost graph, on values. @param kernel a kernel of TensorFlow between pieces that XLA compiles */
-export function record(op: string, attrs: Attrs, inputs: readonly Value[], kernel = false): Value[] {
-  return backend().record(op, attrs, inputs, kernel);
+/** Appends a node to the innermost graph, on values. @param cut takes the function apart here */
+export function record(op: string, attrs: Attrs, inputs: readonly Value[], cut?: Cut): Value[] {
+  return backend().record(op, attrs, inputs, cut);
 }
 
 function noRandom(): never {

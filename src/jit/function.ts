@@ -6,7 +6,7 @@ import { describe, dtypeNumber } from './dtypes.js';
 import { FunctionGraph, type Value } from './graph.js';
 import { attr, type FunctionText } from './graphdef.js';
 import { infer } from './infer.js';
-import { splitAtKernels } from './pieces.js';
+import { takeApart } from './pieces.js';
 import type { Dtype, TensorSpec, TracedFunction, VariableDtype, VariableSpec } from './types.js';
 
 /** How a variable is stored: int32 ones as int64, because under CUDA int32 variables live in host memory, where XLA cannot reach them. */
@@ -157,7 +157,7 @@ export function traceFunction(
     assigns.map(([variable, value]) => [nodeName(variable), value] as const),
     {},
   );
-  const split = xla && kernels ? splitAtKernels(whole, graph.kernelNodes(), graph.types) : null;
+  const split = xla ? takeApart(whole, graph.cuts('kernel'), graph.cuts('border'), graph.types) : null;
   return {
     name,
     inputs,
@@ -167,7 +167,7 @@ export function traceFunction(
     text: split?.outer ?? whole,
     library: [...graph.library, ...(split?.pieces ?? [])],
     xla,
-    pieces: split !== null,
+    pieces: split?.clusters ?? false,
     fn,
   };
 }

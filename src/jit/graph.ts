@@ -21,6 +21,9 @@ export interface Value {
   readonly data?: ArrayBufferView;
 }
 
+/** A kernel runs in TensorFlow between pieces that XLA compiles; a border only separates one piece from the next. */
+export type Cut = 'kernel' | 'border';
+
 /** An op in a graph. */
 export interface Node {
   readonly name: string;
@@ -33,8 +36,8 @@ export interface Node {
   readonly handle?: string;
   /** What is written in place of op and attrs. */
   readonly call?: SharedOp;
-  /** Runs as a kernel of TensorFlow between pieces that XLA compiles (see pieces.ts). */
-  readonly kernel?: boolean;
+  /** Where a function may be taken apart (see pieces.ts). */
+  readonly cut?: Cut;
 }
 
 /** A constant as a symbolic tensor. */
@@ -88,17 +91,17 @@ export class FunctionGraph {
     return ref;
   }
 
-  /** Appends a node; `outputs` gives name, type and shape of each output in order, `kernel` keeps it out of XLA. */
+  /** Appends a node; `outputs` gives name, type and shape of each output in order. */
   add(
     op: string,
     inputs: readonly Value[],
     attrs: Attrs,
     outputs: readonly { ref: string; shape: readonly number[]; dtype: Dtype }[],
-    kernel = false,
+    cut?: Cut,
   ): Value[] {
     const local = inputs.map((value) => this.local(value));
     const name = this.unique(op);
-    const node = { ...this.node(name, op, local, attrs, outputs), ...(kernel ? { kernel } : {}) };
+    const node = { ...this.node(name, op, local, attrs, outputs), ...(cut ? { cut } : {}) };
     this.nodes.push(node);
     outputs.forEach(({ dtype }, i) => this.types.set(node.outputRefs[i]!, dtypeNumber(dtype)));
     return outputs.map(({ shape, dtype }, index) => ({ shape, dtype, graph: this, node, index }));
@@ -140,9 +143,9 @@ export class FunctionGraph {
     return this.nodes.map((node) => node.op);
   }
 
-  /** Names of the nodes that are kernels of TensorFlow. */
-  kernelNodes(): Set<string> {
-    return new Set(this.nodes.filter((node) => node.kernel).map((node) => node.name));
+  /** Names of the nodes that cut the function so. */
+  cuts(cut: Cut): Set<string> {
+    return new Set(this.nodes.filter((node) => node.cut === cut).map((node) => node.name));
   }
 
   /** Outer tensors that became arguments, in order of first use. */

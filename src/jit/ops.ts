@@ -127,6 +127,18 @@ export function leftShift(a: tf.Tensor, b: tf.Tensor): tf.Tensor {
   return rawOp('LeftShift', [a, b])[0]!;
 }
 
+/**
+ * The same tensor, and in traced code a border: what lies between two borders becomes a function, and functions of the same text
+ * (the layers of a model) are one, which TensorFlow reads and converts for XLA once. XLA puts them together again.
+ */
+export function pieceBorder<T extends tf.Tensor>(x: T): T {
+  if (!isTracing() || currentGraph().parent) return x;
+  return tf.customGrad((input: unknown) => ({
+    value: symbolic(record('Identity', {}, [valueOf(input as tf.Tensor)], 'border')[0]!),
+    gradFunc: (dy: tf.Tensor) => dy,
+  }))(x) as T;
+}
+
 const MATMUL_BF16 = 'MatMulBfloat16';
 const GATHER_ROWS = 'GatherRows';
 
@@ -198,7 +210,7 @@ function productByKernel(x: tf.Tensor2D, w: tf.Tensor): tf.Tensor2D {
   const narrow = trueDtype(w) === 'bfloat16';
   return tf.customGrad((input: unknown) => {
     const rounded = narrow ? cast(input as tf.Tensor, 'bfloat16') : (input as tf.Tensor);
-    const out = symbolic(record('MatMul', flags, [valueOf(rounded), valueOf(w)], true)[0]!);
+    const out = symbolic(record('MatMul', flags, [valueOf(rounded), valueOf(w)], 'kernel')[0]!);
     const gradFunc = (): never => {
       throw new TracingError(
         'Products that are kernels of TensorFlow have no gradient: define the function without `kernels`.',

@@ -1,7 +1,10 @@
 /**
- * A function in pieces: nodes marked as kernels run in TensorFlow, and what lies between them becomes functions for XLA.
- * Reasons: TensorFlow's own matrix products may be faster than XLA's (on a CPU oneDNN multiplies bfloat16 by instructions that
- * XLA does not use), and pieces of the same text, as the layers of a model have them, are one function, compiled once.
+ * A function in pieces. Pieces of the same text, as the layers of a model have them, are one function: TensorFlow, which looks at
+ * all functions of a graph again and again, has fewer to look at, and converts each for XLA once.
+ *
+ * At borders the pieces are functions that the whole, one program of XLA, calls. At kernels, nodes that TensorFlow runs itself,
+ * every piece is a program of XLA. Reason: TensorFlow's own matrix products may be faster than XLA's (on a CPU oneDNN multiplies
+ * bfloat16 by instructions that XLA does not use).
  */
 import { createHash } from 'node:crypto';
 import { attr, type Argument, type Attr, type FunctionText, type NodeText } from './graphdef.js';
@@ -10,31 +13,34 @@ import { attr, type Argument, type Attr, type FunctionText, type NodeText } from
 const AT_END = -1;
 
 const isControl = (ref: string): boolean => ref.startsWith('^');
-const producer = (ref: string): string => ref.replace(/^\^/, '').split(':')[0]!;
+function producer(ref: string): string {
+  const colon = ref.indexOf(':');
+  return ref.slice(isControl(ref) ? 1 : 0, colon < 0 ? undefined : colon);
+}
 
-/** Where each node runs: 'outer' for variables and kernels, 'copied' for constants, else the number of its piece. */
+/** Where each node runs: 'outer' for variables and cuts, 'copied' for constants, else the number of its piece. */
 type Place = number | 'outer' | 'copied';
 
 /**
- * Pieces are numbered by how many kernels come one after another before them. What depends on no kernel would all be computed at
+ * Pieces are numbered by how many cuts come one after another before them. What depends on no cut would all be computed at
  * the start; a node that a single later piece uses (what is made of a layer's weights) moves there, and a node that gathers
  * values of several pieces to be assigned moves to the last one: so the pieces of all layers are the same, and no dequantised
  * matrix waits for its use.
  */
-function places(text: FunctionText, kernels: ReadonlySet<string>): Map<string, Place> {
+function places(text: FunctionText, cuts: ReadonlySet<string>): Map<string, Place> {
   const place = new Map<string, Place>();
-  /** Kernels in a row up to and including this node. */
+  /** Cuts in a row up to and including this node. */
   const depth = new Map<string, number>();
   for (const { name, op, inputs } of text.nodes) {
     const from = inputs.map(producer);
     const before = Math.max(0, ...from.map((n) => depth.get(n) ?? 0));
-    depth.set(name, kernels.has(name) ? before + 1 : before);
-    if (op === 'ReadVariableOp' || op === 'AssignVariableOp' || kernels.has(name)) place.set(name, 'outer');
+    depth.set(name, cuts.has(name) ? before + 1 : before);
+    if (op === 'ReadVariableOp' || op === 'AssignVariableOp' || cuts.has(name)) place.set(name, 'outer');
     else if (from.every((n) => place.get(n) === 'copied')) place.set(name, 'copied');
     else place.set(name, before);
   }
   const last = Math.max(...depth.values());
-  /** The one piece that a value is used in, or by a kernel at its end; AT_END if only assigned; null for several. */
+  /** The one piece that a value is used in, or by a cut at its end; AT_END if only assigned; null for several. */
   const usedIn = new Map<string, number | null>(Object.values(text.returns).map((ref) => [producer(ref), null]));
   for (const node of [...text.nodes].reverse()) {
     const { name, op } = node;
@@ -45,7 +51,7 @@ function places(text: FunctionText, kernels: ReadonlySet<string>): Map<string, P
     if (use === AT_END && gathers && typeof place.get(name) === 'number') place.set(name, last);
     const at = place.get(name)!;
     if (at === 'copied') continue;
-    const before = depth.get(name)! - (kernels.has(name) ? 1 : 0);
+    const before = depth.get(name)! - (cuts.has(name) ? 1 : 0);
     const piece = op === 'AssignVariableOp' ? AT_END : at === 'outer' ? before : at;
     for (const input of node.inputs.map(producer))
       usedIn.set(input, usedIn.has(input) && usedIn.get(input) !== piece ? null : piece);
@@ -83,11 +89,13 @@ function pieceText(
 ): { piece: FunctionText; inputs: string[] } {
   const renamed = new Map(nodes.map((node, i) => [node.name, `n${i}`]));
   const inputs: string[] = [];
+  const numbers = new Map<string, number>();
   const ref = (original: string): string => {
     const own = renamed.get(producer(original));
-    if (own !== undefined) return `${isControl(original) ? '^' : ''}${own}${original.replace(/^\^?[^:]*/, '')}`;
-    if (!inputs.includes(original)) inputs.push(original);
-    return `x${inputs.indexOf(original)}`;
+    if (own !== undefined) return original.includes(':') ? own + original.slice(original.indexOf(':')) : own;
+    let at = numbers.get(original);
+    if (at === undefined) numbers.set(original, (at = inputs.push(original) - 1));
+    return `x${at}`;
   };
   const body = nodes.map((node) => ({ ...node, name: renamed.get(node.name)!, inputs: node.inputs.map(ref) }));
   const argument = (original: string, name: string): Argument => [name, types.get(original)!];
@@ -111,58 +119,79 @@ function bytesAsText(_key: string, value: unknown): unknown {
   return value instanceof Uint8Array ? Buffer.from(value).toString('base64') : value;
 }
 
-function callNode(name: string, piece: FunctionText, inputs: readonly string[]): NodeText {
+/** @param cluster whether the piece is a program of XLA, and not part of one */
+function callNode(name: string, piece: FunctionText, inputs: readonly string[], cluster: boolean): NodeText {
   const attrs: Record<string, Attr> = {
     Tin: attr.types(piece.inputs.map(([, dtype]) => dtype)),
     Tout: attr.types(piece.outputs.map(([, dtype]) => dtype)),
     f: attr.func(piece.name),
     config_proto: attr.string(''),
     executor_type: attr.string(''),
-    _XlaMustCompile: attr.bool(true),
   };
-  return { name, op: 'StatefulPartitionedCall', inputs, attrs };
+  if (!cluster) return { name, op: 'PartitionedCall', inputs, attrs: { ...attrs, config: attr.string('') } };
+  return { name, op: 'StatefulPartitionedCall', inputs, attrs: { ...attrs, _XlaMustCompile: attr.bool(true) } };
 }
 
-/** Constants (and what is computed from constants alone) that `refs` need, in order. */
-function constantsFor(refs: readonly string[], text: FunctionText, place: ReadonlyMap<string, Place>): NodeText[] {
-  const byName = new Map(text.nodes.map((node) => [node.name, node]));
+/** Constants (and what is computed from constants alone) that `refs` need, in the order of the function. */
+function constantsFor(
+  refs: readonly string[],
+  nodes: ReadonlyMap<string, NodeText>,
+  place: ReadonlyMap<string, Place>,
+): NodeText[] {
   const needed = new Set<string>();
   const visit = refs.map(producer);
   while (visit.length > 0) {
     const name = visit.pop()!;
     if (place.get(name) !== 'copied' || needed.has(name)) continue;
     needed.add(name);
-    visit.push(...byName.get(name)!.inputs.map(producer));
+    visit.push(...nodes.get(name)!.inputs.map(producer));
   }
-  return text.nodes.filter((node) => needed.has(node.name));
+  const constants = [...needed].map((name) => nodes.get(name)!);
+  return ordered(
+    constants,
+    constants.map((node) => node.name),
+  );
+}
+
+/** A function taken apart. */
+export interface Apart {
+  /** Calls the pieces. */
+  outer: FunctionText;
+  pieces: FunctionText[];
+  /** Whether the pieces are programs of XLA, and the outer function is none. */
+  clusters: boolean;
 }
 
 /**
- * Splits a function at its kernels.
- * @param kernels names of the nodes that TensorFlow runs itself
+ * Takes a function apart at its kernels, or at its borders if it has no kernels.
+ * @param kernels, borders names of nodes
  * @param types DataType number of every reference
- * @returns the function that calls the pieces, and the pieces; null when there is nothing to split, or when the function hands
- * variables to functions that it calls
+ * @returns null when there is no cut, or when the function hands variables to functions that it calls
  */
-export function splitAtKernels(
+export function takeApart(
   text: FunctionText,
   kernels: ReadonlySet<string>,
+  borders: ReadonlySet<string>,
   types: ReadonlyMap<string, number>,
-): { outer: FunctionText; pieces: FunctionText[] } | null {
+): Apart | null {
+  const present = new Set(text.nodes.map((node) => node.name));
+  const clusters = [...kernels].some((name) => present.has(name));
+  const cuts = clusters ? kernels : borders;
   const handles = new Set(text.inputs.map(([name]) => name).filter((name) => name.startsWith('h_')));
   const takesHandle = (node: NodeText): boolean => node.inputs.some((ref) => handles.has(ref));
   const access = new Set(['ReadVariableOp', 'AssignVariableOp']);
-  if (!text.nodes.some((node) => kernels.has(node.name))) return null;
+  if (![...cuts].some((name) => present.has(name))) return null;
   if (text.nodes.some((node) => takesHandle(node) && !access.has(node.op))) return null;
 
-  const place = places(text, kernels);
+  const place = places(text, cuts);
+  const byName = new Map(text.nodes.map((node) => [node.name, node]));
   const last = Math.max(...[...place.values()].map((p) => (typeof p === 'number' ? p : 0)));
   const groups: NodeText[][] = Array.from({ length: last + 1 }, () => []);
   for (const node of text.nodes) {
     const at = place.get(node.name)!;
     if (typeof at === 'number') groups[at]!.push(node);
   }
-  // what each piece must hand on: values that the outside, a kernel or another piece reads
+  // what each piece must hand on: values that the outside, a cut or another piece reads
   const wanted: Set<string>[] = groups.map(() => new Set());
   const need = (ref: string, by: Place): void => {
     const at = place.get(producer(ref));
@@ -179,21 +208,21 @@ export function splitAtKernels(
     if (wanted[i]!.size === 0) return;
     const constants = constantsFor(
       group.flatMap((node) => node.inputs),
-      text,
+      byName,
       place,
     );
     const results = [...wanted[i]!];
     const { piece, inputs } = pieceText(ordered([...constants, ...group], results), results, types);
-    pieces.push(piece);
-    calls.push(callNode(`piece_${i}`, piece, inputs.map(translate)));
+    pieces.push(clusters ? piece : { ...piece, name: `${piece.name}_part`, attrs: { _noinline: attr.bool(true) } });
+    calls.push(callNode(`piece_${i}`, pieces.at(-1)!, inputs.map(translate), clusters));
     results.forEach((ref, k) => outside.set(ref, `piece_${i}:output:${k}`));
   });
   const own = text.nodes.filter((node) => place.get(node.name) === 'outer');
   const direct = [...own.flatMap((node) => node.inputs), ...Object.values(text.returns)];
-  const nodes = [...constantsFor(direct, text, place), ...own, ...calls].map((node) => ({
+  const nodes = [...constantsFor(direct, byName, place), ...own, ...calls].map((node) => ({
     ...node,
     inputs: node.inputs.map(translate),
   }));
   const returns = Object.fromEntries(Object.entries(text.returns).map(([name, ref]) => [name, translate(ref)]));
-  return { outer: { ...text, nodes, returns }, pieces };
+  return { outer: { ...text, nodes, returns }, pieces, clusters };
 }

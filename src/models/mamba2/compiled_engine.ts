@@ -43,6 +43,8 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
   private readonly slots = new Map<number, CompiledState>();
   private readonly segments: readonly number[];
   private masksSet = false;
+  /** Batch sizes whose states are still the zeros of a fresh program. */
+  private untouched = new Set<number>();
   /** Per batch size, which rows the device takes for running. */
   private readonly aliveKeys = new Map<number, string>();
   private biasKey = '';
@@ -126,6 +128,7 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
     });
     await program.compile();
     this.masksSet = false;
+    this.untouched = new Set(this.batches);
     this.aliveKeys.clear();
     this.program = program;
     return program;
@@ -175,9 +178,10 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
         const parked = own.parked;
         const narrow = (name: string): boolean => this.options.state_dtype === 'bfloat16' && name.endsWith('.ssm');
         variables.forEach((name, i) => program.assign(name, narrow(name) ? encodeFloat32(parked[i]!, 'BF16') : parked[i]!));
-      } else {
+      } else if (!this.untouched.has(own.batch)) {
         program.zero(variables);
       }
+      this.untouched.delete(own.batch);
       own.parked = null;
       own.resident = true;
       this.slots.set(own.batch, own);

@@ -5,7 +5,7 @@
 import * as tf from '@tensorflow/tfjs';
 import type { CheckpointSource } from '../../checkpoints/source.js';
 import { decodeFloat32, encodeFloat32 } from '../../checkpoints/dtypes.js';
-import { castFloat32, castTo, type CompileHook, Program } from '../../jit/index.js';
+import { castFloat32, castTo, type CompileHook, pieceBorder, Program } from '../../jit/index.js';
 import type { MixerState } from '../../layers/mixer.js';
 import { bfloat16Storage, float32Matrix, float32Storage, type WeightStorage } from '../../layers/storage.js';
 import type { Weight, Weights, WeightSpec } from '../../layers/weights.js';
@@ -190,6 +190,7 @@ function defineFunctions(
           states: access.read(vars),
           mask: mask as tf.Tensor2D,
           chunkSize: options.chunkSize,
+          between: pieceBorder,
         });
         // `ends` has a 1 at a row's last token, if that lies in this segment
         const last = tf.reshape(tf.matMul(tf.reshape(ends!, [b, 1, t]), h), [b, -1]);

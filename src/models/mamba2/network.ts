@@ -31,6 +31,8 @@ export interface HiddenOptions {
   mask?: tf.Tensor2D;
   /** [b, t]; see MixerOptions.segments */
   segments?: tf.Tensor2D;
+  /** The stream passes through it before and after each block. */
+  between?: (h: tf.Tensor3D) => tf.Tensor3D;
   /** Called with the stream after each block; the tensor is the callee's to clone if it keeps it. */
   onBlock?: (h: tf.Tensor3D, index: number) => void;
 }
@@ -80,6 +82,7 @@ export class Mamba2Network {
     const states: MixerState[] = [];
     let h = embedded;
     for (const [i, block] of this.blocks.entries()) {
+      if (options.between) h = options.between(h);
       const out = block.forward(h, part(weights, `backbone.layers.${i}.`), {
         state: options.states?.[i],
         mask: options.mask,
@@ -92,6 +95,7 @@ export class Mamba2Network {
       states.push(out.state);
       options.onBlock?.(h, i);
     }
+    if (options.between) h = options.between(h);
     if (options.withoutNorm) return { h, states };
     const normed = this.norm_f.forward(h, part(weights, 'backbone.norm_f.')) as tf.Tensor3D;
     return { h: normed, states };
