@@ -175,6 +175,7 @@ function defineFunctions(
       states: access.read(vars),
       mask: mask ? (tf.reshape(mask, [b, 1]) as tf.Tensor2D) : undefined,
       mergeStep: options.mergeStep,
+      between: pieceBorder,
       withoutNorm: true,
     });
     return { states, logits: network.normedHead(w, tf.reshape(h, [b, -1]) as tf.Tensor2D) };
