@@ -2,8 +2,9 @@
  * Benchmarks: our engines and other programs with the same random weights, in turn.
  *
  *   npm run bench -- decode|prefill|load [--model 130m] [--dtype float32|bfloat16] [--tokens N] [--rounds N]
- *     [--peers compiled,eager,transformers,F32,BF16,Q8_0,Q4_0] [--threads N] [--python PATH] [--xla FLAG]... [--json FILE]
+ *     [--peers compiled,eager,int4,transformers,F32,BF16,Q8_0,Q4_0] [--threads N] [--python PATH] [--xla FLAG]... [--json FILE]
  */
+import { execFileSync } from 'node:child_process';
 import * as fs from 'node:fs';
 import * as os from 'node:os';
 import * as path from 'node:path';
@@ -66,13 +67,15 @@ function workOf(): Work {
 
 function peerOf(name: string, work: Work): Peer {
   if (name === 'compiled') return ours('compiled', work, args.xla);
+  if (name === 'int4') return ours('int4', work, args.xla);
   if (name === 'eager') return ours('eager', work);
   if (name === 'transformers') return transformers(work, args.python);
   if (GGUF_TYPES.includes(name as GgufType)) return llamacpp(work, name as GgufType, args.python);
-  return fail(`--peers: '${name}' is none of compiled, eager, transformers, ${GGUF_TYPES.join(', ')}`);
+  return fail(`--peers: '${name}' is none of compiled, eager, int4, transformers, ${GGUF_TYPES.join(', ')}`);
 }
 
 const work = workOf();
+if (work.task === 'load') execFileSync('npm', ['run', '-s', 'build'], { stdio: 'inherit' });
 if (!fs.existsSync(path.join(work.checkpoint, 'config.json'))) {
   say(`writing random weights into ${work.checkpoint}`);
   await writeRandomCheckpoint(work.checkpoint, publicConfig(work.model), floatDtypeOf(work.dtype)!);

@@ -24,7 +24,9 @@ function gguf(work: Work, type: GgufType, python: string): string {
       stdio: 'pipe',
     });
   } else {
-    execFileSync(path.join(folder(), 'llama-quantize'), [gguf(work, 'F32', python), aside, type], { stdio: 'pipe' });
+    // --pure: the embedding, which is the head too, is of the same type as all others
+    const args = ['--pure', gguf(work, 'BF16', python), aside, type];
+    execFileSync(path.join(folder(), 'llama-quantize'), args, { stdio: 'pipe' });
   }
   fs.renameSync(aside, file);
   return file;

@@ -5,8 +5,12 @@ import { WorkerPeer } from './worker.js';
 
 const here = (file: string): string => fileURLToPath(new URL(file, import.meta.url));
 
-export function ours(engine: 'compiled' | 'eager', work: Work, xlaFlags: readonly string[] = []): Peer {
-  const name = engine === 'compiled' ? 'tfjs-mamba2, compiled' : 'tfjs-mamba2, eager float32';
+export function ours(engine: 'compiled' | 'eager' | 'int4', work: Work, xlaFlags: readonly string[] = []): Peer {
+  const name = {
+    compiled: 'tfjs-mamba2, compiled',
+    eager: 'tfjs-mamba2, eager float32',
+    int4: 'tfjs-mamba2, compiled int4',
+  }[engine];
   const script = work.task === 'load' ? './load_worker.ts' : './ours_worker.ts';
   return new WorkerPeer(name, [process.execPath, '--import=tsx', here(script), engine, ...xlaFlags], work);
 }

@@ -2,6 +2,7 @@
 import * as readline from 'node:readline';
 import type { EngineSampling, GenerationEngine } from '../../src/generation/engine.js';
 import { Mamba2ForCausalLM } from '../../src/models/mamba2/causal_lm.js';
+import { Int4WeightOnlyConfig } from '../../src/quant/index.js';
 import { configureRuntime, packageVersion, selectBackend } from '../../src/runtime/index.js';
 import type { Work } from './peer.js';
 
@@ -39,8 +40,8 @@ async function decodeRound(engine: GenerationEngine, tokens: number): Promise<()
       await engine.step(state, Int32Array.of(best));
     }
   };
-  await run(4);
   return async () => {
+    await run(4); // warms up, as llama-bench does
     const began = performance.now();
     await run(tokens);
     return (1000 * tokens) / (performance.now() - began);
@@ -58,11 +59,13 @@ async function prefillRound(engine: GenerationEngine, tokens: number): Promise<(
     state.dispose();
     return tokens / seconds;
   };
-  await once();
-  return once;
+  return async () => {
+    await once(); // warms up, as llama-bench does
+    return once();
+  };
 }
 
-const [kind, ...xlaFlags] = process.argv.slice(2) as ['compiled' | 'eager', ...string[]];
+const [kind, ...xlaFlags] = process.argv.slice(2) as ['compiled' | 'eager' | 'int4', ...string[]];
 let round: () => Promise<number>;
 for await (const line of readline.createInterface({ input: process.stdin })) {
   try {
@@ -71,9 +74,15 @@ for await (const line of readline.createInterface({ input: process.stdin })) {
       const { task, checkpoint, dtype, tokens, threads } = request.start;
       configureRuntime({ threads, xlaFlags, compileCache: true });
       await selectBackend('cpu');
-      const model = await Mamba2ForCausalLM.from_pretrained(checkpoint, { engine: kind, dtype });
+      const engineKind = kind === 'int4' ? 'compiled' : kind;
+      const quantized =
+        kind === 'int4'
+          ? { quantization_config: new Int4WeightOnlyConfig({ include_input_output_embeddings: true }) }
+          : {};
+      const model = await Mamba2ForCausalLM.from_pretrained(checkpoint, { engine: engineKind, dtype, ...quantized });
       const engine = await model.engine();
       round = await (task === 'decode' ? decodeRound : prefillRound)(engine, tokens);
+      await round(); // compiles
       process.stdout.write(`${JSON.stringify({ version: `tfjs-mamba2 ${packageVersion()}` })}\n`);
     } else {
       process.stdout.write(`${JSON.stringify({ value: await round!() })}\n`);

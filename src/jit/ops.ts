@@ -204,9 +204,9 @@ const multipliesBfloat16 = ((): (() => boolean) => {
   return () => (known ??= cpuFeatures().some((name) => name === 'avx512_bf16' || name === 'amx_bf16'));
 })();
 
-/** x·Wᵀ as a kernel of TensorFlow between pieces that XLA compiles. */
-function productByKernel(x: tf.Tensor2D, w: tf.Tensor): tf.Tensor2D {
-  const flags = { transpose_a: attr.bool(false), transpose_b: attr.bool(true) };
+/** x·W, or x·Wᵀ, as a kernel of TensorFlow between pieces that XLA compiles. */
+function productByKernel(x: tf.Tensor2D, w: tf.Tensor, transposed: boolean): tf.Tensor2D {
+  const flags = { transpose_a: attr.bool(false), transpose_b: attr.bool(transposed) };
   const narrow = trueDtype(w) === 'bfloat16';
   return tf.customGrad((input: unknown) => {
     const rounded = narrow ? cast(input as tf.Tensor, 'bfloat16') : (input as tf.Tensor);
@@ -238,10 +238,23 @@ export function matMulStored(x: tf.Tensor2D, w: tf.Tensor): tf.Tensor2D {
   return tf.tidy(() => {
     const onCpu = isTracing() && !isUsingGpuDevice;
     if (onCpu && currentGraph().kernels && x.shape[0] > FEW_ROWS && (!narrow || multipliesBfloat16()))
-      return productByKernel(x, w);
+      return productByKernel(x, w, true);
     const wide = (narrow ? castFloat32(w) : onCpu && x.shape[0] === 1 ? tf.maximum(w, LEAST) : w) as tf.Tensor2D;
     if (!onCpu || !narrow || x.shape[0] > FEW_ROWS) return tf.matMul(x, wide, false, true);
     return x.shape[0] === 1 ? tf.matMul(x, wide, false, true) : productByRows(x, wide);
+  });
+}
+
+/**
+ * x [m, k] times w [k, n]: [m, n], float32, for a matrix that the function itself computes (a dequantised one). In functions
+ * defined with `kernels` the product is TensorFlow's kernel.
+ * @param w float32 [k, n]
+ * @param rounds whether x and w may be rounded to bfloat16, which is done where the processor multiplies that faster
+ */
+export function matMulComputed(x: tf.Tensor2D, w: tf.Tensor2D, rounds: boolean): tf.Tensor2D {
+  return tf.tidy(() => {
+    if (!isTracing() || !currentGraph().kernels || nodeBackend().isUsingGpuDevice) return tf.matMul(x, w);
+    return productByKernel(x, rounds && multipliesBfloat16() ? castTo(w, 'bfloat16') : w, false);
   });
 }
 

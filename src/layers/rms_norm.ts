@@ -3,6 +3,13 @@ import * as tf from '@tensorflow/tfjs';
 import { type LayerArgs, single, SpecLayer } from './base.js';
 import { tensor, type WeightSpec, type Weights } from './weights.js';
 
+function meanSquare(x: tf.Tensor): tf.Tensor {
+  const d = x.shape[x.rank - 1]!;
+  if (x.size !== d) return tf.mean(tf.square(x), -1, true);
+  const row = tf.reshape(x, [1, d]);
+  return tf.reshape(tf.div(tf.matMul(row, row, false, true), d), [...x.shape.slice(0, -1), 1]);
+}
+
 /** Scales the last axis to unit root mean square, without a weight. Statistics in float32. */
 export function scaleByRms(x: tf.Tensor, epsilon: number): tf.Tensor {
   return tf.tidy(() => tf.mul(x, tf.rsqrt(tf.add(tf.mean(tf.square(x), -1, true), epsilon))));
@@ -14,7 +21,7 @@ export function scaleByRms(x: tf.Tensor, epsilon: number): tf.Tensor {
  * @param x [..., d] @param weight [d]
  */
 export function rmsNorm(x: tf.Tensor, weight: tf.Tensor, epsilon: number): tf.Tensor {
-  return tf.tidy(() => tf.div(tf.mul(x, weight), tf.sqrt(tf.add(tf.mean(tf.square(x), -1, true), epsilon))));
+  return tf.tidy(() => tf.div(tf.mul(x, weight), tf.sqrt(tf.add(meanSquare(x), epsilon))));
 }
 
 /**

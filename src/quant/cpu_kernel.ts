@@ -7,7 +7,17 @@
  * holds a channel of the group's first half (low nibble) and one of its second half (high nibble).
  */
 import * as tf from '@tensorflow/tfjs';
-import { attr, bitwiseAnd, castFloat32, castTo, constantOf, rawOp, reshapeAny, rightShift } from '../jit/index.js';
+import {
+  attr,
+  bitwiseAnd,
+  castFloat32,
+  castTo,
+  constantOf,
+  matMulComputed,
+  rawOp,
+  reshapeAny,
+  rightShift,
+} from '../jit/index.js';
 import type { WeightStorage } from '../layers/storage.js';
 import { differentiable } from './kernel_util.js';
 import type { QuantizedMatrix } from './quantize.js';
@@ -106,7 +116,7 @@ class ColumnForm {
   }
 
   apply(x: tf.Tensor2D): tf.Tensor2D {
-    if (x.shape[0] > FEW) return tf.matMul(x, this.dequantize());
+    if (x.shape[0] > FEW) return matMulComputed(x, this.dequantize(), this.rounds);
     return this.rounds ? this.rounded(x) : this.exact(x);
   }
 

@@ -3,7 +3,16 @@
  * many threads as rows; int4 on a CPU has forms of its own (cpu_kernel.ts).
  */
 import * as tf from '@tensorflow/tfjs';
-import { bitwiseAnd, castFloat32, castTo, constantOf, gatherRows, rightShift, rowProduct } from '../jit/index.js';
+import {
+  bitwiseAnd,
+  castFloat32,
+  castTo,
+  constantOf,
+  gatherRows,
+  matMulStored,
+  rightShift,
+  rowProduct,
+} from '../jit/index.js';
 import type { WeightStorage } from '../layers/storage.js';
 import { differentiable, transposed } from './kernel_util.js';
 import type { QuantizedMatrix } from './quantize.js';
@@ -124,7 +133,7 @@ class RowForm {
   }
 
   apply(x: tf.Tensor2D): tf.Tensor2D {
-    if (x.shape[0] > FEW) return tf.matMul(x, this.dequantize(), false, true);
+    if (x.shape[0] > FEW) return matMulStored(x, this.dequantize());
     return this.few(x);
   }
 

@@ -124,6 +124,7 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
       chunkSize: this.options.chunk_size ?? (onGpu() ? 128 : undefined),
       stateDtype: this.options.state_dtype,
       mergeStep: this.options.merge_step ?? onGpu(),
+      pack: !onGpu(),
       onCompile: this.options.onCompile,
     });
     await program.compile();

@@ -7,7 +7,7 @@ import type { CheckpointSource } from '../../checkpoints/source.js';
 import { decodeFloat32, encodeFloat32 } from '../../checkpoints/dtypes.js';
 import { castFloat32, castTo, type CompileHook, pieceBorder, Program } from '../../jit/index.js';
 import type { MixerState } from '../../layers/mixer.js';
-import { bfloat16Storage, float32Matrix, float32Storage, type WeightStorage } from '../../layers/storage.js';
+import { bfloat16Storage, float32Matrix, float32Storage, type WeightBytes, type WeightStorage } from '../../layers/storage.js';
 import type { Weight, Weights, WeightSpec } from '../../layers/weights.js';
 import { stateShapes } from './cache.js';
 import type { NetworkWeights } from './modeling.js';
@@ -28,6 +28,8 @@ export interface DecodingProgramOptions {
   chunkSize?: number;
   /** See MixerOptions.mergeStep. Default false. */
   mergeStep?: boolean;
+  /** Keep the small weights in one variable. Default false. */
+  pack?: boolean;
   /** Stored type of the recurrent states. Default float32. */
   stateDtype?: StateDtype;
   onCompile?: CompileHook;
@@ -86,10 +88,42 @@ export function storageOf(weights: NetworkWeights, spec: WeightSpec, dtype: Prog
   return bfloat16Storage(spec.shape, bytesOf(weights, spec.name, 'BF16'));
 }
 
+/** Small float32 weights of all layers, one after another in one variable: TensorFlow spends microseconds on each variable of a call. */
+const PACK = 'packed';
+
+interface Pack {
+  names: string[];
+  sizes: number[];
+}
+
+/** Declares the variable of the small weights, and tells what it holds. */
+function declarePack(program: Program, storages: ReadonlyMap<string, WeightStorage>): Pack {
+  const small = [...storages].filter(([name, { variables }]) => {
+    const own = variables[''];
+    return own?.dtype === 'float32' && Object.keys(variables).length === 1 && !isMatrix({ name, shape: own.shape });
+  });
+  const sizes = small.map(([, { variables }]) => tf.util.sizeFromShape([...variables['']!.shape]));
+  const init = async (): Promise<Float32Array> => {
+    const all = new Float32Array(sizes.reduce((a, b) => a + b, 0));
+    let at = 0;
+    for (const [, { variables }] of small) {
+      const bytes = await (variables['']!.init as WeightBytes)();
+      new Uint8Array(all.buffer, at).set(new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength));
+      at += bytes.byteLength;
+    }
+    return all;
+  };
+  if (small.length > 0) program.variable(PACK, { shape: [sizes.reduce((a, b) => a + b, 0)], dtype: 'float32', init });
+  return { names: small.map(([name]) => name), sizes };
+}
+
 /** Weights over the traced variables. */
-function traced(storages: ReadonlyMap<string, WeightStorage>, vars: Record<string, tf.Tensor>): Weights {
+function traced(storages: ReadonlyMap<string, WeightStorage>, pack: Pack, vars: Record<string, tf.Tensor>): Weights {
   const record: Record<string, Weight> = {};
+  const packed = pack.names.length > 0 ? tf.split(vars[PACK] as tf.Tensor1D, pack.sizes) : [];
+  pack.names.forEach((name, i) => (record[name] = tf.reshape(packed[i]!, [...storages.get(name)!.variables['']!.shape])));
   for (const [name, storage] of storages) {
+    if (name in record) continue;
     // only what the function touches may be read: the getters keep unused variables out of it
     const parts = Object.fromEntries(Object.keys(storage.variables).map((suffix) => [suffix, vars[name + suffix]!]));
     record[name] = storage.weight(parts);
@@ -106,7 +140,12 @@ export function buildDecodingProgram(weights: NetworkWeights, options: DecodingP
   for (const spec of network.weightSpecs()) {
     const storage = weights.storage(spec, (s) => storageOf(weights, s, options.dtype));
     storages.set(spec.name, storage);
-    for (const [suffix, variable] of Object.entries(storage.variables)) program.variable(spec.name + suffix, variable);
+  }
+  // on a GPU a slice of a variable may become a kernel of its own
+  const pack = options.pack ? declarePack(program, storages) : { names: [], sizes: [] };
+  for (const [name, { variables }] of storages) {
+    if (pack.names.includes(name)) continue;
+    for (const [suffix, variable] of Object.entries(variables)) program.variable(name + suffix, variable);
   }
   const v = config.vocab_size;
   program.variable('bias', { shape: [v], dtype: 'float32' }); // 0, or -inf where an id is never chosen
@@ -120,7 +159,7 @@ export function buildDecodingProgram(weights: NetworkWeights, options: DecodingP
     program.variable(names.logits(b), { shape: [b, v], dtype: 'float32' });
     program.variable(names.alive(b), { shape: [b], dtype: 'float32' });
     program.variable(names.history(b), { shape: [b, v], dtype: 'float32' });
-    defineFunctions(program, weights, storages, b, options);
+    defineFunctions(program, weights, storages, pack, b, options);
   }
   return program;
 }
@@ -142,6 +181,7 @@ function stateAccess(
         return {
           conv: conv as tf.Tensor3D, // [b, k-1, channels]
           ssm: (narrow ? castFloat32(stored) : stored) as tf.Tensor4D,
+          context: { layers: all as tf.Tensor4D, layer: i },
         };
       });
     },
@@ -159,6 +199,7 @@ function defineFunctions(
   program: Program,
   weights: NetworkWeights,
   storages: ReadonlyMap<string, WeightStorage>,
+  pack: Pack,
   b: number,
   options: DecodingProgramOptions,
 ): void {
@@ -169,7 +210,7 @@ function defineFunctions(
 
   /** One token per row; rows whose mask is 0 keep their state. */
   const advance = (vars: Record<string, tf.Tensor>, tokens: tf.Tensor, mask?: tf.Tensor): { states: MixerState[]; logits: tf.Tensor2D } => {
-    const w = traced(storages, vars);
+    const w = traced(storages, pack, vars);
     const embedded = network.embed(w, tf.reshape(tokens, [b, 1]));
     const { h, states } = network.hidden(w, embedded, {
       states: access.read(vars),
@@ -186,7 +227,7 @@ function defineFunctions(
       `prefill${b}x${t}`,
       { ids: { shape: [b, t], dtype: 'int32' }, mask: { shape: [b, t], dtype: 'float32' }, ends: { shape: [b, t], dtype: 'float32' } },
       ({ ids, mask, ends }, vars) => {
-        const w = traced(storages, vars);
+        const w = traced(storages, pack, vars);
         const { h, states } = network.hidden(w, network.embed(w, ids as tf.Tensor2D), {
           states: access.read(vars),
           mask: mask as tf.Tensor2D,
