@@ -13,6 +13,7 @@ export { Program } from './program.js';
 export { jit, type JitFunction, type JitOptions } from './jit.js';
 export type { Nest } from './nest.js';
 export * from './ops.js';
+export { batchMatMulBf16 } from './batch_matmul.js';
 export { rowProduct, type RowFormat, type RowProductInputs } from './row_product.js';
 export { whileLoop } from './control.js';
 export { GRAPH_BACKEND, isSymbolic, isTracing } from './backend.js';

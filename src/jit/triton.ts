@@ -151,6 +151,12 @@ export class TritonWriter {
 
   /** Elements at offsets; where `mask` is given and false, nothing is read and the value is any. */
   load(pointer: TtirValue, offsets: TtirValue, mask?: TtirValue): TtirValue {
+    if (offsets.dims.length === 0)
+      return this.emit(
+        `tt.load ${this.at(pointer, offsets).ref} : ${pointer.element}`,
+        [],
+        pointer.element.slice('!tt.ptr<'.length, -1),
+      );
     const from = this.at(pointer, offsets);
     const guard = mask ? `, ${this.broadcast(mask, offsets.dims).ref}` : '';
     return this.emit(
@@ -165,39 +171,32 @@ export class TritonWriter {
     this.lines.push(`    tt.store ${to.ref}, ${value.ref}${mask ? `, ${mask.ref}` : ''} : ${typeOf(to)}`);
   }
 
-  /** i1 tensor: where a < b */
-  less(a: TtirValue, b: number): TtirValue {
+  /** i1 tensor: where the comparison holds, such as 'arith.cmpi slt' or 'arith.cmpf oeq' */
+  compare(op: string, a: TtirValue, b: number): TtirValue {
     const [x, y, dims] = this.together(a, this.constant(b, a.element));
-    return this.emit(`arith.cmpi slt, ${x.ref}, ${y.ref} : ${typeOf(x)}`, dims, 'i1');
+    return this.emit(`${op}, ${x.ref}, ${y.ref} : ${typeOf(x)}`, dims, 'i1');
   }
 
-  /** Zeros. */
-  zeros(dims: readonly number[]): TtirValue {
-    return this.broadcast(this.constant(0, 'f32'), dims);
+  reshape(x: TtirValue, dims: readonly number[]): TtirValue {
+    if (x.dims.join() === dims.join()) return x;
+    return this.emit(`tt.reshape ${x.ref} : ${typeOf(x)} -> ${tensorType(dims, x.element)}`, dims, x.element);
   }
 
-  /**
-   * Runs `body` for 0, step, 2·step, … below `end`, with values that go from one run to the next; written out when it runs once.
-   * @param body the counter (int32 scalar) and the carried values to their next values, of the same types
-   */
-  loop(
-    end: number,
-    step: number,
-    initial: readonly TtirValue[],
-    body: (at: TtirValue, carried: TtirValue[]) => TtirValue[],
-  ): TtirValue[] {
-    if (end <= step) return body(this.constant(0, 'i32'), [...initial]);
+  /** a where the condition holds, else b. */
+  select(condition: TtirValue, a: TtirValue, b: TtirValue): TtirValue {
+    const [x, y, dims] = this.together(a, b);
+    const c = this.broadcast(condition, dims);
+    return this.emit(`arith.select ${c.ref}, ${x.ref}, ${y.ref} : ${typeOf(c)}, ${typeOf(x)}`, dims, x.element);
+  }
+
+  /** Runs `body` for 0, step, 2·step, … below `end`; written out when it runs once. */
+  repeat(end: number, step: number, body: (at: TtirValue) => void): void {
+    if (end <= step) return body(this.constant(0, 'i32'));
     const [from, to, by] = [0, end, step].map((n) => this.constant(n, 'i32').ref);
-    const n = this.count++;
-    const carried = initial.map((value, i) => ({ ...value, ref: `%c${n}_${i}` }));
-    const types = initial.map(typeOf).join(', ');
-    const args = carried.map((c, i) => `${c.ref} = ${initial[i]!.ref}`).join(', ');
-    this.lines.push(
-      `    %r${n}:${initial.length} = scf.for %i${n} = ${from} to ${to} step ${by} iter_args(${args}) -> (${types}) : i32 {`,
-    );
-    const next = body({ ref: `%i${n}`, dims: [], element: 'i32' }, carried);
-    this.lines.push(`    scf.yield ${next.map((v) => v.ref).join(', ')} : ${types}`, '    }');
-    return initial.map((value, i) => ({ ...value, ref: `%r${n}#${i}` }));
+    const at = `%i${this.count++}`;
+    this.lines.push(`    scf.for ${at} = ${from} to ${to} step ${by} : i32 {`);
+    body({ ref: at, dims: [], element: 'i32' });
+    this.lines.push('    }');
   }
 
   kernel(launch: { grid: number; warps: number }): TritonKernel {

@@ -5,7 +5,7 @@ import {
   type Mamba2MixerArgs,
   mixerConfig,
   mixerForward,
-  mixerFuses,
+  mixerFusedStep,
   type MixerOptions,
   type MixerSpec,
   mixerSpec,
@@ -37,10 +37,8 @@ export function blockForward(
     const gamma = tensor(weights, 'norm.weight');
     let mixed: ReturnType<typeof mixerForward>;
     const part = mixerPart(weights);
-    if (x.shape[1] === 1 && mixerFuses(spec, part, x, options)) {
-      mixed = mixerForward(spec, part, x, { ...options, inputNorm: gamma });
-      return [mixed.y, mixed.state.conv, mixed.state.ssm];
-    }
+    const fused = x.shape[1] === 1 && options ? mixerFusedStep(spec, part, x, gamma, options) : null;
+    if (fused) return [fused.y, fused.state.conv, fused.state.ssm];
     if (x.shape[1] === 1 && options?.mergeStep) {
       const { scaled, factor } = rmsParts(x, gamma, spec.epsilon);
       mixed = mixerForward(spec, part, scaled as tf.Tensor3D, {

@@ -148,6 +148,8 @@ export interface MixerState {
   conv: tf.Tensor3D;
   /** Recurrent state, [b, h, p, n] */
   ssm: tf.Tensor4D;
+  /** Where conv lies, given with states that are stored together: all layers, [b, layers, k-1, convSize], and which this is. */
+  context?: { layers: tf.Tensor4D; layer: number };
 }
 
 export interface MixerOptions {
@@ -163,13 +165,10 @@ export interface MixerOptions {
    * document to the next. A state given belongs to the first one.
    */
   segments?: tf.Tensor2D;
-  /**
-   * Weight of the norm before the mixer: u is then the residual stream itself, and y comes with the stream added. One token of one row,
-   * where both projections are fused (StoredMatrix.fused).
-   */
-  inputNorm?: tf.Tensor;
   /** [b, t, 1]: what the input projection is multiplied by; the rest of a norm that was taken in two parts (rmsParts). */
   inputScale?: tf.Tensor3D;
+  /** See SsdInputs.bf16. */
+  bf16Scan?: boolean;
   /** Tokens per chunk of the scan, in place of the spec's. */
   chunkSize?: number;
   /** A single token with a state: convolution and step sizes in one elementwise pass (stepActivations). For GPUs. */
@@ -183,29 +182,74 @@ function scaledLinear(scaled: tf.Tensor, factor: tf.Tensor | undefined, w: Weigh
   return bias ? tf.add(y, bias) : y;
 }
 
-/** A product in one kernel with the norm before it, [1, 1, out]; null without the weight of the norm, or where there is no such kernel. */
-function fusedLinear(w: Weight, input: RowProductInputs): tf.Tensor | null {
-  if (!input.gamma || !isStored(w)) return null;
-  const y = w.fused?.(input);
-  return y ? tf.reshape(y, [1, 1, w.shape[0]!]) : null;
+/** What the two projections of a fused step are given besides their matrices. */
+function fusedInputs(
+  spec: MixerSpec,
+  weights: Weights,
+  u: tf.Tensor,
+  inputNorm: tf.Tensor,
+  context: NonNullable<MixerState['context']>,
+): { first: RowProductInputs; second: Omit<RowProductInputs, 'x' | 'gate'> } {
+  const { innerSize, convSize, projSize, convKernel, numHeads, epsilon } = spec;
+  const activations = {
+    first: innerSize,
+    channels: convSize,
+    taps: convKernel,
+    heads: numHeads,
+    limit: spec.timeStepLimit,
+    context: context.layers,
+    place: context.layer * (convKernel - 1) * convSize,
+    weights: tensor(weights, 'conv1d.weight'),
+    bias: spec.useConvBias ? tensor(weights, 'conv1d.bias') : undefined,
+    dtBias: tensor(weights, 'dt_bias'),
+  };
+  const groups = spec.normGroups === 'full' ? 1 : spec.nGroups;
+  return {
+    first: { x: u, norm: { gamma: inputNorm, groups: 1, epsilon }, activations },
+    second: {
+      skip: { d: tensor(weights, 'D'), offset: projSize },
+      norm: { gamma: tensor(weights, 'norm.weight'), groups, epsilon },
+      residual: u,
+    },
+  };
 }
 
 /**
- * Whether mixerForward can take `inputNorm`: a decoding step of one row on a device with kernels for both projections.
- * Traced code; what it traces to find out is left out of the program.
+ * A decoding step of one row as three kernels: input projection with norm, convolution and step sizes; state; output projection with
+ * skip, gate, norm and the stream. Null where there are no such kernels.
+ * @param u the stream before the norm, [1, 1, d] @param inputNorm weight of the norm
+ * @returns the stream after the mixer
  */
-export function mixerFuses(spec: MixerSpec, weights: Weights, u: tf.Tensor3D, options?: MixerOptions): boolean {
-  const { innerSize, hiddenSize, nGroups, epsilon } = spec;
-  if (!options?.mergeStep || spec.useBias || !options.state || options.mask || u.size !== hiddenSize) return false;
+export function mixerFusedStep(
+  spec: MixerSpec,
+  weights: Weights,
+  u: tf.Tensor3D,
+  inputNorm: tf.Tensor,
+  options: MixerOptions,
+): { y: tf.Tensor3D; state: MixerState } | null {
+  const { numHeads: h, headDim: p, nGroups: g, stateSize: n, innerSize, convSize, projSize, convKernel: k } = spec;
+  const { state, mask } = options;
   const [first, second] = [weights['in_proj.weight']!, weights['out_proj.weight']!];
-  return tf.tidy(() => {
-    const flat = tf.zeros([1, innerSize]);
-    const norm = { groups: spec.normGroups === 'full' ? 1 : nGroups, epsilon };
-    return (
-      fusedLinear(first, { x: u, gamma: tf.zeros([hiddenSize]), norm: { groups: 1, epsilon } }) !== null &&
-      fusedLinear(second, { x: flat, gate: flat, gamma: flat, norm, residual: u }) !== null
-    );
+  if (!options.mergeStep || spec.useBias || mask || !state?.context || u.size !== spec.hiddenSize) return null;
+  if (!isStored(first) || !isStored(second)) return null;
+  const inputs = fusedInputs(spec, weights, u, inputNorm, state.context);
+  const all = first.fused?.(inputs.first); // z | xBC | dt, then xBC | dt activated
+  if (!all) return null;
+  const part = (begin: number, size: number, shape: number[]): tf.Tensor =>
+    tf.reshape(tf.slice(all, [0, begin], [1, size]), shape);
+  const one = ssdStep({
+    x: part(projSize, innerSize, [1, h, p]) as tf.Tensor3D,
+    B: part(projSize + innerSize, g * n, [1, g, n]) as tf.Tensor3D,
+    C: part(projSize + innerSize + g * n, g * n, [1, g, n]) as tf.Tensor3D,
+    dt: part(projSize + convSize, h, [1, h]) as tf.Tensor2D,
+    A: tf.neg(tf.exp(tensor(weights, 'A_log'))) as tf.Tensor1D,
+    state: state.ssm,
   });
+  const y = second.fused?.({ ...inputs.second, x: tf.reshape(one.y, [1, innerSize]), gate: all });
+  if (!y) return null;
+  const newest = part(innerSize, convSize, [1, 1, convSize]);
+  const conv = k > 2 ? tf.concat([tf.slice(state.conv, [0, 1, 0], [1, k - 2, convSize]), newest], 1) : newest;
+  return { y: tf.reshape(y, u.shape), state: { conv: conv as tf.Tensor3D, ssm: one.state } };
 }
 
 /** dt = clamp(softplus(raw + bias)) · mask (spec B.2 step 8); the limit acts in decoding too (D4). */
@@ -237,12 +281,7 @@ export function mixerForward(
   }
   const bias = (name: string): tf.Tensor | undefined => (spec.useBias ? tensor(weights, name) : undefined);
   const [y, conv, ssm] = tf.tidy((): [tf.Tensor, tf.Tensor, tf.Tensor] => {
-    const projected =
-      fusedLinear(weights['in_proj.weight']!, {
-        x: u,
-        gamma: options.inputNorm,
-        norm: { groups: 1, epsilon: spec.epsilon },
-      }) ?? scaledLinear(u, options.inputScale, weights['in_proj.weight']!, bias('in_proj.bias')); // [b, t, projSize]
+    const projected = scaledLinear(u, options.inputScale, weights['in_proj.weight']!, bias('in_proj.bias')); // [b, t, projSize]
     const [z, rawXBC, rawDt] = tf.split(projected, [innerSize, convSize, h], 2) as [tf.Tensor, tf.Tensor, tf.Tensor];
     const { mask, state, segments } = options;
     const columnMask = mask ? tf.reshape(mask, [b, t, 1]) : undefined;
@@ -296,6 +335,7 @@ export function mixerForward(
         C: tf.reshape(C, shape) as tf.Tensor4D,
         initialState: state?.ssm,
         segments,
+        bf16: options.bf16Scan,
       };
       const scan = ssdChunkScan(inputs, options.chunkSize ?? spec.chunkSize);
       scanned = scan.y;
@@ -306,11 +346,6 @@ export function mixerForward(
     const flat = tf.reshape(skipped, [b, t, innerSize]);
     const gamma = tensor(weights, 'norm.weight');
     const [outWeight, outBias] = [weights['out_proj.weight']!, bias('out_proj.bias')];
-    if (options.inputNorm) {
-      const norm = { groups, epsilon: spec.epsilon };
-      const y = fusedLinear(outWeight, { x: flat, gate: projected, gamma, norm, residual: u });
-      return [y!, mixed.context, finalState];
-    }
     if (t === 1 && groups === 1 && options.mergeStep) {
       const { scaled, factor } = rmsParts(tf.mul(flat, silu(z)), gamma, spec.epsilon);
       return [scaledLinear(scaled, factor, outWeight, outBias), mixed.context, finalState];

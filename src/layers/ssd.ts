@@ -12,6 +12,7 @@
  */
 import * as tf from '@tensorflow/tfjs';
 import { ArgumentError } from '../errors/index.js';
+import { batchMatMulBf16 } from '../jit/index.js';
 import { einsum } from './einsum.js';
 
 export interface SsdInputs {
@@ -32,6 +33,8 @@ export interface SsdInputs {
    * The state starts from zero at every border. An initial state belongs to the first document.
    */
   segments?: tf.Tensor2D;
+  /** The products within chunks, by far the largest, in bfloat16 (batchMatMulBf16). tensorflow backend. Default false. */
+  bf16?: boolean;
 }
 
 export interface SsdOutputs {
@@ -196,7 +199,8 @@ export function ssdChunkScan(inputs: SsdInputs, chunkSize: number): SsdOutputs {
     const cut = borders ? tf.mul(tf.reshape(open, [bc, h, q, q]), borders.within) : open;
     const L = tf.reshape(cut, [bc * g, r, q, q]); // [bc·g, r, q, s]
     const M = tf.mul(tf.reshape(CB, [bc * g, 1, q, q]), L); // [bc·g, r, q, s]
-    const within = tf.matMul(tf.reshape(M, [bc * h, q, q]), tf.reshape(X, [bc * h, q, p])); // [bc·h, q, p]
+    const multiply = inputs.bf16 ? batchMatMulBf16 : (x: tf.Tensor3D, y: tf.Tensor3D): tf.Tensor => tf.matMul(x, y);
+    const within = multiply(tf.reshape(M, [bc * h, q, q]), tf.reshape(X, [bc * h, q, p])); // [bc·h, q, p]
 
     // 2. what each chunk adds to the state at its end
     const endDecay = tf.reshape(tf.exp(tf.sub(last, cs)), [bc, h, q, 1]);

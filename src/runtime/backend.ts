@@ -11,6 +11,12 @@ import { loadTensorFlow } from './load.js';
 import { runtimeDir } from './paths.js';
 import { deviceReport, gpuReason, type DeviceReport } from './report.js';
 
+/** Whether tfjs runs on a GPU through TensorFlow: on the tensorflow backend, or while tracing for it. */
+export function onGpu(): boolean {
+  const backend = tf.findBackend('tensorflow') as unknown as { isUsingGpuDevice: boolean } | null;
+  return backend?.isUsingGpuDevice === true && !['wasm', 'cpu'].includes(tf.getBackend());
+}
+
 export interface SelectOptions {
   /** Told, in one line, when something slower than hoped for is used. Default: the line goes to stderr. */
   onNotice?: (line: string) => void;

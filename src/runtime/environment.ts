@@ -29,6 +29,8 @@ export interface RuntimeOptions {
   gpus?: readonly number[];
 }
 
+const NO_TF32_FLAG = '--xla_gpu_enable_triton_gemm=false';
+
 let loaded = false;
 
 /** Marks the moment from which the environment is no longer read. */
@@ -68,7 +70,9 @@ export function configureRuntime(options: RuntimeOptions): void {
       });
     }
   }
-  if (options.xlaFlags?.length) wanted.XLA_FLAGS = mergeFlags(process.env.XLA_FLAGS, options.xlaFlags);
+  // XLA's own products round to TF32 whatever NVIDIA's libraries are told: without them, cuBLAS makes all
+  const xlaFlags = [...(options.tf32 === false ? [NO_TF32_FLAG] : []), ...(options.xlaFlags ?? [])];
+  if (xlaFlags.length) wanted.XLA_FLAGS = mergeFlags(process.env.XLA_FLAGS, xlaFlags);
   const tfXla = [...(options.tfXlaFlags ?? [])];
   if (options.compileCache) {
     const folder = options.compileCache === true ? compileCacheDir() : path.resolve(options.compileCache);

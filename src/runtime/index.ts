@@ -3,7 +3,7 @@
  * (environment), choosing a backend by device name (backend), an honest report (report), and native tensors of element
  * types that tfjs does not know (raw).
  */
-export { selectBackend, type SelectOptions } from './backend.js';
+export { onGpu, selectBackend, type SelectOptions } from './backend.js';
 export {
   DT,
   nativeBinding,

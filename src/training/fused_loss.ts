@@ -5,14 +5,15 @@
  */
 import * as tf from '@tensorflow/tfjs';
 import { isStored, type Weight } from '../layers/index.js';
+import { onGpu } from '../runtime/index.js';
 import { weightedCrossEntropy } from '../models/mamba2/index.js';
 
-/** Bytes of logits that exist at a time. */
-const PIECE_BYTES = 2 ** 26;
+/** Bytes of logits that exist at a time. A GPU has more of them, and each piece adds to the gradient of the whole matrix. */
+const [PIECE_BYTES, GPU_PIECE_BYTES] = [2 ** 26, 2 ** 30];
 
-/** Positions per piece: even pieces of at most PIECE_BYTES of logits. */
+/** Positions per piece: even pieces of at most PIECE_BYTES of logits, of GPU_PIECE_BYTES on a GPU. */
 export function pieceLength(positions: number, vocabulary: number): number {
-  const most = Math.max(1, Math.floor(PIECE_BYTES / (4 * vocabulary)));
+  const most = Math.max(1, Math.floor((onGpu() ? GPU_PIECE_BYTES : PIECE_BYTES) / (4 * vocabulary)));
   return Math.ceil(positions / Math.ceil(positions / most));
 }
 

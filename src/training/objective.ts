@@ -6,6 +6,7 @@ import { isStored, type StoredMatrix, type Weight, type Weights } from '../layer
 import type { Mamba2ForCausalLM } from '../models/mamba2/index.js';
 import type { Mamba2Network } from '../models/mamba2/network.js';
 import { PeftModel } from '../peft/index.js';
+import { onGpu } from '../runtime/index.js';
 import { checkpoint } from './checkpoint.js';
 import { crossEntropySum, fusedCrossEntropy } from './fused_loss.js';
 
@@ -56,11 +57,14 @@ export function trainableOf(model: TrainableModel): Trainable {
 }
 
 export interface ObjectiveOptions {
-  /** Products of projections and head in bfloat16, all else in float32. Default false. */
+  /** Products of projections and head in bfloat16, on a GPU those within the scan's chunks as well; all else in float32. Default false. */
   bf16?: boolean;
   /** Keep only the stream between blocks and compute the rest again for the gradients. Default false. */
   gradientCheckpointing?: boolean;
 }
+
+/** Tokens per chunk of the scan on a GPU. */
+const GPU_CHUNK = 128;
 
 /** One batch as tensors. */
 export interface BatchTensors {
@@ -106,18 +110,23 @@ function hidden(
   const { segments } = batch;
   const bf16 = options.bf16 ?? false;
   const all = target.compose(trained, frozen, seed);
+  // larger chunks mean fewer states, of which memory traffic is made on a GPU
+  const scan = onGpu() ? { chunkSize: GPU_CHUNK, bf16Scan: bf16 } : {};
   let h = network.embeddings.forward(batch.ids, below(all, 'backbone.embeddings.', false)) as tf.Tensor3D;
   network.blocks.forEach((block, i) => {
     const prefix = `backbone.layers.${i}.`;
     if (!(grads && options.gradientCheckpointing)) {
-      h = block.forward(h, below(all, prefix, bf16), { segments }).y;
+      h = block.forward(h, below(all, prefix, bf16), { segments, ...scan }).y;
       return;
     }
     const names = Object.keys(trained).filter((name) => name.includes(prefix));
     h = checkpoint(
       (x, ...tensors) => {
         const own = { ...trained, ...Object.fromEntries(names.map((name, k) => [name, tensors[k]!])) };
-        return block.forward(x as tf.Tensor3D, below(target.compose(own, frozen, seed), prefix, bf16), { segments }).y;
+        return block.forward(x as tf.Tensor3D, below(target.compose(own, frozen, seed), prefix, bf16), {
+          segments,
+          ...scan,
+        }).y;
       },
       [h, ...names.map((name) => trained[name]!)],
     ) as tf.Tensor3D;

@@ -1,5 +1,10 @@
 import { expect } from 'chai';
-import { rowProductFits, rowProductKernel, type RowProductSpec } from '../../src/jit/row_product.js';
+import {
+  rowProductFits,
+  rowProductKernel,
+  type RowProductSpec,
+  type RowProductTiling,
+} from '../../src/jit/row_product.js';
 import { type Memory, runTtir } from '../support/ttir.js';
 
 const random = (size: number, seed: number): Float32Array => {
@@ -15,17 +20,33 @@ interface Case {
   spec: RowProductSpec;
 }
 
+interface Inputs {
+  x: Float32Array;
+  gate: Float32Array;
+  skip: Float32Array;
+  gamma: Float32Array;
+  residual: Float32Array;
+  context: Float32Array;
+  taps: Float32Array;
+  bias: Float32Array;
+  dtBias: Float32Array;
+}
+
+const silu = (v: number): number => v / (1 + Math.exp(-v));
+
 /** The same in float64 and plain loops, from a matrix of weights. */
 function expected(
   spec: RowProductSpec,
   w: (row: number, column: number) => number,
-  x: Float32Array,
-  gate: Float32Array,
-  gamma: Float32Array,
-  residual: Float32Array,
+  given: Inputs,
+  place: number,
 ): number[] {
-  const { inner, out, norm } = spec;
-  const v = Array.from(x, (value, i) => (spec.gated ? (value * gate[i]!) / (1 + Math.exp(-gate[i]!)) : value));
+  const { inner, out, norm, skip, activations } = spec;
+  const { x, gate, gamma, residual } = given;
+  const v = Array.from(x, (value, i) => {
+    const whole = skip ? value + given.skip[Math.floor(i / (inner / skip.heads))]! * gate[skip.offset + i]! : value;
+    return spec.gated ? whole * silu(gate[i]!) : whole;
+  });
   if (norm) {
     const span = inner / norm.groups;
     for (let g = 0; g < norm.groups; g++) {
@@ -34,18 +55,39 @@ function expected(
       for (let i = g * span; i < (g + 1) * span; i++) v[i]! *= gamma[i]! / Math.sqrt(squares / span + norm.epsilon);
     }
   }
-  return Array.from({ length: out }, (_, row) =>
+  const y = Array.from({ length: out }, (_, row) =>
     v.reduce((sum, value, i) => sum + w(row, i) * value, spec.residual ? residual[row]! : 0),
   );
+  if (!activations) return y;
+  const { first, channels, taps, heads, limit } = activations;
+  const xBC = Array.from({ length: channels }, (_, c) => {
+    let sum = (activations.bias ? given.bias[c]! : 0) + y[first + c]! * given.taps[c * taps + taps - 1]!;
+    for (let i = 0; i < taps - 1; i++) sum += given.context[place + i * channels + c]! * given.taps[c * taps + i]!;
+    return silu(sum);
+  });
+  const dt = Array.from({ length: heads }, (_, h) => {
+    const softplus = Math.log1p(Math.exp(y[first + channels + h]! + given.dtBias[h]!));
+    return Math.min(Math.max(softplus, limit[0]), limit[1]);
+  });
+  return [...y, ...xBC, ...dt];
 }
 
-function check({ spec }: Case, tiling?: { rows: number; columns: number; warps: number; unroll: number }): void {
-  const { out, inner, format } = spec;
-  const x = random(inner, 1);
-  const gate = random(inner + 5, 2).map((v) => 3 * v); // longer than it need be, as a projection is
-  const gamma = random(inner, 3);
-  const residual = random(out, 4);
-  const y = new Float32Array(out).fill(NaN);
+function check({ spec }: Case, tiling?: RowProductTiling): void {
+  const { out, inner, format, activations, skip } = spec;
+  const place = activations ? 2 * activations.channels * (activations.taps - 1) : 0;
+  const given: Inputs = {
+    x: random(inner, 1),
+    gate: random(inner + (skip ? skip.offset : 5), 2).map((v) => 3 * v), // longer than it need be, as a projection is
+    skip: random(skip?.heads ?? 0, 9),
+    gamma: random(inner, 3),
+    residual: random(out, 4),
+    context: random(place + (activations ? activations.channels * activations.taps : 0), 10),
+    taps: random(activations ? activations.channels * activations.taps : 0, 11),
+    bias: random(activations?.channels ?? 0, 12),
+    // down to step sizes as small as models have them
+    dtBias: random(activations?.heads ?? 0, 13).map((v) => 8 * v - 6),
+  };
+  const y = new Float32Array(out + (activations ? activations.channels + activations.heads : 0)).fill(NaN);
   const matrix: Memory = [];
   let weight: (row: number, column: number) => number;
   if (format.kind === 'codes') {
@@ -66,17 +108,26 @@ function check({ spec }: Case, tiling?: { rows: number; columns: number; warps: 
     weight = (row, column) => w[row * inner + column]!;
   }
   const memory = [
-    x,
-    ...(spec.gated ? [gate] : []),
-    ...(spec.norm ? [gamma] : []),
+    given.x,
+    ...(spec.gated || skip ? [given.gate] : []),
+    ...(skip ? [given.skip] : []),
+    ...(spec.norm ? [given.gamma] : []),
     ...matrix,
-    ...(spec.residual ? [residual] : []),
+    ...(spec.residual ? [given.residual] : []),
+    ...(activations
+      ? [Int32Array.of(place), given.context, given.taps, ...(activations.bias ? [given.bias] : []), given.dtBias]
+      : []),
     y,
   ];
   runTtir(rowProductKernel(spec, tiling), memory);
-  const want = expected(spec, weight, x, gate, gamma, residual);
-  const scale = Math.sqrt(want.reduce((sum, v) => sum + v * v, 0) / out);
+  const want = expected(spec, weight, given, place);
+  const scale = Math.sqrt(want.reduce((sum, v) => sum + v * v, 0) / want.length);
   want.forEach((value, row) => expect(y[row], `row ${row}`).to.be.closeTo(value, 2e-6 * scale * Math.sqrt(inner)));
+  // small step sizes are exact in their own measure
+  if (activations && !activations.limit[0])
+    want
+      .slice(out + activations.channels)
+      .forEach((value, h) => expect(y[out + activations.channels + h]! / value, `step ${h}`).to.be.closeTo(1, 2e-5));
 }
 
 describe('row products on a GPU', () => {
@@ -100,6 +151,38 @@ describe('row products on a GPU', () => {
         residual: true,
       },
     },
+    {
+      name: 'skip, gate, norm and residual',
+      spec: {
+        out: 10,
+        inner: 256,
+        format: { kind: 'float32' },
+        skip: { heads: 8, offset: 300 },
+        norm,
+        gated: true,
+        residual: true,
+      },
+    },
+    {
+      name: 'an input projection with all that follows it',
+      spec: {
+        out: 64 + 80 + 4,
+        inner: 96,
+        format: { kind: 'float32' },
+        norm,
+        activations: { first: 64, channels: 80, taps: 4, heads: 4, bias: true, limit: [0, Infinity] },
+      },
+    },
+    {
+      name: 'an input projection without bias, step sizes within limits',
+      spec: {
+        out: 32 + 48 + 6,
+        inner: 64,
+        format: { kind: 'float32' },
+        norm,
+        activations: { first: 32, channels: 48, taps: 2, heads: 6, bias: false, limit: [0.001, 0.1] },
+      },
+    },
     { name: 'codes', spec: { out: 8, inner: 384, format: { kind: 'codes', groupSize: 128 }, norm } },
     {
       name: 'codes in small groups, rows that do not fill the last program',
@@ -121,12 +204,17 @@ describe('row products on a GPU', () => {
 
   it('does not depend on the pieces it works in', () => {
     for (const rows of [2, 16]) {
-      for (const columns of [32, 128]) {
-        for (const unroll of [1, 3]) check(cases[3]!, { rows, columns, warps: 4, unroll });
+      for (const columns of [32, 128, 512]) {
+        for (const programs of [1, 3, 99]) {
+          check(cases[3]!, { rows, columns, warps: 4, programs });
+          check(cases[4]!, { rows, columns, warps: 4, programs });
+        }
+        check(cases[6]!, { rows, columns, warps: 4, programs: 5 });
+        check(cases[10]!, { rows, columns, warps: 4, programs: 5 });
       }
     }
     for (const columns of [128, 256])
-      check({ name: '', spec: { ...cases[5]!.spec, inner: 768 } }, { rows: 4, columns, warps: 2, unroll: 3 });
+      check({ name: '', spec: { ...cases[8]!.spec, inner: 768 } }, { rows: 4, columns, warps: 2, programs: 2 });
   });
 
   it('says where there is no kernel', () => {

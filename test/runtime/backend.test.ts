@@ -98,7 +98,7 @@ describe('configureRuntime', function () {
     );
     expect(code, err).to.equal(0);
     expect(out.split('\n')).to.deep.equal([
-      '["0","1","--tf_xla_min_cluster_size=4 --tf_xla_clustering_debug","--xla_cpu_prefer_vector_width=512 --xla_cpu_enable_fast_math=false"]',
+      '["0","1","--tf_xla_min_cluster_size=4 --tf_xla_clustering_debug","--xla_gpu_enable_triton_gemm=false --xla_cpu_prefer_vector_width=512 --xla_cpu_enable_fast_math=false"]',
       'DeviceError NVIDIA_TF32_OVERRIDE',
     ]);
   });

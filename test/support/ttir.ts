@@ -62,6 +62,10 @@ const BINARY: Record<string, (a: number, b: number) => number> = {
   'arith.ori': (a, b) => a | b,
   'arith.shrui': (a, b) => (a >>> b) | 0,
   'arith.cmpi slt': (a, b) => Number(a < b),
+  'arith.cmpi sge': (a, b) => Number(a >= b),
+  'arith.cmpf oeq': (a, b) => Number(a === b),
+  'arith.maximumf': (a, b) => Math.max(a, b),
+  'arith.minimumf': (a, b) => Math.min(a, b),
   'arith.addf': (a, b) => Math.fround(a + b),
   'arith.subf': (a, b) => Math.fround(a - b),
   'arith.mulf': (a, b) => Math.fround(a * b),
@@ -71,6 +75,8 @@ const UNARY: Record<string, (a: number) => number> = {
   'math.exp': (a) => Math.fround(Math.exp(a)),
   'math.rsqrt': (a) => Math.fround(1 / Math.sqrt(a)),
   'arith.extf': (a) => a,
+  'math.log': (a) => Math.fround(Math.log(a)),
+  'math.absf': (a) => Math.abs(a),
   'tt.bitcast': bitsToFloat,
 };
 
@@ -93,8 +99,8 @@ class Run {
   }
 
   private evaluate(op: string): Value {
-    const refs = [...op.matchAll(/%[\w#]+/g)].map((m) => m[0]);
-    const name = op.startsWith('arith.cmpi') ? 'arith.cmpi slt' : op.split(/[ (]/)[0]!;
+    const refs = [...op.matchAll(/%\w+/g)].map((m) => m[0]);
+    const name = op.startsWith('arith.cmp') ? op.split(',')[0]! : op.split(/[ (]/)[0]!;
     const dims = dimsOf(op.slice(Math.max(0, op.lastIndexOf('tensor<'))));
     if (BINARY[name]) {
       const [a, b] = [this.get(refs[0]!), this.get(refs[1]!)];
@@ -115,6 +121,11 @@ class Run {
       case 'tt.splat':
       case 'tt.broadcast':
         return broadcast(this.get(refs[0]!), dims);
+      case 'arith.select': {
+        const [condition, a, b] = refs.map((ref) => this.get(ref)) as [Value, Value, Value];
+        return { dims: a.dims, data: a.data.map((v, i) => (condition.data[i] ? v : b.data[i]!)) };
+      }
+      case 'tt.reshape':
       case 'tt.expand_dims':
         return { ...this.get(refs[0]!), dims };
       case '"tt.reduce"':
@@ -141,48 +152,36 @@ class Run {
   }
 
   private store(line: string): void {
-    const refs = [...line.matchAll(/%[\w#]+/g)].map((m) => this.get(m[0]));
+    const refs = [...line.matchAll(/%\w+/g)].map((m) => this.get(m[0]));
     const [to, value, mask] = refs as [Value, Value, Value | undefined];
     to.data.forEach((at, i) => {
       if (!mask || mask.data[i]) this.memory[to.buffer!]![at] = value.data[i]!;
     });
   }
 
-  /** Runs lines from..to; returns what a yield names. */
-  run(from: number, to: number): Value[] {
+  /** Runs lines from..to. */
+  run(from: number, to: number): void {
     for (let i = from; i < to; i++) {
       const line = this.lines[i]!;
-      if (line.startsWith('scf.yield')) return [...line.matchAll(/%[\w#]+/g)].map((m) => this.get(m[0]));
       if (line.startsWith('tt.store')) {
         this.store(line);
-      } else if (line.includes('= scf.for')) {
+      } else if (line.startsWith('scf.for')) {
         i = this.loop(i);
       } else {
         const [, name, op] = /^(%\w+) = (.*)$/.exec(line)!;
         this.values.set(name!, this.evaluate(op!));
       }
     }
-    return [];
   }
 
   private loop(at: number): number {
-    const line = this.lines[at]!;
-    const [, result, counter, from, end, step, args] =
-      /^(%\w+):\d+ = scf\.for (%\w+) = (%\w+) to (%\w+) step (%\w+) iter_args\((.*?)\) ->/.exec(line)!;
-    let close = at + 1;
-    for (let depth = 1; ; close++) {
-      if (this.lines[close]!.includes('= scf.for')) depth++;
-      if (this.lines[close] === '}' && --depth === 0) break;
-    }
-    const pairs = args!.split(', ').map((pair) => pair.split(' = ') as [string, string]);
-    let carried = pairs.map(([, initial]) => this.get(initial));
+    const [, counter, from, end, step] = /^scf\.for (%\w+) = (%\w+) to (%\w+) step (%\w+)/.exec(this.lines[at]!)!;
+    const close = this.lines.indexOf('}', at);
     const [low, high, by] = [from!, end!, step!].map((name) => this.get(name).data[0]!) as [number, number, number];
     for (let i = low; i < high; i += by) {
       this.values.set(counter!, { dims: [], data: [i] });
-      pairs.forEach(([name], k) => this.values.set(name, carried[k]!));
-      carried = this.run(at + 1, close);
+      this.run(at + 1, close);
     }
-    carried.forEach((value, k) => this.values.set(`${result}#${k}`, value));
     return close;
   }
 }

@@ -110,7 +110,7 @@ export class Mamba2Network {
     const norm = part(weights, 'backbone.norm_f.');
     const matrix = w['weight']!;
     const epsilon = this.config.layer_norm_epsilon;
-    const fused = isStored(matrix) ? matrix.fused?.({ x: h, gamma: tensor(norm, 'weight'), norm: { groups: 1, epsilon } }) : null;
+    const fused = isStored(matrix) ? matrix.fused?.({ x: h, norm: { gamma: tensor(norm, 'weight'), groups: 1, epsilon } }) : null;
     return fused ?? (this.head(weights, this.norm_f.forward(h, norm)) as tf.Tensor2D);
   }
 

@@ -1,0 +1,30 @@
+/** Products of many small matrices in bfloat16, for GPUs: half the memory traffic of float32, and their matrix units are made for it. */
+import * as tf from '@tensorflow/tfjs';
+import { attr, dtypeAttr, rawOp } from './ops.js';
+
+function product(a: tf.Tensor, b: tf.Tensor, transposeA: boolean, transposeB: boolean): tf.Tensor {
+  return tf.tidy(() => {
+    const cast = (x: tf.Tensor, to: 'bfloat16' | 'float32'): tf.Tensor =>
+      rawOp('Cast', [x], { DstT: dtypeAttr(to), Truncate: attr.bool(false) })[0]!;
+    const flags = { adj_x: attr.bool(transposeA), adj_y: attr.bool(transposeB) };
+    return cast(rawOp('BatchMatMulV2', [cast(a, 'bfloat16'), cast(b, 'bfloat16')], flags)[0]!, 'float32');
+  });
+}
+
+/**
+ * a·b, float32 in and out: both are rounded to bfloat16, products are summed in float32 and the sum is rounded to bfloat16. Gradients for
+ * both, made the same way. Traced code, and eagerly on the tensorflow backend.
+ * @param a [m, q, s] @param b [m, s, p] @returns [m, q, p]
+ */
+export function batchMatMulBf16(a: tf.Tensor3D, b: tf.Tensor3D): tf.Tensor3D {
+  return tf.customGrad((x, y, save) => {
+    (save as (tensors: tf.Tensor[]) => void)([x as tf.Tensor, y as tf.Tensor]);
+    return {
+      value: product(x as tf.Tensor, y as tf.Tensor, false, false),
+      gradFunc: (dy: tf.Tensor, saved: tf.Tensor[]) => [
+        product(dy, saved[1]!, false, true),
+        product(saved[0]!, dy, true, false),
+      ],
+    };
+  })(a, b) as tf.Tensor3D;
+}
