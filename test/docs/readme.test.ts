@@ -1,4 +1,4 @@
-/** README.md and ARCHITECTURE.md: their code runs, what they import is exported, what they link to is there. */
+/** README.md, ARCHITECTURE.md and docs/: their code runs, what they import is exported, what they link to is there. */
 import { spawnSync } from 'node:child_process';
 import * as fs from 'node:fs';
 import * as os from 'node:os';
@@ -67,10 +67,22 @@ describe('README.md', () => {
   });
 });
 
-for (const file of ['README.md', 'ARCHITECTURE.md']) {
+const DOCS = ['docs/generation.md', 'docs/training.md', 'docs/quantisation.md'];
+
+for (const file of DOCS) {
+  it(`${file} has TypeScript that runs, its blocks one after another as one program`, function () {
+    this.timeout(300_000);
+    const { status, output } = runModules([blocks(read(file), 'ts').join('')]);
+    expect(status, output).to.equal(0);
+    expect(output).to.contain('done');
+  });
+}
+
+for (const file of ['README.md', 'ARCHITECTURE.md', ...DOCS]) {
   it(`${file} links to files that are there`, () => {
     const targets = [...read(file).matchAll(/\]\((?!https?:)([^)#]+)\)/g)].map((match) => match[1]!);
-    for (const target of targets) expect(fs.existsSync(path.join(root, target)), target).to.equal(true);
+    for (const target of targets)
+      expect(fs.existsSync(path.join(root, path.dirname(file), target)), target).to.equal(true);
   });
 }
 
