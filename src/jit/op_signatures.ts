@@ -208,6 +208,7 @@ export const OP_SIGNATURES: Readonly<Record<string, string>> = {
   XlaDynamicUpdateSlice: 'input:T update:T indices:Tindices -> output:T',
   XlaKeyValueSort: 'keys:K values:V -> sorted_keys:K sorted_values:V',
   XlaOptimizationBarrier: 'input:T[] -> output:T[]',
+  XlaReduce: 'input:T init_value:T -> output:T',
   XlaReducePrecision: 'operand:T -> output:T',
   XlaSort: 'input:T -> output:T',
   XlaVariadicSort: 'inputs:T[] dimension:int32 -> outputs:T[]',

@@ -112,6 +112,36 @@ export function reshapeAny(x: tf.Tensor, shape: readonly number[]): tf.Tensor {
   return out;
 }
 
+/**
+ * Sums over one axis in the tensor's own type, modulo its size. (TensorFlow's Sum, compiled by XLA, widens small integers, which
+ * takes registers of twice the width.)
+ */
+export function sumNarrow(x: tf.Tensor, axis: number): tf.Tensor {
+  if (!isTracing() || !currentGraph().xla) {
+    const axes = tf.tensor1d([axis], 'int32');
+    const out = rawOp('Sum', [x, axes], { keep_dims: attr.bool(false) })[0]!;
+    axes.dispose();
+    return out;
+  }
+  const dtype = trueDtype(x);
+  const number = dtypeNumber(dtype);
+  const name = `add_${dtype}`;
+  currentGraph().library.push({
+    name,
+    inputs: [
+      ['a', number],
+      ['b', number],
+    ],
+    outputs: [['sum', number]],
+    nodes: [{ name: 'add', op: 'AddV2', inputs: ['a', 'b'], attrs: { T: attr.type(number) } }],
+    returns: { sum: 'add:z:0' },
+    effects: [],
+    attrs: {},
+  });
+  const zero = castTo(tf.scalar(0, 'int32'), dtype);
+  return rawOp('XlaReduce', [x, zero], { dimensions_to_reduce: attr.int([axis]), reducer: attr.func(name) })[0]!;
+}
+
 /** Bitwise AND of two integer tensors of one type, with broadcasting. */
 export function bitwiseAnd(a: tf.Tensor, b: tf.Tensor): tf.Tensor {
   return rawOp('BitwiseAnd', [a, b])[0]!;

@@ -356,6 +356,11 @@ set('UnsortedSegmentSum', (inputs, _, op) => [
   [...ints(inputs[2]!, op, 'numSegments'), ...inputs[0]!.shape.slice(inputs[1]!.shape.length)],
 ]);
 set('XlaDotV2', (inputs, attrs) => [dotShape(inputs, str(attrs, 'dimension_numbers'))]);
+set('XlaReduce', (inputs, attrs) => {
+  const dims = attrs['dimensions_to_reduce'];
+  const reduced = new Set(dims?.kind === 'int' && typeof dims.value !== 'number' ? dims.value : []);
+  return [inputs[0]!.shape.filter((_, i) => !reduced.has(i))];
+});
 set('XlaKeyValueSort', (inputs) => inputs.map((v) => [...v.shape]));
 set('Bitcast', (inputs, attrs, op) => {
   const [x, type] = [inputs[0]!, attrs['type']];

@@ -17,13 +17,14 @@ import {
   rawOp,
   reshapeAny,
   rightShift,
+  sumNarrow,
 } from '../jit/index.js';
 import type { WeightStorage } from '../layers/storage.js';
 import { differentiable } from './kernel_util.js';
 import type { QuantizedMatrix } from './quantize.js';
 
-/** Products summed in int16: 16 of at most 15·127 stay below 2¹⁵. */
-const BLOCK = 16;
+/** Rows of two products each that are summed in int16: 16 products of at most 15·127 stay below 2¹⁵. */
+const BLOCK = 8;
 /** Parts of a group in which its activations are reduced. */
 const PARTS = 8;
 /** The same of float32, where nothing overflows. */
@@ -83,9 +84,6 @@ export function columnCodes(m: QuantizedMatrix): Uint8Array {
 }
 
 const multiply = (a: tf.Tensor, b: tf.Tensor): tf.Tensor => rawOp('Mul', [a, b])[0];
-const sumAxis = (x: tf.Tensor, axis: number): tf.Tensor =>
-  rawOp('Sum', [x, tf.tensor1d([axis], 'int32')], { keep_dims: attr.bool(false) })[0];
-
 class ColumnForm {
   private readonly groups: number;
   private readonly half: number;
@@ -130,10 +128,17 @@ class ColumnForm {
     return tf.split(pieces, PARTS, 2).reduce(join);
   }
 
-  /** Σ over groups of scale·products + least·sums: [m, groups, out] and [m, groups, 1] -> [m, out] */
+  /**
+   * Σ over groups of (scale·products + least·sums)·step: [m, groups, out] and [m, groups, 1] -> [m, out]. The sum is written out,
+   * as XLA joins a reduction over groups with what it sums and then goes through it element by element.
+   */
   private scaled(products: tf.Tensor, sums: tf.Tensor, step?: tf.Tensor): tf.Tensor2D {
-    const y = tf.add(tf.mul(products, this.scale), tf.mul(sums, this.least));
-    return tf.sum(step ? tf.mul(y, step) : y, 1) as tf.Tensor2D;
+    const y = tf.add(tf.mul(products, this.scale), tf.mul(sums, this.least)); // [m, groups, out]
+    const groups = tf.split(step ? tf.mul(y, step) : y, this.groups, 1); // [m, 1, out] each
+    return tf.reshape(
+      groups.reduce((a, b) => tf.add(a, b)),
+      [-1, this.out],
+    );
   }
 
   /** x [m, in], each group rounded to whole multiples of its largest magnitude / 127. */
@@ -141,17 +146,23 @@ class ColumnForm {
     const { groups, half, out, size } = this;
     const m = x.shape[0];
     const largest = this.reduced(tf.abs(x), (t, axis) => tf.max(t, axis), tf.maximum);
-    const step = tf.div(tf.maximum(largest, 1e-30), 127); // [m, groups, 1]
+    const step = tf.div(1, tf.div(127, tf.maximum(largest, 1e-30))); // [m, groups, 1]
     const whole = tf.round(tf.div(tf.reshape(x, [m, groups, size]), step));
     const [first, second] = tf.split(whole, 2, 2);
     const blocks = half / BLOCK;
-    const partial = (q: tf.Tensor, x8: tf.Tensor): tf.Tensor => {
+    const by = (q: tf.Tensor, x8: tf.Tensor): tf.Tensor => {
       const q16 = reshapeAny(castTo(q, 'int16'), [1, groups, blocks, BLOCK, out]);
-      const x16 = reshapeAny(castTo(x8, 'int16'), [m, groups, blocks, BLOCK, 1]);
-      return castFloat32(sumAxis(multiply(q16, x16), 3));
+      return multiply(q16, reshapeAny(castTo(x8, 'int16'), [m, groups, blocks, BLOCK, 1]));
     };
     const [low, high] = this.nibbles(this.codes);
-    const products = tf.sum(tf.add(partial(low, first), partial(high, second)), 2); // [m, groups, out]
+    const partial = sumNarrow(rawOp('AddV2', [by(low, first), by(high, second)])[0], 3); // int16 [m, groups, blocks, out]
+    const sizes = tf.tensor1d([m, groups, 1, out], 'int32');
+    const wide = Array.from({ length: blocks }, (_, i) =>
+      castTo(rawOp('Slice', [partial, tf.tensor1d([0, 0, i, 0], 'int32'), sizes])[0], 'int32'),
+    );
+    // written out, so that it is part of the kernel that scales: a reduction would be one of its own
+    const whole32 = wide.reduce((a, b) => tf.add(a, b));
+    const products = tf.reshape(castFloat32(whole32), [m, groups, out]);
     const sums = this.reduced(whole, (t, axis) => tf.sum(t, axis), tf.add);
     return this.scaled(products, sums, step);
   }

@@ -5,7 +5,7 @@
 import * as tf from '@tensorflow/tfjs';
 import type { CheckpointSource } from '../../checkpoints/source.js';
 import { decodeFloat32, encodeFloat32 } from '../../checkpoints/dtypes.js';
-import { castFloat32, castTo, type CompileHook, pieceBorder, Program } from '../../jit/index.js';
+import { castFloat32, castTo, type CompileHook, pieceBorder, Program, type VariableSpec } from '../../jit/index.js';
 import type { MixerState } from '../../layers/mixer.js';
 import { bfloat16Storage, float32Matrix, float32Storage, type WeightBytes, type WeightStorage } from '../../layers/storage.js';
 import type { Weight, Weights, WeightSpec } from '../../layers/weights.js';
@@ -88,45 +88,52 @@ export function storageOf(weights: NetworkWeights, spec: WeightSpec, dtype: Prog
   return bfloat16Storage(spec.shape, bytesOf(weights, spec.name, 'BF16'));
 }
 
-/** Small float32 weights of all layers, one after another in one variable: TensorFlow spends microseconds on each variable of a call. */
+/**
+ * Float32 weights other than matrices (norms, convolutions, scales of quantised matrices), one after another in one variable:
+ * TensorFlow spends microseconds on each variable of a call.
+ */
 const PACK = 'packed';
 
-interface Pack {
-  names: string[];
-  sizes: number[];
+/** What the variable holds: names of variables as a program without it has them. */
+type Pack = ReadonlyMap<string, VariableSpec>;
+
+function packOf(storages: ReadonlyMap<string, WeightStorage>): Pack {
+  const pack = new Map<string, VariableSpec>();
+  for (const [name, { variables }] of storages) {
+    for (const [suffix, spec] of Object.entries(variables)) {
+      if (spec.dtype === 'float32' && (suffix !== '' || !isMatrix({ name, shape: spec.shape }))) pack.set(name + suffix, spec);
+    }
+  }
+  return pack;
 }
 
-/** Declares the variable of the small weights, and tells what it holds. */
-function declarePack(program: Program, storages: ReadonlyMap<string, WeightStorage>): Pack {
-  const small = [...storages].filter(([name, { variables }]) => {
-    const own = variables[''];
-    return own?.dtype === 'float32' && Object.keys(variables).length === 1 && !isMatrix({ name, shape: own.shape });
-  });
-  const sizes = small.map(([, { variables }]) => tf.util.sizeFromShape([...variables['']!.shape]));
+const elements = ({ shape }: VariableSpec): number => tf.util.sizeFromShape([...shape]);
+
+function declarePack(program: Program, pack: Pack): void {
+  const size = [...pack.values()].reduce((sum, spec) => sum + elements(spec), 0);
   const init = async (): Promise<Float32Array> => {
-    const all = new Float32Array(sizes.reduce((a, b) => a + b, 0));
+    const all = new Float32Array(size);
     let at = 0;
-    for (const [, { variables }] of small) {
-      const bytes = await (variables['']!.init as WeightBytes)();
+    for (const spec of pack.values()) {
+      const bytes = await (spec.init as WeightBytes)();
       new Uint8Array(all.buffer, at).set(new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength));
       at += bytes.byteLength;
     }
     return all;
   };
-  if (small.length > 0) program.variable(PACK, { shape: [sizes.reduce((a, b) => a + b, 0)], dtype: 'float32', init });
-  return { names: small.map(([name]) => name), sizes };
+  if (size > 0) program.variable(PACK, { shape: [size], dtype: 'float32', init });
 }
 
 /** Weights over the traced variables. */
 function traced(storages: ReadonlyMap<string, WeightStorage>, pack: Pack, vars: Record<string, tf.Tensor>): Weights {
+  const sizes = [...pack.values()].map(elements);
+  const parts = sizes.length > 0 ? tf.split(vars[PACK] as tf.Tensor1D, sizes) : [];
+  const packed = new Map([...pack].map(([name, { shape }], i) => [name, tf.reshape(parts[i]!, [...shape])]));
   const record: Record<string, Weight> = {};
-  const packed = pack.names.length > 0 ? tf.split(vars[PACK] as tf.Tensor1D, pack.sizes) : [];
-  pack.names.forEach((name, i) => (record[name] = tf.reshape(packed[i]!, [...storages.get(name)!.variables['']!.shape])));
   for (const [name, storage] of storages) {
-    if (name in record) continue;
     // only what the function touches may be read: the getters keep unused variables out of it
-    const parts = Object.fromEntries(Object.keys(storage.variables).map((suffix) => [suffix, vars[name + suffix]!]));
-    record[name] = storage.weight(parts);
+    const own = Object.keys(storage.variables).map((suffix) => [suffix, packed.get(name + suffix) ?? vars[name + suffix]!] as const);
+    record[name] = storage.weight(Object.fromEntries(own));
   }
   return record;
 }
@@ -142,10 +149,12 @@ export function buildDecodingProgram(weights: NetworkWeights, options: DecodingP
     storages.set(spec.name, storage);
   }
   // on a GPU a slice of a variable may become a kernel of its own
-  const pack = options.pack ? declarePack(program, storages) : { names: [], sizes: [] };
+  const pack: Pack = options.pack ? packOf(storages) : new Map();
+  declarePack(program, pack);
   for (const [name, { variables }] of storages) {
-    if (pack.names.includes(name)) continue;
-    for (const [suffix, variable] of Object.entries(variables)) program.variable(name + suffix, variable);
+    for (const [suffix, variable] of Object.entries(variables)) {
+      if (!pack.has(name + suffix)) program.variable(name + suffix, variable);
+    }
   }
   const v = config.vocab_size;
   program.variable('bias', { shape: [v], dtype: 'float32' }); // 0, or -inf where an id is never chosen
