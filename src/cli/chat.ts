@@ -8,6 +8,7 @@ import type { Mamba2ForCausalLM } from '../models/mamba2/index.js';
 import { loadConversation, saveConversation } from './conversation.js';
 import {
   addModelOptions,
+  keepCompiledPrograms,
   addSamplingOptions,
   samplingOptions,
   type ModelOptions,
@@ -43,6 +44,7 @@ async function chat(options: Options): Promise<void> {
     import('../generation/index.js'),
   ]);
   const chat_template = options.chatTemplate ? await readTemplate(options.chatTemplate) : undefined;
+  await keepCompiledPrograms();
   const tokenizer = await AutoTokenizer.from_pretrained(options.model);
   // A model without a template should say so before its weights are read.
   await tokenizer.apply_chat_template([{ role: 'user', content: 'Hello' }], { chat_template });

@@ -2,7 +2,7 @@
 import { readFile } from 'node:fs/promises';
 import type { Command } from 'commander';
 import { ArgumentError } from '../errors/index.js';
-import { addModelOptions, numberIn, type ModelOptions } from './options.js';
+import { addModelOptions, keepCompiledPrograms, numberIn, type ModelOptions } from './options.js';
 import { note, table, write } from './output.js';
 
 interface Options extends ModelOptions {
@@ -30,6 +30,7 @@ async function evalPerplexity(options: Options): Promise<void> {
     import('../models/auto/index.js'),
     import('../pipelines/index.js'),
   ]);
+  await keepCompiledPrograms();
   const tokenizer = await AutoTokenizer.from_pretrained(options.model);
   const ids = (await tokenizer.encode(text)).slice(0, options.maxTokens);
   const { device, dtype, engine } = options;

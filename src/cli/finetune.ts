@@ -4,7 +4,7 @@ import { readFile } from 'node:fs/promises';
 import * as path from 'node:path';
 import { Option, type Command } from 'commander';
 import { ArgumentError } from '../errors/index.js';
-import { addModelOptions, numberIn, type ModelOptions } from './options.js';
+import { addModelOptions, keepCompiledPrograms, numberIn, type ModelOptions } from './options.js';
 import { note, table, write } from './output.js';
 
 interface Options extends ModelOptions {
@@ -135,6 +135,7 @@ async function finetune(options: Options): Promise<void> {
       training.shuffled(examples.length, options.seed, 0),
     ));
   }
+  await keepCompiledPrograms();
   const tokenizer = await AutoTokenizer.from_pretrained(options.model);
   const { device } = options;
   const model = await AutoModelForCausalLM.from_pretrained(options.model, {

@@ -5,6 +5,7 @@ import type { TextStreamer } from '../generation/index.js';
 import type { Tokenizer } from '../tokenizers/index.js';
 import {
   addModelOptions,
+  keepCompiledPrograms,
   addSamplingOptions,
   readContinuation,
   readPrompt,
@@ -47,13 +48,12 @@ function addTextGeneration(command: Command): Command {
 async function generate(words: string[], options: Options): Promise<void> {
   if (options.state !== undefined) return continueState(words, options, options.state);
   const prompt = await readPrompt(words);
-  const [{ configureRuntime }, { pipeline }, { TextStreamer }] = await Promise.all([
-    import('../runtime/environment.js'),
+  const [{ pipeline }, { TextStreamer }] = await Promise.all([
     import('../pipelines/index.js'),
     import('../generation/index.js'),
   ]);
   const { device, dtype, engine } = options;
-  keepCompiledPrograms(configureRuntime);
+  await keepCompiledPrograms();
   const generator = await pipeline('text-generation', options.model, { device, dtype, engine });
   try {
     const streaming = options.stream && !options.json;
@@ -72,12 +72,11 @@ async function generate(words: string[], options: Options): Promise<void> {
 /** Goes on from a saved state: feeds the new text alone, and prints it with what follows. */
 async function continueState(words: string[], options: Options, file: string): Promise<void> {
   const prompt = await readContinuation(words);
-  const [{ configureRuntime }, { AutoModelForCausalLM, AutoTokenizer }, { Mamba2State }] = await Promise.all([
-    import('../runtime/environment.js'),
+  const [{ AutoModelForCausalLM, AutoTokenizer }, { Mamba2State }] = await Promise.all([
     import('../models/auto/index.js'),
     import('../models/mamba2/index.js'),
   ]);
-  keepCompiledPrograms(configureRuntime);
+  await keepCompiledPrograms();
   const tokenizer = await AutoTokenizer.from_pretrained(options.model);
   const { device, dtype, engine } = options;
   const model = await AutoModelForCausalLM.from_pretrained(options.model, { device, dtype, engine } as never);
@@ -125,13 +124,4 @@ async function streamerAfter(
   });
   await streamer.put([context]);
   return streamer;
-}
-
-/** A command compiles the same programs each time it runs: they are kept, where that can be done. */
-function keepCompiledPrograms(configure: (options: { compileCache: boolean }) => void): void {
-  try {
-    configure({ compileCache: true });
-  } catch {
-    // a cache folder that cannot be made, or has a space in its path, costs time only
-  }
 }

@@ -105,3 +105,13 @@ async function readInput(): Promise<string> {
   for await (const piece of process.stdin) text += piece as string;
   return text.replace(/\r?\n$/, '');
 }
+
+/** A command compiles the same programs each time it runs: they are kept, where that can be done. */
+export async function keepCompiledPrograms(): Promise<void> {
+  const { configureRuntime } = await import('../runtime/environment.js');
+  try {
+    configureRuntime({ compileCache: true });
+  } catch {
+    // a cache folder that cannot be made, or has a space in its path, costs time only
+  }
+}

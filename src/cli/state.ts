@@ -1,7 +1,7 @@
 /** `mamba2 state`: what a model has read, kept in a file; `mamba2 generate --state` goes on from it. */
 import type { Command } from 'commander';
 import type { StateInfo } from '../models/mamba2/index.js';
-import { addModelOptions, readPrompt, type ModelOptions } from './options.js';
+import { addModelOptions, keepCompiledPrograms, readPrompt, type ModelOptions } from './options.js';
 import { note, table, write } from './output.js';
 import { formatBytes } from './progress.js';
 
@@ -41,6 +41,7 @@ export function registerState(program: Command): void {
 }
 
 async function loadModel({ model, device, dtype, engine }: ModelOptions) {
+  await keepCompiledPrograms();
   const { AutoModelForCausalLM } = await import('../models/auto/index.js');
   return AutoModelForCausalLM.from_pretrained(model, { device, dtype, engine } as never);
 }
