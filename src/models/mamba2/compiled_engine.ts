@@ -22,6 +22,11 @@ export interface CompiledEngineOptions {
   block?: number;
   /** Tokens per chunk of the scan. Default 64 on a CPU, 128 on a GPU. */
   chunk_size?: number;
+  /**
+   * How a CPU multiplies prompts by bfloat16 matrices: 'auto' (default) in bfloat16, inputs and results rounded, where the processor has
+   * instructions for it; 'float32' widens the matrices, exactly, at about two thirds of the speed.
+   */
+  products?: 'auto' | 'float32';
   /** Convolution and step sizes of a decoding step in one pass. Default: on a GPU. */
   merge_step?: boolean;
   /** Stored type of recurrent states between calls. Default 'float32'; 'bfloat16' halves their memory and is less exact. */
@@ -125,6 +130,7 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
       stateDtype: this.options.state_dtype,
       mergeStep: this.options.merge_step ?? onGpu(),
       pack: !onGpu(),
+      kernels: this.options.products !== 'float32',
       onCompile: this.options.onCompile,
     });
     await program.compile();

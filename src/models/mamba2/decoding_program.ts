@@ -28,6 +28,8 @@ export interface DecodingProgramOptions {
   chunkSize?: number;
   /** See MixerOptions.mergeStep. Default false. */
   mergeStep?: boolean;
+  /** Prompts are multiplied by kernels of TensorFlow (see DefineOptions). Default true. */
+  kernels?: boolean;
   /** Keep the small weights in one variable. Default false. */
   pack?: boolean;
   /** Stored type of the recurrent states. Default float32. */
@@ -253,7 +255,7 @@ function defineFunctions(
         const fed = tf.sum(ended);
         return { outputs: { fed }, assign: { ...access.assign(states), [names.logits(b)]: logits } };
       },
-      { kernels: true },
+      { kernels: options.kernels ?? true },
     );
   }
 

@@ -218,6 +218,18 @@ describe('CompiledEngine', function () {
     const spread = Math.sqrt(want.reduce((sum, x) => sum + x * x, 0) / want.length);
     expectClose((await engine.logits(a))[0]!, want, 0.08 * spread, 'logits');
   });
+
+  it('with float32 products a prompt of bfloat16 matrices is what its tokens are one by one', async () => {
+    const dir = 'models/tiny-books-mamba2';
+    const { model, engine } = await load({ dir }, { dtype: 'bfloat16', segments: [32], products: 'float32' });
+    const prompt = Int32Array.from({ length: 30 }, (_, i) => (i * 71) % model.config.vocab_size);
+    const [a, b] = [await engine.createState(1), await engine.createState(1)];
+    await engine.prefill(a, [prompt]);
+    const whole = (await engine.logits(a))[0]!;
+    await engine.prefill(b, [prompt.slice(0, 1)]);
+    for (const token of prompt.slice(1)) await engine.step(b, Int32Array.of(token));
+    expectClose((await engine.logits(b))[0]!, whole, 1e-4 * Math.max(...whole.map(Math.abs)), 'logits');
+  });
 });
 
 async function greedyOnHost(engine: GenerationEngine, prompt: Int32Array[], count: number): Promise<number[]> {
