@@ -3,7 +3,7 @@ import * as readline from 'node:readline';
 import type { EngineSampling, GenerationEngine } from '../../src/generation/engine.js';
 import { Mamba2ForCausalLM } from '../../src/models/mamba2/causal_lm.js';
 import { Int4WeightOnlyConfig } from '../../src/quant/index.js';
-import { configureRuntime, packageVersion, selectBackend } from '../../src/runtime/index.js';
+import { configureRuntime, packageVersion } from '../../src/runtime/index.js';
 import type { Work } from './peer.js';
 
 const GREEDY: EngineSampling = {
@@ -73,13 +73,17 @@ for await (const line of readline.createInterface({ input: process.stdin })) {
     if (request.start) {
       const { task, checkpoint, dtype, tokens, threads } = request.start;
       configureRuntime({ threads, xlaFlags, compileCache: true });
-      await selectBackend('cpu');
       const engineKind = kind === 'int4' ? 'compiled' : kind;
       const quantized =
         kind === 'int4'
           ? { quantization_config: new Int4WeightOnlyConfig({ include_input_output_embeddings: true }) }
           : {};
-      const model = await Mamba2ForCausalLM.from_pretrained(checkpoint, { engine: engineKind, dtype, ...quantized });
+      const model = await Mamba2ForCausalLM.from_pretrained(checkpoint, {
+        device: 'cpu',
+        engine: engineKind,
+        dtype,
+        ...quantized,
+      });
       const engine = await model.engine();
       round = await (task === 'decode' ? decodeRound : prefillRound)(engine, tokens);
       await round(); // compiles

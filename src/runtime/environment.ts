@@ -106,6 +106,16 @@ export function configureRuntime(options: RuntimeOptions): void {
   Object.assign(process.env, wanted);
 }
 
+/**
+ * Lets XLA use vectors of 512 bits where the processor has them, if TensorFlow is not loaded yet and nobody chose a width. Integer
+ * arithmetic on packed weights gains a tenth by it; float32 and bfloat16 products wait for memory and gain nothing.
+ */
+export function preferWideVectors(): void {
+  const flags = process.env.XLA_FLAGS ?? '';
+  if (loaded || /xla_cpu_prefer_vector_width/.test(flags) || !cpuFeatures().includes('avx512f')) return;
+  process.env.XLA_FLAGS = mergeFlags(flags, ['--xla_cpu_prefer_vector_width=512']);
+}
+
 /** Sets, for a runtime about to load, what nobody has set. */
 export function applyDefaults(runtime: string): void {
   // Every failure also comes back as a status, which becomes an error: nothing is lost by a quiet stderr.

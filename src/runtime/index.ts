@@ -15,7 +15,7 @@ export {
   type TFJSBinding,
 } from './binding.js';
 export { DEVICES, type Device } from './devices.js';
-export { compileCacheDir, configureRuntime, isLoaded, type RuntimeOptions } from './environment.js';
+export { compileCacheDir, configureRuntime, isLoaded, preferWideVectors, type RuntimeOptions } from './environment.js';
 export { loadTensorFlow } from './load.js';
 export {
   cacheRoot,

@@ -1,4 +1,5 @@
 import { expect } from 'chai';
+import { cpuFeatures } from '../../src/runtime/cpu.js';
 import { spawnSync } from 'node:child_process';
 import * as fs from 'node:fs';
 import * as os from 'node:os';
@@ -101,5 +102,17 @@ describe('configureRuntime', function () {
       '["0","1","--tf_xla_min_cluster_size=4 --tf_xla_clustering_debug","--xla_gpu_enable_triton_gemm=false --xla_cpu_prefer_vector_width=512 --xla_cpu_enable_fast_math=false"]',
       'DeviceError NVIDIA_TF32_OVERRIDE',
     ]);
+  });
+
+  it('prefers wide vectors where the processor has them, unless somebody chose a width', () => {
+    const code = `runtime.preferWideVectors(); console.log(process.env.XLA_FLAGS);`;
+    const wide = cpuFeatures().includes('avx512f') ? ' --xla_cpu_prefer_vector_width=512' : '';
+    expect(run(code, { XLA_FLAGS: '--xla_cpu_enable_fast_math=false' }).out).to.equal(
+      `--xla_cpu_enable_fast_math=false${wide}`,
+    );
+    const chosen = '--xla_cpu_prefer_vector_width=128';
+    expect(run(code, { XLA_FLAGS: chosen }).out).to.equal(chosen);
+    const late = `await runtime.selectBackend('tensorflow'); runtime.preferWideVectors(); console.log(process.env.XLA_FLAGS ?? '');`;
+    expect(run(late, { XLA_FLAGS: '' }).out).not.to.contain('vector_width');
   });
 });

@@ -84,7 +84,8 @@ export class Mamba2ForCausalLM {
     const { config, source, warnings } = await loadCheckpoint(dir, overrides);
     warnings.forEach((warning) => onWarning?.(warning));
     // imported here so that a bundle for the browser, which loads LayersModels, has no native code in it
-    const { selectBackend } = await import('../../runtime/index.js');
+    const { preferWideVectors, selectBackend } = await import('../../runtime/index.js');
+    if (quantization_config || config.to_dict()['quantization_config']) preferWideVectors();
     if (device !== undefined || !tf.getBackend()) await selectBackend(device ?? 'auto');
     const model = new Mamba2ForCausalLM(config, source, engineOptions);
     try {
