@@ -27,6 +27,7 @@ const { values: args } = parseArgs({
     state: { type: 'string', default: 'float32' },
     dir: { type: 'string' },
     int4: { type: 'boolean', default: false },
+    'only-blocks': { type: 'boolean', default: false },
   },
 });
 const number = (key: 'prompt' | 'tokens' | 'block' | 'rounds'): number => Number(args[key]);
@@ -101,14 +102,16 @@ for (const b of args.batches.split(',').map(Number)) {
     await engine.step(state, new Int32Array(b));
   }
   const decode = (count: number): Promise<number> => timed(() => engine.decode(state, count, GREEDY, []));
-  await decode(1);
-  const single: number[] = [];
-  for (let r = 0; r < rounds; r++) {
-    let ms = 0;
-    for (let k = 0; k < 32; k++) ms += await decode(1);
-    single.push(ms / 32);
+  if (!args['only-blocks']) {
+    await decode(1);
+    const single: number[] = [];
+    for (let r = 0; r < rounds; r++) {
+      let ms = 0;
+      for (let k = 0; k < 32; k++) ms += await decode(1);
+      single.push(ms / 32);
+    }
+    print({ batch: b, what: 'decode, a call a token', ms_token: single, tok_s: (b * 1000) / median(single) });
   }
-  print({ batch: b, what: 'decode, a call a token', ms_token: single, tok_s: (b * 1000) / median(single) });
   const block = number('block');
   if (block > 1) {
     await decode(block);

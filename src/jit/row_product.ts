@@ -56,8 +56,8 @@ export interface RowProductTiling {
   /** Most columns in a piece. */
   columns: number;
   warps: number;
-  /** Most programs: each makes the vector ready once and goes on to further rows. */
-  programs: number;
+  /** How often a program takes rows: it makes the vector ready once. */
+  turns: number;
 }
 
 const powerOfTwo = (n: number): number => n & -n;
@@ -74,16 +74,26 @@ function columnsOf(spec: RowProductSpec, most: number): number {
   return powerOfTwo(groupSize) === groupSize && groupSize >= 32 && columns >= groupSize ? columns : 0;
 }
 
-/** Pieces that were fastest on an H100 (bench/cuda/README.md). */
-export function rowTiling(spec: RowProductSpec): RowProductTiling {
-  return { rows: 4, columns: 2048, warps: spec.inner > 2048 ? 8 : 4, programs: 528 };
+/** Pieces that were fastest on an H100 for the sizes of mamba2-130m, mamba2-2.7b and Codestral Mamba (bench/cuda/README.md). */
+export function rowTiling({ inner, format, gated, activations }: RowProductSpec): RowProductTiling {
+  if (format.kind === 'codes') return { rows: 8, columns: 4096, warps: inner > 4096 ? 8 : 4, turns: 1 };
+  // few long rows, and a vector that takes long to make ready
+  if (gated)
+    return inner < 4096
+      ? { rows: 4, columns: 512, warps: 8, turns: 1 }
+      : { rows: inner < 8192 ? 2 : 4, columns: 2048, warps: 8, turns: 4 };
+  if (!activations) return { rows: 8, columns: 512, warps: 4, turns: 1 };
+  if (inner < 4096) return { rows: inner <= 1024 ? 2 : 4, columns: 512, warps: 4, turns: 1 };
+  return { rows: 8, columns: 1024, warps: 8, turns: 1 };
 }
+
+/** Most pieces of a row. They are written out, and of more the compiler makes code that spills, in minutes. */
+const MOST_PIECES = { float32: 8, bfloat16: 8, codes: 3 };
 
 /** Whether the kernel can be written for these sizes. */
 export function rowProductFits(spec: RowProductSpec, tiling = rowTiling(spec)): boolean {
   const columns = columnsOf(spec, tiling.columns);
-  // pieces are written out one by one
-  return columns > 0 && spec.inner / columns <= 32 && spec.out * spec.inner < 2 ** 31;
+  return columns > 0 && spec.inner / columns <= MOST_PIECES[spec.format.kind] && spec.out * spec.inner < 2 ** 31;
 }
 
 /** A piece of the vector: before the weights of the norm and after. */
@@ -310,8 +320,8 @@ class RowProduct {
     const { k, tiling } = this;
     const { format, residual, out, activations } = this.spec;
     const tiles = Math.ceil(out / tiling.rows);
-    const programs = Math.min(tiles, tiling.programs);
-    const turns = Math.ceil(tiles / programs);
+    const turns = Math.min(tiles, tiling.turns);
+    const programs = Math.ceil(tiles / turns);
     const multiply = format.kind === 'codes' ? this.packed(format.groupSize) : this.plain();
     const program = k.program();
     const range = k.range(tiling.rows);

@@ -204,17 +204,17 @@ describe('row products on a GPU', () => {
 
   it('does not depend on the pieces it works in', () => {
     for (const rows of [2, 16]) {
-      for (const columns of [32, 128, 512]) {
-        for (const programs of [1, 3, 99]) {
-          check(cases[3]!, { rows, columns, warps: 4, programs });
-          check(cases[4]!, { rows, columns, warps: 4, programs });
+      for (const columns of [64, 128, 512]) {
+        for (const turns of [1, 3, 99]) {
+          check(cases[3]!, { rows, columns, warps: 4, turns });
+          check(cases[4]!, { rows, columns, warps: 4, turns });
         }
-        check(cases[6]!, { rows, columns, warps: 4, programs: 5 });
-        check(cases[10]!, { rows, columns, warps: 4, programs: 5 });
+        check(cases[6]!, { rows, columns, warps: 4, turns: 5 });
+        check(cases[10]!, { rows, columns: 4 * columns, warps: 4, turns: 5 });
       }
     }
-    for (const columns of [128, 256])
-      check({ name: '', spec: { ...cases[8]!.spec, inner: 768 } }, { rows: 4, columns, warps: 2, programs: 2 });
+    for (const columns of [256, 512])
+      check({ name: '', spec: { ...cases[8]!.spec, inner: 768 } }, { rows: 4, columns, warps: 2, turns: 2 });
   });
 
   it('says where there is no kernel', () => {
@@ -225,5 +225,7 @@ describe('row products on a GPU', () => {
     expect(fits({ inner: 288, norm: { groups: 5, epsilon: 1 } }), 'groups that do not divide').to.equal(false);
     expect(fits({ format: { kind: 'codes', groupSize: 512 } }), 'a group longer than a row').to.equal(false);
     expect(fits({ out: 2 ** 23, inner: 1024 }), 'offsets beyond int32').to.equal(false);
+    expect(fits({ inner: 64 * 9 }), 'nine pieces').to.equal(false);
+    expect(fits({ inner: 64 * 7 }), 'seven pieces').to.equal(true);
   });
 });
