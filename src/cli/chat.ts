@@ -8,8 +8,8 @@ import type { Mamba2ForCausalLM } from '../models/mamba2/index.js';
 import { loadConversation, saveConversation } from './conversation.js';
 import {
   addModelOptions,
-  keepCompiledPrograms,
   addSamplingOptions,
+  loadModel,
   samplingOptions,
   type ModelOptions,
   type SamplingOptions,
@@ -39,17 +39,15 @@ export function registerChat(program: Command): void {
 }
 
 async function chat(options: Options): Promise<void> {
-  const [{ AutoModelForCausalLM, AutoTokenizer }, { ChatSession, TextStreamer }] = await Promise.all([
+  const [{ AutoTokenizer }, { ChatSession, TextStreamer }] = await Promise.all([
     import('../models/auto/index.js'),
     import('../generation/index.js'),
   ]);
   const chat_template = options.chatTemplate ? await readTemplate(options.chatTemplate) : undefined;
-  await keepCompiledPrograms();
   const tokenizer = await AutoTokenizer.from_pretrained(options.model);
   // A model without a template should say so before its weights are read.
   await tokenizer.apply_chat_template([{ role: 'user', content: 'Hello' }], { chat_template });
-  const { device, dtype, engine } = options;
-  const model = await AutoModelForCausalLM.from_pretrained(options.model, { device, dtype, engine } as never);
+  const model = await loadModel(options);
   const session = new ChatSession(await model.engine(), tokenizer, model.generation_config, { chat_template });
   session.reset(options.system);
   const streamer = new TextStreamer(tokenizer, {

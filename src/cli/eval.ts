@@ -2,7 +2,7 @@
 import { readFile } from 'node:fs/promises';
 import type { Command } from 'commander';
 import { ArgumentError } from '../errors/index.js';
-import { addModelOptions, keepCompiledPrograms, numberIn, type ModelOptions } from './options.js';
+import { addModelOptions, loadModel, numberIn, type ModelOptions } from './options.js';
 import { note, table, write } from './output.js';
 
 interface Options extends ModelOptions {
@@ -26,15 +26,13 @@ async function evalPerplexity(options: Options): Promise<void> {
   const text = await readFile(options.file, 'utf8').catch((cause: Error) => {
     throw new ArgumentError(`--file: cannot read ${options.file}: ${cause.message}`, { file: options.file }, { cause });
   });
-  const [{ AutoModelForCausalLM, AutoTokenizer }, { perplexity }] = await Promise.all([
+  const [{ AutoTokenizer }, { perplexity }] = await Promise.all([
     import('../models/auto/index.js'),
     import('../pipelines/index.js'),
   ]);
-  await keepCompiledPrograms();
   const tokenizer = await AutoTokenizer.from_pretrained(options.model);
   const ids = (await tokenizer.encode(text)).slice(0, options.maxTokens);
-  const { device, dtype, engine } = options;
-  const model = await AutoModelForCausalLM.from_pretrained(options.model, { device, dtype, engine } as never);
+  const model = await loadModel(options);
   try {
     const started = performance.now();
     const onProgress = (done: number, total: number): void => {

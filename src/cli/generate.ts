@@ -5,8 +5,9 @@ import type { TextStreamer } from '../generation/index.js';
 import type { Tokenizer } from '../tokenizers/index.js';
 import {
   addModelOptions,
-  keepCompiledPrograms,
   addSamplingOptions,
+  keepCompiledPrograms,
+  loadModel,
   readContinuation,
   readPrompt,
   samplingOptions,
@@ -72,14 +73,12 @@ async function generate(words: string[], options: Options): Promise<void> {
 /** Goes on from a saved state: feeds the new text alone, and prints it with what follows. */
 async function continueState(words: string[], options: Options, file: string): Promise<void> {
   const prompt = await readContinuation(words);
-  const [{ AutoModelForCausalLM, AutoTokenizer }, { Mamba2State }] = await Promise.all([
+  const [{ AutoTokenizer }, { Mamba2State }] = await Promise.all([
     import('../models/auto/index.js'),
     import('../models/mamba2/index.js'),
   ]);
-  await keepCompiledPrograms();
   const tokenizer = await AutoTokenizer.from_pretrained(options.model);
-  const { device, dtype, engine } = options;
-  const model = await AutoModelForCausalLM.from_pretrained(options.model, { device, dtype, engine } as never);
+  const model = await loadModel(options);
   try {
     const state = await Mamba2State.load(model, file);
     if (state.batch !== 1) {

@@ -1,6 +1,7 @@
 /** Options that several commands share, and how their values are read. */
 import { InvalidArgumentError, Option, type Command } from 'commander';
 import { ArgumentError } from '../errors/index.js';
+import type { Mamba2ForCausalLM } from '../models/mamba2/index.js';
 import { DEVICES, type Device } from '../runtime/devices.js';
 
 /** A parser of numbers within bounds, for commander: a wrong one is wrong usage, told before anything is loaded. */
@@ -114,4 +115,11 @@ export async function keepCompiledPrograms(): Promise<void> {
   } catch {
     // a cache folder that cannot be made, or has a space in its path, costs time only
   }
+}
+
+/** The model that the options name, whose compiled programs are kept. */
+export async function loadModel({ model, device, dtype, engine }: ModelOptions): Promise<Mamba2ForCausalLM> {
+  await keepCompiledPrograms();
+  const { AutoModelForCausalLM } = await import('../models/auto/index.js');
+  return AutoModelForCausalLM.from_pretrained(model, { device, dtype, engine } as never);
 }

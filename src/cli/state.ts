@@ -1,7 +1,7 @@
 /** `mamba2 state`: what a model has read, kept in a file; `mamba2 generate --state` goes on from it. */
 import type { Command } from 'commander';
 import type { StateInfo } from '../models/mamba2/index.js';
-import { addModelOptions, keepCompiledPrograms, readPrompt, type ModelOptions } from './options.js';
+import { addModelOptions, loadModel, readPrompt, type ModelOptions } from './options.js';
 import { note, table, write } from './output.js';
 import { formatBytes } from './progress.js';
 
@@ -38,12 +38,6 @@ export function registerState(program: Command): void {
     .argument('<file>', 'a file that `mamba2 state save` or /save in a chat wrote')
     .option('--json', 'print JSON')
     .action(show);
-}
-
-async function loadModel({ model, device, dtype, engine }: ModelOptions) {
-  await keepCompiledPrograms();
-  const { AutoModelForCausalLM } = await import('../models/auto/index.js');
-  return AutoModelForCausalLM.from_pretrained(model, { device, dtype, engine } as never);
 }
 
 async function save(words: string[], options: SaveOptions): Promise<void> {

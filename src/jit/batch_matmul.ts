@@ -1,13 +1,11 @@
 /** Products of many small matrices in bfloat16, for GPUs: half the memory traffic of float32, and their matrix units are made for it. */
 import * as tf from '@tensorflow/tfjs';
-import { attr, dtypeAttr, rawOp } from './ops.js';
+import { attr, castFloat32, castTo, rawOp } from './ops.js';
 
 function product(a: tf.Tensor, b: tf.Tensor, transposeA: boolean, transposeB: boolean): tf.Tensor {
   return tf.tidy(() => {
-    const cast = (x: tf.Tensor, to: 'bfloat16' | 'float32'): tf.Tensor =>
-      rawOp('Cast', [x], { DstT: dtypeAttr(to), Truncate: attr.bool(false) })[0]!;
     const flags = { adj_x: attr.bool(transposeA), adj_y: attr.bool(transposeB) };
-    return cast(rawOp('BatchMatMulV2', [cast(a, 'bfloat16'), cast(b, 'bfloat16')], flags)[0]!, 'float32');
+    return castFloat32(rawOp('BatchMatMulV2', [castTo(a, 'bfloat16'), castTo(b, 'bfloat16')], flags)[0]!);
   });
 }
 

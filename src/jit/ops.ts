@@ -270,8 +270,8 @@ export function matMulStored(x: tf.Tensor2D, w: tf.Tensor): tf.Tensor2D {
     if (onCpu && currentGraph().kernels && x.shape[0] > FEW_ROWS && (!narrow || multipliesBfloat16()))
       return productByKernel(x, w, true);
     const wide = (narrow ? castFloat32(w) : onCpu && x.shape[0] === 1 ? tf.maximum(w, LEAST) : w) as tf.Tensor2D;
-    if (!onCpu || !narrow || x.shape[0] > FEW_ROWS) return tf.matMul(x, wide, false, true);
-    return x.shape[0] === 1 ? tf.matMul(x, wide, false, true) : productByRows(x, wide);
+    const few = onCpu && narrow && x.shape[0] > 1 && x.shape[0] <= FEW_ROWS;
+    return few ? productByRows(x, wide) : tf.matMul(x, wide, false, true);
   });
 }
 

@@ -132,7 +132,7 @@ function callNode(name: string, piece: FunctionText, inputs: readonly string[], 
   return { name, op: 'StatefulPartitionedCall', inputs, attrs: { ...attrs, _XlaMustCompile: attr.bool(true) } };
 }
 
-/** Constants (and what is computed from constants alone) that `refs` need, in the order of the function. */
+/** Constants (and what is computed from constants alone) that `refs` need. */
 function constantsFor(
   refs: readonly string[],
   nodes: ReadonlyMap<string, NodeText>,
@@ -146,11 +146,7 @@ function constantsFor(
     needed.add(name);
     visit.push(...nodes.get(name)!.inputs.map(producer));
   }
-  const constants = [...needed].map((name) => nodes.get(name)!);
-  return ordered(
-    constants,
-    constants.map((node) => node.name),
-  );
+  return [...needed].map((name) => nodes.get(name)!);
 }
 
 /** A function taken apart. */

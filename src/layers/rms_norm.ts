@@ -3,6 +3,10 @@ import * as tf from '@tensorflow/tfjs';
 import { type LayerArgs, single, SpecLayer } from './base.js';
 import { tensor, type WeightSpec, type Weights } from './weights.js';
 
+/**
+ * Mean of squares over the last axis. Of a single position it is a product with itself: XLA makes that one kernel on a CPU, where a
+ * reduction becomes two or three.
+ */
 function meanSquare(x: tf.Tensor): tf.Tensor {
   const d = x.shape[x.rank - 1]!;
   if (x.size !== d) return tf.mean(tf.square(x), -1, true);

@@ -1,7 +1,6 @@
 /** Decoding through one compiled program: the default on the tensorflow backend. */
-import * as tf from '@tensorflow/tfjs';
 import { encodeFloat32 } from '../../checkpoints/dtypes.js';
-import { tensorFlowBackend } from '../../runtime/index.js';
+import { onGpu } from '../../runtime/index.js';
 import { ArgumentError, GenerationError } from '../../errors/index.js';
 import type { EngineSampling, EngineState, GenerationEngine, StateArrays } from '../../generation/engine.js';
 import type { CompileHook, Program } from '../../jit/index.js';
@@ -36,10 +35,6 @@ export interface CompiledEngineOptions {
 
 const SEGMENTS = [16, 64, 256] as const;
 const GPU_SEGMENTS = [16, 128, 2048] as const;
-
-function onGpu(): boolean {
-  return tf.getBackend() === 'tensorflow' && tensorFlowBackend().isUsingGpuDevice;
-}
 
 export class CompiledEngine implements GenerationEngine, StateKeeper {
   readonly kind = 'compiled';

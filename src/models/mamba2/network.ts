@@ -106,7 +106,7 @@ export class Mamba2Network {
    * @param h the stream after the last block, [1, d] @returns logits [1, v], float32
    */
   normedHead(weights: Weights, h: tf.Tensor2D): tf.Tensor2D {
-    const w = this.lm_head ? part(weights, 'lm_head.') : part(weights, 'backbone.embeddings.');
+    const w = part(weights, this.lm_head ? 'lm_head.' : 'backbone.embeddings.');
     const norm = part(weights, 'backbone.norm_f.');
     const matrix = w['weight']!;
     const epsilon = this.config.layer_norm_epsilon;
