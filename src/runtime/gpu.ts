@@ -1,4 +1,5 @@
 /** Finding a CUDA device and the libraries it takes, without loading TensorFlow. */
+import { execFileSync } from 'node:child_process';
 import * as fs from 'node:fs';
 import * as os from 'node:os';
 import * as path from 'node:path';
@@ -53,6 +54,31 @@ export function gpuNames(root = '/proc/driver/nvidia/gpus'): string[] {
       const text = fs.readFileSync(path.join(root, bus, 'information'), 'utf8');
       return /^Model:\s*(.+)$/m.exec(text)?.[1].trim() ?? 'NVIDIA GPU';
     });
+  } catch {
+    return [];
+  }
+}
+
+/** Memory of a GPU, in bytes. */
+export interface GpuMemory {
+  total: number;
+  free: number;
+}
+
+/** What nvidia-smi says of each GPU's memory; none where it is not there. */
+export function gpuMemory(): GpuMemory[] {
+  try {
+    const query = ['--query-gpu=memory.total,memory.free', '--format=csv,noheader,nounits'];
+    const lines = execFileSync('nvidia-smi', query, {
+      encoding: 'utf8',
+      timeout: 5000,
+      stdio: ['ignore', 'pipe', 'ignore'],
+    });
+    return lines
+      .trim()
+      .split('\n')
+      .map((line) => line.split(',').map((mib) => Number(mib) * 2 ** 20))
+      .flatMap(([total, free]) => (Number.isFinite(total) && Number.isFinite(free) ? [{ total, free }] : []));
   } catch {
     return [];
   }
