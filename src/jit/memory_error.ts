@@ -18,10 +18,7 @@ const TYPE_BYTES: Record<string, number> = {
 
 /** Bytes that were asked for in vain, null where the text does not say. */
 function bytesAsked(text: string): number | null {
-  const stated =
-    /allocat\w* (\d+) ?bytes/i.exec(text) ??
-    /\((\d+) bytes\)/.exec(text) ??
-    /allocat\w* ([\d.]+)([KMGT])iB/i.exec(text);
+  const stated = /allocat\w* (\d+) ?bytes/i.exec(text) ?? /([\d.]+) ?([KMGT])iB/i.exec(text);
   if (stated)
     return stated[2] === undefined ? Number(stated[1]) : Number(stated[1]) * 1024 ** (1 + 'KMGT'.indexOf(stated[2]));
   const tensor = /allocating tensor with shape\[([\d,]*)\] and type (\w+)/.exec(text);

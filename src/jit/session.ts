@@ -9,6 +9,7 @@ import { DeviceError } from '../errors/index.js';
 import { dtypeBytes, dtypeNumber, DT_RESOURCE, sizeOf } from './dtypes.js';
 import { nodeName, type Traced } from './function.js';
 import { attr, savedModel, type NodeText } from './graphdef.js';
+import { outOfMemory } from './memory_error.js';
 import { nodeBackend, type NativeTensor } from './native.js';
 import { byteShape, STORAGE, storageNodes } from './storage.js';
 import type { Bytes, Dtype, VariableSpec } from './types.js';
@@ -137,7 +138,12 @@ export class Session {
     try {
       return this.binding.runSavedModel(this.id, ids, feeds, fetches);
     } catch (error) {
-      throw new DeviceError(`${this.label}: ${what} failed: ${nativeMessage(error)}`, { what }, { cause: error });
+      const text = nativeMessage(error);
+      const where = `${this.label}: ${what}`;
+      throw (
+        outOfMemory(text, where, this.variables.values()) ??
+        new DeviceError(`${where} failed: ${text}`, { what }, { cause: error })
+      );
     }
   }
 

@@ -20,7 +20,7 @@ describe('memory that a GPU does not have', () => {
 
   for (const [text, asked] of [
     ['OOM when allocating tensor with shape[8,2048,50288] and type float on /job:localhost', 8 * 2048 * 50288 * 4],
-    ['RESOURCE_EXHAUSTED: Failed to allocate request for 20.51GiB (22020096000B) on device ordinal 0', null],
+    ['RESOURCE_EXHAUSTED: Failed to allocate request for 20.51GiB (22020096000B) on device ordinal 0', 20.51 * 2 ** 30],
     ['RESOURCE_EXHAUSTED: Out of memory while trying to allocate 1.50GiB.', 1.5 * 2 ** 30],
     ['failed to allocate memory', null],
   ] as const) {
