@@ -129,14 +129,35 @@ export class TritonWriter {
 
   /** Sum over one axis, which goes away. */
   sum(x: TtirValue, axis: number): TtirValue {
+    return this.reduce('arith.addf', x, axis);
+  }
+
+  /** The largest over one axis, which goes away. */
+  largest(x: TtirValue, axis: number): TtirValue {
+    return this.reduce('arith.maximumf', x, axis);
+  }
+
+  private reduce(op: string, x: TtirValue, axis: number): TtirValue {
     const dims = x.dims.filter((_, i) => i !== axis);
     const [a, b, s] = [0, 1, 2].map(() => `%v${this.count++}`);
-    const body = `^bb0(${a}: f32, ${b}: f32): ${s} = arith.addf ${a}, ${b} : f32 tt.reduce.return ${s} : f32`;
+    const body = `^bb0(${a}: f32, ${b}: f32): ${s} = ${op} ${a}, ${b} : f32 tt.reduce.return ${s} : f32`;
     const result = dims.length === 0 ? 'f32' : tensorType(dims, 'f32');
     return this.emit(
       `"tt.reduce"(${x.ref}) <{axis = ${axis} : i32}> ({ ${body} }) : (${typeOf(x)}) -> ${result}`,
       dims,
       'f32',
+    );
+  }
+
+  /** Σ a·b + c over the four bytes of a word, those of a without a sign, those of b with one. Instruction dp4a of NVIDIA's GPUs. */
+  dot4(a: TtirValue, b: TtirValue, c: TtirValue): TtirValue {
+    const [x, y, dims] = this.together(a, b);
+    const [u, v] = [this.broadcast(x, dims), this.broadcast(c, dims)];
+    const options = '{constraints = "=r,r,r,r", packed_element = 1 : i32, pure = true}';
+    return this.emit(
+      `tt.elementwise_inline_asm "dp4a.u32.s32 $0, $1, $2, $3;" ${options} ${u.ref}, ${y.ref}, ${v.ref} : ${[u, y, v].map(typeOf).join(', ')} -> ${typeOf(u)}`,
+      dims,
+      'i32',
     );
   }
 
@@ -163,6 +184,22 @@ export class TritonWriter {
       `tt.load ${from.ref}${guard} : ${typeOf(from)}`,
       from.dims,
       pointer.element.slice('!tt.ptr<'.length, -1),
+    );
+  }
+
+  /**
+   * As load, of float32, by an instruction that the compiler takes for arithmetic: every thread reads what it needs itself, where a
+   * load would be shared among threads and handed on through shared memory. For few values that many threads want.
+   */
+  loadEach(pointer: TtirValue, offsets: TtirValue): TtirValue {
+    const from = this.at(pointer, offsets);
+    const address = this.convert('tt.ptr_to_int', from, 'i64');
+    const options = '{constraints = "=f,l", packed_element = 1 : i32, pure = true}';
+    const to = tensorType(from.dims, 'f32');
+    return this.emit(
+      `tt.elementwise_inline_asm "ld.global.nc.f32 $0, [$1];" ${options} ${address.ref} : ${typeOf(address)} -> ${to}`,
+      from.dims,
+      'f32',
     );
   }
 
@@ -224,9 +261,12 @@ function floatText(value: number): string {
  * Whether kernels of ours run where the traced code will: on a GPU, in one piece that XLA compiles. TFJS_MAMBA2_TRITON=0 leaves them out.
  */
 export function tritonRuns(): boolean {
-  return (
-    isTracing() && currentGraph().xla && nodeBackend().isUsingGpuDevice && process.env['TFJS_MAMBA2_TRITON'] !== '0'
-  );
+  return compilesForGpu() && process.env['TFJS_MAMBA2_TRITON'] !== '0';
+}
+
+/** Whether the code that runs now is traced for a GPU, in one piece that XLA compiles. */
+export function compilesForGpu(): boolean {
+  return isTracing() && currentGraph().xla && nodeBackend().isUsingGpuDevice;
 }
 
 /** A string attribute of MLIR. */

@@ -152,6 +152,15 @@ describe('packed matrices in compiled programs', () => {
     });
   }
 
+  it('only int4 has a kernel of its own on GPUs', () => {
+    for (const bits of [4, 8] as const) {
+      const storage = quantizedStorage(matrix(32, 64, 64, bits), { device: 'gpu', activation_quantization: true });
+      const vars = Object.fromEntries(Object.keys(storage.variables).map((suffix) => [suffix, tf.zeros([32, 1])]));
+      expect((storage.weight(vars) as StoredMatrix).fused !== undefined).to.equal(bits === 4);
+      tf.dispose(vars);
+    }
+  });
+
   it('a 130m model takes less than 110 MB, head included, and declaring it reads no codes', () => {
     let bytes = 0;
     const add = (out: number, inner: number): void => {

@@ -1,0 +1,121 @@
+/** What a row product (row_product.ts) is made of: its parts, sizes and parameters. */
+import type { Dtype } from './types.js';
+
+/** How the rows of a matrix [out, in] are stored. */
+export type RowFormat =
+  | { kind: 'float32' | 'bfloat16' }
+  /**
+   * Codes of four bits, w = code·scale + least by group of channels. Eight codes make a word; of a group's words, word i holds channel
+   * p·groupSize/8 + i of the group in its bits 4p to 4p+3: so that channels of one position lie side by side, as the vector's do.
+   */
+  | {
+      kind: 'codes';
+      groupSize: number;
+      /** Round the vector to int8 with a scale per group, so that products are of integers, four in one instruction. */
+      rounded?: boolean;
+    };
+
+export interface RowProductSpec {
+  /** Rows and columns, [out, in]. */
+  out: number;
+  inner: number;
+  format: RowFormat;
+  /** Before all else, x += D·skipped: `heads` values of D for as many spans of x; skipped begins at `offset` of the buffer of the gate. */
+  skip?: { heads: number; offset: number };
+  /** x is multiplied by silu(gate) before the norm. */
+  gated?: boolean;
+  /** RMS norm before the product: groups of channels with a norm each, and the number added to the mean square. */
+  norm?: { groups: number; epsilon: number };
+  /** A vector is added after the product. */
+  residual?: boolean;
+  /** What follows the product y of an input projection z | x B C | dt: see Activations. */
+  activations?: Activations;
+}
+
+/**
+ * A step of the causal convolution with SiLU over channels y[first …], and step sizes of what comes after them: both written behind y, so
+ * that the result is z | xBC | dt as projected, then xBC | dt as activated.
+ */
+export interface Activations {
+  first: number;
+  channels: number;
+  taps: number;
+  /** Step sizes, one per head. */
+  heads: number;
+  bias: boolean;
+  /** Bounds of step sizes. */
+  limit: readonly [number, number];
+}
+
+/** Sizes of the pieces that programs work in: a matter of speed only. */
+export interface RowProductTiling {
+  /** Rows that a program works on at a time. */
+  rows: number;
+  /** Most columns in a piece. */
+  columns: number;
+  warps: number;
+  /** How often a program takes rows: it makes the vector ready once. */
+  turns: number;
+  /** Rows are asked for before the vector is made ready, and those of the next turn before the product of this one. */
+  ahead?: boolean;
+}
+
+const powerOfTwo = (n: number): number => n & -n;
+
+/** Columns of a piece: a power of two that divides a row and fits the groups of norm and codes. 0: there is none. */
+export function columnsOf(spec: RowProductSpec, most: number): number {
+  const { inner, norm, format } = spec;
+  const span = inner / (norm?.groups ?? 1);
+  if (!Number.isInteger(span)) return 0;
+  // whole groups of the norm in a piece, or whole pieces in a group
+  const columns = Math.min(powerOfTwo(powerOfTwo(span) === span ? inner : span), most);
+  if (format.kind !== 'codes') return columns >= 32 ? columns : 0;
+  const { groupSize } = format;
+  return powerOfTwo(groupSize) === groupSize && groupSize >= 32 && columns >= groupSize ? columns : 0;
+}
+
+/** Pieces that were fastest on an H100 for the sizes of mamba2-130m, mamba2-2.7b and Codestral Mamba (bench/cuda/README.md). */
+export function rowTiling({ out, inner, format, gated, activations }: RowProductSpec): RowProductTiling {
+  if (format.kind === 'codes') {
+    if (!format.rounded) return { rows: 8, columns: 4096, warps: inner > 4096 ? 8 : 4, turns: 1 };
+    // as many programs as run at a time, so that each makes the vector ready while its first rows are on their way
+    const [rows, warps, programs] = gated ? [4, 8, 264] : [4, 4, 528];
+    return { rows, columns: 8192, warps, turns: Math.min(16, Math.ceil(out / rows / programs)), ahead: true };
+  }
+  // few long rows, and a vector that takes long to make ready
+  if (gated)
+    return inner < 4096
+      ? { rows: 4, columns: 512, warps: 8, turns: 1 }
+      : { rows: inner < 8192 ? 2 : 4, columns: 2048, warps: 8, turns: 4 };
+  if (!activations) return { rows: 8, columns: 512, warps: 4, turns: 1 };
+  if (inner < 4096) return { rows: inner <= 1024 ? 2 : 4, columns: 512, warps: 4, turns: 1 };
+  return { rows: 8, columns: 1024, warps: 8, turns: 1 };
+}
+
+/** Most pieces of a row. They are written out, and of more the compiler makes code that spills, in minutes. */
+const MOST_PIECES = { float32: 8, bfloat16: 8, codes: 3 };
+
+/** Whether the kernel can be written for these sizes. */
+export function rowProductFits(spec: RowProductSpec, tiling = rowTiling(spec)): boolean {
+  const columns = columnsOf(spec, tiling.columns);
+  return columns > 0 && spec.inner / columns <= MOST_PIECES[spec.format.kind] && spec.out * spec.inner < 2 ** 31;
+}
+
+/** Where in the low 20 bits the code of a position in a word is put. */
+export const fieldOf = (position: number): number => (position < 5 ? position : position - 3);
+
+/** Names and types of the inputs of a kernel, in order. */
+export function parametersOf(spec: RowProductSpec): (readonly [name: string, dtype: Dtype])[] {
+  const { format, skip, gated, norm, residual, activations } = spec;
+  const float = (...names: string[]): (readonly [string, Dtype])[] => names.map((name) => [name, 'float32']);
+  return [
+    ...float('x', ...(gated || skip ? ['gate'] : []), ...(skip ? ['skip'] : []), ...(norm ? ['gamma'] : [])),
+    ...(format.kind === 'codes'
+      ? ([['codes', 'int32'], ...float('scale', 'least')] as const)
+      : ([['weights', format.kind]] as const)),
+    ...float(...(residual ? ['residual'] : [])),
+    ...(activations
+      ? ([['place', 'int32'], ...float('context', 'taps', ...(activations.bias ? ['bias'] : []), 'dt_bias')] as const)
+      : []),
+  ];
+}
