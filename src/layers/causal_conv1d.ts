@@ -3,6 +3,7 @@
  * on every backend (wasm has no gradient kernels for depthwise convolution) and fused by XLA.
  */
 import * as tf from '@tensorflow/tfjs';
+import { compilesForGpu, gatherRows } from '../jit/index.js';
 import { type LayerArgs, single, SpecLayer } from './base.js';
 import { silu, tensor, type WeightSpec, type Weights } from './weights.js';
 
@@ -41,6 +42,50 @@ function sameDocument(segments: tf.Tensor2D, taps: number): tf.Tensor[] {
   });
 }
 
+/** x moved on by some tokens, what comes in being the last of the context or zeros; by pads, which XLA fuses into whatever reads them. */
+function shifted(x: tf.Tensor3D, by: number, context?: tf.Tensor3D): tf.Tensor {
+  if (by === 0) return x;
+  const [b, t, d] = x.shape;
+  const kept = tf.pad(tf.slice(x, [0, 0, 0], [b, t - by, d]), [
+    [0, 0],
+    [by, 0],
+    [0, 0],
+  ]);
+  if (!context) return kept;
+  const before = tf.slice(context, [0, context.shape[1] - by, 0], [b, by, d]);
+  return tf.add(
+    kept,
+    tf.pad(before, [
+      [0, 0],
+      [0, t - by],
+      [0, 0],
+    ]),
+  );
+}
+
+/** The k-1 raw inputs that end with each row's last real token, taken by their positions. @param mask [b, t] */
+function contextByRows(x: tf.Tensor3D, left: tf.Tensor3D, mask: tf.Tensor2D): tf.Tensor {
+  const [b, t, d] = x.shape;
+  const kept = left.shape[1];
+  if (t === 1) {
+    const moved = tf.concat([tf.slice(left, [0, 1, 0], [b, kept - 1, d]), x], 1);
+    return tf.where(tf.greater(tf.reshape(mask, [b, 1, 1]), 0), moved, left);
+  }
+  const end = tf.max(tf.mul(mask, tf.reshape(tf.range(1, t + 1, 1, 'float32'), [1, t])), 1, true); // [b, 1]
+  const from = tf.add(end, tf.reshape(tf.range(-kept, 0, 1, 'float32'), [1, kept])); // of x, [b, k-1]; before it when negative
+  const rows = (source: tf.Tensor3D, at: tf.Tensor): tf.Tensor => {
+    const length = source.shape[1];
+    const first = tf.reshape(tf.range(0, b * length, length, 'float32'), [b, 1]);
+    const place = tf.add(tf.clipByValue(at, 0, length - 1), first);
+    return tf.reshape(
+      gatherRows(tf.reshape(source, [b * length, d]), tf.cast(tf.reshape(place, [b * kept]), 'int32') as tf.Tensor1D),
+      [b, kept, d],
+    );
+  };
+  const within = tf.greaterEqual(tf.reshape(from, [b, kept, 1]), 0);
+  return tf.where(within, rows(x, from), rows(left, tf.add(from, kept)));
+}
+
 /**
  * y[t] = bias + Σ_i weight[:, 0, i]·x[t-(k-1)+i], without activation; the last tap multiplies the current token.
  *
@@ -49,6 +94,8 @@ function sameDocument(segments: tf.Tensor2D, taps: number): tf.Tensor[] {
  * @param mask [b, t] of 0 and 1: the context is then taken at each row's last real token
  * @param segments [b, t], the number of the document that each position belongs to, each document in one run: no tap
  *   reaches into another document. A context given belongs to the first one.
+ * @param inPlace without a copy of x that is longer by the context. Default: on a GPU, where that copy costs more than all that is
+ *   done with it
  */
 export function causalConv(
   x: tf.Tensor3D,
@@ -57,21 +104,24 @@ export function causalConv(
   context?: tf.Tensor3D,
   mask?: tf.Tensor2D,
   segments?: tf.Tensor2D,
+  inPlace = compilesForGpu(),
 ): ConvOutputs {
   const [b, t, d] = x.shape;
   const k = weight.shape[2]!;
   const [y, next] = tf.tidy((): [tf.Tensor, tf.Tensor] => {
-    const left = context ?? tf.zeros([b, k - 1, d]);
+    const left = context ?? (tf.zeros([b, k - 1, d]) as tf.Tensor3D);
     const wide = k > 1 ? tf.concat([left, x], 1) : x; // [b, t+k-1, d]
     const rows = tf.transpose(tf.reshape(weight, [d, k]), [1, 0]);
     const taps = k > 1 ? tf.split(rows, k, 0) : [rows]; // k of [1, d]; a split into one part has no gradient
     const reaches = segments && k > 1 ? sameDocument(segments, k) : null;
     const terms = taps.map((tap, i) => {
-      const term = tf.mul(tf.slice(wide, [0, i, 0], [b, t, d]), tf.reshape(tap, [1, 1, d]));
+      const read = inPlace && k > 1 && t >= k ? shifted(x, k - 1 - i, context) : tf.slice(wide, [0, i, 0], [b, t, d]);
+      const term = tf.mul(read, tf.reshape(tap, [1, 1, d]));
       return reaches && i < k - 1 ? tf.mul(term, reaches[i]!) : term;
     });
     let sum = terms.reduce((left, right) => tf.add(left, right));
     if (bias) sum = tf.add(sum, bias);
+    if (inPlace && mask && k > 1) return [sum, contextByRows(x, left, mask)];
     const after = mask && k > 1 ? tf.matMul(contextSelector(mask, k), wide) : tf.slice(wide, [0, t, 0], [b, k - 1, d]);
     return [sum, after];
   });

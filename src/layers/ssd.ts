@@ -12,7 +12,7 @@
  */
 import * as tf from '@tensorflow/tfjs';
 import { ArgumentError } from '../errors/index.js';
-import { batchMatMulBf16 } from '../jit/index.js';
+import { batchMatMulBf16, linearRecurrence } from '../jit/index.js';
 import { einsum } from './einsum.js';
 
 export interface SsdInputs {
@@ -113,6 +113,8 @@ interface Borders {
   fromStart: tf.Tensor;
   /** From chunk boundary j to chunk boundary z, [b, 1, z, j] */
   between: tf.Tensor;
+  /** From the start of a chunk to its end, [b, c, 1] */
+  across: tf.Tensor;
 }
 
 /** The borders are masks on the decays and not huge negative log-decays: those would swallow the digits of the others. */
@@ -131,6 +133,7 @@ function bordersOf(segments: tf.Tensor2D, c: number, q: number): Borders {
     toEnd: same(flat, tf.reshape(ends, [b * c, 1, 1, 1])),
     fromStart: same(flat, tf.reshape(starts, [b * c, 1, 1, 1])),
     between: same(tf.reshape(boundaries, [b, 1, c + 1, 1]), tf.reshape(boundaries, [b, 1, 1, c + 1])),
+    across: tf.reshape(same(starts, ends), [b, c, 1]),
   };
 }
 
@@ -142,18 +145,40 @@ function carryStates(
   own: tf.Tensor,
   total: tf.Tensor,
   initial: tf.Tensor | undefined,
-  between: tf.Tensor | undefined,
+  borders: Borders | null,
 ): { starts: tf.Tensor; final: tf.Tensor } {
   const [b, c, h, pn] = own.shape as [number, number, number, number];
   const first = initial ? tf.reshape(initial, [b, 1, h, pn]) : tf.zeros([b, 1, h, pn]);
   if (c === 1) {
     if (!initial) return { starts: first, final: own };
     const decayed = tf.mul(first, tf.reshape(tf.exp(total), [b, 1, h, 1]));
-    const reach = between ? tf.slice(between, [0, 0, 1, 0], [b, 1, 1, 1]) : null;
+    const reach = borders ? tf.reshape(borders.across, [b, 1, 1, 1]) : null;
     const kept = tf.add(own, reach ? tf.mul(decayed, reach) : decayed);
     return { starts: first, final: kept }; // [b, 1, h, p·n] both
   }
-  const states = tf.concat([first, own], 1); // [b, j=c+1, h, p·n]
+  const open = tf.exp(total);
+  const kept = borders ? tf.mul(open, borders.across) : open; // [b, c, h]
+  const carried = linearRecurrence(
+    own as tf.Tensor4D,
+    kept as tf.Tensor3D,
+    initial && (tf.reshape(initial, [b, h, pn]) as tf.Tensor3D),
+  );
+  if (carried) {
+    const last = (x: tf.Tensor, size: number): tf.Tensor => tf.slice(x, [0, c - 1, 0, 0], [b, 1, h, size]);
+    const final = tf.add(tf.mul(last(carried, pn), last(tf.reshape(kept, [b, c, h, 1]), 1)), last(own, pn));
+    return { starts: carried, final };
+  }
+  return carryByProduct(tf.concat([first, own], 1), total, borders?.between);
+}
+
+/** carryStates as one product with the decays from each boundary to each later one. @param states [b, j=c+1, h, p·n] */
+function carryByProduct(
+  states: tf.Tensor,
+  total: tf.Tensor,
+  between: tf.Tensor | undefined,
+): { starts: tf.Tensor; final: tf.Tensor } {
+  const [b, h, pn] = [states.shape[0]!, states.shape[2]!, states.shape[3]!];
+  const c = states.shape[1]! - 1;
   const log = tf.concat([tf.zeros([b * h, 1]), cumulative(tf.reshape(tf.transpose(total, [0, 2, 1]), [b * h, c]))], 1); // [b·h, j]
   const open = tf.reshape(decayMatrix(log), [b, h, c + 1, c + 1]); // [b, h, z, j]
   const decay = between ? tf.mul(open, between) : open;
@@ -212,7 +237,7 @@ export function ssdChunkScan(inputs: SsdInputs, chunkSize: number): SsdOutputs {
       tf.reshape(own, [b, c, h, p * n]),
       tf.reshape(last, [b, c, h]),
       inputs.initialState,
-      borders?.between,
+      borders,
     );
 
     // 4. what the state at the start of a chunk gives to each of its positions

@@ -183,7 +183,7 @@ onBackends(['tensorflow', 'wasm', 'cpu'], 'mixer', () => {
   }
 });
 
-onBackends(['tensorflow', 'wasm', 'cpu'], 'causal convolution', () => {
+onBackends(['tensorflow', 'wasm', 'cpu'], 'causal convolution', (backend) => {
   it('carries its context over any split, also over one shorter than its taps', () => {
     const random = lcg(22);
     const [x, w, bias] = [
@@ -208,6 +208,46 @@ onBackends(['tensorflow', 'wasm', 'cpu'], 'causal convolution', () => {
       expectClose(context!, whole.context.data, 0);
     });
   });
+
+  if (backend === 'tensorflow')
+    it('gives the same values, contexts and gradients in the form for GPUs', () => {
+      const random = lcg(24);
+      const segments = tf.tensor2d([0, 0, 0, 1, 1, 2, 0, 0, 0, 0, 0, 1], [2, 6], 'int32');
+      for (const t of [1, 3, 4, 6]) {
+        for (const masked of [false, true]) {
+          for (const split of [false, true]) {
+            tf.tidy(() => {
+              const make = (shape: number[]): tf.Tensor => oracle.toTensor(oracle.randomArr(random, shape));
+              const mask = tf.slice(tf.tensor2d([1, 1, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1], [2, 6]), [0, 0], [2, t]);
+              const real = masked ? tf.reshape(mask, [2, t, 1]) : tf.ones([2, t, 1]);
+              const given = [tf.mul(make([2, t, 3]), real), make([3, 1, 4]), make([3]), make([2, 3, 3])];
+              const weights = make([2, t, 3]);
+              const run = (
+                inPlace: boolean,
+                [x, w, bias, context]: tf.Tensor[],
+              ): { y: tf.Tensor; context: tf.Tensor } =>
+                causalConv(
+                  x as tf.Tensor3D,
+                  w!,
+                  bias,
+                  context as tf.Tensor3D,
+                  masked ? mask : undefined,
+                  split ? tf.slice(segments, [0, 0], [2, t]) : undefined,
+                  inPlace,
+                );
+              const [a, b] = [run(false, given), run(true, given)];
+              expectClose(b.y, a.y.dataSync(), 1e-6);
+              expectClose(b.context, a.context.dataSync(), 0);
+              const gradients = (inPlace: boolean): tf.Tensor[] =>
+                tf.grads((...xs: tf.Tensor[]) => tf.sum(tf.mul(run(inPlace, xs).y, weights)))(given);
+              const want = gradients(false);
+              gradients(true).forEach((g, i) => expectClose(g, want[i]!.dataSync(), 1e-5, `gradient ${i}`));
+            });
+          }
+        }
+      }
+      segments.dispose();
+    });
 
   it('as a layer returns its context', () => {
     const layer = new CausalConv1D({ channels: 2, kernelSize: 3 });

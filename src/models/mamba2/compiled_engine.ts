@@ -58,7 +58,7 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
   ) {
     this.batches = [...new Set(options.batches ?? [1])];
     this.segments = [...(options.segments ?? (onGpu() ? GPU_SEGMENTS : SEGMENTS))].sort((a, b) => a - b);
-    this.preferred_block = options.block ?? (onGpu() ? 32 : 1);
+    this.preferred_block = options.block ?? (onGpu() ? 32 : Number(process.env.BLK ?? 1));
   }
 
   get vocab_size(): number {
@@ -123,6 +123,7 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
       block: this.preferred_block,
       chunkSize: this.options.chunk_size ?? (onGpu() ? 128 : undefined),
       stateDtype: this.options.state_dtype,
+      bf16Scan: onGpu(),
       mergeStep: this.options.merge_step ?? onGpu(),
       pack: !onGpu(),
       kernels: this.options.products !== 'float32',

@@ -26,6 +26,8 @@ export interface DecodingProgramOptions {
   block: number;
   /** Tokens per chunk of the scan. Default: the configuration's, 64 at most. */
   chunkSize?: number;
+  /** Prompts are scanned in bfloat16 too where matrices are (see MixerOptions.bf16Scan). Default false. */
+  bf16Scan?: boolean;
   /** See MixerOptions.mergeStep. Default false. */
   mergeStep?: boolean;
   /** Prompts are multiplied by kernels of TensorFlow (see DefineOptions). Default true. */
@@ -218,6 +220,7 @@ function defineFunctions(
   const layers = network.config.num_hidden_layers;
   const stateDtype = options.stateDtype ?? 'float32';
   const access = stateAccess(b, stateDtype);
+  const bf16Scan = options.bf16Scan && [...storages.values()].some(({ variables }) => variables['']?.dtype === 'bfloat16');
 
   /** One token per row; rows whose mask is 0 keep their state. */
   const advance = (vars: Record<string, tf.Tensor>, tokens: tf.Tensor, mask?: tf.Tensor): { states: MixerState[]; logits: tf.Tensor2D } => {
@@ -243,6 +246,7 @@ function defineFunctions(
           states: access.read(vars),
           mask: mask as tf.Tensor2D,
           chunkSize: options.chunkSize,
+          bf16Scan,
           between: pieceBorder,
         });
         // `ends` has a 1 at a row's last token, if that lies in this segment

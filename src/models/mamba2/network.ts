@@ -23,6 +23,8 @@ export interface HiddenOptions {
   mergeStep?: boolean;
   /** Tokens per chunk of the scan, in place of the configuration's. */
   chunkSize?: number;
+  /** See MixerOptions.bf16Scan. */
+  bf16Scan?: boolean;
   /** Leave out the final norm. */
   withoutNorm?: boolean;
   /** One state per layer; zeros when absent. Not disposed. */
@@ -88,6 +90,7 @@ export class Mamba2Network {
         mask: options.mask,
         segments: options.segments,
         chunkSize: options.chunkSize,
+        bf16Scan: options.bf16Scan,
         mergeStep: options.mergeStep,
       });
       if (h !== embedded && !options.onBlock) h.dispose();

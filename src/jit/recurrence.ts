@@ -1,0 +1,96 @@
+/**
+ * A linear recurrence over an axis, in one pass over memory: a Triton kernel of our own on GPUs, where a product with a matrix of
+ * decays would be transposed before and after.
+ */
+import * as tf from '@tensorflow/tfjs';
+import { ArgumentError } from '../errors/index.js';
+import { type TritonKernel, TritonWriter, type TtirValue, runTriton, tritonRuns } from './triton.js';
+
+/** Dimensions: x [b, c, h, n], decays [b, c, h]. */
+export interface RecurrenceSpec {
+  b: number;
+  c: number;
+  h: number;
+  n: number;
+  /** There is a state before the first step, [b, h, n]; zeros otherwise. */
+  initial: boolean;
+  /** From the last step to the first. */
+  reverse: boolean;
+}
+
+/** Elements of a state that a program carries. */
+const BLOCK = 512;
+/** Steps whose inputs are asked for together. */
+const AHEAD = 16;
+/** Most steps: they are written out. */
+const MOST = 64;
+
+/** Whether the kernel can be written for these sizes. */
+export function recurrenceFits({ b, c, h, n }: RecurrenceSpec): boolean {
+  return c <= MOST && n % 128 === 0 && b * c * h * n < 2 ** 31;
+}
+
+/** The kernel, over x, decays, the state before if there is one, and the result. */
+export function recurrenceKernel(spec: RecurrenceSpec): TritonKernel {
+  if (!recurrenceFits(spec)) throw new ArgumentError('recurrenceKernel: no kernel for these sizes', { spec });
+  const { b, c, h, n, initial, reverse } = spec;
+  const block = Math.min(n & -n, BLOCK);
+  const k = new TritonWriter('recurrence', ['float32', 'float32', ...(initial ? ['float32' as const] : []), 'float32']);
+  const [x, decay, before] = k.parameters as [TtirValue, TtirValue, TtirValue];
+  const y = k.parameters[k.parameters.length - 1]!;
+  const times = (a: TtirValue, by: number): TtirValue => k.binary('arith.muli', a, by);
+  const plus = (a: TtirValue, to: TtirValue | number): TtirValue => (to === 0 ? a : k.binary('arith.addi', a, to));
+  const program = k.program();
+  const row = k.binary('arith.divsi', program, n / block); // of [b, h]
+  const column = k.binary('arith.subi', program, times(row, n / block)); // block of n
+  const batch = k.binary('arith.divsi', row, h);
+  const head = k.binary('arith.subi', row, times(batch, h));
+  const line = plus(k.range(block), times(column, block));
+  const first = plus(line, plus(times(batch, c * h * n), times(head, n))); // of step 0
+  const firstDecay = plus(times(batch, c * h), head);
+  const place = (step: number): number => (reverse ? c - 1 - step : step);
+  let state = initial ? k.load(before, plus(line, times(row, n))) : k.broadcast(k.constant(0, 'f32'), [block]);
+  k.store(y, plus(first, place(0) * h * n), state);
+  for (let from = 0; from < c - 1; from += AHEAD) {
+    const steps = Array.from({ length: Math.min(AHEAD, c - 1 - from) }, (_, i) => place(from + i));
+    const given = steps.map((step) => ({
+      added: k.load(x, plus(first, step * h * n)),
+      kept: k.load(decay, plus(firstDecay, step * h)),
+    }));
+    given.forEach(({ added, kept }, i) => {
+      state = k.binary('arith.addf', k.binary('arith.mulf', state, kept), added);
+      k.store(y, plus(first, place(from + i + 1) * h * n), state);
+    });
+  }
+  return k.kernel({ grid: (b * h * n) / block, warps: 4 });
+}
+
+/**
+ * States before each step: y₀ = initial, yᵢ = decayᵢ₋₁·yᵢ₋₁ + xᵢ₋₁. With gradients. Traced code for a GPU alone.
+ * @param x [b, c, h, n] @param decay [b, c, h] @param initial [b, h, n], zeros when absent
+ * @returns [b, c, h, n]; null where the kernel cannot be written, or runs on no GPU
+ */
+export function linearRecurrence(x: tf.Tensor4D, decay: tf.Tensor3D, initial?: tf.Tensor3D): tf.Tensor4D | null {
+  const [b, c, h, n] = x.shape;
+  const spec = { b, c, h, n, initial: initial !== undefined, reverse: false };
+  if (!tritonRuns() || !recurrenceFits(spec)) return null;
+  return tf.customGrad((...args) => {
+    const save = args.pop() as (tensors: tf.Tensor[]) => void;
+    const [xs, decays, before] = args as tf.Tensor[];
+    const inputs = [xs!, decays!, ...(before ? [before] : [])];
+    const value = runTriton(recurrenceKernel(spec), inputs, x.shape);
+    save([decays!, value]);
+    return {
+      value,
+      gradFunc: (dy: tf.Tensor, [kept, states]: tf.Tensor[]) => {
+        // the same recurrence from the end: what a state gives to those after it
+        const dx = runTriton(recurrenceKernel({ ...spec, initial: false, reverse: true }), [dy, kept!], x.shape);
+        const dDecay = tf.sum(tf.mul(dx, states!), 3);
+        if (!before) return [dx, dDecay];
+        const at = (t: tf.Tensor): tf.Tensor => tf.reshape(tf.slice(t, [0, 0, 0, 0], [b, 1, h, n]), [b, h, n]);
+        const firstKept = tf.reshape(tf.slice(kept!, [0, 0, 0], [b, 1, h]), [b, h, 1]);
+        return [dx, dDecay, tf.add(at(dy), tf.mul(firstKept, at(dx)))];
+      },
+    };
+  })(x, decay, ...(initial ? [initial] : [])) as tf.Tensor4D;
+}
