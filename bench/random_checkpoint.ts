@@ -21,14 +21,14 @@ const SIZES: Record<string, [number, number, number, number, boolean]> = {
   '7b': [4096, 64, 8, 32768, false],
 };
 
-/** The configuration of a public model's dimensions. */
-export function publicConfig(size: string): Mamba2Config {
+/** The configuration of a public model's dimensions, or of fewer layers of them. */
+export function publicConfig(size: string, layers?: number): Mamba2Config {
   const found = SIZES[size];
   if (!found) throw new Error(`unknown size '${size}', expected one of ${Object.keys(SIZES).join(', ')}`);
   const [hidden_size, num_hidden_layers, n_groups, vocab_size, tie_word_embeddings] = found;
   return new Mamba2Config({
     hidden_size,
-    num_hidden_layers,
+    num_hidden_layers: layers ?? num_hidden_layers,
     n_groups,
     vocab_size,
     tie_word_embeddings,

@@ -27,6 +27,8 @@ const { values: args } = parseArgs({
     state: { type: 'string', default: 'float32' },
     dir: { type: 'string' },
     int4: { type: 'boolean', default: false },
+    layers: { type: 'string' },
+    exact: { type: 'boolean', default: false },
     'only-blocks': { type: 'boolean', default: false },
   },
 });
@@ -38,7 +40,8 @@ const print = (record: Record<string, unknown>): void =>
       model: args.model,
       dtype: args.dtype,
       state: args.state,
-      ...(args.int4 && { int4: true }),
+      ...(args.int4 && { int4: args.exact ? 'exact' : 'rounded' }),
+      ...(args.layers && { layers: Number(args.layers) }),
       ...record,
     }),
   );
@@ -61,7 +64,11 @@ async function open(dir: string): Promise<Mamba2ForCausalLM> {
   const { config, source } = await loadCheckpoint(dir);
   const model = new Mamba2ForCausalLM(config, source);
   if (args.int4) {
-    const scheme = new Int4WeightOnlyConfig({ group_size: 128, include_input_output_embeddings: true });
+    const scheme = new Int4WeightOnlyConfig({
+      group_size: 128,
+      include_input_output_embeddings: true,
+      activation_quantization: !args.exact,
+    });
     await quantizeWeights(model.weights, scheme);
   }
   return model;
@@ -69,20 +76,21 @@ async function open(dir: string): Promise<Mamba2ForCausalLM> {
 
 const prompt = number('prompt');
 const rounds = number('rounds');
+const batches = args.batches.split(',').map(Number);
 let compileMs: Record<string, number> = {};
-for (const b of args.batches.split(',').map(Number)) {
-  const model = args.dir ? await open(args.dir) : syntheticModel(args.model, args.int4);
-  const { config } = model;
-  compileMs = {};
-  const engine = new CompiledEngine(model.weights, {
-    dtype: args.dtype as ProgramDtype,
-    batches: [b],
-    segments: [Math.max(16, Math.min(prompt, 2048))],
-    block: number('block'),
-    chunk_size: args.chunk === undefined ? undefined : Number(args.chunk),
-    state_dtype: args.state as StateDtype,
-    onCompile: (name, phase, ms) => void (ms !== null && (compileMs[`${name} ${phase}`] = Math.round(ms))),
-  });
+const layers = args.layers === undefined ? undefined : Number(args.layers);
+const model = args.dir ? await open(args.dir) : syntheticModel(args.model, args.int4, args.exact, layers);
+const { config } = model;
+const engine = new CompiledEngine(model.weights, {
+  dtype: args.dtype as ProgramDtype,
+  batches,
+  segments: [Math.max(16, Math.min(prompt, 2048))],
+  block: number('block'),
+  chunk_size: args.chunk === undefined ? undefined : Number(args.chunk),
+  state_dtype: args.state as StateDtype,
+  onCompile: (name, phase, ms) => void (ms !== null && (compileMs[`${name} ${phase}`] = Math.round(ms))),
+});
+for (const b of batches) {
   const ids = Int32Array.from({ length: prompt }, (_, i) => (i * 37) % config.vocab_size);
   const state = await engine.createState(b);
   const rows = Array.from({ length: b }, () => ids);
@@ -121,7 +129,9 @@ for (const b of args.batches.split(',').map(Number)) {
     print({ batch: b, what: `decode, blocks of ${block}`, ms_token: blocks, tok_s: (b * 1000) / median(blocks) });
   }
   print({ batch: b, what: 'compile', ms: compileMs, rss_mb: Math.round(process.memoryUsage().rss / 1e6) });
-  engine.dispose();
-  model.dispose();
+  state.dispose();
+  compileMs = {};
 }
+engine.dispose();
+model.dispose();
 process.exit(0);

@@ -15,6 +15,7 @@ const { values: args } = parseArgs({
     model: { type: 'string', default: '130m' },
     batch: { type: 'string', default: '8' },
     length: { type: 'string', default: '2048' },
+    layers: { type: 'string' },
     steps: { type: 'string', default: '8' },
     float32: { type: 'boolean', default: false },
     checkpointing: { type: 'boolean', default: false },
@@ -23,7 +24,7 @@ const { values: args } = parseArgs({
 });
 const report = await selectBackend(args.device as 'auto');
 const [b, t] = [Number(args.batch), Number(args.length)];
-const config = publicConfig(args.model);
+const config = publicConfig(args.model, args.layers === undefined ? undefined : Number(args.layers));
 const model = new Mamba2ForCausalLM(config);
 const rows = Array.from({ length: b }, (_, i) =>
   Array.from({ length: t }, (_, j) => (i * 7919 + j * 37 + (j % 11) * i) % config.vocab_size),
