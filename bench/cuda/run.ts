@@ -28,7 +28,6 @@ const { values: args } = parseArgs({
     dir: { type: 'string' },
     int4: { type: 'boolean', default: false },
     layers: { type: 'string' },
-    exact: { type: 'boolean', default: false },
     'only-blocks': { type: 'boolean', default: false },
   },
 });
@@ -40,7 +39,7 @@ const print = (record: Record<string, unknown>): void =>
       model: args.model,
       dtype: args.dtype,
       state: args.state,
-      ...(args.int4 && { int4: args.exact ? 'exact' : 'rounded' }),
+      ...(args.int4 && { int4: true }),
       ...(args.layers && { layers: Number(args.layers) }),
       ...record,
     }),
@@ -67,7 +66,6 @@ async function open(dir: string): Promise<Mamba2ForCausalLM> {
     const scheme = new Int4WeightOnlyConfig({
       group_size: 128,
       include_input_output_embeddings: true,
-      activation_quantization: !args.exact,
     });
     await quantizeWeights(model.weights, scheme);
   }
@@ -79,7 +77,7 @@ const rounds = number('rounds');
 const batches = args.batches.split(',').map(Number);
 let compileMs: Record<string, number> = {};
 const layers = args.layers === undefined ? undefined : Number(args.layers);
-const model = args.dir ? await open(args.dir) : syntheticModel(args.model, args.int4, args.exact, layers);
+const model = args.dir ? await open(args.dir) : syntheticModel(args.model, args.int4, layers);
 const { config } = model;
 const engine = new CompiledEngine(model.weights, {
   dtype: args.dtype as ProgramDtype,

@@ -28,8 +28,8 @@ function pool(count: number): Uint8Array {
   return out;
 }
 
-/** A model of random bfloat16 weights; with `int4`, matrices are random codes in groups of 128, activations rounded unless `exact`. */
-export function syntheticModel(name: string, int4: boolean, exact = false, layers?: number): Mamba2ForCausalLM {
+/** A model of random bfloat16 weights; with `int4`, matrices are random codes in groups of 128. */
+export function syntheticModel(name: string, int4: boolean, layers?: number): Mamba2ForCausalLM {
   const config = publicConfig(name, layers);
   const specs = new Mamba2ForCausalLM(config).weights.network.weightSpecs();
   const bytes = pool(Math.max(...specs.map(({ shape }) => size(shape))));
@@ -82,7 +82,7 @@ export function syntheticModel(name: string, int4: boolean, exact = false, layer
         zero: null,
         scaleDtype: 'float32',
       } as const;
-      const form = rowStorage(matrix, !exact);
+      const form = rowStorage(matrix);
       const storage: WeightStorage = {
         weight: form.weight,
         variables: {

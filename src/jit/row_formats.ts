@@ -20,7 +20,7 @@ export interface StoredRows {
 export function rowsOf(w: RowWriter): StoredRows {
   const { format } = w.spec;
   if (format.kind !== 'codes') return plainRows(w, format.kind === 'bfloat16');
-  return packedRows(w, format.groupSize, format.rounded === true);
+  return packedRows(w, format.groupSize);
 }
 
 function plainRows(w: RowWriter, narrow: boolean): StoredRows {
@@ -54,7 +54,7 @@ interface PieceProduct {
 }
 
 /** Reads codes, scales and least weights, the latter two [rows, groups, 1]: sums of codes times vector within words meet those of their group. */
-function packedRows(w: RowWriter, groupSize: number, rounded: boolean): StoredRows {
+function packedRows(w: RowWriter, groupSize: number): StoredRows {
   const { k, columns } = w;
   const { inner } = w.spec;
   const groups = columns / groupSize; // groups of codes in a piece
@@ -69,13 +69,11 @@ function packedRows(w: RowWriter, groupSize: number, rounded: boolean): StoredRo
       const row = k.expand(k.expand(rows, 1), 2); // [rows, 1, 1]
       const guard = mask && k.expand(k.expand(mask, 1), 2);
       const base = w.offset(k.binary('arith.muli', row, inner / 8), line);
-      // rows that are not there read the levels of the last one
-      const real = mask ? k.binary('arith.minsi', row, w.spec.out - 1) : row;
-      const levels = w.offset(k.binary('arith.muli', real, all), group); // [rows, groups, 1]
+      const levels = w.offset(k.binary('arith.muli', row, all), group); // [rows, groups, 1]
       return pieces.flatMap((i) => [
         k.load(w.pointer('codes'), w.offset(base, (i * columns) / 8), guard),
-        k.loadEach(w.pointer('scale'), w.offset(levels, i * groups)),
-        k.loadEach(w.pointer('least'), w.offset(levels, i * groups)),
+        k.load(w.pointer('scale'), w.offset(levels, i * groups), guard),
+        k.load(w.pointer('least'), w.offset(levels, i * groups), guard),
       ]);
     },
     prepare: () => {
@@ -85,10 +83,7 @@ function packedRows(w: RowWriter, groupSize: number, rounded: boolean): StoredRo
         ),
         8,
       );
-      const vectors = pieces.map((i) => {
-        const xs = flat.slice(i * 8, (i + 1) * 8);
-        return rounded ? integerProduct(w, xs) : floatProduct(w, xs);
-      });
+      const vectors = pieces.map((i) => pieceProduct(w, flat.slice(i * 8, (i + 1) * 8)));
       return (stored) => {
         const terms = vectors.map(({ products, total }, i) => {
           const [codes, scale, least] = stored.slice(3 * i, 3 * i + 3) as [TtirValue, TtirValue, TtirValue];
@@ -112,7 +107,7 @@ function field(w: RowWriter, codes: TtirValue, shifted: TtirValue, position: num
 }
 
 /** @param xs the vector by position in a word, [1, groups, words] each */
-function floatProduct(w: RowWriter, xs: TtirValue[]): PieceProduct {
+function pieceProduct(w: RowWriter, xs: TtirValue[]): PieceProduct {
   const scaled = xs.map((x, position) => {
     const power = 16 ** fieldOf(position);
     return power === 1 ? x : w.multiply(x, 1 / power);
@@ -122,40 +117,6 @@ function floatProduct(w: RowWriter, xs: TtirValue[]): PieceProduct {
       const shifted = w.k.binary('arith.shrui', codes, 12);
       const sums = w.total(scaled.map((x, position) => w.multiply(field(w, codes, shifted, position), x)));
       return w.multiply(sums, scale);
-    },
-    total: w.total(xs),
-  };
-}
-
-/** 1.5·2^23: a float32 near it holds an integer in its last bits, negative ones in two's complement. */
-const WHOLE = 12582912;
-const WHOLE_BITS = 0x4b400000;
-
-/** As floatProduct, of the vector rounded to int8: its largest value in a group becomes 127. */
-function integerProduct(w: RowWriter, xs: TtirValue[]): PieceProduct {
-  const { k } = w;
-  const largest = k.largest(
-    xs.map((x) => k.unary('math.absf', x)).reduce((a, b) => k.binary('arith.maximumf', a, b)),
-    2,
-  ); // [1, groups]
-  const step = k.expand(w.multiply(k.binary('arith.maximumf', largest, 1e-30), 1 / 127), 2); // [1, groups, 1]
-  const inverse = k.binary('arith.divf', k.constant(1, 'f32'), step);
-  const bytes = xs.map((x) => k.convert('tt.bitcast', w.add(w.multiply(x, inverse), WHOLE), 'i32'));
-  /** The last bytes of four values as one word. */
-  const word = (of: readonly number[]): TtirValue =>
-    of
-      .map((position, i) => {
-        const byte = i === 3 ? bytes[position]! : k.binary('arith.andi', bytes[position]!, 255);
-        return i === 0 ? byte : k.binary('arith.shli', byte, 8 * i);
-      })
-      .reduce((a, b) => k.binary('arith.ori', a, b));
-  const [even, odd] = [word([0, 2, 4, 6]), word([1, 3, 5, 7])];
-  return {
-    products: (codes, scale) => {
-      const low = k.binary('arith.andi', codes, 0x0f0f0f0f);
-      const high = k.binary('arith.andi', k.binary('arith.shrui', codes, 4), 0x0f0f0f0f);
-      const sum = k.dot4(high, odd, k.dot4(low, even, k.constant(WHOLE_BITS, 'i32')));
-      return w.multiply(w.add(k.convert('tt.bitcast', sum, 'f32'), -WHOLE), w.multiply(scale, step));
     },
     total: w.total(xs),
   };

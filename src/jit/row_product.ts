@@ -53,7 +53,7 @@ function build(w: RowWriter): TritonKernel {
   } else {
     const multiply = stored.prepare();
     k.repeat(turns, 1, (turn) => {
-      const at = rowsAt(turn);
+      const at = rowsAt(turns === 1 ? 0 : turn);
       finish(multiply(stored.load(at)), at.rows, at.mask);
     });
   }

@@ -8,12 +8,7 @@ export type RowFormat =
    * Codes of four bits, w = code·scale + least by group of channels. Eight codes make a word; of a group's words, word i holds channel
    * p·groupSize/8 + i of the group in its bits 4p to 4p+3: so that channels of one position lie side by side, as the vector's do.
    */
-  | {
-      kind: 'codes';
-      groupSize: number;
-      /** Round the vector to int8 with a scale per group, so that products are of integers, four in one instruction. */
-      rounded?: boolean;
-    };
+  | { kind: 'codes'; groupSize: number };
 
 export interface RowProductSpec {
   /** Rows and columns, [out, in]. */
@@ -75,21 +70,24 @@ export function columnsOf(spec: RowProductSpec, most: number): number {
 }
 
 /** Pieces that were fastest on an H100 for the sizes of mamba2-130m, mamba2-2.7b and Codestral Mamba (bench/cuda/README.md). */
-export function rowTiling({ out, inner, format, gated, activations }: RowProductSpec): RowProductTiling {
-  if (format.kind === 'codes') {
-    if (!format.rounded) return { rows: 8, columns: 4096, warps: inner > 4096 ? 8 : 4, turns: 1 };
-    // as many programs as run at a time, so that each makes the vector ready while its first rows are on their way
-    const [rows, warps, programs] = gated ? [4, 8, 264] : [4, 4, 528];
-    return { rows, columns: 8192, warps, turns: Math.min(16, Math.ceil(out / rows / programs)), ahead: true };
-  }
+export function rowTiling({ inner, format, gated, activations }: RowProductSpec): RowProductTiling {
+  if (format.kind === 'codes') return { rows: 8, columns: 4096, warps: inner > 4096 ? 8 : 4, turns: 1 };
+  const narrow = format.kind === 'bfloat16';
+  if (gated && inner < 4096) return { rows: 4, columns: 512, warps: 8, turns: 1 };
   // few long rows, and a vector that takes long to make ready
+  if (gated && inner < 8192)
+    return narrow
+      ? { rows: 2, columns: 1024, warps: 16, turns: 5, ahead: true }
+      : { rows: 2, columns: 2048, warps: 8, turns: 4 };
   if (gated)
-    return inner < 4096
-      ? { rows: 4, columns: 512, warps: 8, turns: 1 }
-      : { rows: inner < 8192 ? 2 : 4, columns: 2048, warps: 8, turns: 4 };
+    return narrow
+      ? { rows: 4, columns: 8192, warps: 16, turns: 8, ahead: true }
+      : { rows: 4, columns: 2048, warps: 8, turns: 4 };
   if (!activations) return { rows: 8, columns: 512, warps: 4, turns: 1 };
   if (inner < 4096) return { rows: inner <= 1024 ? 2 : 4, columns: 512, warps: 4, turns: 1 };
-  return { rows: 8, columns: 1024, warps: 8, turns: 1 };
+  return narrow
+    ? { rows: 2, columns: 1024, warps: 4, turns: 1, ahead: true }
+    : { rows: 8, columns: 1024, warps: 8, turns: 1 };
 }
 
 /** Most pieces of a row. They are written out, and of more the compiler makes code that spills, in minutes. */

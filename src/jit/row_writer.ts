@@ -105,16 +105,6 @@ export class RowWriter {
     return out;
   }
 
-  /** log(1 + exp(x)), exact also where it is small. */
-  private softplus(x: TtirValue): TtirValue {
-    const { k } = this;
-    const small = k.unary('math.exp', this.multiply(k.unary('math.absf', x), -1));
-    const one = this.add(small, 1); // rounded: log(one) is that of another number, whose error one - 1 shares
-    const log = this.multiply(k.unary('math.log', one), k.binary('arith.divf', small, this.add(one, -1)));
-    const exact = k.select(k.compare('arith.cmpf oeq', one, 1), small, log);
-    return this.add(k.binary('arith.maximumf', x, 0), exact);
-  }
-
   /** Convolution, SiLU and step sizes of rows y, stored behind y. */
   activate(
     rows: TtirValue,
@@ -138,7 +128,7 @@ export class RowWriter {
       sum = this.add(sum, this.multiply(old, tap(i)));
     }
     if (bias) sum = this.add(sum, k.load(this.pointer('bias'), channel, within));
-    let dt = this.softplus(this.add(y, k.load(this.pointer('dt_bias'), step, steps)));
+    let dt = k.softplus(this.add(y, k.load(this.pointer('dt_bias'), step, steps)));
     if (limit[0] > 0) dt = k.binary('arith.maximumf', dt, limit[0]);
     if (Number.isFinite(limit[1])) dt = k.binary('arith.minimumf', dt, limit[1]);
     k.store(this.pointer('y'), this.offset(channel, this.spec.out), k.select(within, this.silu(sum), dt), beyond);

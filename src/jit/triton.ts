@@ -129,35 +129,14 @@ export class TritonWriter {
 
   /** Sum over one axis, which goes away. */
   sum(x: TtirValue, axis: number): TtirValue {
-    return this.reduce('arith.addf', x, axis);
-  }
-
-  /** The largest over one axis, which goes away. */
-  largest(x: TtirValue, axis: number): TtirValue {
-    return this.reduce('arith.maximumf', x, axis);
-  }
-
-  private reduce(op: string, x: TtirValue, axis: number): TtirValue {
     const dims = x.dims.filter((_, i) => i !== axis);
     const [a, b, s] = [0, 1, 2].map(() => `%v${this.count++}`);
-    const body = `^bb0(${a}: f32, ${b}: f32): ${s} = ${op} ${a}, ${b} : f32 tt.reduce.return ${s} : f32`;
+    const body = `^bb0(${a}: f32, ${b}: f32): ${s} = arith.addf ${a}, ${b} : f32 tt.reduce.return ${s} : f32`;
     const result = dims.length === 0 ? 'f32' : tensorType(dims, 'f32');
     return this.emit(
       `"tt.reduce"(${x.ref}) <{axis = ${axis} : i32}> ({ ${body} }) : (${typeOf(x)}) -> ${result}`,
       dims,
       'f32',
-    );
-  }
-
-  /** Σ a·b + c over the four bytes of a word, those of a without a sign, those of b with one. Instruction dp4a of NVIDIA's GPUs. */
-  dot4(a: TtirValue, b: TtirValue, c: TtirValue): TtirValue {
-    const [x, y, dims] = this.together(a, b);
-    const [u, v] = [this.broadcast(x, dims), this.broadcast(c, dims)];
-    const options = '{constraints = "=r,r,r,r", packed_element = 1 : i32, pure = true}';
-    return this.emit(
-      `tt.elementwise_inline_asm "dp4a.u32.s32 $0, $1, $2, $3;" ${options} ${u.ref}, ${y.ref}, ${v.ref} : ${[u, y, v].map(typeOf).join(', ')} -> ${typeOf(u)}`,
-      dims,
-      'i32',
     );
   }
 
@@ -187,22 +166,6 @@ export class TritonWriter {
     );
   }
 
-  /**
-   * As load, of float32, by an instruction that the compiler takes for arithmetic: every thread reads what it needs itself, where a
-   * load would be shared among threads and handed on through shared memory. For few values that many threads want.
-   */
-  loadEach(pointer: TtirValue, offsets: TtirValue): TtirValue {
-    const from = this.at(pointer, offsets);
-    const address = this.convert('tt.ptr_to_int', from, 'i64');
-    const options = '{constraints = "=f,l", packed_element = 1 : i32, pure = true}';
-    const to = tensorType(from.dims, 'f32');
-    return this.emit(
-      `tt.elementwise_inline_asm "ld.global.nc.f32 $0, [$1];" ${options} ${address.ref} : ${typeOf(address)} -> ${to}`,
-      from.dims,
-      'f32',
-    );
-  }
-
   store(pointer: TtirValue, offsets: TtirValue, value: TtirValue, mask?: TtirValue): void {
     const to = this.at(pointer, offsets);
     this.lines.push(`    tt.store ${to.ref}, ${value.ref}${mask ? `, ${mask.ref}` : ''} : ${typeOf(to)}`);
@@ -224,6 +187,16 @@ export class TritonWriter {
     const [x, y, dims] = this.together(a, b);
     const c = this.broadcast(condition, dims);
     return this.emit(`arith.select ${c.ref}, ${x.ref}, ${y.ref} : ${typeOf(c)}, ${typeOf(x)}`, dims, x.element);
+  }
+
+  /** log(1 + exp(x)), exact also where it is small. */
+  softplus(x: TtirValue): TtirValue {
+    const small = this.unary('math.exp', this.binary('arith.mulf', this.unary('math.absf', x), -1));
+    const one = this.binary('arith.addf', small, 1); // rounded: log(one) is that of another number, whose error one - 1 shares
+    const ratio = this.binary('arith.divf', small, this.binary('arith.addf', one, -1));
+    const log = this.binary('arith.mulf', this.unary('math.log', one), ratio);
+    const exact = this.select(this.compare('arith.cmpf oeq', one, 1), small, log);
+    return this.binary('arith.addf', this.binary('arith.maximumf', x, 0), exact);
   }
 
   /** Runs `body` for 0, step, 2·step, … below `end`; written out when it runs once. */
@@ -283,14 +256,24 @@ export function runTriton(
   shape: readonly number[],
   dtype: Dtype = 'float32',
 ): tf.Tensor {
+  return runTritonAll(kernel, inputs, [shape], dtype)[0]!;
+}
+
+/** As runTriton, with several outputs, the last parameters in order. */
+export function runTritonAll(
+  kernel: TritonKernel,
+  inputs: readonly tf.Tensor[],
+  shapes: readonly (readonly number[])[],
+  dtype: Dtype = 'float32',
+): tf.Tensor[] {
   const int = (n: number): string => `${n} : i32`;
   const config = `{name = ${quoted(kernel.name)}, ir = ${quoted(kernel.text)}, grid_x = ${int(kernel.grid)}, grid_y = ${int(1)}, grid_z = ${int(1)}, num_stages = ${int(1)}, num_warps = ${int(kernel.warps)}}`;
   const attrs = {
     call_target_name: attr.string('__gpu$xla.gpu.triton'),
     backend_config: attr.string(config),
     has_side_effect: attr.bool(false),
-    result_dtypes: attr.types([dtypeNumber(dtype)]),
-    result_shapes: attr.shapes([shape]),
+    result_dtypes: attr.types(shapes.map(() => dtypeNumber(dtype))),
+    result_shapes: attr.shapes(shapes),
   };
-  return symbolic(record('XlaCustomCallV2', attrs, inputs.map(valueOf))[0]!);
+  return record('XlaCustomCallV2', attrs, inputs.map(valueOf)).map(symbolic);
 }

@@ -8,7 +8,7 @@ import { type LayerArgs, single, SpecLayer } from './base.js';
 import { causalConv, convWeightSpecs } from './causal_conv1d.js';
 import { rmsParts } from './rms_norm.js';
 import { type NormGroups, normGroupsOf, rmsNormGated } from './rms_norm_gated.js';
-import { stepActivations } from './step_activations.js';
+import { stepActivations, stepByKernel } from './step_activations.js';
 import { ssdChunkScan, ssdStep } from './ssd.js';
 import type { RowProductInputs } from '../jit/index.js';
 import { isStored, linear, silu, siluQuotient, tensor, type Weight, type WeightSpec, type Weights } from './weights.js';
@@ -296,11 +296,27 @@ export function mixerForward(
       mask,
       segments,
     );
+    /** Skip, gate, norm and output projection. @param heads [b, t, h, p] @param scanned of the same size */
+    const finish = (heads: tf.Tensor, scanned: tf.Tensor): tf.Tensor => {
+      const skipped = tf.add(scanned, tf.mul(heads, tf.reshape(tensor(weights, 'D'), [1, 1, h, 1])));
+      const groups = spec.normGroups === 'full' ? 1 : g;
+      const flat = tf.reshape(skipped, [b, t, innerSize]);
+      const gamma = tensor(weights, 'norm.weight');
+      const [outWeight, outBias] = [weights['out_proj.weight']!, bias('out_proj.bias')];
+      if (t === 1 && groups === 1 && options.mergeStep) {
+        const { scaled, factor } = rmsParts(tf.mul(flat, silu(z)), gamma, spec.epsilon);
+        return scaledLinear(scaled, factor, outWeight, outBias);
+      }
+      return linear(rmsNormGated(flat, z, gamma, groups, spec.epsilon), outWeight, outBias);
+    };
+    const before = options.mergeStep && t === 1 && !segments ? state : undefined;
+    const step = before && stepByKernel(spec, weights, tf.reshape(projected, [b, -1]) as tf.Tensor2D, before, mask);
+    if (step) return [finish(step.x, step.y), mixed.context, step.state];
     let activated: tf.Tensor; // [b, t, convSize]
     let dt: tf.Tensor; // [b, t, h]
-    if (options.mergeStep && t === 1 && state && !segments) {
+    if (before) {
       const raw = tf.slice(projected, [0, 0, innerSize], [b, 1, convSize + h]);
-      const step = stepActivations(spec, weights, tf.reshape(raw, [b, convSize + h]), state.conv);
+      const step = stepActivations(spec, weights, tf.reshape(raw, [b, convSize + h]), before.conv);
       activated = tf.reshape(step.xBC, [b, 1, convSize]);
       dt = tf.reshape(step.dt, [b, 1, h]);
       if (columnMask) dt = tf.mul(dt, columnMask);
@@ -341,17 +357,7 @@ export function mixerForward(
       scanned = scan.y;
       finalState = scan.finalState;
     }
-    const skipped = tf.add(scanned, tf.mul(heads, tf.reshape(tensor(weights, 'D'), [1, 1, h, 1])));
-    const groups = spec.normGroups === 'full' ? 1 : g;
-    const flat = tf.reshape(skipped, [b, t, innerSize]);
-    const gamma = tensor(weights, 'norm.weight');
-    const [outWeight, outBias] = [weights['out_proj.weight']!, bias('out_proj.bias')];
-    if (t === 1 && groups === 1 && options.mergeStep) {
-      const { scaled, factor } = rmsParts(tf.mul(flat, silu(z)), gamma, spec.epsilon);
-      return [scaledLinear(scaled, factor, outWeight, outBias), mixed.context, finalState];
-    }
-    const v = rmsNormGated(flat, z, gamma, groups, spec.epsilon);
-    return [linear(v, outWeight, outBias), mixed.context, finalState];
+    return [finish(heads, scanned), mixed.context, finalState];
   });
   return { y: y as tf.Tensor3D, state: { conv: conv as tf.Tensor3D, ssm: ssm as tf.Tensor4D } };
 }

@@ -276,12 +276,27 @@ export interface SsdStepInputs {
  */
 export function ssdStep(inputs: SsdStepInputs): { y: tf.Tensor3D; state: tf.Tensor4D } {
   const { x, dt, A, B, C, state } = inputs;
-  const [b, h, p] = x.shape;
+  const [b, h] = x.shape;
+  return tf.tidy(() => {
+    const scaled = tf.mul(x, tf.reshape(dt, [b, h, 1])) as tf.Tensor3D;
+    return ssdAdvance({ scaled, decay: tf.exp(tf.mul(dt, A)) as tf.Tensor2D, B, C, state });
+  });
+}
+
+/**
+ * ssdStep from what it works out first.
+ * @param inputs x·dt, [b, h, p], and exp(dt·A), [b, h]; the rest as in SsdStepInputs
+ */
+export function ssdAdvance(
+  inputs: { scaled: tf.Tensor3D; decay: tf.Tensor2D } & Pick<SsdStepInputs, 'B' | 'C' | 'state'>,
+): { y: tf.Tensor3D; state: tf.Tensor4D } {
+  const { scaled, B, C, state } = inputs;
+  const [b, h, p] = scaled.shape;
   const [g, n] = [B.shape[1]!, B.shape[2]!];
   const r = h / g;
   const [y, next] = tf.tidy((): [tf.Tensor, tf.Tensor] => {
-    const decay = tf.reshape(tf.exp(tf.mul(dt, A)), [b * g, r, 1, 1]);
-    const X = tf.reshape(tf.mul(x, tf.reshape(dt, [b, h, 1])), [b * g, r, p, 1]);
+    const decay = tf.reshape(inputs.decay, [b * g, r, 1, 1]);
+    const X = tf.reshape(scaled, [b * g, r, p, 1]);
     const kept = tf.mul(tf.reshape(state, [b * g, r, p, n]), decay);
     const S = tf.add(kept, tf.mul(X, tf.reshape(B, [b * g, 1, 1, n]))); // [b·g, r, p, n]
     // a product with C and not a sum of products: one pass over the state when compiled, where a long sum takes three

@@ -4,7 +4,9 @@
  * this is one kernel instead of two.
  */
 import * as tf from '@tensorflow/tfjs';
-import type { MixerSpec } from './mixer.js';
+import { stepValues } from '../jit/index.js';
+import type { MixerSpec, MixerState } from './mixer.js';
+import { ssdAdvance } from './ssd.js';
 import { siluQuotient, tensor, type Weights } from './weights.js';
 
 /**
@@ -38,4 +40,46 @@ export function stepActivations(
     const all = tf.where(tf.less(channels, d), siluQuotient(sum), steps);
     return { xBC: tf.slice(all, [0, 0], [b, d]) as tf.Tensor2D, dt: tf.slice(all, [0, d], [b, h]) as tf.Tensor2D };
   });
+}
+
+/**
+ * A step from the projection to the state's output, its small work by a kernel of our own. Null where there is none.
+ * @param projected z | x | B | C | dt, [b, projSize] @param mask [b, 1], 0 for rows that keep their state
+ * @returns x and the output y without the D skip, [b, 1, h, p], and the new state
+ */
+export function stepByKernel(
+  spec: MixerSpec,
+  weights: Weights,
+  projected: tf.Tensor2D,
+  { context, ssm }: MixerState,
+  mask?: tf.Tensor2D,
+): { x: tf.Tensor4D; y: tf.Tensor4D; state: tf.Tensor4D } | null {
+  const { innerSize, convSize, convKernel, numHeads: h, headDim: p, nGroups: g, stateSize: n } = spec;
+  if (!context) return null;
+  const b = projected.shape[0];
+  const step = stepValues({
+    raw: projected,
+    inner: innerSize,
+    first: innerSize,
+    channels: convSize,
+    taps: convKernel,
+    heads: h,
+    limit: spec.timeStepLimit,
+    context: context.layers,
+    place: context.layer * (convKernel - 1) * convSize,
+    weights: tensor(weights, 'conv1d.weight'),
+    bias: spec.useConvBias ? tensor(weights, 'conv1d.bias') : undefined,
+    dtBias: tensor(weights, 'dt_bias'),
+    ALog: tensor(weights, 'A_log'),
+    mask: mask && tf.reshape(mask, [b]),
+  });
+  if (!step) return null;
+  const { y, state } = ssdAdvance({
+    scaled: tf.reshape(step.scaled, [b, h, p]),
+    decay: step.decay,
+    B: tf.reshape(step.B, [b, g, n]),
+    C: tf.reshape(step.C, [b, g, n]),
+    state: ssm,
+  });
+  return { x: tf.reshape(step.x, [b, 1, h, p]), y: tf.reshape(y, [b, 1, h, p]), state };
 }

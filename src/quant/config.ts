@@ -33,8 +33,8 @@ export interface Int4WeightOnlyOptions extends WeightOnlyOptions {
   /** Default 'minmax'. */
   rounding?: Rounding;
   /**
-   * Round activations to int8 as well (a scale per group and token) where that is faster: compiled decoding, on a CPU of up to
-   * 8 rows, on a GPU of one; false computes with the dequantised weights exactly. Default true. Eager runs are exact.
+   * On a CPU, round activations to int8 as well (a scale per group and token) where that is faster; false computes
+   * with the dequantised weights exactly. Default true. Of no effect on GPUs and in eager runs, which are exact.
    */
   activation_quantization?: boolean;
 }

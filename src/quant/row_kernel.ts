@@ -1,6 +1,6 @@
 /**
- * Rows of codes, dequantised inside the product, exactly; decoding of one row on a GPU may round the vector to int8 (RowFormat). A GPU
- * reads each row's bytes in order; int4 on a CPU has forms of its own (cpu_kernel.ts).
+ * The exact form: rows of codes as on disk, dequantised inside the product. A GPU reads each row's bytes in order, as
+ * many threads as rows; int4 on a CPU has forms of its own (cpu_kernel.ts).
  */
 import * as tf from '@tensorflow/tfjs';
 import {
@@ -26,7 +26,7 @@ const FEW = 4;
  * w = q·scale + least. Nibbles lie as the kernels of a GPU want them (RowFormat): four bytes make a word, and nibble p of a group's
  * word i is channel p·groupSize/8 + i of the group.
  */
-export function rowStorage(m: QuantizedMatrix, activationQuantization = false): WeightStorage {
+export function rowStorage(m: QuantizedMatrix): WeightStorage {
   const [out, inner] = m.shape;
   const groups = inner / m.groupSize;
   const middle = m.bits === 4 ? 8 : 128;
@@ -50,7 +50,7 @@ export function rowStorage(m: QuantizedMatrix, activationQuantization = false): 
       '.least': { shape: [out, groups], dtype: 'float32', init: least },
     },
     weight: (vars) => {
-      const format = { kind: 'codes', groupSize: m.groupSize, rounded: activationQuantization } as const;
+      const format = { kind: 'codes', groupSize: m.groupSize } as const;
       const form = new RowForm(m.bits, m.groupSize, vars['.codes'], vars['.scale'], vars['.least']);
       return {
         shape: m.shape,

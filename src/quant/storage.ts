@@ -11,7 +11,7 @@ import { rowStorage } from './row_kernel.js';
 export interface StorageOptions {
   /** Default: what TensorFlow runs on. */
   device?: 'cpu' | 'gpu';
-  /** Round activations to int8 in decoding (see Int4WeightOnlyConfig). */
+  /** On a CPU, round activations to int8 in decoding (see Int4WeightOnlyConfig). */
   activation_quantization: boolean;
 }
 
@@ -20,7 +20,7 @@ export function quantizedStorage(m: QuantizedMatrix, options: StorageOptions): W
   const device = options.device ?? (onGpu() ? 'gpu' : 'cpu');
   if (device === 'cpu' && m.bits === 4 && m.groupSize % 32 === 0)
     return cpuInt4Storage(m, options.activation_quantization);
-  return rowStorage(m, options.activation_quantization);
+  return rowStorage(m);
 }
 
 function onGpu(): boolean {

@@ -37,13 +37,13 @@ function broadcast(x: Value, dims: number[]): Value {
   return { ...x, dims, data };
 }
 
-function reduce(x: Value, axis: number, largest: boolean): Value {
+function reduce(x: Value, axis: number): Value {
   const [n, after] = [x.dims[axis]!, size(x.dims.slice(axis + 1))];
   const dims = x.dims.filter((_, i) => i !== axis);
-  const data = new Array<number>(size(dims)).fill(largest ? -Infinity : 0);
+  const data = new Array<number>(size(dims)).fill(0);
   x.data.forEach((v, flat) => {
     const to = Math.floor(flat / (n * after)) * after + (flat % after);
-    data[to] = largest ? Math.max(data[to]!, v) : Math.fround(data[to]! + v);
+    data[to] = Math.fround(data[to]! + v);
   });
   return { dims, data };
 }
@@ -52,18 +52,6 @@ const scratch = new DataView(new ArrayBuffer(4));
 function bitsToFloat(bits: number): number {
   scratch.setInt32(0, bits);
   return scratch.getFloat32(0);
-}
-
-function floatToBits(value: number): number {
-  scratch.setFloat32(0, value);
-  return scratch.getInt32(0);
-}
-
-/** c + the products of four bytes, of a without a sign, of b with one. */
-function dot4(a: number, b: number, c: number): number {
-  let sum = c;
-  for (let i = 0; i < 32; i += 8) sum += ((a >>> i) & 255) * (((b << (24 - i)) >> 24) | 0);
-  return sum | 0;
 }
 
 const BINARY: Record<string, (a: number, b: number) => number> = {
@@ -75,7 +63,6 @@ const BINARY: Record<string, (a: number, b: number) => number> = {
   'arith.ori': (a, b) => a | b,
   'arith.minsi': (a, b) => Math.min(a, b),
   'arith.shrui': (a, b) => (a >>> b) | 0,
-  'arith.shli': (a, b) => a << b,
   'arith.cmpi slt': (a, b) => Number(a < b),
   'arith.cmpi sge': (a, b) => Number(a >= b),
   'arith.cmpf oeq': (a, b) => Number(a === b),
@@ -92,6 +79,7 @@ const UNARY: Record<string, (a: number) => number> = {
   'arith.extf': (a) => a,
   'math.log': (a) => Math.fround(Math.log(a)),
   'math.absf': (a) => Math.abs(a),
+  'tt.bitcast': bitsToFloat,
 };
 
 class Run {
@@ -142,20 +130,8 @@ class Run {
       case 'tt.reshape':
       case 'tt.expand_dims':
         return { ...this.get(refs[0]!), dims };
-      case 'tt.bitcast': {
-        const x = this.get(refs[0]!);
-        return { ...x, data: x.data.map(op.endsWith('f32>') || op.endsWith('f32') ? bitsToFloat : floatToBits) };
-      }
-      case 'tt.ptr_to_int':
-        return this.get(refs[0]!);
-      case 'tt.elementwise_inline_asm': {
-        if (op.includes('"ld.global.nc.f32 $0, [$1];"')) return this.load(this.get(refs[0]!), null);
-        if (!op.includes('"dp4a.u32.s32 $0, $1, $2, $3;"')) throw new Error(`ttir: unknown instruction in ${op}`);
-        const [a, b, c] = refs.map((ref) => this.get(ref)) as [Value, Value, Value];
-        return { dims: a.dims, data: a.data.map((v, i) => dot4(v, b.data[i]!, c.data[i]!)) };
-      }
       case '"tt.reduce"':
-        return reduce(this.get(refs[0]!), Number(/axis = (\d+)/.exec(op)![1]), op.includes('arith.maximumf'));
+        return reduce(this.get(refs[0]!), Number(/axis = (\d+)/.exec(op)![1]));
       case 'tt.addptr': {
         const [base, offsets] = [this.get(refs[0]!), this.get(refs[1]!)];
         return { ...base, data: base.data.map((v, i) => v + offsets.data[i]!) };

@@ -1,0 +1,153 @@
+/**
+ * What lies between an input projection and the recurrence in a decoding step of several rows, as one Triton kernel of our own on GPUs:
+ * a step of the causal convolution with SiLU, step sizes, decays, and inputs times step sizes. XLA makes four kernels of it.
+ */
+import * as tf from '@tensorflow/tfjs';
+import { ArgumentError } from '../errors/index.js';
+import type { Activations } from './row_spec.js';
+import { type TritonKernel, TritonWriter, type TtirValue, runTritonAll, tritonRuns } from './triton.js';
+
+export interface StepKernelSpec extends Activations {
+  rows: number;
+  /** Values in a row of the projection: channels begin at `first`, raw step sizes follow them. */
+  wide: number;
+  /** Layers in the context, [rows, layers, taps-1, channels]. */
+  layers: number;
+  /** Channels of x, which come first and are shared by the heads evenly; B and C share the rest. */
+  inner: number;
+  /** Rows may be switched off: their step sizes are 0. */
+  masked: boolean;
+}
+
+/** Channels of a program. */
+const BLOCK = 256;
+
+/** Whether the kernel can be written for these sizes. */
+export function stepKernelFits({ rows, wide, layers, taps, channels, inner, heads }: StepKernelSpec): boolean {
+  const longest = rows * Math.max(wide, layers * (taps - 1) * channels);
+  return inner % heads === 0 && (channels - inner) % 2 === 0 && longest < 2 ** 31;
+}
+
+/**
+ * The kernel, over the projection, place, context, taps, bias if there is one, dt_bias, A_log, mask if there is one, and the results:
+ * x [rows, inner], x·dt [rows, inner], B and C [rows, (channels-inner)/2] each, exp(-exp(A_log)·dt) [rows, heads].
+ */
+export function stepKernel(spec: StepKernelSpec): TritonKernel {
+  if (!stepKernelFits(spec)) throw new ArgumentError('stepKernel: no kernel for these sizes', { spec });
+  const { rows, wide, layers, first, channels, taps, heads, inner, bias, masked, limit } = spec;
+  const names = [
+    ...['raw', 'place', 'context', 'taps', ...(bias ? ['bias'] : []), 'dt_bias', 'A_log', ...(masked ? ['mask'] : [])],
+    ...['x', 'scaled', 'B', 'C', 'decay'],
+  ];
+  const k = new TritonWriter(
+    'step',
+    names.map((name) => (name === 'place' ? 'int32' : 'float32')),
+  );
+  const pointer = (name: string): TtirValue => k.parameters[names.indexOf(name)]!;
+  const int = (op: 'addi' | 'muli' | 'subi' | 'divsi' | 'minsi', a: TtirValue, b: TtirValue | number): TtirValue =>
+    k.binary(`arith.${op}`, a, b);
+  const add = (a: TtirValue, b: TtirValue | number): TtirValue => k.binary('arith.addf', a, b);
+  const multiply = (a: TtirValue, b: TtirValue | number): TtirValue => k.binary('arith.mulf', a, b);
+  const both = (a: TtirValue, b: TtirValue): TtirValue => k.binary('arith.andi', a, b);
+  const blocks = Math.ceil((channels + heads) / BLOCK);
+  const program = k.program();
+  const row = int('divsi', program, blocks);
+  const block = int('subi', program, int('muli', row, blocks));
+  const channel = int('addi', k.range(BLOCK), int('muli', block, BLOCK)); // of the channels, then of the heads
+  const from = (base: number): TtirValue => k.compare('arith.cmpi sge', channel, base);
+  const below = (end: number): TtirValue => k.compare('arith.cmpi slt', channel, end);
+  const isChannel = below(channels);
+  const isHead = both(from(channels), below(channels + heads));
+
+  const start = int('addi', int('muli', row, wide), first); // of the row's channels
+  let sum = multiply(
+    k.load(pointer('raw'), int('addi', channel, start), isChannel),
+    k.load(pointer('taps'), int('addi', int('muli', channel, taps), taps - 1), isChannel),
+  );
+  const place = k.load(pointer('place'), k.constant(0, 'i32'));
+  const before = int('addi', int('muli', row, layers * (taps - 1) * channels), place);
+  for (let i = 0; i < taps - 1; i++) {
+    const old = k.load(pointer('context'), int('addi', int('addi', channel, before), i * channels), isChannel);
+    sum = add(sum, multiply(old, k.load(pointer('taps'), int('addi', int('muli', channel, taps), i), isChannel)));
+  }
+  if (bias) sum = add(sum, k.load(pointer('bias'), channel, isChannel));
+  const y = k.binary('arith.divf', sum, add(k.unary('math.exp', multiply(sum, -1)), 1));
+
+  // each channel of x works its head's step size out anew; for B and C it is of no meaning
+  const own = k.select(isHead, int('subi', channel, channels), int('divsi', channel, inner / heads));
+  const head = int('minsi', own, heads - 1);
+  const rawStep = k.load(pointer('raw'), int('addi', head, int('addi', start, channels)));
+  let step = k.softplus(add(rawStep, k.load(pointer('dt_bias'), head)));
+  if (limit[0] > 0) step = k.binary('arith.maximumf', step, limit[0]);
+  if (Number.isFinite(limit[1])) step = k.binary('arith.minimumf', step, limit[1]);
+  if (masked) step = multiply(step, k.load(pointer('mask'), row));
+  const rate = k.unary('math.exp', k.load(pointer('A_log'), head));
+  const decay = k.unary('math.exp', multiply(multiply(step, rate), -1));
+
+  const isInner = below(inner);
+  const at = (size: number, begin: number): TtirValue =>
+    int('addi', int('subi', channel, begin), int('muli', row, size));
+  k.store(pointer('x'), at(inner, 0), y, isInner);
+  k.store(pointer('scaled'), at(inner, 0), multiply(y, step), isInner);
+  const half = (channels - inner) / 2;
+  for (const [name, begin] of [
+    ['B', inner],
+    ['C', inner + half],
+  ] as const)
+    k.store(pointer(name), at(half, begin), y, both(from(begin), below(begin + half)));
+  k.store(pointer('decay'), at(heads, channels), decay, isHead);
+  return k.kernel({ grid: rows * blocks, warps: 4 });
+}
+
+/** What the kernel is applied to; float32. */
+export interface StepInputs extends Omit<Activations, 'bias'> {
+  /** [rows, wide] */
+  raw: tf.Tensor2D;
+  inner: number;
+  /** Raw inputs before, of all layers, [rows, layers, taps-1, channels], and where this layer's begin in a row */
+  context: tf.Tensor4D;
+  place: number;
+  /** [channels, 1, taps] */
+  weights: tf.Tensor;
+  /** [channels] */
+  bias?: tf.Tensor;
+  /** [heads] */
+  dtBias: tf.Tensor;
+  /** [heads] */
+  ALog: tf.Tensor;
+  /** [rows], of 0 and 1 */
+  mask?: tf.Tensor;
+}
+
+export interface StepValues {
+  /** [rows, inner] */
+  x: tf.Tensor2D;
+  /** x times the step sizes of its heads, [rows, inner] */
+  scaled: tf.Tensor2D;
+  /** [rows, (channels-inner)/2] */
+  B: tf.Tensor2D;
+  C: tf.Tensor2D;
+  /** [rows, heads] */
+  decay: tf.Tensor2D;
+}
+
+/** Runs the kernel. Traced code for a GPU alone, without a gradient. @returns null where there is no kernel */
+export function stepValues(inputs: StepInputs): StepValues | null {
+  const { raw, context, place, weights, bias, dtBias, ALog, mask } = inputs;
+  const { first, channels, taps, heads, limit, inner } = inputs;
+  const [rows, wide] = raw.shape;
+  const layers = context.shape[1];
+  const sizes = { first, channels, taps, heads, limit, inner, rows, wide, layers };
+  const spec: StepKernelSpec = { ...sizes, bias: bias !== undefined, masked: mask !== undefined };
+  if (!tritonRuns() || !stepKernelFits(spec)) return null;
+  const given = [raw, tf.tensor1d([place], 'int32'), context, weights, bias, dtBias, ALog, mask];
+  const half = (channels - inner) / 2;
+  const shapes = [inner, inner, half, half, heads].map((size) => [rows, size]);
+  const results = runTritonAll(
+    stepKernel(spec),
+    given.filter((t) => t !== undefined),
+    shapes,
+  );
+  const [x, scaled, B, C, decay] = results as [tf.Tensor2D, tf.Tensor2D, tf.Tensor2D, tf.Tensor2D, tf.Tensor2D];
+  return { x, scaled, B, C, decay };
+}
