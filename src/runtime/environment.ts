@@ -23,6 +23,8 @@ export interface RuntimeOptions {
   tf32?: boolean;
   /** Whether GPU memory is taken as needed, not all at the start. Default true. */
   allowGrowth?: boolean;
+  /** Most memory of each GPU that is taken, in MiB. Default: all that is free. */
+  gpuMemoryLimit?: number;
   /** Threads within one op on the CPU. Default: one per core. */
   threads?: number;
   /** GPUs to use, e.g. [0]; an empty list for none. Default all. */
@@ -92,6 +94,14 @@ export function configureRuntime(options: RuntimeOptions): void {
       });
     }
     wanted.TF_NUM_INTRAOP_THREADS = String(options.threads);
+  }
+  if (options.gpuMemoryLimit !== undefined) {
+    if (!Number.isInteger(options.gpuMemoryLimit) || options.gpuMemoryLimit < 1) {
+      throw new ArgumentError(`gpuMemoryLimit: got ${options.gpuMemoryLimit}, expected a whole number of MiB from 1.`, {
+        gpuMemoryLimit: options.gpuMemoryLimit,
+      });
+    }
+    wanted.TF_PER_DEVICE_MEMORY_LIMIT_MB = String(options.gpuMemoryLimit);
   }
   if (options.gpus !== undefined) wanted.CUDA_VISIBLE_DEVICES = options.gpus.join(',') || '-1';
   const changed = Object.keys(wanted).filter((name) => process.env[name] !== wanted[name]);

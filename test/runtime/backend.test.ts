@@ -104,6 +104,17 @@ describe('configureRuntime', function () {
     ]);
   });
 
+  it('limits the memory of a GPU', () => {
+    const code = `runtime.configureRuntime({ gpuMemoryLimit: 4096, allowGrowth: false, gpus: [1] });
+      const e = process.env;
+      console.log([e.TF_PER_DEVICE_MEMORY_LIMIT_MB, e.TF_FORCE_GPU_ALLOW_GROWTH, e.CUDA_VISIBLE_DEVICES].join(' '));
+      try { runtime.configureRuntime({ gpuMemoryLimit: 0.5 }); } catch (error) { console.log(error.name, error.message); }`;
+    expect(run(code).out.split('\n')).to.deep.equal([
+      '4096 false 1',
+      'ArgumentError gpuMemoryLimit: got 0.5, expected a whole number of MiB from 1.',
+    ]);
+  });
+
   it('prefers wide vectors where the processor has them, unless somebody chose a width', () => {
     const code = `runtime.preferWideVectors(); console.log(process.env.XLA_FLAGS);`;
     const wide = cpuFeatures().includes('avx512f') ? ' --xla_cpu_prefer_vector_width=512' : '';
