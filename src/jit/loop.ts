@@ -22,6 +22,10 @@ function checkOptions(name: string, body: Traced, options: LoopOptions): void {
     if (describe(to!) !== describe(from!))
       fail(`output '${output}' is ${describe(from!)}, input '${input}' is ${describe(to!)}.`);
   }
+  for (const input of options.each ?? []) {
+    if (!body.inputs[input] || input === options.index || options.feed?.[input] !== undefined)
+      fail(`each names '${input}', which is not an input of '${body.name}' that stays free.`);
+  }
   const index = options.index === undefined ? null : body.inputs[options.index];
   if (index === undefined || (index && describe(index) !== 'int32[]'))
     fail(`index names '${options.index}', which is not an int32 scalar input.`);
@@ -54,7 +58,12 @@ export function loopBody(
   options: LoopOptions,
 ): { inputs: Record<string, TensorSpec>; body: Body } {
   checkOptions(name, body, options);
-  const inputs = Object.fromEntries(Object.entries(body.inputs).filter(([input]) => input !== options.index));
+  const each = new Set(options.each ?? []);
+  const inputs = Object.fromEntries(
+    Object.entries(body.inputs)
+      .filter(([input]) => input !== options.index)
+      .map(([input, spec]) => [input, each.has(input) ? { ...spec, shape: [options.steps, ...spec.shape] } : spec]),
+  );
   const fed = Object.keys(options.feed ?? {});
   const outputs = Object.keys(body.outputs);
   const traced: Body = (given, vars) => {
@@ -81,6 +90,8 @@ export function loopBody(
         const at = (k: number): tf.Tensor => carried[2 + k]!;
         const args = { ...given };
         if (options.index) args[options.index] = i;
+        for (const input of each)
+          args[input] = tf.reshape(tf.gather(given[input]!, i), body.inputs[input]!.shape as number[]);
         fed.forEach((input, k) => (args[input] = at(k)));
         const state = new Map(body.assigned.map((variable, k) => [variable, at(fed.length + k)]));
         const step = body.fn(

@@ -74,6 +74,8 @@ export interface LoopOptions {
   feed?: Record<string, string>;
   /** Input of the body (int32 scalar) that is given the number of the iteration, from 0. */
   index?: string;
+  /** Inputs of the body that the loop takes stacked, [steps, ...shape], and hands out one by one. */
+  each?: readonly string[];
   /** Output of the body (bool scalar): the loop ends after an iteration where it is true. */
   stop?: string;
 }

@@ -31,6 +31,10 @@ const PARTS = 8;
 const FLOAT_BLOCK = 8;
 /** Most rows of x for which the codes are unpacked anew per row; more go through a dequantised matrix. */
 const FEW = 8;
+/** Most columns that are multiplied at once: the int16 sums of more (of a head) would not stay in the cache until they are scaled. */
+const MOST_COLUMNS = 16384;
+/** Columns of a vector register. */
+const LANES = 32;
 
 /** Variables: `.codes` uint8 [groups, groupSize/2, out]; `.scale` and `.least` float32 [groups, out], w = q·scale + least. */
 export function cpuInt4Storage(m: QuantizedMatrix, activationQuantization: boolean): WeightStorage {
@@ -106,6 +110,23 @@ class ColumnForm {
     return [bitwiseAnd(codes, constantOf([15], [], 'uint8')), rightShift(codes, constantOf([4], [], 'uint8'))];
   }
 
+  /** Itself, or in parts of MOST_COLUMNS columns at most. */
+  private columns(): ColumnForm[] {
+    if (this.out <= MOST_COLUMNS) return [this];
+    const width = LANES * Math.ceil(this.out / Math.ceil(this.out / MOST_COLUMNS) / LANES);
+    const cut = (t: tf.Tensor, from: number, count: number): tf.Tensor => {
+      const begin = t.shape.map((_, axis) => (axis === t.rank - 1 ? from : 0));
+      const size = [...t.shape.slice(0, -1), count];
+      return rawOp('Slice', [t, tf.tensor1d(begin, 'int32'), tf.tensor1d(size, 'int32')])[0];
+    };
+    const forms: ColumnForm[] = [];
+    for (let from = 0; from < this.out; from += width) {
+      const parts = [this.codes, this.scale, this.least].map((t) => cut(t, from, Math.min(width, this.out - from)));
+      forms.push(new ColumnForm(parts[0], parts[1], parts[2], this.rounds));
+    }
+    return forms;
+  }
+
   /** Wᵀ, [in, out] */
   dequantize(): tf.Tensor2D {
     const q = tf.concat(this.nibbles(this.codes).map(castFloat32), 1); // [groups, size, out]
@@ -115,7 +136,8 @@ class ColumnForm {
 
   apply(x: tf.Tensor2D): tf.Tensor2D {
     if (x.shape[0] > FEW) return matMulComputed(x, this.dequantize(), this.rounds);
-    return this.rounds ? this.rounded(x) : this.exact(x);
+    const parts = this.columns().map((form) => (this.rounds ? form.rounded(x) : form.exact(x)));
+    return parts.length === 1 ? parts[0] : tf.concat(parts, 1);
   }
 
   /** Sums of x over each group, [m, groups, 1]. Pieces keep XLA from splitting the sum in two kernels. */
@@ -156,12 +178,14 @@ class ColumnForm {
     };
     const [low, high] = this.nibbles(this.codes);
     const partial = sumNarrow(rawOp('AddV2', [by(low, first), by(high, second)])[0], 3); // int16 [m, groups, blocks, out]
-    const sizes = tf.tensor1d([m, groups, 1, out], 'int32');
-    const wide = Array.from({ length: blocks }, (_, i) =>
-      castTo(rawOp('Slice', [partial, tf.tensor1d([0, 0, i, 0], 'int32'), sizes])[0], 'int32'),
-    );
-    // written out, so that it is part of the kernel that scales: a reduction would be one of its own
-    const whole32 = wide.reduce((a, b) => tf.add(a, b));
+    // in two halves, so that two reductions read the int16 sums: those of one XLA would join with it, and sum element by element
+    const whole32 = [0, blocks / 2]
+      .map((from) => {
+        const sizes = tf.tensor1d([m, groups, blocks / 2, out], 'int32');
+        const part = rawOp('Slice', [partial, tf.tensor1d([0, 0, from, 0], 'int32'), sizes])[0];
+        return sumNarrow(castTo(part, 'int32'), 2);
+      })
+      .reduce((a, b) => tf.add(a, b));
     const products = tf.reshape(castFloat32(whole32), [m, groups, out]);
     const sums = this.reduced(whole, (t, axis) => tf.sum(t, axis), tf.add);
     return this.scaled(products, sums, step);

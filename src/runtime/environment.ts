@@ -6,6 +6,7 @@ import * as path from 'node:path';
 import { ArgumentError, DeviceError } from '../errors/index.js';
 import { cacheRoot, packageDir, TENSORFLOW_VERSION } from './paths.js';
 import { cpuFeatures } from './cpu.js';
+import { gpuNames } from './gpu.js';
 
 export interface RuntimeOptions {
   /** Least severe message that TensorFlow prints on stderr: 0 all, 1 warnings, 2 errors, 3 (default) none. */
@@ -34,6 +35,10 @@ export interface RuntimeOptions {
 const NO_TF32_FLAG = '--xla_gpu_enable_triton_gemm=false';
 
 let loaded = false;
+/** Whether compiled programs are kept in the folder of compileCacheDir(). */
+let ownCache = false;
+
+const cacheFlag = (folder: string): string => `--tf_xla_persistent_cache_directory=${folder}`;
 
 /** Marks the moment from which the environment is no longer read. */
 export function markLoaded(): void {
@@ -76,13 +81,13 @@ export function configureRuntime(options: RuntimeOptions): void {
   const xlaFlags = [...(options.tf32 === false ? [NO_TF32_FLAG] : []), ...(options.xlaFlags ?? [])];
   if (xlaFlags.length) wanted.XLA_FLAGS = mergeFlags(process.env.XLA_FLAGS, xlaFlags);
   const tfXla = [...(options.tfXlaFlags ?? [])];
-  if (options.compileCache) {
+  if (options.compileCache && !(options.compileCache === true && ownCache)) {
     const folder = options.compileCache === true ? compileCacheDir() : path.resolve(options.compileCache);
     if (/\s/.test(folder)) {
       throw new ArgumentError(`The folder of compiled programs may have no space in its path: ${folder}`, { folder });
     }
     fs.mkdirSync(folder, { recursive: true });
-    tfXla.push(`--tf_xla_persistent_cache_directory=${folder}`);
+    tfXla.push(cacheFlag(folder));
   }
   if (tfXla.length) wanted.TF_XLA_FLAGS = mergeFlags(process.env.TF_XLA_FLAGS, tfXla);
   if (options.tf32 !== undefined) wanted.NVIDIA_TF32_OVERRIDE = options.tf32 ? '1' : '0';
@@ -105,8 +110,7 @@ export function configureRuntime(options: RuntimeOptions): void {
   }
   if (options.gpus !== undefined) wanted.CUDA_VISIBLE_DEVICES = options.gpus.join(',') || '-1';
   const changed = Object.keys(wanted).filter((name) => process.env[name] !== wanted[name]);
-  if (changed.length === 0) return;
-  if (loaded) {
+  if (changed.length > 0 && loaded) {
     throw new DeviceError(
       `${changed.join(', ')} cannot change any more: TensorFlow reads them while it loads, and it is loaded. ` +
         'Call configureRuntime() before anything runs on the tensorflow backend.',
@@ -114,6 +118,7 @@ export function configureRuntime(options: RuntimeOptions): void {
     );
   }
   Object.assign(process.env, wanted);
+  if (options.compileCache !== undefined && !loaded) ownCache = options.compileCache === true;
 }
 
 /**
@@ -126,8 +131,23 @@ export function preferWideVectors(): void {
   process.env.XLA_FLAGS = mergeFlags(flags, ['--xla_cpu_prefer_vector_width=512']);
 }
 
+/**
+ * For CPUs: XLA would move what a loop computes from constant weights out of the loop, also when that is a widened or unpacked copy of all
+ * weights, to be kept in memory and read in every iteration: decoding in a loop would be half as fast instead of a fifth faster.
+ */
+const LOOP_FLAG = '--xla_disable_hlo_passes=while-loop-invariant-code-motion';
+
 /** Sets, for a runtime about to load, what nobody has set. */
 export function applyDefaults(runtime: string): void {
+  const xlaFlags = process.env.XLA_FLAGS ?? '';
+  const onCpu = process.env.CUDA_VISIBLE_DEVICES === '-1' || gpuNames().length === 0;
+  if (onCpu && !/xla_disable_hlo_passes/.test(xlaFlags)) process.env.XLA_FLAGS = mergeFlags(xlaFlags, [LOOP_FLAG]);
+  // flags change what is compiled, and TensorFlow's key for it does not contain them
+  if (ownCache) {
+    const folder = compileCacheDir();
+    fs.mkdirSync(folder, { recursive: true });
+    process.env.TF_XLA_FLAGS = mergeFlags(process.env.TF_XLA_FLAGS, [cacheFlag(folder)]);
+  }
   // Every failure also comes back as a status, which becomes an error: nothing is lost by a quiet stderr.
   process.env.TF_CPP_MIN_LOG_LEVEL ??= '3';
   process.env.TF_FORCE_GPU_ALLOW_GROWTH ??= 'true';
@@ -140,9 +160,15 @@ export function applyDefaults(runtime: string): void {
 
 /**
  * Where compiled programs are kept: a folder per kind of processor, since code that XLA made for one must not run on
- * another, and per version of TensorFlow.
+ * another, per version of TensorFlow, and for XLA's flags.
  */
 export function compileCacheDir(): string {
-  const kind = [os.cpus()[0]?.model, process.arch, TENSORFLOW_VERSION, ...cpuFeatures()].join('|');
+  const kind = [
+    os.cpus()[0]?.model,
+    process.arch,
+    TENSORFLOW_VERSION,
+    ...cpuFeatures(),
+    process.env.XLA_FLAGS ?? '',
+  ].join('|');
   return path.join(cacheRoot(), 'xla', createHash('sha256').update(kind).digest('hex').slice(0, 16));
 }

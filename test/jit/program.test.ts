@@ -282,6 +282,33 @@ describe('Program', () => {
     });
   }
 
+  for (const xla of [true, false]) {
+    it(`hands inputs out one by one in a loop (xla ${xla})`, async () => {
+      const program = new Program();
+      program.variable('sum', { shape: [2], dtype: 'float32' });
+      program.define(
+        'step',
+        {
+          x: { shape: [2], dtype: 'float32' },
+          k: { shape: [], dtype: 'int32' },
+          scale: { shape: [], dtype: 'float32' },
+        },
+        ({ x, k, scale }, { sum }) => {
+          const next = tf.add(sum!, tf.mul(tf.add(x!, tf.cast(k!, 'float32')), scale!));
+          return { outputs: { next }, assign: { sum: next } };
+        },
+        { xla },
+      );
+      program.defineLoop('loop', { body: 'step', steps: 3, each: ['x', 'k'] });
+      await program.compile();
+      // By hand: 10·(1+7, 2+7), then + 10·(3+8, 4+8), then + 10·(5+9, 6+9).
+      const out = program.call('loop', { x: [1, 2, 3, 4, 5, 6], k: [7, 8, 9], scale: 10 });
+      expect([...out['next']!]).eql([80, 90, 190, 210, 330, 360]);
+      expect(program.read('sum')).eql(Float32Array.of(330, 360));
+      program.dispose();
+    });
+  }
+
   it('says what is wrong with a loop', () => {
     const program = new Program();
     program.define('f', { x: { shape: [2], dtype: 'float32' } }, ({ x }) => ({ outputs: { y: tf.sum(x!) } }));
@@ -290,6 +317,7 @@ describe('Program', () => {
       "output 'y' is float32[], input 'x' is float32[2]",
     );
     expect(() => program.defineLoop('l', { body: 'f', steps: 0 })).throw(TracingError, 'steps');
+    expect(() => program.defineLoop('l', { body: 'f', steps: 2, each: ['z'] })).throw(TracingError, "each names 'z'");
     expect(() => program.defineLoop('l', { body: 'f', steps: 1, stop: 'y' })).throw(TracingError, 'bool scalar');
     expect(() => program.defineLoop('l', { body: 'g', steps: 1 })).throw(ArgumentError, "no function 'g'");
     program.dispose();

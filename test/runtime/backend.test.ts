@@ -1,5 +1,6 @@
 import { expect } from 'chai';
 import { cpuFeatures } from '../../src/runtime/cpu.js';
+import { gpuNames } from '../../src/runtime/gpu.js';
 import { spawnSync } from 'node:child_process';
 import * as fs from 'node:fs';
 import * as os from 'node:os';
@@ -87,6 +88,7 @@ describe('configureRuntime', function () {
   this.timeout(30000);
 
   it('sets the environment before TensorFlow loads, and refuses changes after', () => {
+    const loops = gpuNames().length > 0 ? '' : ' --xla_disable_hlo_passes=while-loop-invariant-code-motion';
     const { out, err, code } = run(
       `runtime.configureRuntime({ tf32: false, threads: 1, xlaFlags: ['--xla_cpu_prefer_vector_width=256', '--xla_cpu_enable_fast_math=false'], tfXlaFlags: ['--tf_xla_clustering_debug'] });
        runtime.configureRuntime({ xlaFlags: ['--xla_cpu_prefer_vector_width=512'] });
@@ -99,7 +101,7 @@ describe('configureRuntime', function () {
     );
     expect(code, err).to.equal(0);
     expect(out.split('\n')).to.deep.equal([
-      '["0","1","--tf_xla_min_cluster_size=4 --tf_xla_clustering_debug","--xla_gpu_enable_triton_gemm=false --xla_cpu_prefer_vector_width=512 --xla_cpu_enable_fast_math=false"]',
+      `["0","1","--tf_xla_min_cluster_size=4 --tf_xla_clustering_debug","--xla_gpu_enable_triton_gemm=false --xla_cpu_prefer_vector_width=512 --xla_cpu_enable_fast_math=false${loops}"]`,
       'DeviceError NVIDIA_TF32_OVERRIDE',
     ]);
   });
@@ -113,6 +115,24 @@ describe('configureRuntime', function () {
       '4096 false 1',
       'ArgumentError gpuMemoryLimit: got 0.5, expected a whole number of MiB from 1.',
     ]);
+  });
+
+  it('leaves the weights of a loop in it, and keeps compiled programs by the flags that made them', function () {
+    this.timeout(60_000);
+    const code = `
+      process.env.CUDA_VISIBLE_DEVICES = '-1';
+      runtime.configureRuntime({ compileCache: true });
+      await runtime.selectBackend('tensorflow');
+      runtime.configureRuntime({ compileCache: true });
+      console.log(JSON.stringify([process.env.XLA_FLAGS, process.env.TF_XLA_FLAGS]));`;
+    const [plain, wide, own] = ['', '--xla_cpu_prefer_vector_width=512', '--xla_disable_hlo_passes=dce'].map(
+      (flags) => JSON.parse(run(code, { XLA_FLAGS: flags, TF_XLA_FLAGS: '' }).out) as [string, string],
+    );
+    expect(plain[0]).to.equal('--xla_disable_hlo_passes=while-loop-invariant-code-motion');
+    expect(wide[0]).to.equal(`--xla_cpu_prefer_vector_width=512 ${plain[0]}`);
+    expect(own[0]).to.equal('--xla_disable_hlo_passes=dce');
+    for (const [, folder] of [plain, wide, own]) expect(folder).to.match(/^--tf_xla_persistent_cache_directory=\S+$/);
+    expect(new Set([plain[1], wide[1], own[1]]).size).to.equal(3);
   });
 
   it('prefers wide vectors where the processor has them, unless somebody chose a width', () => {

@@ -325,5 +325,6 @@ function defineFunctions(
   if (options.block > 1) {
     // no early stop: a loop of known length needs no word from the host, and finished rows stay as they are
     program.defineLoop(`greedy${b}loop`, { body: `greedy${b}`, steps: options.block });
+    program.defineLoop(`sample${b}loop`, { body: `sample${b}`, steps: options.block, each: ['uniform'] });
   }
 }
