@@ -5,7 +5,8 @@ import { describe, dtypeBytes, dtypeName, dtypeNumber, sizeOf } from './dtypes.j
 import { checkName, nodeName, traceFunction, type Traced } from './function.js';
 import { loopBody } from './loop.js';
 import { nativeDtype, nativeId, nodeBackend, wrapNative, type NativeTensor } from './native.js';
-import { Session } from './session.js';
+import { graphFolder, keptSignatures, withKeptFolder, withTemporaryFolder, type Signature } from './graph_cache.js';
+import { Session, writeGraph } from './session.js';
 import type {
   Bytes,
   DefineOptions,
@@ -21,11 +22,32 @@ import type {
 type OutputData = Float32Array | Int32Array | Uint8Array;
 
 interface Callable {
-  traced: Traced;
+  build: () => Traced;
+  /** Once traced. */
+  traced: Traced | null;
+  /** Once traced, or known from a kept graph. */
+  call: Call | null;
+  compiled: boolean;
+}
+
+interface Call {
+  inputs: Record<string, TensorSpec>;
+  outputs: string[];
   feeds: string;
   fetches: string;
-  outputs: string[];
-  compiled: boolean;
+}
+
+function callOf(name: string, { inputs, outputs }: Signature): Call {
+  const node = `call_${nodeName(name)}`;
+  const names = Object.keys(outputs);
+  return {
+    inputs,
+    outputs: names,
+    feeds: Object.keys(inputs)
+      .map((input) => `${node}_${nodeName(input)}:0`)
+      .join(','),
+    fetches: names.length > 0 ? names.map((_, i) => `${node}:${i}`).join(',') : `${node}_done:0`,
+  };
 }
 
 /**
@@ -98,8 +120,9 @@ export class Program {
    * @throws TracingError when an option names what the body does not have
    */
   defineLoop(name: string, options: LoopOptions): void {
-    const body = this.callable(options.body).traced;
+    const bodyOf = this.callable(options.body);
     this.add(name, () => {
+      const body = this.traced(options.body, bodyOf);
       const loop = loopBody(name, body, options);
       const never: TracedFunction = () => {
         throw new TracingError(`A loop ('${name}') cannot be the body of another.`, { name });
@@ -145,7 +168,7 @@ export class Program {
    */
   run(name: string, inputs: Record<string, InputValue> = {}): Record<string, tf.Tensor> {
     const natives = this.execute(name, inputs);
-    const { outputs } = this.callable(name);
+    const { outputs } = this.callable(name).call!;
     return Object.fromEntries(outputs.map((output, i) => [output, wrapNative(natives[i]!)]));
   }
 
@@ -153,7 +176,7 @@ export class Program {
   call(name: string, inputs: Record<string, InputValue> = {}): Record<string, OutputData> {
     const natives = this.execute(name, inputs);
     const { binding } = nodeBackend();
-    const { outputs } = this.callable(name);
+    const { outputs } = this.callable(name).call!;
     try {
       return Object.fromEntries(
         outputs.map((output, i) => [output, binding.tensorDataSync(natives[i]!.id) as OutputData]),
@@ -234,10 +257,45 @@ export class Program {
 
   private load(): Session {
     this.expect('open', 'compile');
-    const traced = [...this.functions.values()].map((f) => f.traced);
-    this.session = this.timed('load', () => new Session(this.label, this.specs, traced));
+    this.session = this.kept() ?? this.fresh();
     this.state = 'ready';
     return this.session;
+  }
+
+  /** The session of a kept graph, or null when there is none that TensorFlow takes. */
+  private kept(): Session | null {
+    const { graphCache } = this.options;
+    if (!graphCache) return null;
+    const names = [...this.functions.keys()];
+    const folder = graphFolder(graphCache, this.specs, names);
+    const signatures = keptSignatures(folder, names);
+    if (!signatures) return null;
+    try {
+      const session = this.timed('load', () => new Session(this.label, this.specs, folder));
+      for (const [name, fn] of this.functions) fn.call = callOf(name, signatures[name]);
+      return session;
+    } catch {
+      return null; // damaged: it is written anew
+    }
+  }
+
+  private fresh(): Session {
+    const traced = [...this.functions].map(([name, fn]) => this.traced(name, fn));
+    const { graphCache } = this.options;
+    const write = (folder: string): void => writeGraph(folder, this.specs, traced);
+    const use = (folder: string): Session => new Session(this.label, this.specs, folder);
+    if (!graphCache) return this.timed('load', () => withTemporaryFolder(write, use));
+    const folder = graphFolder(graphCache, this.specs, [...this.functions.keys()]);
+    const signatures = Object.fromEntries(traced.map(({ name, inputs, outputs }) => [name, { inputs, outputs }]));
+    return this.timed('load', () => withKeptFolder(folder, signatures, write, use));
+  }
+
+  private traced(name: string, fn: Callable): Traced {
+    if (!fn.traced) {
+      fn.traced = this.timed('trace', fn.build, name);
+      fn.call = callOf(name, fn.traced);
+    }
+    return fn.traced;
   }
 
   private get label(): string {
@@ -281,18 +339,9 @@ export class Program {
     this.expect('open', 'define');
     checkName('function', name);
     if (this.functions.has(name)) throw new TracingError(`define('${name}'): the name is taken.`, { name });
-    const traced = this.timed('trace', build, name);
-    const node = `call_${nodeName(name)}`;
-    const outputs = Object.keys(traced.outputs);
-    this.functions.set(name, {
-      traced,
-      outputs,
-      feeds: Object.keys(traced.inputs)
-        .map((input) => `${node}_${nodeName(input)}:0`)
-        .join(','),
-      fetches: outputs.length > 0 ? outputs.map((_, i) => `${node}:${i}`).join(',') : `${node}_done:0`,
-      compiled: false,
-    });
+    const fn: Callable = { build, traced: null, call: null, compiled: false };
+    if (!this.options.graphCache) this.traced(name, fn);
+    this.functions.set(name, fn);
   }
 
   private timed<T>(phase: 'trace' | 'load', work: () => T, name = this.label): T {
@@ -326,9 +375,10 @@ export class Program {
   private execute(name: string, inputs: Record<string, InputValue>): NativeTensor[] {
     const session = this.ready();
     const fn = this.callable(name);
+    const call = fn.call!;
     const made: number[] = [];
     try {
-      const ids = Object.entries(fn.traced.inputs).map(([input, spec]) => {
+      const ids = Object.entries(call.inputs).map(([input, spec]) => {
         const value = inputs[input];
         if (value === undefined)
           throw new ArgumentError(`run('${name}'): the input '${input}' is missing.`, { name, input });
@@ -343,12 +393,12 @@ export class Program {
       });
       const began = fn.compiled ? 0 : performance.now();
       if (!fn.compiled) this.options.onCompile?.(name, 'compile', null);
-      const natives = session.execute(`run('${name}')`, ids, fn.feeds, fn.fetches);
+      const natives = session.execute(`run('${name}')`, ids, call.feeds, call.fetches);
       if (!fn.compiled) {
         fn.compiled = true;
         this.options.onCompile?.(name, 'compile', performance.now() - began);
       }
-      return fn.outputs.length > 0 ? natives : this.drop(natives);
+      return call.outputs.length > 0 ? natives : this.drop(natives);
     } finally {
       for (const id of made) nodeBackend().binding.deleteTensor(id);
     }

@@ -1,9 +1,8 @@
 /**
  * A loaded graph: the outer graph around traced functions (placeholders, variables, calls, uploads), written as a
- * SavedModel into a temporary folder, which the binding loads into a TensorFlow session.
+ * SavedModel into a folder, which the binding loads into a TensorFlow session.
  */
 import * as fs from 'node:fs';
-import * as os from 'node:os';
 import * as path from 'node:path';
 import { DeviceError } from '../errors/index.js';
 import { dtypeBytes, dtypeNumber, DT_RESOURCE, sizeOf } from './dtypes.js';
@@ -15,6 +14,8 @@ import { byteShape, STORAGE, storageNodes } from './storage.js';
 import type { Bytes, Dtype, VariableSpec } from './types.js';
 
 const number = dtypeNumber;
+/** The name that a SavedModel has. */
+const GRAPH_FILE = 'saved_model.pb';
 
 function constNode(
   name: string,
@@ -68,25 +69,33 @@ function nativeMessage(error: unknown): string {
     : text;
 }
 
+/** Writes the outer graph around traced functions as a SavedModel. */
+export function writeGraph(
+  folder: string,
+  variables: ReadonlyMap<string, VariableSpec>,
+  functions: readonly Traced[],
+): void {
+  const copies = !nodeBackend().isUsingGpuDevice;
+  const nodes = [...storageNodes(variables, copies), ...functions.flatMap(callNodes)];
+  // Functions share small ones, so each name counts once.
+  const library = new Map(functions.flatMap((fn) => [...fn.library, fn.text]).map((text) => [text.name, text]));
+  fs.writeFileSync(path.join(folder, GRAPH_FILE), savedModel(nodes, [...library.values()]));
+}
+
 /** One TensorFlow session with its variables. */
 export class Session {
   private id: number | null;
   private readonly binding = nodeBackend().binding;
   private readonly positions: ReadonlyMap<string, number>;
 
+  /** @param folder where writeGraph() wrote; not needed any more afterwards @throws DeviceError when TensorFlow does not accept it */
   constructor(
     private readonly label: string,
     private readonly variables: ReadonlyMap<string, VariableSpec>,
-    functions: readonly Traced[],
+    folder: string,
   ) {
     this.positions = new Map([...variables.keys()].map((name, k) => [name, k]));
-    const copies = !nodeBackend().isUsingGpuDevice;
-    const nodes = [...storageNodes(variables, copies), ...functions.flatMap(callNodes)];
-    // Functions share small ones, so each name counts once.
-    const library = new Map(functions.flatMap((fn) => [...fn.library, fn.text]).map((text) => [text.name, text]));
-    const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'tfjs-program-'));
     try {
-      fs.writeFileSync(path.join(folder, 'saved_model.pb'), savedModel(nodes, [...library.values()]));
       this.id = this.binding.loadSavedModel(folder, 'serve');
     } catch (error) {
       throw new DeviceError(
@@ -94,8 +103,6 @@ export class Session {
         {},
         { cause: error },
       );
-    } finally {
-      fs.rmSync(folder, { recursive: true, force: true });
     }
   }
 

@@ -86,8 +86,21 @@ export type CompilePhase = 'trace' | 'load' | 'upload' | 'compile';
 /** Called when a phase ends, with its duration in milliseconds; for 'compile' also when it starts (ms is then null). */
 export type CompileHook = (name: string, phase: CompilePhase, ms: number | null) => void;
 
+/** Where the graphs of programs are kept for the next process. */
+export interface GraphCache {
+  /** Made when missing. */
+  folder: string;
+  /**
+   * All that the traced functions depend on besides names, shapes and dtypes of variables and the names of functions: the code's version
+   * and the values that it closes over. Two programs of one key must have the same functions.
+   */
+  key: string;
+}
+
 export interface ProgramOptions {
   onCompile?: CompileHook;
+  /** Keeps the graph, and takes a kept one instead of tracing: functions are then traced at compile(), if at all. Default: none. */
+  graphCache?: GraphCache;
   /** Shown in error messages and in XLA's profiles. */
   name?: string;
 }

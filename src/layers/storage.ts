@@ -12,18 +12,24 @@ export type WeightBytes = () => ArrayBufferView | Promise<ArrayBufferView>;
 export interface WeightStorage {
   /** Program variables by suffix; '' for a weight that is one variable. The variable's name is weight name + suffix. */
   readonly variables: Readonly<Record<string, VariableSpec>>;
+  /**
+   * What `weight` computes, in words, where that is settled by them and the variables' shapes and types: programs of equal forms
+   * have equal graphs, which may be kept. Without it no graph is.
+   */
+  readonly form?: string;
   /** The weight over the traced variables of the same suffixes. */
   weight(vars: Readonly<Record<string, tf.Tensor>>): Weight;
 }
 
 /** A float32 tensor: norms, convolutions, SSM parameters. */
 export function float32Storage(shape: readonly number[], init?: WeightBytes): WeightStorage {
-  return { variables: { '': { shape, dtype: 'float32', init } }, weight: (vars) => vars['']! };
+  return { form: 'float32', variables: { '': { shape, dtype: 'float32', init } }, weight: (vars) => vars['']! };
 }
 
 /** A matrix [out, in] in float32. */
 export function float32Matrix(shape: readonly number[], init?: WeightBytes): WeightStorage {
   return {
+    form: 'float32 matrix',
     variables: { '': { shape, dtype: 'float32', init } },
     weight: (vars) => ({
       shape,
@@ -40,6 +46,7 @@ export function float32Matrix(shape: readonly number[], init?: WeightBytes): Wei
  */
 export function bfloat16Storage(shape: readonly number[], init?: WeightBytes): WeightStorage {
   return {
+    form: 'bfloat16 matrix',
     variables: { '': { shape, dtype: 'bfloat16', init } },
     weight: (vars) => ({
       shape,

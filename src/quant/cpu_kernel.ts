@@ -42,6 +42,7 @@ export function cpuInt4Storage(m: QuantizedMatrix, activationQuantization: boole
   const groups = inner / m.groupSize;
   const least = (): Float32Array => m.scale.map((s, i) => m.zero![i] - 8 * s);
   return {
+    form: `int4 columns in groups of ${m.groupSize}, ${activationQuantization ? 'rounded' : 'exact'} activations`,
     variables: {
       '.codes': { shape: [groups, m.groupSize / 2, out], dtype: 'uint8', init: () => columnCodes(m) },
       '.scale': { shape: [groups, out], dtype: 'float32', init: () => m.scale },

@@ -40,6 +40,7 @@ export function rowStorage(m: QuantizedMatrix): WeightStorage {
     );
   };
   return {
+    form: `int${m.bits} rows in groups of ${m.groupSize}`,
     variables: {
       '.codes': {
         shape: [out, (inner * m.bits) / 8],

@@ -137,6 +137,11 @@ export function preferWideVectors(): void {
  */
 const LOOP_FLAG = '--xla_disable_hlo_passes=while-loop-invariant-code-motion';
 
+/** Where graphs of programs may be kept for the next process; null unless compiled programs are kept in the cache folder too. */
+export function graphCacheDir(): string | null {
+  return ownCache ? path.join(cacheRoot(), 'graphs') : null;
+}
+
 /** Sets, for a runtime about to load, what nobody has set. */
 export function applyDefaults(runtime: string): void {
   const xlaFlags = process.env.XLA_FLAGS ?? '';

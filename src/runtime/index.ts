@@ -14,8 +14,16 @@ export {
   type TensorMetadata,
   type TFJSBinding,
 } from './binding.js';
+export { codeDigest } from './code.js';
 export { DEVICES, type Device } from './devices.js';
-export { compileCacheDir, configureRuntime, isLoaded, preferWideVectors, type RuntimeOptions } from './environment.js';
+export {
+  compileCacheDir,
+  configureRuntime,
+  graphCacheDir,
+  isLoaded,
+  preferWideVectors,
+  type RuntimeOptions,
+} from './environment.js';
 export { loadTensorFlow } from './load.js';
 export {
   cacheRoot,

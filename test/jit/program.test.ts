@@ -1,3 +1,6 @@
+import * as fs from 'node:fs';
+import * as os from 'node:os';
+import * as path from 'node:path';
 import * as tf from '@tensorflow/tfjs';
 import { expect } from 'chai';
 import { ArgumentError, DeviceError, DisposedError, TracingError } from '../../src/errors/index.js';
@@ -308,6 +311,51 @@ describe('Program', () => {
       program.dispose();
     });
   }
+
+  it('keeps its graph, takes a kept one instead of tracing, and traces anew when that is damaged or another', async () => {
+    const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'graphs-'));
+    let traces = 0;
+    const run = async (key: string, factor: number): Promise<number[]> => {
+      const program = new Program({ graphCache: { folder, key } });
+      program.variable('total', { shape: [2], dtype: 'float32' });
+      program.define('add', { x: { shape: [2], dtype: 'float32' } }, ({ x }, { total }) => {
+        traces++;
+        const sum = tf.add(total!, tf.mul(x!, factor));
+        return { outputs: { sum }, assign: { total: sum } };
+      });
+      program.define('clear', {}, (_, { total }) => ({ assign: { total: tf.zerosLike(total!) } }));
+      program.defineLoop('loop', { body: 'add', steps: 2, feed: { x: 'sum' } });
+      await program.compile();
+      const results = [program.call('add', { x: [1, 2] })['sum']!, program.call('loop', { x: [1, 1] })['sum']!];
+      program.run('clear');
+      expect(program.read('total')).eql(Float32Array.of(0, 0));
+      program.dispose();
+      return results.flatMap((r) => [...r]);
+    };
+    // By hand: 10·x; then the total plus 10·1, and that total plus 10 times itself.
+    const tens = [10, 20, 20, 30, 220, 330];
+    try {
+      expect(await run('tens', 10)).eql(tens);
+      const first = traces;
+      expect(first).greaterThan(0);
+      expect(await run('tens', 10)).eql(tens);
+      expect(traces, 'a kept graph needs no trace').equal(first);
+      expect((await run('twos', 2)).slice(0, 2)).eql([2, 4]);
+      expect(traces).greaterThan(first);
+      const second = traces;
+      for (const name of fs.readdirSync(folder)) fs.truncateSync(path.join(folder, name, 'saved_model.pb'), 100);
+      expect(await run('tens', 10)).eql(tens);
+      expect(traces, 'a damaged graph is traced anew').greaterThan(second);
+      for (const name of fs.readdirSync(folder)) fs.writeFileSync(path.join(folder, name, 'signatures.json'), '{"add"');
+      expect(await run('tens', 10)).eql(tens);
+      expect(fs.readdirSync(folder).length).equal(2);
+      const third = traces;
+      expect(await run('tens', 10)).eql(tens);
+      expect(traces).equal(third);
+    } finally {
+      fs.rmSync(folder, { recursive: true });
+    }
+  });
 
   it('says what is wrong with a loop', () => {
     const program = new Program();

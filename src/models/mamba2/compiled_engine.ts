@@ -1,6 +1,6 @@
 /** Decoding through one compiled program: the default on the tensorflow backend. */
 import { encodeFloat32 } from '../../checkpoints/dtypes.js';
-import { onGpu } from '../../runtime/index.js';
+import { graphCacheDir, onGpu } from '../../runtime/index.js';
 import { ArgumentError, GenerationError } from '../../errors/index.js';
 import type { EngineSampling, EngineState, GenerationEngine, StateArrays } from '../../generation/engine.js';
 import type { CompileHook, Program } from '../../jit/index.js';
@@ -127,6 +127,8 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
       mergeStep: this.options.merge_step ?? onGpu(),
       pack: !onGpu(),
       kernels: this.options.products !== 'float32',
+      // kernels for a GPU depend on more than the key says
+      graphs: onGpu() ? null : graphCacheDir(),
       onCompile: this.options.onCompile,
     });
     await program.compile();

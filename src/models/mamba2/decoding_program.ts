@@ -5,11 +5,13 @@
 import * as tf from '@tensorflow/tfjs';
 import type { CheckpointSource } from '../../checkpoints/source.js';
 import { decodeFloat32, encodeFloat32 } from '../../checkpoints/dtypes.js';
-import { castFloat32, castTo, type CompileHook, pieceBorder, Program, type VariableSpec } from '../../jit/index.js';
+import { castFloat32, castTo, type CompileHook, type GraphCache, pieceBorder, Program, type VariableSpec } from '../../jit/index.js';
 import type { MixerState } from '../../layers/mixer.js';
 import { bfloat16Storage, float32Matrix, float32Storage, type WeightBytes, type WeightStorage } from '../../layers/storage.js';
 import type { Weight, Weights, WeightSpec } from '../../layers/weights.js';
+import { codeDigest } from '../../runtime/index.js';
 import { stateShapes } from './cache.js';
+import type { Mamba2Config } from './config.js';
 import type { NetworkWeights } from './modeling.js';
 import { sampleTokens } from './sampling.js';
 
@@ -36,6 +38,8 @@ export interface DecodingProgramOptions {
   pack?: boolean;
   /** Stored type of the recurrent states. Default float32. */
   stateDtype?: StateDtype;
+  /** Folder where the traced graph is kept for the next process. Default: none. */
+  graphs?: string | null;
   onCompile?: CompileHook;
 }
 
@@ -142,16 +146,25 @@ function traced(storages: ReadonlyMap<string, WeightStorage>, pack: Pack, vars: 
   return record;
 }
 
+/** Where the graph is kept, by all that its functions depend on; null where there is no place, or a weight does not say what it computes. */
+function graphCacheFor(config: Mamba2Config, storages: ReadonlyMap<string, WeightStorage>, options: DecodingProgramOptions): GraphCache | null {
+  const folder = options.graphs ?? null;
+  const forms = [...storages].map(([name, { form }]) => [name, form]);
+  if (folder === null || forms.some(([, form]) => form === undefined)) return null;
+  return { folder, key: JSON.stringify([codeDigest(), config.to_dict(), { ...options, graphs: null }, forms]) };
+}
+
 /** Declares variables and functions for a model; call compile() on the result. */
 export function buildDecodingProgram(weights: NetworkWeights, options: DecodingProgramOptions): Program {
   const { network } = weights;
   const { config } = network;
-  const program = new Program({ name: 'mamba2', onCompile: options.onCompile });
   const storages = new Map<string, WeightStorage>();
   for (const spec of network.weightSpecs()) {
     const storage = weights.storage(spec, (s) => storageOf(weights, s, options.dtype));
     storages.set(spec.name, storage);
   }
+  const graphCache = graphCacheFor(config, storages, options);
+  const program = new Program({ name: 'mamba2', onCompile: options.onCompile, ...(graphCache && { graphCache }) });
   // on a GPU a slice of a variable may become a kernel of its own
   const pack: Pack = options.pack ? packOf(storages) : new Map();
   declarePack(program, pack);

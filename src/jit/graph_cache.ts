@@ -1,0 +1,79 @@
+/**
+ * Where a program's graph goes before TensorFlow loads it: into a temporary folder, or into one that is kept, so that the next
+ * process need not trace anew. Tracing a model of 24 layers takes most of a second.
+ */
+import { createHash, randomBytes } from 'node:crypto';
+import * as fs from 'node:fs';
+import * as os from 'node:os';
+import * as path from 'node:path';
+import { cpuFeatures } from '../runtime/cpu.js';
+import { TENSORFLOW_VERSION } from '../runtime/paths.js';
+import { nodeBackend } from './native.js';
+import type { GraphCache, TensorSpec, VariableSpec } from './types.js';
+
+/** What one must know of a traced function to call it. */
+export interface Signature {
+  inputs: Record<string, TensorSpec>;
+  outputs: Record<string, TensorSpec>;
+}
+
+/** Written last: a folder with it is complete. */
+const SIGNATURES = 'signatures.json';
+
+/** The folder of a program: by the caller's key, its variables, its functions' names and what graphs depend on besides. */
+export function graphFolder(
+  cache: GraphCache,
+  variables: ReadonlyMap<string, VariableSpec>,
+  functions: readonly string[],
+): string {
+  const specs = [...variables].map(([name, { shape, dtype }]) => [name, shape, dtype]);
+  const around = [TENSORFLOW_VERSION, cpuFeatures(), nodeBackend().isUsingGpuDevice];
+  const text = JSON.stringify([cache.key, specs, functions, around]);
+  return path.join(cache.folder, createHash('sha256').update(text).digest('hex').slice(0, 32));
+}
+
+/** The signatures of a kept graph, or null when there is none of these functions. */
+export function keptSignatures(folder: string, functions: readonly string[]): Record<string, Signature> | null {
+  try {
+    const kept = JSON.parse(fs.readFileSync(path.join(folder, SIGNATURES), 'utf8')) as Record<string, Signature>;
+    return functions.every((name) => kept[name]?.inputs && kept[name].outputs) ? kept : null;
+  } catch {
+    return null;
+  }
+}
+
+/** Has `write` fill a folder, hands it to `use`, and removes it. */
+export function withTemporaryFolder<T>(write: (folder: string) => void, use: (folder: string) => T): T {
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'tfjs-program-'));
+  try {
+    write(folder);
+    return use(folder);
+  } finally {
+    fs.rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+/** As withTemporaryFolder, but the folder is kept as `folder`, whole or not at all. A disk that takes nothing only means that nothing is kept. */
+export function withKeptFolder<T>(
+  folder: string,
+  signatures: Record<string, Signature>,
+  write: (folder: string) => void,
+  use: (folder: string) => T,
+): T {
+  return withTemporaryFolder(
+    (fresh) => {
+      write(fresh);
+      const aside = `${folder}.${randomBytes(6).toString('hex')}`;
+      try {
+        fs.mkdirSync(path.dirname(folder), { recursive: true });
+        fs.cpSync(fresh, aside, { recursive: true });
+        fs.writeFileSync(path.join(aside, SIGNATURES), JSON.stringify(signatures));
+        fs.rmSync(folder, { recursive: true, force: true });
+        fs.renameSync(aside, folder);
+      } catch {
+        fs.rmSync(aside, { recursive: true, force: true });
+      }
+    },
+    (fresh) => use(fresh),
+  );
+}

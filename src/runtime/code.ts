@@ -1,0 +1,24 @@
+/** A digest of the code that models are traced by. */
+import { createHash } from 'node:crypto';
+import * as fs from 'node:fs';
+import * as path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import * as tf from '@tensorflow/tfjs';
+
+/** Rooms whose code settles what a traced model looks like. */
+const TRACED_ROOMS = ['jit', 'layers', 'models', 'quant'];
+let digest: string | null = null;
+
+/** A digest of this package's code and of the tfjs version: what was derived from the code of another must not be reused. */
+export function codeDigest(): string {
+  if (digest !== null) return digest;
+  const root = fileURLToPath(new URL('..', import.meta.url));
+  const hash = createHash('sha1').update(tf.version['tfjs-core']); // decompositions of tfjs are part of what is traced
+  for (const room of TRACED_ROOMS) {
+    const files = fs.readdirSync(path.join(root, room), { recursive: true, encoding: 'utf8' });
+    for (const file of files.filter((name) => /\.[jt]s$/.test(name) && !name.endsWith('.d.ts')).sort()) {
+      hash.update(file).update(fs.readFileSync(path.join(root, room, file)));
+    }
+  }
+  return (digest = hash.digest('hex'));
+}
