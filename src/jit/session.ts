@@ -10,7 +10,7 @@ import { nodeName, type Traced } from './function.js';
 import { attr, savedModel, type NodeText } from './graphdef.js';
 import { outOfMemory } from './memory_error.js';
 import { nodeBackend, type NativeTensor } from './native.js';
-import { byteShape, STORAGE, storageNodes } from './storage.js';
+import { byteShape, STORAGE, storageNodes, storageTypes } from './storage.js';
 import type { Bytes, Dtype, VariableSpec } from './types.js';
 
 const number = dtypeNumber;
@@ -121,7 +121,10 @@ export class Session {
     const spec = this.variables.get(name)!;
     const flat = new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     const shape = byteShape(spec);
-    this.storage(`setting the variable '${name}'`, name, STORAGE.set(spec.dtype), [
+    const onCpu = !nodeBackend().isUsingGpuDevice;
+    const types = Uint8Array.from(storageTypes(this.variables), (dtype) => (dtype === spec.dtype ? 1 : 0));
+    this.storage(`setting the variable '${name}'`, name, onCpu ? STORAGE.setAny : STORAGE.set(spec.dtype), [
+      ...(onCpu ? [['bool', [types.length], types] as const] : []),
       ['int32', [shape.length], Int32Array.from(shape)],
       ['uint8', [flat.length], flat],
     ]);

@@ -3,7 +3,7 @@
  * every new combination of feeds and fetches of a large graph (it prunes and optimises the graph anew), so there is one for
  * filling, one for clearing and one for reading per element type, whatever the number of variables, and few nodes for each of
  * them: the handle of the variable is chosen by a bit that is fed, through Switch and Merge, and its shape is fed. Data travels as
- * bytes, which suits every element type.
+ * bytes, which suits every element type. On a CPU, where a start is short enough to notice, filling is the same for all types.
  */
 import { dtypeBytes, dtypeNumber, DT_RESOURCE } from './dtypes.js';
 import { nodeName, storedDtype } from './function.js';
@@ -16,6 +16,8 @@ export const STORAGE = {
     feeds: 'storage_mask:0,storage_shape:0,storage_bytes:0',
     fetch: `set_${dtype}_done:0`,
   }),
+  /** Any type: which one is fed as a mask over the types of all variables. Only on a CPU. */
+  setAny: { feeds: 'storage_mask:0,storage_types:0,storage_shape:0,storage_bytes:0', fetch: 'set_done:0' },
   clear: (dtype: VariableDtype) => ({ feeds: 'storage_mask:0,storage_shape:0', fetch: `clear_${dtype}_done:0` }),
   read: (dtype: VariableDtype) => ({
     feeds: 'storage_mask:0,storage_shape:0,storage_rest:0',
@@ -75,23 +77,33 @@ class Nodes {
     return this.add(name, 'Cast', [value], { SrcT: type(from), DstT: type(to), Truncate: attr.bool(false) }, HOST);
   }
 
+  /** A value where a bool scalar is true, and nothing where it is false. */
+  gate(name: string, dtype: number, value: string, open: string): string {
+    return `${this.add(name, 'Switch', [value, open], { T: attr.type(dtype) })}:1`;
+  }
+
   /** Assigns to the chosen handle; a constant named `${name}_done` exists once that is done. */
-  assign(name: string, dtype: Dtype, value: string): void {
-    this.add(`${name}_to`, 'AssignVariableOp', ['storage_handle', value], { dtype: type(dtype) });
+  assign(name: string, dtype: Dtype, value: string, handle = 'storage_handle'): void {
+    this.add(`${name}_to`, 'AssignVariableOp', [handle, value], { dtype: type(dtype) });
     this.constant(`${name}_done`, 'bool', [], Uint8Array.of(1), [`^${name}_to`]);
   }
 }
 
-/** @param copies whether fed bytes must be copied, lest the variable be the fed JavaScript array itself */
-function setNodes(nodes: Nodes, dtype: VariableDtype, copies: boolean): void {
+/**
+ * @param copies whether fed bytes must be copied, lest the variable be the fed JavaScript array itself
+ * @param open bool scalar without which nothing happens, if any
+ */
+function setNodes(nodes: Nodes, dtype: VariableDtype, copies: boolean, open: string | null): void {
   const stored = storedDtype(dtype);
   const n = `set_${dtype}`;
   let value = 'storage_bytes';
+  if (open !== null) value = nodes.gate(`${n}_given`, dtypeNumber('uint8'), value, open);
   if (copies && stored === dtype) value = nodes.add(`${n}_copy`, 'DeepCopy', [value], { T: type('uint8') }, HOST);
   value = nodes.reshape(`${n}_form`, 'uint8', value, 'storage_shape');
   if (dtypeBytes(dtype) > 1) value = nodes.bitcast(`${n}_bits`, 'uint8', dtype, value);
   if (stored !== dtype) value = nodes.cast(`${n}_wide`, dtype, stored, value);
-  nodes.assign(n, stored, value);
+  const handle = open === null ? undefined : nodes.gate(`${n}_handle`, DT_RESOURCE, 'storage_handle', open);
+  nodes.assign(n, stored, value, handle);
 }
 
 function clearNodes(nodes: Nodes, dtype: VariableDtype): void {
@@ -129,6 +141,11 @@ function readNodes(nodes: Nodes, dtype: VariableDtype): void {
   nodes.bitcast(`${n}_words`, 'uint8', 'int32', value);
 }
 
+/** Element types of the variables, in the order of `storage_types`. */
+export function storageTypes(variables: ReadonlyMap<string, VariableSpec>): VariableDtype[] {
+  return [...new Set([...variables.values()].map((spec) => spec.dtype))];
+}
+
 /** The variables' handles, and the nodes that act on the one that is chosen. */
 export function storageNodes(variables: ReadonlyMap<string, VariableSpec>, copies: boolean): NodeText[] {
   const nodes = new Nodes();
@@ -151,10 +168,20 @@ export function storageNodes(variables: ReadonlyMap<string, VariableSpec>, copie
     return `${nodes.add(`pick_${n}`, 'Switch', [`var_${n}`, `storage_bits:${k}`], { T: attr.type(DT_RESOURCE) })}:1`;
   });
   nodes.add('storage_handle', 'Merge', chosen, { T: attr.type(DT_RESOURCE), N: count });
-  for (const dtype of new Set([...variables.values()].map((spec) => spec.dtype))) {
-    setNodes(nodes, dtype, copies);
+  const types = storageTypes(variables);
+  if (copies) {
+    nodes.placeholder('storage_types', dtypeNumber('bool'), [types.length]);
+    const attrs = { T: type('bool'), num: attr.int(types.length), axis: attr.int(0) };
+    nodes.add('storage_type_bits', 'Unpack', ['storage_types'], attrs, HOST);
+  }
+  types.forEach((dtype, k) => {
+    setNodes(nodes, dtype, copies, copies ? `storage_type_bits:${k}` : null);
     clearNodes(nodes, dtype);
     readNodes(nodes, dtype);
+  });
+  if (copies) {
+    const done = types.map((dtype) => `set_${dtype}_done`);
+    nodes.add('set_done', 'Merge', done, { T: type('bool'), N: attr.int(types.length) });
   }
   return nodes.list;
 }
