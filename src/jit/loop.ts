@@ -26,6 +26,8 @@ function checkOptions(name: string, body: Traced, options: LoopOptions): void {
     if (!body.inputs[input] || input === options.index || options.feed?.[input] !== undefined)
       fail(`each names '${input}', which is not an input of '${body.name}' that stays free.`);
   }
+  if (options.count !== undefined && body.inputs[options.count])
+    fail(`count names '${options.count}', which is an input of '${body.name}' already.`);
   const index = options.index === undefined ? null : body.inputs[options.index];
   if (index === undefined || (index && describe(index) !== 'int32[]'))
     fail(`index names '${options.index}', which is not an int32 scalar input.`);
@@ -64,6 +66,7 @@ export function loopBody(
       .filter(([input]) => input !== options.index)
       .map(([input, spec]) => [input, each.has(input) ? { ...spec, shape: [options.steps, ...spec.shape] } : spec]),
   );
+  if (options.count !== undefined) inputs[options.count] = { shape: [], dtype: 'int32' };
   const fed = Object.keys(options.feed ?? {});
   const outputs = Object.keys(body.outputs);
   const traced: Body = (given, vars) => {
@@ -83,8 +86,12 @@ export function loopBody(
       ...body.assigned.map((variable) => own[variable]!),
       ...outputs.map((output) => zeros(body.outputs[output]!)),
     ];
+    const limit = (i: tf.Tensor): tf.Tensor => {
+      const most = tf.less(i, tf.scalar(options.steps, 'int32'));
+      return options.count === undefined ? most : tf.logicalAnd(most, tf.less(i, given[options.count]!));
+    };
     const result = whileLoop(
-      ([i, stopped]) => tf.logicalAnd(tf.less(i!, tf.scalar(options.steps, 'int32')), tf.logicalNot(stopped!)),
+      ([i, stopped]) => tf.logicalAnd(limit(i!), tf.logicalNot(stopped!)),
       (carried) => {
         const [i] = carried as [tf.Tensor];
         const at = (k: number): tf.Tensor => carried[2 + k]!;

@@ -76,6 +76,8 @@ export interface LoopOptions {
   index?: string;
   /** Inputs of the body that the loop takes stacked, [steps, ...shape], and hands out one by one. */
   each?: readonly string[];
+  /** Name of one more input of the loop (int32 scalar): how many iterations it makes at most in this call. */
+  count?: string;
   /** Output of the body (bool scalar): the loop ends after an iteration where it is true. */
   stop?: string;
 }

@@ -303,11 +303,18 @@ describe('Program', () => {
         { xla },
       );
       program.defineLoop('loop', { body: 'step', steps: 3, each: ['x', 'k'] });
+      program.defineLoop('some', { body: 'step', steps: 3, each: ['x', 'k'], count: 'n' });
       await program.compile();
       // By hand: 10·(1+7, 2+7), then + 10·(3+8, 4+8), then + 10·(5+9, 6+9).
       const out = program.call('loop', { x: [1, 2, 3, 4, 5, 6], k: [7, 8, 9], scale: 10 });
       expect([...out['next']!]).eql([80, 90, 190, 210, 330, 360]);
       expect(program.read('sum')).eql(Float32Array.of(330, 360));
+      program.zero();
+      const given = { x: [1, 2, 3, 4, 5, 6], k: [7, 8, 9], scale: 10 };
+      const two = program.call('some', { ...given, n: 2 });
+      expect([...two['next']!]).eql([80, 90, 190, 210, 0, 0]);
+      expect(program.read('sum')).eql(Float32Array.of(190, 210));
+      expect([...program.call('some', { ...given, n: 9 })['iterations']!]).eql([3]);
       program.dispose();
     });
   }
@@ -365,6 +372,7 @@ describe('Program', () => {
       "output 'y' is float32[], input 'x' is float32[2]",
     );
     expect(() => program.defineLoop('l', { body: 'f', steps: 0 })).throw(TracingError, 'steps');
+    expect(() => program.defineLoop('l', { body: 'f', steps: 2, count: 'x' })).throw(TracingError, "count names 'x'");
     expect(() => program.defineLoop('l', { body: 'f', steps: 2, each: ['z'] })).throw(TracingError, "each names 'z'");
     expect(() => program.defineLoop('l', { body: 'f', steps: 1, stop: 'y' })).throw(TracingError, 'bool scalar');
     expect(() => program.defineLoop('l', { body: 'g', steps: 1 })).throw(ArgumentError, "no function 'g'");

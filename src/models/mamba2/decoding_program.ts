@@ -26,6 +26,8 @@ export interface DecodingProgramOptions {
   segments: readonly number[];
   /** Iterations of the in-graph decoding loop; 1 for none. */
   block: number;
+  /** The loop takes a number of iterations, COUNT, below `block`. (A GPU would ask the host before each.) Default false. */
+  countedBlocks?: boolean;
   /** Tokens per chunk of the scan. Default: the configuration's, 64 at most. */
   chunkSize?: number;
   /** Prompts are scanned in bfloat16 too where matrices are (see MixerOptions.bf16Scan). Default false. */
@@ -48,6 +50,9 @@ export type StateDtype = 'float32' | 'bfloat16';
 
 /** Most candidates that top_k may ask for inside the program. */
 export const MAX_TOP_K = 128;
+
+/** Input of loops: how many tokens. */
+export const COUNT = 'count';
 
 /** Names of the per-batch variables. */
 export const names = {
@@ -336,8 +341,9 @@ function defineFunctions(
     },
   );
   if (options.block > 1) {
-    // no early stop: a loop of known length needs no word from the host, and finished rows stay as they are
-    program.defineLoop(`greedy${b}loop`, { body: `greedy${b}`, steps: options.block });
-    program.defineLoop(`sample${b}loop`, { body: `sample${b}`, steps: options.block, each: ['uniform'] });
+    // no early stop: a loop needs no word from the host, and finished rows stay as they are
+    const loop = { steps: options.block, ...(options.countedBlocks && { count: COUNT }) };
+    program.defineLoop(`greedy${b}loop`, { body: `greedy${b}`, ...loop });
+    program.defineLoop(`sample${b}loop`, { body: `sample${b}`, ...loop, each: ['uniform'] });
   }
 }
