@@ -7,6 +7,7 @@ import type { CompileHook, Program } from '../../jit/index.js';
 import { CompiledState, type Parked, type StateKeeper } from './compiled_state.js';
 import { buildDecodingProgram, COUNT, MAX_TOP_K, names, type ProgramDtype, type StateDtype, stateNames } from './decoding_program.js';
 import type { NetworkWeights } from './modeling.js';
+import { segmentFor } from './segments.js';
 import { checkStateArrays, stateTensors } from './state_arrays.js';
 import { samplesInProgram, samplingSettings } from './sampling.js';
 
@@ -33,7 +34,7 @@ export interface CompiledEngineOptions {
   onCompile?: CompileHook;
 }
 
-const SEGMENTS = [16, 64, 256] as const;
+const SEGMENTS = [16, 64, 256, 512] as const;
 const GPU_SEGMENTS = [16, 128, 2048] as const;
 
 export class CompiledEngine implements GenerationEngine, StateKeeper {
@@ -230,7 +231,7 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
     const total = Math.max(...rows.map((row) => row.length));
     for (let begin = 0; begin < total; ) {
       options.signal?.throwIfAborted();
-      const t = this.segmentFor(total - begin);
+      const t = segmentFor(total - begin, this.segments);
       const ids = new Int32Array(b * t);
       const mask = new Float32Array(b * t);
       const ends = new Float32Array(b * t);
@@ -251,15 +252,6 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
       // between segments the event loop may run: that is where an abort is seen
       if (begin < total) await new Promise((resolve) => setImmediate(resolve));
     }
-  }
-
-  /** The largest segment that is filled, or the smallest that covers the rest. */
-  private segmentFor(left: number): number {
-    const covering = this.segments.find((t) => t >= left);
-    const filled = this.segments.filter((t) => t <= left).pop();
-    if (covering === undefined) return filled!;
-    // a masked segment costs as much as a full one: fill a smaller one first unless the rest nearly fills this
-    return filled === undefined || left * 2 > covering ? covering : filled;
   }
 
   async step(state: EngineState, tokens: Int32Array): Promise<void> {
