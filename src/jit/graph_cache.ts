@@ -42,38 +42,28 @@ export function keptSignatures(folder: string, functions: readonly string[]): Re
   }
 }
 
-/** Has `write` fill a folder, hands it to `use`, and removes it. */
-export function withTemporaryFolder<T>(write: (folder: string) => void, use: (folder: string) => T): T {
+/** Hands a new folder to `use`, and removes it. */
+export function withTemporaryFolder<T>(use: (folder: string) => T): T {
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'tfjs-program-'));
   try {
-    write(folder);
     return use(folder);
   } finally {
     fs.rmSync(folder, { recursive: true, force: true });
   }
 }
 
-/** As withTemporaryFolder, but the folder is kept as `folder`, whole or not at all. A disk that takes nothing only means that nothing is kept. */
-export function withKeptFolder<T>(
-  folder: string,
-  signatures: Record<string, Signature>,
-  write: (folder: string) => void,
-  use: (folder: string) => T,
-): T {
-  return withTemporaryFolder(
-    (fresh) => {
-      write(fresh);
-      const aside = `${folder}.${randomBytes(6).toString('hex')}`;
-      try {
-        fs.mkdirSync(path.dirname(folder), { recursive: true });
-        fs.cpSync(fresh, aside, { recursive: true });
-        fs.writeFileSync(path.join(aside, SIGNATURES), JSON.stringify(signatures));
-        fs.rmSync(folder, { recursive: true, force: true });
-        fs.renameSync(aside, folder);
-      } catch {
-        fs.rmSync(aside, { recursive: true, force: true });
-      }
-    },
-    (fresh) => use(fresh),
-  );
+/**
+ * Keeps a graph that lies in `from` as `folder`, whole or not at all. A disk that takes nothing only means that nothing is kept.
+ */
+export function keepGraph(from: string, folder: string, signatures: Record<string, Signature>): void {
+  const aside = `${folder}.${randomBytes(6).toString('hex')}`;
+  try {
+    fs.mkdirSync(path.dirname(folder), { recursive: true });
+    fs.cpSync(from, aside, { recursive: true });
+    fs.writeFileSync(path.join(aside, SIGNATURES), JSON.stringify(signatures));
+    fs.rmSync(folder, { recursive: true, force: true });
+    fs.renameSync(aside, folder);
+  } catch {
+    fs.rmSync(aside, { recursive: true, force: true });
+  }
 }

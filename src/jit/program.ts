@@ -5,7 +5,7 @@ import { describe, dtypeBytes, dtypeName, dtypeNumber, sizeOf } from './dtypes.j
 import { checkName, nodeName, traceFunction, type Traced } from './function.js';
 import { loopBody } from './loop.js';
 import { nativeDtype, nativeId, nodeBackend, wrapNative, type NativeTensor } from './native.js';
-import { graphFolder, keptSignatures, withKeptFolder, withTemporaryFolder, type Signature } from './graph_cache.js';
+import { graphFolder, keepGraph, keptSignatures, withTemporaryFolder, type Signature } from './graph_cache.js';
 import { Session, writeGraph } from './session.js';
 import type {
   Bytes,
@@ -257,18 +257,16 @@ export class Program {
 
   private load(): Session {
     this.expect('open', 'compile');
-    this.session = this.kept() ?? this.fresh();
+    const { graphCache } = this.options;
+    const folder = graphCache ? graphFolder(graphCache, this.specs, [...this.functions.keys()]) : null;
+    this.session = (folder === null ? null : this.kept(folder)) ?? this.fresh(folder);
     this.state = 'ready';
     return this.session;
   }
 
   /** The session of a kept graph, or null when there is none that TensorFlow takes. */
-  private kept(): Session | null {
-    const { graphCache } = this.options;
-    if (!graphCache) return null;
-    const names = [...this.functions.keys()];
-    const folder = graphFolder(graphCache, this.specs, names);
-    const signatures = keptSignatures(folder, names);
+  private kept(folder: string): Session | null {
+    const signatures = keptSignatures(folder, [...this.functions.keys()]);
     if (!signatures) return null;
     try {
       const session = this.timed('load', () => new Session(this.label, this.specs, folder));
@@ -279,15 +277,18 @@ export class Program {
     }
   }
 
-  private fresh(): Session {
+  /** The session of the functions as traced now. @param keep where the graph is to be kept, if at all */
+  private fresh(keep: string | null): Session {
     const traced = [...this.functions].map(([name, fn]) => this.traced(name, fn));
-    const { graphCache } = this.options;
-    const write = (folder: string): void => writeGraph(folder, this.specs, traced);
-    const use = (folder: string): Session => new Session(this.label, this.specs, folder);
-    if (!graphCache) return this.timed('load', () => withTemporaryFolder(write, use));
-    const folder = graphFolder(graphCache, this.specs, [...this.functions.keys()]);
-    const signatures = Object.fromEntries(traced.map(({ name, inputs, outputs }) => [name, { inputs, outputs }]));
-    return this.timed('load', () => withKeptFolder(folder, signatures, write, use));
+    return this.timed('load', () =>
+      withTemporaryFolder((folder) => {
+        writeGraph(folder, this.specs, traced);
+        const session = new Session(this.label, this.specs, folder);
+        const signatures = traced.map(({ name, inputs, outputs }) => [name, { inputs, outputs }] as const);
+        if (keep !== null) keepGraph(folder, keep, Object.fromEntries(signatures));
+        return session;
+      }),
+    );
   }
 
   private traced(name: string, fn: Callable): Traced {

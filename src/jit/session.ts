@@ -75,8 +75,8 @@ export function writeGraph(
   variables: ReadonlyMap<string, VariableSpec>,
   functions: readonly Traced[],
 ): void {
-  const copies = !nodeBackend().isUsingGpuDevice;
-  const nodes = [...storageNodes(variables, copies), ...functions.flatMap(callNodes)];
+  const onCpu = !nodeBackend().isUsingGpuDevice;
+  const nodes = [...storageNodes(variables, onCpu), ...functions.flatMap(callNodes)];
   // Functions share small ones, so each name counts once.
   const library = new Map(functions.flatMap((fn) => [...fn.library, fn.text]).map((text) => [text.name, text]));
   fs.writeFileSync(path.join(folder, GRAPH_FILE), savedModel(nodes, [...library.values()]));
@@ -87,6 +87,7 @@ export class Session {
   private id: number | null;
   private readonly binding = nodeBackend().binding;
   private readonly positions: ReadonlyMap<string, number>;
+  private readonly types: readonly Dtype[];
 
   /** @param folder where writeGraph() wrote; not needed any more afterwards @throws DeviceError when TensorFlow does not accept it */
   constructor(
@@ -95,6 +96,7 @@ export class Session {
     folder: string,
   ) {
     this.positions = new Map([...variables.keys()].map((name, k) => [name, k]));
+    this.types = storageTypes(variables);
     try {
       this.id = this.binding.loadSavedModel(folder, 'serve');
     } catch (error) {
@@ -122,7 +124,7 @@ export class Session {
     const flat = new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     const shape = byteShape(spec);
     const onCpu = !nodeBackend().isUsingGpuDevice;
-    const types = Uint8Array.from(storageTypes(this.variables), (dtype) => (dtype === spec.dtype ? 1 : 0));
+    const types = Uint8Array.from(this.types, (dtype) => (dtype === spec.dtype ? 1 : 0));
     this.storage(`setting the variable '${name}'`, name, onCpu ? STORAGE.setAny : STORAGE.set(spec.dtype), [
       ...(onCpu ? [['bool', [types.length], types] as const] : []),
       ['int32', [shape.length], Int32Array.from(shape)],

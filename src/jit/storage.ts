@@ -146,8 +146,8 @@ export function storageTypes(variables: ReadonlyMap<string, VariableSpec>): Vari
   return [...new Set([...variables.values()].map((spec) => spec.dtype))];
 }
 
-/** The variables' handles, and the nodes that act on the one that is chosen. */
-export function storageNodes(variables: ReadonlyMap<string, VariableSpec>, copies: boolean): NodeText[] {
+/** The variables' handles, and the nodes that act on the one that is chosen. @param onCpu where fed bytes are copied, and filled for all types alike */
+export function storageNodes(variables: ReadonlyMap<string, VariableSpec>, onCpu: boolean): NodeText[] {
   const nodes = new Nodes();
   if (variables.size === 0) return [];
   nodes.placeholder('storage_mask', dtypeNumber('bool'), [variables.size]);
@@ -169,17 +169,17 @@ export function storageNodes(variables: ReadonlyMap<string, VariableSpec>, copie
   });
   nodes.add('storage_handle', 'Merge', chosen, { T: attr.type(DT_RESOURCE), N: count });
   const types = storageTypes(variables);
-  if (copies) {
+  if (onCpu) {
     nodes.placeholder('storage_types', dtypeNumber('bool'), [types.length]);
     const attrs = { T: type('bool'), num: attr.int(types.length), axis: attr.int(0) };
     nodes.add('storage_type_bits', 'Unpack', ['storage_types'], attrs, HOST);
   }
   types.forEach((dtype, k) => {
-    setNodes(nodes, dtype, copies, copies ? `storage_type_bits:${k}` : null);
+    setNodes(nodes, dtype, onCpu, onCpu ? `storage_type_bits:${k}` : null);
     clearNodes(nodes, dtype);
     readNodes(nodes, dtype);
   });
-  if (copies) {
+  if (onCpu) {
     const done = types.map((dtype) => `set_${dtype}_done`);
     nodes.add('set_done', 'Merge', done, { T: type('bool'), N: attr.int(types.length) });
   }

@@ -8,7 +8,7 @@ import { type LayerArgs, single, SpecLayer } from './base.js';
 import { causalConv, convWeightSpecs } from './causal_conv1d.js';
 import { rmsParts } from './rms_norm.js';
 import { type NormGroups, normGroupsOf, rmsNormGated } from './rms_norm_gated.js';
-import { stepActivations, stepByKernel } from './step_activations.js';
+import { activationInputs, stepActivations, stepByKernel } from './step_activations.js';
 import { ssdChunkScan, ssdStep } from './ssd.js';
 import type { RowProductInputs } from '../jit/index.js';
 import { isStored, linear, silu, siluQuotient, tensor, type Weight, type WeightSpec, type Weights } from './weights.js';
@@ -190,19 +190,8 @@ function fusedInputs(
   inputNorm: tf.Tensor,
   context: NonNullable<MixerState['context']>,
 ): { first: RowProductInputs; second: Omit<RowProductInputs, 'x' | 'gate'> } {
-  const { innerSize, convSize, projSize, convKernel, numHeads, epsilon } = spec;
-  const activations = {
-    first: innerSize,
-    channels: convSize,
-    taps: convKernel,
-    heads: numHeads,
-    limit: spec.timeStepLimit,
-    context: context.layers,
-    place: context.layer * (convKernel - 1) * convSize,
-    weights: tensor(weights, 'conv1d.weight'),
-    bias: spec.useConvBias ? tensor(weights, 'conv1d.bias') : undefined,
-    dtBias: tensor(weights, 'dt_bias'),
-  };
+  const { projSize, epsilon } = spec;
+  const activations = activationInputs(spec, weights, context);
   const groups = spec.normGroups === 'full' ? 1 : spec.nGroups;
   return {
     first: { x: u, norm: { gamma: inputNorm, groups: 1, epsilon }, activations },

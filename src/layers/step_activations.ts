@@ -42,6 +42,23 @@ export function stepActivations(
   });
 }
 
+/** What kernels of our own take for the convolution and the step sizes of a decoding step. @param context see MixerState */
+export function activationInputs(spec: MixerSpec, weights: Weights, context: NonNullable<MixerState['context']>) {
+  const { innerSize, convSize, convKernel, numHeads } = spec;
+  return {
+    first: innerSize,
+    channels: convSize,
+    taps: convKernel,
+    heads: numHeads,
+    limit: spec.timeStepLimit,
+    context: context.layers,
+    place: context.layer * (convKernel - 1) * convSize,
+    weights: tensor(weights, 'conv1d.weight'),
+    bias: spec.useConvBias ? tensor(weights, 'conv1d.bias') : undefined,
+    dtBias: tensor(weights, 'dt_bias'),
+  };
+}
+
 /**
  * A step from the projection to the state's output, its small work by a kernel of our own. Null where there is none.
  * @param projected z | x | B | C | dt, [b, projSize] @param mask [b, 1], 0 for rows that keep their state
@@ -54,22 +71,13 @@ export function stepByKernel(
   { context, ssm }: MixerState,
   mask?: tf.Tensor2D,
 ): { x: tf.Tensor4D; y: tf.Tensor4D; state: tf.Tensor4D } | null {
-  const { innerSize, convSize, convKernel, numHeads: h, headDim: p, nGroups: g, stateSize: n } = spec;
+  const { innerSize, numHeads: h, headDim: p, nGroups: g, stateSize: n } = spec;
   if (!context) return null;
   const b = projected.shape[0];
   const step = stepValues({
+    ...activationInputs(spec, weights, context),
     raw: projected,
     inner: innerSize,
-    first: innerSize,
-    channels: convSize,
-    taps: convKernel,
-    heads: h,
-    limit: spec.timeStepLimit,
-    context: context.layers,
-    place: context.layer * (convKernel - 1) * convSize,
-    weights: tensor(weights, 'conv1d.weight'),
-    bias: spec.useConvBias ? tensor(weights, 'conv1d.bias') : undefined,
-    dtBias: tensor(weights, 'dt_bias'),
     ALog: tensor(weights, 'A_log'),
     mask: mask && tf.reshape(mask, [b]),
   });

@@ -89,6 +89,10 @@ export function columnCodes(m: QuantizedMatrix): Uint8Array {
 }
 
 const multiply = (a: tf.Tensor, b: tf.Tensor): tf.Tensor => rawOp('Mul', [a, b])[0];
+/** A slice of a tensor of any element type. */
+const slice = (x: tf.Tensor, begin: readonly number[], size: readonly number[]): tf.Tensor =>
+  rawOp('Slice', [x, tf.tensor1d([...begin], 'int32'), tf.tensor1d([...size], 'int32')])[0];
+
 class ColumnForm {
   private readonly groups: number;
   private readonly half: number;
@@ -118,7 +122,7 @@ class ColumnForm {
     const cut = (t: tf.Tensor, from: number, count: number): tf.Tensor => {
       const begin = t.shape.map((_, axis) => (axis === t.rank - 1 ? from : 0));
       const size = [...t.shape.slice(0, -1), count];
-      return rawOp('Slice', [t, tf.tensor1d(begin, 'int32'), tf.tensor1d(size, 'int32')])[0];
+      return slice(t, begin, size);
     };
     const forms: ColumnForm[] = [];
     for (let from = 0; from < this.out; from += width) {
@@ -182,8 +186,7 @@ class ColumnForm {
     // in two halves, so that two reductions read the int16 sums: those of one XLA would join with it, and sum element by element
     const whole32 = [0, blocks / 2]
       .map((from) => {
-        const sizes = tf.tensor1d([m, groups, blocks / 2, out], 'int32');
-        const part = rawOp('Slice', [partial, tf.tensor1d([0, 0, from, 0], 'int32'), sizes])[0];
+        const part = slice(partial, [0, 0, from, 0], [m, groups, blocks / 2, out]);
         return sumNarrow(castTo(part, 'int32'), 2);
       })
       .reduce((a, b) => tf.add(a, b));
@@ -204,12 +207,7 @@ class ColumnForm {
     const columns = halves.map((part) => tf.reshape(part, [m, groups, blocks, FLOAT_BLOCK, 1]));
     const products: tf.Tensor[] = [];
     for (let r = 0; r < FLOAT_BLOCK; r++) {
-      const slice = rawOp('Slice', [
-        codes,
-        tf.tensor1d([0, 0, 0, r, 0], 'int32'),
-        tf.tensor1d([1, groups, blocks, 1, out], 'int32'),
-      ])[0];
-      this.nibbles(slice).forEach((q, i) => {
+      this.nibbles(slice(codes, [0, 0, 0, r, 0], [1, groups, blocks, 1, out])).forEach((q, i) => {
         products.push(tf.mul(castFloat32(q), tf.slice(columns[i], [0, 0, 0, r, 0], [m, groups, blocks, 1, 1])));
       });
     }

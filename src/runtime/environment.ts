@@ -59,6 +59,14 @@ export function mergeFlags(current: string | undefined, added: readonly string[]
   return [...flags.values()].join(' ');
 }
 
+/** An option from 1 as text. @param what it is @throws ArgumentError */
+function wholeNumber(options: RuntimeOptions, name: 'threads' | 'gpuMemoryLimit', what: string): string {
+  const value = options[name]!;
+  if (!Number.isInteger(value) || value < 1)
+    throw new ArgumentError(`${name}: got ${value}, expected a ${what} from 1.`, { [name]: value });
+  return String(value);
+}
+
 /**
  * Sets what TensorFlow reads while it loads. May be called several times, before loadTensorFlow() or selectBackend().
  *
@@ -92,22 +100,9 @@ export function configureRuntime(options: RuntimeOptions): void {
   if (tfXla.length) wanted.TF_XLA_FLAGS = mergeFlags(process.env.TF_XLA_FLAGS, tfXla);
   if (options.tf32 !== undefined) wanted.NVIDIA_TF32_OVERRIDE = options.tf32 ? '1' : '0';
   if (options.allowGrowth !== undefined) wanted.TF_FORCE_GPU_ALLOW_GROWTH = String(options.allowGrowth);
-  if (options.threads !== undefined) {
-    if (!Number.isInteger(options.threads) || options.threads < 1) {
-      throw new ArgumentError(`threads: got ${options.threads}, expected a whole number from 1.`, {
-        threads: options.threads,
-      });
-    }
-    wanted.TF_NUM_INTRAOP_THREADS = String(options.threads);
-  }
-  if (options.gpuMemoryLimit !== undefined) {
-    if (!Number.isInteger(options.gpuMemoryLimit) || options.gpuMemoryLimit < 1) {
-      throw new ArgumentError(`gpuMemoryLimit: got ${options.gpuMemoryLimit}, expected a whole number of MiB from 1.`, {
-        gpuMemoryLimit: options.gpuMemoryLimit,
-      });
-    }
-    wanted.TF_PER_DEVICE_MEMORY_LIMIT_MB = String(options.gpuMemoryLimit);
-  }
+  if (options.threads !== undefined) wanted.TF_NUM_INTRAOP_THREADS = wholeNumber(options, 'threads', 'whole number');
+  if (options.gpuMemoryLimit !== undefined)
+    wanted.TF_PER_DEVICE_MEMORY_LIMIT_MB = wholeNumber(options, 'gpuMemoryLimit', 'whole number of MiB');
   if (options.gpus !== undefined) wanted.CUDA_VISIBLE_DEVICES = options.gpus.join(',') || '-1';
   const changed = Object.keys(wanted).filter((name) => process.env[name] !== wanted[name]);
   if (changed.length > 0 && loaded) {

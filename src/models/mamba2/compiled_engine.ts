@@ -306,12 +306,13 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
         if (eos.has(tokens[i]!)) alive[i] = 0;
       }
     };
+    const anyLength = !onGpu();
     let at = 0;
     while (at < count && alive.some((x) => x > 0)) {
       const most = Math.min(this.preferred_block, count - at);
-      const block = onGpu() && most < this.preferred_block ? 1 : most;
+      const block = anyLength || most === this.preferred_block ? most : 1;
       const loop = block > 1 ? 'loop' : '';
-      const counted: Record<string, number> = block > 1 && !onGpu() ? { [COUNT]: block } : {};
+      const counted: Record<string, number> = loop && anyLength ? { [COUNT]: block } : {};
       const result = sampling.do_sample
         ? program.call(`sample${b}${loop}`, {
             pad,
