@@ -13,6 +13,7 @@ import type { StepOptions, TrainingStep } from '../../src/training/step.js';
 import { tensorCount, useBackend } from '../support/backends.js';
 import { expectClose, largestDifference } from '../support/compare.js';
 import { type Golden, loadGolden } from '../support/goldens.js';
+import { tinyModel } from '../support/tiny_model.js';
 
 interface Settings {
   lr: number;
@@ -103,18 +104,19 @@ describe('training step', () => {
     }
   }
 
-  const config = (): Mamba2Config =>
-    new Mamba2Config({
-      hidden_size: 16,
-      num_heads: 4,
-      head_dim: 8,
-      n_groups: 1,
-      state_size: 8,
-      vocab_size: 31,
-      num_hidden_layers: 2,
-      chunk_size: 8,
-      tie_word_embeddings: true,
-    });
+  const SIZES = {
+    hidden_size: 16,
+    num_heads: 4,
+    head_dim: 8,
+    n_groups: 1,
+    state_size: 8,
+    vocab_size: 31,
+    num_hidden_layers: 2,
+    chunk_size: 8,
+    use_bias: false,
+    tie_word_embeddings: true,
+  };
+  const config = (): Mamba2Config => new Mamba2Config(SIZES);
   const rows = (lengths: number[]): number[][] =>
     lengths.map((n, i) => Array.from({ length: n }, (_, j) => ((i * 7 + j * 5 + (j * j) / 2 + 3) % 31) | 0));
   const single = (row: number[]) => prepareBatch({ input_ids: [row], labels: [row] }, 31);
@@ -143,7 +145,8 @@ describe('training step', () => {
 
     it(`weights every position the same over accumulated batches of uneven lengths (${engine})`, async () => {
       const lengths = [9, 4, 9, 6];
-      const one = new Mamba2ForCausalLM(config());
+      // the same weights each time: where a gradient is next to nothing, AdamW makes a step of its rounding
+      const one = tinyModel(SIZES).model;
       const two = copyOf(one);
       const t = Math.max(...lengths);
       const padded = rows(lengths).map((row) => [...row, ...new Array<number>(t - row.length).fill(0)]);
