@@ -1,8 +1,10 @@
 /**
  * Benchmarks: our engines and other programs with the same random weights, in turn.
  *
- *   npm run bench -- decode|prefill|load [--model 130m] [--dtype float32|bfloat16] [--tokens N] [--rounds N]
+ *   npm run bench -- decode|prefill|train|load [--model 130m] [--dtype float32|bfloat16] [--tokens N] [--rounds N]
  *     [--peers compiled,eager,int4,transformers,F32,BF16,Q8_0,Q4_0] [--threads N] [--python PATH] [--xla FLAG]... [--json FILE]
+ *
+ * train is a step of one row, float32: loss, gradients, clipping, AdamW.
  */
 import { execFileSync } from 'node:child_process';
 import * as fs from 'node:fs';
@@ -23,7 +25,7 @@ const { values: args, positionals } = parseArgs({
   allowPositionals: true,
   options: {
     model: { type: 'string', default: '130m' },
-    dtype: { type: 'string', default: 'bfloat16' },
+    dtype: { type: 'string' },
     tokens: { type: 'string' },
     rounds: { type: 'string', default: '5' },
     peers: { type: 'string' },
@@ -50,11 +52,12 @@ function whole(name: string, text: string): number {
 
 function workOf(): Work {
   const task = positionals[0] as Task;
-  if (!['decode', 'prefill', 'load'].includes(task))
-    fail(`What to measure: got '${task}', expected decode, prefill or load`);
-  const dtype = args.dtype as Work['dtype'];
-  if (!['float32', 'bfloat16'].includes(dtype)) fail(`--dtype: got '${dtype}', expected float32 or bfloat16`);
-  const usual = { decode: 32, prefill: 512, load: 16 };
+  if (!['decode', 'prefill', 'train', 'load'].includes(task))
+    fail(`What to measure: got '${task}', expected decode, prefill, train or load`);
+  const dtype = (args.dtype ?? (task === 'train' ? 'float32' : 'bfloat16')) as Work['dtype'];
+  const types = task === 'train' ? ['float32'] : ['float32', 'bfloat16'];
+  if (!types.includes(dtype)) fail(`--dtype: got '${dtype}', expected ${types.join(' or ')}`);
+  const usual = { decode: 32, prefill: 512, train: 512, load: 16 };
   return {
     task,
     dtype,
@@ -82,7 +85,8 @@ if (!fs.existsSync(path.join(work.checkpoint, 'config.json'))) {
 }
 const same = work.dtype === 'float32' ? 'F32' : 'BF16';
 const names = (
-  args.peers ?? (work.task === 'load' ? 'compiled,transformers' : `compiled,eager,transformers,${same}`)
+  args.peers ??
+  (work.task === 'load' || work.task === 'train' ? 'compiled,transformers' : `compiled,eager,transformers,${same}`)
 ).split(',');
 const rounds = whole('rounds', args.rounds);
 
@@ -109,6 +113,7 @@ for (let k = 0; k < rounds; k++) {
     `round ${k + 1} of ${rounds}: ${figures.map((list, i) => `${peers[i]!.name} ${list[k]!.toFixed(1)}`).join(', ')}`,
   );
 }
+const memory = peers.map((peer) => peer.peakMemory?.() ?? null);
 for (const peer of peers) await peer.stop();
 
 const unit = work.task === 'load' ? 's' : 'tokens/s';
@@ -124,6 +129,7 @@ const result = {
     name: peer.name,
     version: peer.version,
     figures: figures[i]!,
+    peakMemory: memory[i]!,
     ...spread(figures[i]!),
     // how many times as fast the first one is
     ratio: work.task === 'load' ? ratios(figures[i]!, figures[0]!) : ratios(figures[0]!, figures[i]!),
@@ -133,13 +139,14 @@ const result = {
 const f = (value: number): string => value.toFixed(digits);
 const r = (value: number): string => value.toFixed(2);
 const table = markdownTable(
-  ['engine', unit, 'least–most', `${peers[0]!.name} is faster by`, 'least–most'],
+  ['engine', unit, 'least–most', `${peers[0]!.name} is faster by`, 'least–most', 'peak memory, GB'],
   result.peers.map((p) => [
     p.name,
     f(p.median),
     `${f(p.min)}–${f(p.max)}`,
     r(p.ratio.median),
     `${r(p.ratio.min)}–${r(p.ratio.max)}`,
+    p.peakMemory === null ? '–' : (p.peakMemory / 1e9).toFixed(2),
   ]),
 );
 process.stdout.write(

@@ -83,9 +83,9 @@ class LlamaBench implements Peer {
   }
 }
 
-/** @throws MissingPeer when build_llamacpp.sh was not run, or for the load task, which llama-bench does not measure */
+/** @throws MissingPeer when build_llamacpp.sh was not run, or for tasks that llama-bench does not measure */
 export function llamacpp(work: Work, type: GgufType, python: string): Peer {
-  if (work.task === 'load') throw new MissingPeer('llama-bench does not measure loading');
+  if (work.task === 'load' || work.task === 'train') throw new MissingPeer(`llama-bench does not measure ${work.task}`);
   if (!fs.existsSync(path.join(folder(), 'llama-bench'))) {
     throw new MissingPeer(`no llama-bench in ${folder()}: run bench/peers/build_llamacpp.sh`);
   }

@@ -11,6 +11,7 @@ export function ours(engine: 'compiled' | 'eager' | 'int4', work: Work, xlaFlags
     eager: 'tfjs-mamba2, eager float32',
     int4: 'tfjs-mamba2, compiled int4',
   }[engine];
-  const script = work.task === 'load' ? './load_worker.ts' : './ours_worker.ts';
+  const scripts = { load: './load_worker.ts', train: './train_worker.ts' } as Record<string, string>;
+  const script = scripts[work.task] ?? './ours_worker.ts';
   return new WorkerPeer(name, [process.execPath, '--import=tsx', here(script), engine, ...xlaFlags], work);
 }

@@ -1,5 +1,5 @@
 /** Something that can be timed: one engine with one model, in a process of its own that is silent between rounds. */
-export type Task = 'decode' | 'prefill' | 'load';
+export type Task = 'decode' | 'prefill' | 'train' | 'load';
 
 export interface Work {
   task: Task;
@@ -8,7 +8,7 @@ export interface Work {
   /** Size name, for example 130m. */
   model: string;
   dtype: 'float32' | 'bfloat16';
-  /** Prompt length of prefill, or number of tokens decoded a round. */
+  /** Prompt length of prefill, number of tokens decoded a round, or tokens of the one row of a training batch. */
   tokens: number;
   /** Threads that every engine gets. */
   threads: number;
@@ -24,6 +24,8 @@ export interface Peer {
   /** One timed round: tokens per second, or seconds for 'load'. */
   round(): Promise<number>;
   stop(): Promise<void>;
+  /** Most memory that its process held so far, in bytes; absent where it has no process of its own or that is not known. */
+  peakMemory?(): number | null;
 }
 
 /** Why a peer is not in the table. */

@@ -1,4 +1,4 @@
-"""Worker: decoding and prefill by transformers' Mamba2ForCausalLM on torch CPU. Speaks JSON lines on stdin and stdout."""
+"""Worker: decoding, prefill and training by transformers' Mamba2ForCausalLM on torch CPU. Speaks JSON lines on stdin and stdout."""
 import json
 import subprocess
 import sys
@@ -24,6 +24,31 @@ def forward(model, ids, cache):
     return out.logits[:, -1], (key, getattr(out, key))
 
 
+def training(work):
+    """One step is forward, backward, clipping and AdamW with decay of what has two or more axes, as in ours."""
+    model = Mamba2ForCausalLM.from_pretrained(work['checkpoint'], dtype=torch.float32).train()
+    ids = prompt(work['tokens'])
+    parameters = list(model.parameters())
+    groups = [{'params': [p for p in parameters if (p.ndim >= 2) == decays], 'weight_decay': 0.01 if decays else 0.0}
+              for decays in (True, False)]
+    optimizer = torch.optim.AdamW(groups, lr=1e-4)
+
+    def once():
+        start = time.perf_counter()
+        loss = model(input_ids=ids, labels=ids, use_cache=False).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        loss.item()
+        return work['tokens'] / (time.perf_counter() - start)
+
+    def warm():
+        once()
+        return once()
+    return warm
+
+
 def prepare(work):
     torch.set_num_threads(work['threads'])
     dtype = getattr(torch, work['dtype'])
@@ -38,6 +63,8 @@ def prepare(work):
             return time.perf_counter() - start
         once()
         return once
+    if work['task'] == 'train':
+        return training(work)
     model = Mamba2ForCausalLM.from_pretrained(work['checkpoint'], dtype=dtype).eval()
     if work['task'] == 'prefill':
         ids = prompt(tokens)
@@ -77,15 +104,18 @@ if sys.argv[1:2] == [FIRST_TOKEN]:
     sys.exit()
 
 once = None
-with torch.inference_mode():
-    for line in sys.stdin:
-        try:
-            request = json.loads(line)
+inference = True
+for line in sys.stdin:
+    try:
+        request = json.loads(line)
+        if 'start' in request:
+            inference = request['start']['task'] != 'train'
+        with torch.inference_mode(inference):
             if 'start' in request:
                 once = prepare(request['start'])
                 reply = {'version': f'transformers {transformers.__version__}, torch {torch.__version__}'}
             else:
                 reply = {'value': once()}
-        except Exception as error:  # told to whoever asked
-            reply = {'error': repr(error)}
-        print(json.dumps(reply), flush=True)
+    except Exception as error:  # told to whoever asked
+        reply = {'error': repr(error)}
+    print(json.dumps(reply), flush=True)

@@ -1,5 +1,6 @@
 /** A peer in a worker process that takes and gives one line of JSON at a time. */
 import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 import * as readline from 'node:readline';
 import type { Peer, Work } from './peer.js';
 
@@ -50,6 +51,16 @@ export class WorkerPeer implements Peer {
     const ended = new Promise((resolve) => child.once('exit', resolve));
     child.stdin.end();
     await ended;
+  }
+
+  /** Of Linux, for the worker itself. */
+  peakMemory(): number | null {
+    try {
+      const kilobytes = /^VmHWM:\s*(\d+) kB$/m.exec(readFileSync(`/proc/${this.process?.pid}/status`, 'utf8'))?.[1];
+      return kilobytes === undefined ? null : 1024 * Number(kilobytes);
+    } catch {
+      return null;
+    }
   }
 
   private async ask(request: object): Promise<Reply> {
