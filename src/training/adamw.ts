@@ -4,6 +4,7 @@
  */
 import * as tf from '@tensorflow/tfjs';
 import { ArgumentError } from '../errors/index.js';
+import { settledTogether } from '../jit/settled.js';
 
 export interface AdamWArgs {
   /** Default 1e-3. */
@@ -29,8 +30,12 @@ export function decaysByDefault(_name: string, shape: readonly number[]): boolea
 
 /** sqrt of the sum of all squares, a scalar. */
 export function globalNorm(gradients: readonly tf.Tensor[]): tf.Scalar {
-  // over the first axis first: compiled code then adds whole rows, not one number to the next
-  const sum = (x: tf.Tensor): tf.Scalar => tf.sum(x.rank > 1 ? tf.sum(x, 0) : x) as tf.Scalar;
+  // rows by a product with ones: compiled code then reads a matrix at the speed of memory, ten times that of a plain sum
+  const sum = (x: tf.Tensor): tf.Tensor => {
+    if (x.rank < 2) return tf.sum(x);
+    const last = x.shape[x.rank - 1]!;
+    return tf.sum(tf.matMul(tf.reshape(x, [x.size / last, last]), tf.ones([last, 1])));
+  };
   return tf.tidy(() => tf.sqrt(tf.addN(gradients.map((g) => sum(tf.square(g))))) as tf.Scalar);
 }
 
@@ -51,22 +56,30 @@ export interface AdamWStep {
   correction2: number | tf.Scalar;
 }
 
-/** One variable's update: value, first and second moment after the step; all new tensors. */
+/**
+ * One variable's update: value, first and second moment after the step; all new tensors.
+ * @param fine bool scalar; when false at run time, all three stay as they were
+ */
 export function adamwUpdate(
   value: tf.Tensor,
   gradient: tf.Tensor,
   first: tf.Tensor,
   second: tf.Tensor,
   step: AdamWStep,
+  fine?: tf.Tensor,
 ): { value: tf.Tensor; first: tf.Tensor; second: tf.Tensor } {
+  const or = (next: tf.Tensor, old: tf.Tensor): tf.Tensor => (fine ? tf.where(fine, next, old) : next);
   return tf.tidy(() => {
     const { learningRate: lr, beta1, beta2 } = step;
     const decayed = step.weightDecay > 0 ? tf.sub(value, tf.mul(value, tf.mul(lr, step.weightDecay))) : value;
-    const m = tf.add(tf.mul(first, beta1), tf.mul(gradient, 1 - beta1));
-    const v = tf.add(tf.mul(second, beta2), tf.mul(tf.square(gradient), 1 - beta2));
+    // settled before the value is made of them: compiled code half as fast reads the gradient and both old moments for each of the three
+    const [m, v] = settledTogether([
+      or(tf.add(tf.mul(first, beta1), tf.mul(gradient, 1 - beta1)), first),
+      or(tf.add(tf.mul(second, beta2), tf.mul(tf.square(gradient), 1 - beta2)), second),
+    ]) as [tf.Tensor, tf.Tensor];
     const denominator = tf.add(tf.sqrt(tf.div(v, step.correction2)), step.epsilon);
     const moved = tf.sub(decayed, tf.div(tf.mul(tf.div(m, step.correction1), lr), denominator));
-    return { value: moved, first: m, second: v };
+    return { value: or(moved, value), first: m, second: v };
   });
 }
 

@@ -209,16 +209,23 @@ export class CompiledStep implements TrainingStep {
         tf.Tensor,
         tf.Tensor,
       ];
-      const next = adamwUpdate(value, tf.mul(sums[i]!, factor), first, second, {
-        ...settings,
-        learningRate: inputs['learning_rate'] as tf.Scalar,
-        weightDecay: settings.decays(name, value.shape) ? settings.weightDecay : 0,
-        correction1: inputs['correction1'] as tf.Scalar,
-        correction2: inputs['correction2'] as tf.Scalar,
-      });
-      assign[`p${i}`] = tf.where(fine, next.value, value);
-      assign[`m${i}`] = tf.where(fine, next.first, first);
-      assign[`v${i}`] = tf.where(fine, next.second, second);
+      const next = adamwUpdate(
+        value,
+        tf.mul(sums[i]!, factor),
+        first,
+        second,
+        {
+          ...settings,
+          learningRate: inputs['learning_rate'] as tf.Scalar,
+          weightDecay: settings.decays(name, value.shape) ? settings.weightDecay : 0,
+          correction1: inputs['correction1'] as tf.Scalar,
+          correction2: inputs['correction2'] as tf.Scalar,
+        },
+        fine,
+      );
+      assign[`p${i}`] = next.value;
+      assign[`m${i}`] = next.first;
+      assign[`v${i}`] = next.second;
     });
     return { outputs: { loss, norm }, assign };
   }
