@@ -33,6 +33,7 @@ function rows(report: DeviceReport): [string, string][] {
     ['Runtime', report.runtime ?? 'none'],
     ['Backend', `${report.backend}, on the ${report.device.toUpperCase()}`],
     ['CPU', `${cpu.model}, ${cpu.cores} cores: ${cpu.features.join(' ') || 'features unknown'}`],
+    ['Kernels', cpu.kernels.join(' ') || 'none of this package on the CPU'],
     ['GPU', gpu.used ? gpu.names.join(', ') || 'in use' : `not used: ${gpu.reason}`],
   ];
 }

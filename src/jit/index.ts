@@ -6,7 +6,7 @@
  * - `graphdef.ts`, `proto.ts`, `session.ts`: TensorFlow's graph messages and the session that runs them
  * - `function.ts`, `loop.ts`, `control.ts`, `program.ts`, `jit.ts`: programs
  * - `ops.ts`: ops for traced and eager code
- * - `triton.ts`, `row_*.ts`, `recurrence.ts`, `step_kernel.ts`: kernels of our own for GPUs
+ * - `triton.ts`, `row_*.ts`, `recurrence.ts`, `step_kernel.ts`: kernels of our own for GPUs; `host_kernel.ts`: for CPUs
  */
 export * from './types.js';
 export { Program } from './program.js';
@@ -18,6 +18,7 @@ export { rowProduct, type RowFormat, type RowProductInputs } from './row_product
 export { linearRecurrence } from './recurrence.js';
 export { stepValues } from './step_kernel.js';
 export { compilesForGpu } from './triton.js';
+export { hasHostKernel, runHostKernel } from './host_kernel.js';
 export { whileLoop } from './control.js';
 export { GRAPH_BACKEND, isSymbolic, isTracing } from './backend.js';
 export { tracedOps } from './shapes.js';

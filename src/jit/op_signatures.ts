@@ -202,6 +202,7 @@ export const OP_SIGNATURES: Readonly<Record<string, string>> = {
   VarHandleOp: ' -> resource:resource',
   Where: 'input:T -> index:int64',
   While: 'input:T[] -> output:T[]',
+  XlaCallModule: 'args:Tin[] -> output:Tout[]',
   XlaCustomCallV2: 'operands:operand_dtypes[] -> results:result_dtypes[]',
   XlaDotV2: 'lhs:LhsT rhs:RhsT -> output:preferred_element_type',
   XlaDynamicSlice: 'input:T start_indices:Tindices size_indices:Tindices -> output:T',

@@ -324,6 +324,10 @@ set('XlaCustomCallV2', (_, attrs) => {
   const shapes = attrs['result_shapes'];
   return shapes?.kind === 'shapes' ? shapes.value.map((shape) => [...shape]) : [];
 });
+set('XlaCallModule', (_, attrs) => {
+  const shapes = attrs['Sout'];
+  return shapes?.kind === 'shapes' ? shapes.value.map((shape) => [...shape]) : [];
+});
 set('XlaOptimizationBarrier', (inputs) => inputs.map(({ shape }) => [...shape]));
 set('Select', sameAs(1));
 set('SelectV2', (inputs, _, op) => {

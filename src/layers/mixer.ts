@@ -171,7 +171,10 @@ export interface MixerOptions {
   bf16Scan?: boolean;
   /** Tokens per chunk of the scan, in place of the spec's. */
   chunkSize?: number;
-  /** A single token with a state: convolution and step sizes in one elementwise pass (stepActivations). For GPUs. */
+  /**
+   * A single token with a state: convolution and step sizes in one elementwise pass (stepActivations), for GPUs. False: kernels that take
+   * the whole of a projection's surroundings (mixerFusedStep) are left out too.
+   */
   mergeStep?: boolean;
 }
 
@@ -219,7 +222,7 @@ export function mixerFusedStep(
   const { numHeads: h, headDim: p, nGroups: g, stateSize: n, innerSize, convSize, projSize, convKernel: k } = spec;
   const { state, mask } = options;
   const [first, second] = [weights['in_proj.weight']!, weights['out_proj.weight']!];
-  if (!options.mergeStep || spec.useBias || mask || !state?.context || u.size !== spec.hiddenSize) return null;
+  if (options.mergeStep === false || spec.useBias || mask || !state?.context || u.size !== spec.hiddenSize) return null;
   if (!isStored(first) || !isStored(second)) return null;
   const inputs = fusedInputs(spec, weights, u, inputNorm, state.context);
   const all = first.fused?.(inputs.first); // z | xBC | dt, then xBC | dt activated

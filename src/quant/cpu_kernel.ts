@@ -1,5 +1,5 @@
 /**
- * The forms for CPUs. The fast one rounds activations to int8 with a scale per group, so that products and short sums
+ * The forms for CPUs in XLA's code, for those that no kernel of our own serves (native_kernel.ts). The fast one rounds activations to int8 with a scale per group, so that products and short sums
  * stay in int16, where a vector register holds 32 of them; only then are they widened and scaled. The exact one
  * multiplies in float32.
  *

@@ -5,19 +5,25 @@
 import * as tf from '@tensorflow/tfjs';
 import type { WeightStorage } from '../layers/storage.js';
 import { cpuInt4Storage } from './cpu_kernel.js';
+import { type Instructions, nativeInt4Forms, nativeInt4Storage } from './native_kernel.js';
 import type { QuantizedMatrix } from './quantize.js';
 import { rowStorage } from './row_kernel.js';
 
 export interface StorageOptions {
   /** Default: what TensorFlow runs on. */
   device?: 'cpu' | 'gpu';
-  /** On a CPU, round activations to int8 in decoding (see Int4WeightOnlyConfig). */
+  /** On a CPU, round activations to int8 (see Int4WeightOnlyConfig). */
   activation_quantization: boolean;
+  /** The instructions that kernels of our own use on a CPU; `none` leaves the work to XLA. Default: the fastest that run here. */
+  instructions?: Instructions | 'none';
 }
 
 /** @param m the matrix as stored on disk; packed anew for the device when the program takes it up */
 export function quantizedStorage(m: QuantizedMatrix, options: StorageOptions): WeightStorage {
   const device = options.device ?? (onGpu() ? 'gpu' : 'cpu');
+  const instructions = options.instructions ?? nativeInt4Forms(m)[0] ?? 'none';
+  if (device === 'cpu' && options.activation_quantization && instructions !== 'none')
+    return nativeInt4Storage(m, instructions);
   if (device === 'cpu' && m.bits === 4 && m.groupSize % 32 === 0)
     return cpuInt4Storage(m, options.activation_quantization);
   return rowStorage(m);

@@ -24,7 +24,7 @@ export {
   preferWideVectors,
   type RuntimeOptions,
 } from './environment.js';
-export { loadTensorFlow } from './load.js';
+export { hostKernels, loadTensorFlow } from './load.js';
 export {
   cacheRoot,
   readManifest,

@@ -53,6 +53,7 @@ export function loadTensorFlow(device: 'auto' | 'cpu' | 'gpu' = 'auto'): void {
       { cause: error },
     );
   }
+  registerKernels(dir);
   markLoaded();
   selectSync();
 }
@@ -68,6 +69,23 @@ function restoreOldUtil(): void {
   const util = createRequire(import.meta.url)('node:util') as Record<string, unknown>;
   util.isNullOrUndefined ??= (value: unknown) => value === null || value === undefined;
   util.isArray ??= Array.isArray;
+}
+
+let kernels: readonly string[] = [];
+
+/**
+ * Names of the kernels of our own that programs for this CPU may call (native/host_kernels.cc); none before TensorFlow is loaded.
+ * `TFJS_MAMBA2_NATIVE=0` leaves them out.
+ */
+export function hostKernels(): readonly string[] {
+  return kernels;
+}
+
+/** Makes the kernels known to XLA. Without them (another libtensorflow or processor) XLA's own code does their work. */
+function registerKernels(dir: string): void {
+  const file = path.join(path.dirname(addonPath(dir)), 'host_kernels.node');
+  if (process.env['TFJS_MAMBA2_NATIVE'] === '0' || !fs.existsSync(file)) return;
+  kernels = (createRequire(import.meta.url)(file) as { register(): string[] }).register();
 }
 
 interface StderrGuard {

@@ -12,7 +12,7 @@ export const TFJS_NODE_VERSION = '4.22.0';
 /** Version of TensorFlow whose wheel gives the libraries. */
 export const TENSORFLOW_VERSION = '2.21.0';
 /** Raised when the layout of a runtime folder changes, so that an older one is not taken for a current one. */
-const LAYOUT = 1;
+const LAYOUT = 2;
 
 /** Which libtensorflow: `cpu` is half the size, `gpu` runs on both. */
 export type RuntimeVariant = 'cpu' | 'gpu';

@@ -4,6 +4,7 @@ import * as os from 'node:os';
 import * as tf from '@tensorflow/tfjs';
 import { cpuFeatures } from './cpu.js';
 import { canOpen, gpuNames, missingCudaLibraries } from './gpu.js';
+import { hostKernels } from './load.js';
 import { readManifest, runtimeDir } from './paths.js';
 import { packageVersion } from './version.js';
 import type { TensorFlowBackend } from './binding.js';
@@ -26,7 +27,8 @@ export interface DeviceReport {
   backend: string;
   /** Where it computes. */
   device: 'cpu' | 'gpu';
-  cpu: { model: string; cores: number; features: string[] };
+  /** With the kernels of this package that programs for the CPU may call; none before TensorFlow is loaded. */
+  cpu: { model: string; cores: number; features: string[]; kernels: readonly string[] };
   gpu: { names: string[]; used: boolean; /** Why none is used. */ reason: string | null };
 }
 
@@ -47,7 +49,12 @@ export function deviceReport(): DeviceReport {
     runtime,
     backend,
     device: used ? 'gpu' : 'cpu',
-    cpu: { model: cpus[0]?.model ?? process.arch, cores: cpus.length, features: cpuFeatures() },
+    cpu: {
+      model: cpus[0]?.model ?? process.arch,
+      cores: cpus.length,
+      features: cpuFeatures(),
+      kernels: hostKernels(),
+    },
     gpu: { names: gpuNames(), used, reason: used ? null : gpuReason(runtime, backend) },
   };
 }

@@ -166,8 +166,11 @@ async function unzip(
   }
 }
 
-/** Only what the addon includes: the wheel carries 269 MB of headers. */
-const HEADERS = ['tensorflow/c/', 'tensorflow/core/platform/ctstring', 'tsl/platform/ctstring', 'xla/tsl/c/'];
+/** Only what the addons include: the wheel carries 269 MB of headers. */
+const HEADERS = [
+  ...['tensorflow/c/', 'tensorflow/core/platform/ctstring', 'tsl/platform/ctstring', 'xla/tsl/c/'],
+  'xla/ffi/api/',
+];
 
 /** Puts libtensorflow and its C headers from the wheel into the package's deps folder. */
 export async function unpackTensorFlow(work: string, wheel: string, python: string): Promise<void> {
@@ -237,7 +240,10 @@ function linkNames(lib: string): void {
   fs.symlinkSync(LIBRARIES[1], path.join(lib, 'libtensorflow_framework.so'));
 }
 
-/** Compiles tfjs-node's addon, and the small one that keeps libtensorflow's start-up notices off the terminal. */
+/**
+ * Compiles tfjs-node's addon, and two of ours: one keeps libtensorflow's start-up notices off the terminal, the other has kernels for
+ * CPUs (of which there are none where the headers are too old for them, or the processor is another).
+ */
 export async function compileAddon(work: string, compiler: string): Promise<void> {
   const root = packageDir(work);
   const headers = path.join(work, 'node_modules', 'node-api-headers', 'include');
@@ -255,11 +261,14 @@ export async function compileAddon(work: string, compiler: string): Promise<void
       '-Wl,--allow-shlib-undefined',
     ],
     [path.join(NATIVE, 'stderr_guard.cc'), '-o', path.join(path.dirname(addon), 'stderr_guard.node')],
+    [
+      ...['-O3', '-I', path.join(root, 'deps', 'include'), path.join(NATIVE, 'host_kernels.cc')],
+      ...['-o', path.join(path.dirname(addon), 'host_kernels.node'), '-ldl'],
+    ],
   ];
-  for (const build of builds) {
-    const result = await runProgram(compiler, [...common, ...build]);
-    if (result.code !== 0) throw explainCompiler(result, compiler);
-  }
+  const results = await Promise.all(builds.map((build) => runProgram(compiler, [...common, ...build])));
+  const failed = results.find(({ code }) => code !== 0);
+  if (failed) throw explainCompiler(failed, compiler);
 }
 
 /** Loads the addon in a process of its own; returns TensorFlow's version. */

@@ -23,6 +23,7 @@ describe('the packed package', function () {
       'bin/mamba2.js',
       'dist/cli/main.js',
       'dist/runtime/index.d.ts',
+      'native/host_kernels.cc',
       'native/stderr_guard.cc',
     ]);
     expect(files.filter((file) => /^(src|test|models|scripts)\//.test(file))).to.deep.equal([]);

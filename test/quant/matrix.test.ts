@@ -15,7 +15,9 @@ import {
 import { onBackends, useBackend } from '../support/backends.js';
 import { expectClose } from '../support/compare.js';
 import { thrown } from '../support/errors.js';
+import { roundedGroups } from '../support/oracle.js';
 import { lcg } from '../support/random.js';
+import { nativeInt4Forms } from '../../src/quant/native_kernel.js';
 
 function random(size: number, seed: number): Float32Array {
   const next = lcg(seed);
@@ -36,17 +38,6 @@ function product(x: Float32Array, rows: number, m: QuantizedMatrix): Float64Arra
     for (let k = 0; k < inner; k++) sum += x[r * inner + k] * w[o * inner + k];
     return sum;
   });
-}
-
-/** The same with each group of x rounded to int8, as the fast form for CPUs states it */
-function roundedActivations(x: Float32Array, group: number): Float32Array {
-  const out = new Float32Array(x.length);
-  for (let begin = 0; begin < x.length; begin += group) {
-    const part = x.subarray(begin, begin + group);
-    const step = Math.max(...Array.from(part, Math.abs)) / 127;
-    part.forEach((v, i) => (out[begin + i] = step > 0 ? Math.round(v / step) * step : 0));
-  }
-  return out;
 }
 
 onBackends(['tensorflow', 'wasm', 'cpu'], 'QuantizedLinear', () => {
@@ -108,7 +99,9 @@ describe('packed matrices in compiled programs', () => {
   const forms: [string, StorageOptions, (4 | 8)[]][] = [
     ['rows', { device: 'gpu', activation_quantization: true }, [4, 8]],
     ['exact on a CPU', { device: 'cpu', activation_quantization: false }, [4, 8]],
-    ['rounded activations', { device: 'cpu', activation_quantization: true }, [4, 8]],
+    ['rounded activations by XLA', { device: 'cpu', activation_quantization: true, instructions: 'none' }, [4, 8]],
+    ['kernel in vnni', { device: 'cpu', activation_quantization: true, instructions: 'vnni' }, [4]],
+    ['kernel in avx2', { device: 'cpu', activation_quantization: true, instructions: 'avx2' }, [4]],
   ];
   for (const [name, options, kinds] of forms) {
     for (const bits of kinds) {
@@ -118,16 +111,21 @@ describe('packed matrices in compiled programs', () => {
         [130, 512, 256],
       ]) {
         const m = matrix(out, inner, group, bits);
+        const { instructions = 'none' } = options;
+        const kernel = instructions !== 'none';
         const rounds = bits === 4 && options.device === 'cpu' && options.activation_quantization;
+        const missing = (): boolean => instructions !== 'none' && !nativeInt4Forms(m).includes(instructions);
         for (const rows of [1, 3, 20]) {
-          it(`${name}, int${bits} [${out}, ${inner}] in groups of ${group}: ${rows} rows`, async () => {
+          it(`${name}, int${bits} [${out}, ${inner}] in groups of ${group}: ${rows} rows`, async function () {
+            if (missing()) this.skip();
             const x = random(rows * inner, 7);
-            const seen = rounds && rows <= 8 ? roundedActivations(x, group) : x;
+            const seen = rounds && (kernel || rows <= 8) ? roundedGroups(x, group) : x;
             const y = await compiled(m, options, (w, t) => w.apply(t), x, [rows, inner]);
             expectClose(y, product(seen, rows, m), 5e-5);
           });
         }
-        it(`${name}, int${bits} [${out}, ${inner}] in groups of ${group}: lookup`, async () => {
+        it(`${name}, int${bits} [${out}, ${inner}] in groups of ${group}: lookup`, async function () {
+          if (missing()) this.skip();
           const ids = Int32Array.of(out - 1, 0, 5, 5);
           const rows = await compiled(m, options, (w, t) => w.rows(t as unknown as tf.Tensor1D), ids, [4]);
           ids.forEach((id, i) =>
@@ -136,8 +134,10 @@ describe('packed matrices in compiled programs', () => {
         });
       }
     }
-    it(`${name}: gradient for the input`, async () => {
+    it(`${name}: gradient for the input`, async function () {
       const m = matrix(24, 64, 32);
+      const { instructions = 'none' } = options;
+      if (instructions !== 'none' && !nativeInt4Forms(m).includes(instructions)) this.skip();
       const dy = random(2 * 24, 3);
       const weighted = (w: StoredMatrix, x: tf.Tensor2D): tf.Tensor =>
         tf.grad((t) => tf.sum(tf.mul(w.apply(t as tf.Tensor2D), tf.tensor2d(dy, [2, 24]))))(x);

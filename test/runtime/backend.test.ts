@@ -35,6 +35,18 @@ describe('selectBackend', function () {
   before(() => (empty = fs.mkdtempSync(path.join(os.tmpdir(), 'tfjs-mamba2-test-'))));
   after(() => fs.rmSync(empty, { recursive: true }));
 
+  it('kernels of our own: those that the processor can run, none when they are switched off', () => {
+    const kernels = "runtime.loadTensorFlow('cpu'); console.log(runtime.deviceReport().cpu.kernels.join());";
+    const features = cpuFeatures();
+    const forms = [
+      ...(features.includes('avx2') ? ['avx2'] : []),
+      ...(features.includes('avx512_vnni') ? ['vnni'] : []),
+    ];
+    const expected = forms.flatMap((form) => [`int4_product_${form}`, `int4_row_${form}`]);
+    expect(run(kernels)).to.deep.equal({ out: expected.join(), err: '', code: 0 });
+    expect(run(kernels, { TFJS_MAMBA2_NATIVE: '0' })).to.deep.equal({ out: '', err: '', code: 0 });
+  });
+
   it('auto: TensorFlow, with nothing on stderr', () => {
     expect(run(selects('auto'))).to.deep.equal({ out: 'tensorflow cpu 2.21.0\n4,6', err: '', code: 0 });
   });

@@ -317,3 +317,14 @@ export function numericGradient(x: Arr, f: () => number, step = 1e-5): Arr {
 export function dot(a: Arr, b: Arr): number {
   return a.data.reduce((sum, v, i) => sum + v * b.data[i]!, 0);
 }
+
+/** Each group of x rounded to whole multiples of its largest magnitude / 127, as int4 products on CPUs state it. */
+export function roundedGroups(x: Float32Array, group: number): Float32Array {
+  const out = new Float32Array(x.length);
+  for (let begin = 0; begin < x.length; begin += group) {
+    const part = x.subarray(begin, begin + group);
+    const step = Math.max(...Array.from(part, Math.abs)) / 127;
+    part.forEach((v, i) => (out[begin + i] = step > 0 ? Math.round(v / step) * step : 0));
+  }
+  return out;
+}

@@ -126,7 +126,7 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
       chunkSize: this.options.chunk_size ?? (onGpu() ? 128 : undefined),
       stateDtype: this.options.state_dtype,
       bf16Scan: onGpu(),
-      mergeStep: this.options.merge_step ?? onGpu(),
+      mergeStep: this.options.merge_step ?? (onGpu() || undefined),
       pack: !onGpu(),
       kernels: this.options.products !== 'float32',
       // kernels for a GPU depend on more than the key says

@@ -32,7 +32,7 @@ export interface DecodingProgramOptions {
   chunkSize?: number;
   /** Prompts are scanned in bfloat16 too where matrices are (see MixerOptions.bf16Scan). Default false. */
   bf16Scan?: boolean;
-  /** See MixerOptions.mergeStep. Default false. */
+  /** See MixerOptions.mergeStep. */
   mergeStep?: boolean;
   /** Prompts are multiplied by kernels of TensorFlow (see DefineOptions). Default true. */
   kernels?: boolean;

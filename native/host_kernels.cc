@@ -1,0 +1,303 @@
+// Products with int4 weights on CPUs, called from programs that XLA compiles. src/quant/native_kernel.ts says what lies where;
+// docs/decisions/011 why this is not XLA's code. The calls are XLA's foreign functions, whose headers come with TensorFlow's wheel; work
+// is shared among the threads that XLA gives.
+#include <dlfcn.h>
+#include <node_api.h>
+#include <sched.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#if defined(__x86_64__) && __has_include("xla/ffi/api/ffi.h")
+#define HOST_KERNELS 1
+#include <atomic>
+#include <functional>
+#include <memory>
+
+#include "int4_tiles.h"
+#include "xla/ffi/api/ffi.h"
+
+namespace ffi = xla::ffi;
+
+namespace {
+
+// Work in numbered pieces, shared among threads. Those are asked for when this is made and may come late or never: whoever is there
+// takes the next piece.
+class Team {
+ public:
+  Team(ffi::ThreadPool pool, int64_t pieces) : shared_(std::make_shared<Shared>()) {
+    shared_->count = pieces;
+    const int64_t others = std::min<int64_t>(pool.num_threads(), pieces) - 1;
+    for (int64_t i = 0; i < others; i++)
+      pool.Schedule([shared = shared_] {
+        Wait([&] { return shared->ready.load(std::memory_order_acquire); });
+        Take(*shared);
+      });
+  }
+
+  // Does all pieces; no piece is being worked on when it returns. To be called once.
+  void Run(std::function<void(int64_t)> work) {
+    shared_->work = std::move(work);
+    shared_->ready.store(true, std::memory_order_release);
+    Take(*shared_);
+    Wait([&] { return shared_->done.load(std::memory_order_acquire) == shared_->count; });
+  }
+
+ private:
+  struct Shared {
+    std::atomic<bool> ready{false};
+    std::atomic<int64_t> next{0}, done{0};
+    int64_t count = 0;
+    std::function<void(int64_t)> work;
+  };
+
+  // For what takes microseconds, unless the thread that it depends on is not running.
+  template <class F>
+  static void Wait(F done) {
+    for (int spins = 0; !done(); spins++) spins < 1000 ? _mm_pause() : static_cast<void>(sched_yield());
+  }
+
+  static void Take(Shared& shared) {
+    for (int64_t i; (i = shared.next.fetch_add(1, std::memory_order_relaxed)) < shared.count;) {
+      shared.work(i);
+      shared.done.fetch_add(1, std::memory_order_release);
+    }
+  }
+
+  std::shared_ptr<Shared> shared_;
+};
+
+float FromBits(int64_t bits) {
+  const uint32_t word = static_cast<uint32_t>(bits);
+  float value;
+  std::memcpy(&value, &word, 4);
+  return value;
+}
+
+// Rounded rows, kept by each thread for its next call.
+struct Scratch {
+  std::vector<int8_t> xq;
+  std::vector<float> step, vector;
+  std::vector<int32_t> sum;
+};
+
+Rows Reserve(const Sizes& s, Scratch* scratch) {
+  const int64_t count = s.rows * s.groups();
+  scratch->xq.resize(s.rows * s.inner);
+  scratch->step.resize(count);
+  scratch->sum.resize(count);
+  return {scratch->xq.data(), scratch->step.data(), scratch->sum.data()};
+}
+
+// Groups [from, to) of all rows of x.
+void RoundGroups(const Sizes& s, const float* x, int64_t from, int64_t to, Scratch* scratch) {
+  for (int64_t i = from; i < to; i++)
+    RoundGroup(x + i * s.group, s.group, &scratch->xq[i * s.group], &scratch->step[i], &scratch->sum[i]);
+}
+
+int64_t Tiles(const Sizes& s) { return (s.out + kTile - 1) / kTile; }
+
+// Tiles that are a piece of work: enough pieces that threads which begin late or are held up even out.
+int64_t PieceOf(const Sizes& s, const ffi::ThreadPool& pool) {
+  return std::max<int64_t>(1, Tiles(s) / (12 * std::max<int64_t>(1, pool.num_threads())));
+}
+
+// Outputs of tiles [from, to), into y [rows, row].
+void Multiply(const TileFn* tiles, const Sizes& s, Codes matrix, Rows rows, int64_t from, int64_t to, float* y, int64_t row) {
+  const int64_t groups = s.groups();
+  for (int64_t t = from; t < to; t++) {
+    const Codes tile = matrix.At(t * kTile * s.inner / 2, t * groups * kTile);
+    const int64_t columns = std::min<int64_t>(kTile, s.out - t * kTile);
+    for (int64_t r = 0; r < s.rows; r += kRows)
+      tiles[std::min<int64_t>(kRows, s.rows - r) - 1](
+          s, tile, {rows.xq + r * s.inner, rows.step + r * groups, rows.sum + r * groups}, y + r * row + t * kTile, columns);
+  }
+}
+
+template <class T>
+const T* Data(const ffi::RemainingArgs& args, size_t at) {
+  return static_cast<const T*>(args.get<ffi::AnyBuffer>(at).value().untyped_data());
+}
+
+// Sizes: rows, inner, group, out, narrow. In: x float32 [rows, inner], codes, scale, zero. Out: y float32 [rows, out].
+template <const TileFn* kTiles>
+ffi::Error Int4Product(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::Result<ffi::AnyBuffer> y, ffi::Span<const int64_t> n) {
+  static thread_local Scratch kept;
+  Scratch& scratch = kept;
+  const Sizes s{n[0], n[1], n[2], n[3]};
+  const float* x = Data<float>(args, 0);
+  const Codes matrix{Data<uint8_t>(args, 1), Data<char>(args, 2), Data<char>(args, 3), n[4] != 0};
+  const Rows rows = Reserve(s, &scratch);
+  const int64_t rounded = 16;  // rows at a time
+  Team(pool, (s.rows + rounded - 1) / rounded).Run([&](int64_t i) {
+    RoundGroups(s, x, rounded * i * s.groups(), std::min(rounded * (i + 1), s.rows) * s.groups(), &scratch);
+  });
+  const int64_t piece = PieceOf(s, pool), tiles = Tiles(s);
+  float* to = static_cast<float*>(y->untyped_data());
+  Team(pool, (tiles + piece - 1) / piece).Run([&](int64_t i) {
+    Multiply(kTiles, s, matrix, rows, i * piece, std::min((i + 1) * piece, tiles), to, s.out);
+  });
+  return ffi::Error::Success();
+}
+
+// exp to about 1e-7 of itself (the polynomial is that of the Cephes library's expf).
+AVX2 inline __m256 Exp(__m256 x) {
+  x = _mm256_min_ps(_mm256_max_ps(x, _mm256_set1_ps(-87.0f)), _mm256_set1_ps(88.0f));
+  const __m256 n = _mm256_round_ps(_mm256_mul_ps(x, _mm256_set1_ps(1.44269504f)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  x = _mm256_fnmadd_ps(n, _mm256_set1_ps(0.693359375f), x);
+  x = _mm256_fnmadd_ps(n, _mm256_set1_ps(-2.12194440e-4f), x);
+  __m256 p = _mm256_set1_ps(1.9875691500e-4f);
+  for (float c : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f})
+    p = _mm256_fmadd_ps(p, x, _mm256_set1_ps(c));
+  p = _mm256_add_ps(_mm256_fmadd_ps(p, _mm256_mul_ps(x, x), x), _mm256_set1_ps(1.0f));
+  const __m256i power = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
+  return _mm256_mul_ps(p, _mm256_castsi256_ps(power));
+}
+
+AVX2 inline __m256 Silu(__m256 x) {
+  return _mm256_div_ps(x, _mm256_add_ps(_mm256_set1_ps(1.0f), Exp(_mm256_sub_ps(_mm256_setzero_ps(), x))));
+}
+
+inline float Softplus(float x) { return std::max(x, 0.0f) + std::log1p(std::exp(-std::abs(x))); }
+
+// A product with one vector and what is around it in a layer; the order of the numbers is that of src/quant/native_kernel.ts.
+struct RowCall {
+  Sizes sizes;
+  bool gated, skips, norms, adds, activates, biased;
+  int64_t heads, offset;  // x += D * gate[offset ...], a D for each of so many spans
+  int64_t norm_groups;
+  float epsilon;
+  int64_t first, channels, taps;  // convolution of outputs from `first` on; step sizes of what follows its channels
+  float low, high;
+  int64_t place;
+};
+
+// The vector that is multiplied: norm((x + D skipped) silu(gate)) gamma.
+AVX2 void Prepare(const RowCall& c, const float* x, const float* gate, const float* d, const float* gamma, float* v) {
+  const int64_t inner = c.sizes.inner;
+  std::memcpy(v, x, sizeof(float) * inner);
+  for (int64_t h = 0; c.skips && h < c.heads; h++)
+    for (int64_t i = h * (inner / c.heads); i < (h + 1) * (inner / c.heads); i++) v[i] += d[h] * gate[c.offset + i];
+  for (int64_t i = 0; c.gated && i < inner; i += 8)
+    _mm256_storeu_ps(v + i, _mm256_mul_ps(_mm256_loadu_ps(v + i), Silu(_mm256_loadu_ps(gate + i))));
+  const int64_t span = c.norms ? inner / c.norm_groups : 0;
+  for (int64_t from = 0; c.norms && from < inner; from += span) {
+    float part[8] = {};
+    for (int64_t i = 0; i < span; i++) part[i & 7] += v[from + i] * v[from + i];
+    float squares = 0;
+    for (float p : part) squares += p;
+    const float factor = 1.0f / std::sqrt(squares / span + c.epsilon);
+    for (int64_t i = from; i < from + span; i++) v[i] *= factor * gamma[i];
+  }
+}
+
+// What follows an input projection: outputs [from, to) of y make some of those behind y.
+AVX2 void Activate(const RowCall& c, int64_t from, int64_t to, const float* context, const float* taps, const float* bias,
+                   const float* dt_bias, float* y) {
+  const int64_t begin = std::max(from, c.first), middle = std::min(to, c.first + c.channels);
+  float* into = y + c.sizes.out - c.first;
+  const __m256i eight = _mm256_mullo_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(c.taps));
+  for (int64_t o = begin; o < middle; o += 8) {
+    const int64_t channel = o - c.first;
+    const int count = static_cast<int>(std::min<int64_t>(8, middle - o));
+    const __m256i mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+    const __m256 zeros = _mm256_setzero_ps(), lanes = _mm256_castsi256_ps(mask);
+    __m256 sum = bias ? _mm256_maskload_ps(bias + channel, mask) : zeros;
+    for (int64_t i = 0; i < c.taps; i++) {
+      const float* old = i + 1 < c.taps ? context + c.place + i * c.channels + channel : y + o;
+      const __m256 tap = _mm256_mask_i32gather_ps(zeros, taps + channel * c.taps + i, eight, lanes, 4);
+      sum = _mm256_fmadd_ps(_mm256_maskload_ps(old, mask), tap, sum);
+    }
+    _mm256_maskstore_ps(into + o, mask, Silu(sum));
+  }
+  for (int64_t o = std::max(begin, c.first + c.channels); o < to; o++)
+    into[o] = std::min(std::max(Softplus(y[o] + dt_bias[o - c.first - c.channels]), c.low), c.high);
+}
+
+// Sizes: those of RowCall in order. In: x [1, inner]; gate, D, gamma if there are; codes, scale, zero; residual if there is; context,
+// taps, bias if there is and dt_bias. Out: y, behind it what is made of y from `first` on.
+template <const TileFn* kTiles>
+ffi::Error Int4Row(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::Result<ffi::AnyBuffer> result, ffi::Span<const int64_t> n) {
+  static thread_local Scratch kept;
+  Scratch& scratch = kept;
+  const auto has = [&](int bit) { return (n[3] >> bit & 1) != 0; };
+  const RowCall c{{1, n[0], n[1], n[2]}, has(0), has(1), has(2), has(3), has(4), has(5), n[4], n[5], n[6], FromBits(n[7]),
+                  n[8], n[9], n[10], FromBits(n[11]), FromBits(n[12]), n[13]};
+  const int64_t piece = PieceOf(c.sizes, pool), tiles = Tiles(c.sizes);
+  Team team(pool, (tiles + piece - 1) / piece);
+  size_t next = 0;
+  const auto take = [&](bool there) { return there ? Data<float>(args, next++) : nullptr; };
+  const float *x = take(true), *gate = take(c.gated || c.skips), *d = take(c.skips), *gamma = take(c.norms);
+  const Codes matrix{Data<uint8_t>(args, next), Data<char>(args, next + 1), Data<char>(args, next + 2), has(6)};
+  next += 3;
+  const float *residual = take(c.adds), *context = take(c.activates), *taps = take(c.activates), *bias = take(c.biased),
+              *dt_bias = take(c.activates);
+  scratch.vector.resize(c.sizes.inner);
+  Prepare(c, x, gate, d, gamma, scratch.vector.data());
+  const Rows rows = Reserve(c.sizes, &scratch);
+  RoundGroups(c.sizes, scratch.vector.data(), 0, c.sizes.groups(), &scratch);
+  float* y = static_cast<float*>(result->untyped_data());
+  team.Run([&](int64_t i) {
+    const int64_t from = i * piece, to = std::min(from + piece, tiles);
+    Multiply(kTiles, c.sizes, matrix, rows, from, to, y, c.sizes.out);
+    const int64_t last = std::min(to * kTile, c.sizes.out);
+    for (int64_t o = from * kTile; c.adds && o < last; o++) y[o] += residual[o];
+    if (c.activates) Activate(c, from * kTile, last, context, taps, bias, dt_bias, y);
+  });
+  return ffi::Error::Success();
+}
+
+template <auto kFunction>
+XLA_FFI_Error* Handler(XLA_FFI_CallFrame* frame) {
+  static auto* handler = ffi::Ffi::Bind()
+                             .Ctx<ffi::ThreadPool>()
+                             .RemainingArgs()
+                             .Ret<ffi::AnyBuffer>()
+                             .Attr<ffi::Span<const int64_t>>("sizes")
+                             .To(kFunction)
+                             .release();
+  return handler->Call(frame);
+}
+
+}  // namespace
+#endif
+
+namespace {
+
+// Makes the kernels that this processor runs known to XLA; returns their names, without the prefix.
+napi_value Register(napi_env env, napi_callback_info) {
+  napi_value names;
+  napi_create_array(env, &names);
+#ifdef HOST_KERNELS
+  void* library = dlopen("libtensorflow_cc.so.2", RTLD_LAZY | RTLD_NOLOAD);
+  if (!library || !__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return names;
+  const auto get = reinterpret_cast<const XLA_FFI_Api* (*)()>(dlsym(library, "_ZN3xla3ffi12GetXlaFfiApiEv"));
+  if (!get) return names;
+  uint32_t count = 0;
+  const auto put = [&](const char* name, XLA_FFI_Handler* handler) {
+    if (ffi::Ffi::RegisterStaticHandler(get(), std::string("tfjs_mamba2_") + name, "Host", handler)) return;
+    napi_value text;
+    napi_create_string_utf8(env, name, NAPI_AUTO_LENGTH, &text);
+    napi_set_element(env, names, count++, text);
+  };
+  put("int4_product_avx2", &Handler<Int4Product<kAvx2>>);
+  put("int4_row_avx2", &Handler<Int4Row<kAvx2>>);
+  if (!UsesVnni()) return names;
+  put("int4_product_vnni", &Handler<Int4Product<kVnni>>);
+  put("int4_row_vnni", &Handler<Int4Row<kVnni>>);
+#endif
+  return names;
+}
+
+}  // namespace
+
+NAPI_MODULE_INIT() {
+  napi_value fn;
+  napi_create_function(env, "register", NAPI_AUTO_LENGTH, Register, nullptr, &fn);
+  napi_set_named_property(env, exports, "register", fn);
+  return exports;
+}
