@@ -1,29 +1,29 @@
 /**
- * Values that XLA computes once on a CPU. Without this it puts elementwise work into each kernel that reads its result, so that what three
- * kernels read (a convolution with its activation, a new moment) is computed three times, and old values that a later kernel would read
- * again are copied before they are overwritten. On a GPU the same fusion saves memory traffic, and kernels may have several results.
+ * Values that XLA computes once on a CPU. By itself it puts elementwise work into every kernel that reads the result: what three
+ * kernels read (a convolution with its activation, a state) is computed three times. It does so only with cheap work, and a division is
+ * not cheap to it; one by a number that it cannot know to be 1 changes no value. (Optimization barriers do not help: they are gone
+ * before kernels are made.) On a GPU the same fusion saves memory traffic.
  */
 import * as tf from '@tensorflow/tfjs';
 import { currentGraph, isTracing } from './backend.js';
 import { nodeBackend } from './native.js';
-import { rawOp } from './ops.js';
 
-const OP = 'XlaOptimizationBarrier';
-
-function settles(): boolean {
-  return isTracing() && currentGraph().xla && !nodeBackend().isUsingGpuDevice;
+/** 1, whatever the witness holds: XLA does not cancel a/a in floating point. */
+function one(witness: tf.Tensor): tf.Tensor {
+  const first = tf.slice(tf.reshape(witness, [-1]), [0], [1]);
+  const some = tf.where(tf.greater(first, 0), tf.tensor1d([1]), tf.tensor1d([2]));
+  return tf.reshape(tf.div(some, some), []);
 }
 
-/** The same tensor, in memory before it is used. Gradients pass. */
-export function settled<T extends tf.Tensor>(x: T): T {
-  if (!settles()) return x;
+/**
+ * The same tensor. Code compiled for a CPU has it in memory before it is used, if several kernels use it.
+ * @param witness any float32 tensor at hand that is not a constant, the smaller the better
+ * @param gradient whether the gradient, which passes unchanged, is settled too
+ */
+export function settled<T extends tf.Tensor>(x: T, witness: tf.Tensor, gradient = false): T {
+  if (!isTracing() || !currentGraph().xla || nodeBackend().isUsingGpuDevice) return x;
   return tf.customGrad((input: unknown) => ({
-    value: rawOp(OP, [input as tf.Tensor])[0]!,
-    gradFunc: (dy: tf.Tensor) => dy,
+    value: tf.div(input as tf.Tensor, one(witness)),
+    gradFunc: (dy: tf.Tensor) => (gradient ? tf.div(dy, one(witness)) : dy),
   }))(x) as T;
-}
-
-/** The same tensors, all of them in memory before any is used. No gradient. */
-export function settledTogether<T extends tf.Tensor[]>(xs: T): T {
-  return settles() ? (rawOp(OP, xs, {}, xs.length) as T) : xs;
 }

@@ -4,6 +4,7 @@
  */
 import * as tf from '@tensorflow/tfjs';
 import { ArgumentError, ConfigError } from '../errors/index.js';
+import { settled } from '../jit/settled.js';
 import { type LayerArgs, single, SpecLayer } from './base.js';
 import { causalConv, convWeightSpecs } from './causal_conv1d.js';
 import { rmsParts } from './rms_norm.js';
@@ -288,11 +289,14 @@ export function mixerForward(
       mask,
       segments,
     );
+    /** For what several kernels read, of more tokens than one. @param gradient whether its gradient is such a value too */
+    const inMemory = (x: tf.Tensor, gradient = false): tf.Tensor =>
+      t === 1 ? x : settled(x, tensor(weights, 'D'), gradient);
     /** Skip, gate, norm and output projection. @param heads [b, t, h, p] @param scanned of the same size */
     const finish = (heads: tf.Tensor, scanned: tf.Tensor): tf.Tensor => {
       const skipped = tf.add(scanned, tf.mul(heads, tf.reshape(tensor(weights, 'D'), [1, 1, h, 1])));
       const groups = spec.normGroups === 'full' ? 1 : g;
-      const flat = tf.reshape(skipped, [b, t, innerSize]);
+      const flat = inMemory(tf.reshape(skipped, [b, t, innerSize]), true);
       const gamma = tensor(weights, 'norm.weight');
       const [outWeight, outBias] = [weights['out_proj.weight']!, bias('out_proj.bias')];
       if (t === 1 && groups === 1 && options.mergeStep) {
@@ -313,7 +317,7 @@ export function mixerForward(
       dt = tf.reshape(step.dt, [b, 1, h]);
       if (columnMask) dt = tf.mul(dt, columnMask);
     } else {
-      activated = (t === 1 && state ? siluQuotient : silu)(mixed.y);
+      activated = t === 1 && state ? siluQuotient(mixed.y) : inMemory(silu(inMemory(mixed.y)), true);
       dt = timeSteps(rawDt, tensor(weights, 'dt_bias'), spec.timeStepLimit, columnMask);
     }
     const [x, B, C] = tf.split(activated, [innerSize, g * n, g * n], 2) as [tf.Tensor, tf.Tensor, tf.Tensor];

@@ -12,8 +12,10 @@
  */
 import * as tf from '@tensorflow/tfjs';
 import { ArgumentError } from '../errors/index.js';
-import { batchMatMulBf16, linearRecurrence } from '../jit/index.js';
+import { batchMatMulBf16 } from '../jit/index.js';
 import { einsum } from './einsum.js';
+import { bordersOf, decayMatrix, cumulative } from './ssd_decays.js';
+import { betweenChunks } from './ssd_states.js';
 
 export interface SsdInputs {
   /** Inputs after convolution and activation, [b, t, h, p] */
@@ -44,39 +46,6 @@ export interface SsdOutputs {
   finalState: tf.Tensor4D;
 }
 
-const triangles = new Map<string, Float32Array>();
-
-/** Ones on and below ('lower') or on and above ('upper') the diagonal, [size, size]. */
-function triangle(size: number, side: 'lower' | 'upper'): tf.Tensor2D {
-  const key = `${size}${side}`;
-  let values = triangles.get(key);
-  if (!values) {
-    values = new Float32Array(size * size);
-    for (let i = 0; i < size; i++)
-      for (let j = 0; j < size; j++) if (side === 'lower' ? j <= i : j >= i) values[i * size + j] = 1;
-    triangles.set(key, values);
-  }
-  // a copy: the native backend takes the array over
-  return tf.tensor2d(values.slice(), [size, size]);
-}
-
-/** Inclusive cumulative sum over the last axis, as a product with a triangle: tf.cumsum's gradient is wrong on other axes. */
-function cumulative(x: tf.Tensor): tf.Tensor {
-  const size = x.shape[x.rank - 1]!;
-  if (size === 1) return x;
-  return tf.reshape(tf.matMul(tf.reshape(x, [-1, size]), triangle(size, 'upper')), x.shape);
-}
-
-/**
- * exp(cs_i - cs_j) for j <= i, else 0: [m, size] -> [m, size, size]. The difference is cut at 0 before exp: above the
- * diagonal it may overflow, and 0·inf would make the gradient NaN.
- */
-function decayMatrix(cs: tf.Tensor): tf.Tensor {
-  const [m, size] = cs.shape as [number, number];
-  const difference = tf.sub(tf.reshape(cs, [m, size, 1]), tf.reshape(cs, [m, 1, size]));
-  return tf.mul(tf.exp(tf.minimum(difference, 0)), triangle(size, 'lower'));
-}
-
 function check(inputs: SsdInputs): { b: number; t: number; h: number; p: number; g: number; n: number } {
   const [b, t, h, p] = inputs.x.shape;
   const [g, n] = [inputs.B.shape[2]!, inputs.B.shape[3]!];
@@ -101,89 +70,6 @@ function padTokens<T extends tf.Tensor>(x: T, extra: number): T {
   const shape = [...x.shape];
   shape[1] = extra;
   return tf.concat([x, tf.zeros(shape)], 1) as T;
-}
-
-/** Where a decay may act: 1 within a document, 0 across a border. Factors of what they are multiplied with. */
-interface Borders {
-  /** From position s to position q of a chunk, [b·c, 1, q, s] */
-  within: tf.Tensor;
-  /** From a position to the end of its chunk, [b·c, 1, q, 1] */
-  toEnd: tf.Tensor;
-  /** From the start of a chunk to a position, [b·c, 1, q, 1] */
-  fromStart: tf.Tensor;
-  /** From chunk boundary j to chunk boundary z, [b, 1, z, j] */
-  between: tf.Tensor;
-  /** From the start of a chunk to its end, [b, c, 1] */
-  across: tf.Tensor;
-}
-
-/** The borders are masks on the decays and not huge negative log-decays: those would swallow the digits of the others. */
-function bordersOf(segments: tf.Tensor2D, c: number, q: number): Borders {
-  const [b, t] = segments.shape;
-  const same = (x: tf.Tensor, y: tf.Tensor): tf.Tensor => tf.cast(tf.equal(x, y), 'float32');
-  const last = tf.slice(segments, [0, t - 1], [b, 1]);
-  const padded = c * q > t ? tf.concat([segments, tf.tile(last, [1, c * q - t])], 1) : segments;
-  const chunks = tf.reshape(padded, [b, c, q]);
-  const ends = tf.reshape(tf.slice(chunks, [0, 0, q - 1], [b, c, 1]), [b, c]);
-  const boundaries = tf.concat([tf.slice(segments, [0, 0], [b, 1]), ends], 1); // [b, c+1], a boundary is of what precedes it
-  const starts = tf.slice(boundaries, [0, 0], [b, c]);
-  const flat = tf.reshape(chunks, [b * c, 1, q, 1]);
-  return {
-    within: same(flat, tf.reshape(chunks, [b * c, 1, 1, q])),
-    toEnd: same(flat, tf.reshape(ends, [b * c, 1, 1, 1])),
-    fromStart: same(flat, tf.reshape(starts, [b * c, 1, 1, 1])),
-    between: same(tf.reshape(boundaries, [b, 1, c + 1, 1]), tf.reshape(boundaries, [b, 1, 1, c + 1])),
-    across: tf.reshape(same(starts, ends), [b, c, 1]),
-  };
-}
-
-/**
- * States at the start of every chunk and after the last one, from each chunk's own contribution.
- * @param own [b, c, h, p·n] @param total log-decay over each whole chunk, [b, c, h]
- */
-function carryStates(
-  own: tf.Tensor,
-  total: tf.Tensor,
-  initial: tf.Tensor | undefined,
-  borders: Borders | null,
-): { starts: tf.Tensor; final: tf.Tensor } {
-  const [b, c, h, pn] = own.shape as [number, number, number, number];
-  const first = initial ? tf.reshape(initial, [b, 1, h, pn]) : tf.zeros([b, 1, h, pn]);
-  if (c === 1) {
-    if (!initial) return { starts: first, final: own };
-    const decayed = tf.mul(first, tf.reshape(tf.exp(total), [b, 1, h, 1]));
-    const reach = borders ? tf.reshape(borders.across, [b, 1, 1, 1]) : null;
-    const kept = tf.add(own, reach ? tf.mul(decayed, reach) : decayed);
-    return { starts: first, final: kept }; // [b, 1, h, p·n] both
-  }
-  const open = tf.exp(total);
-  const kept = borders ? tf.mul(open, borders.across) : open; // [b, c, h]
-  const carried = linearRecurrence(
-    own as tf.Tensor4D,
-    kept as tf.Tensor3D,
-    initial && (tf.reshape(initial, [b, h, pn]) as tf.Tensor3D),
-  );
-  if (carried) {
-    const last = (x: tf.Tensor, size: number): tf.Tensor => tf.slice(x, [0, c - 1, 0, 0], [b, 1, h, size]);
-    const final = tf.add(tf.mul(last(carried, pn), last(tf.reshape(kept, [b, c, h, 1]), 1)), last(own, pn));
-    return { starts: carried, final };
-  }
-  return carryByProduct(tf.concat([first, own], 1), total, borders?.between);
-}
-
-/** carryStates as one product with the decays from each boundary to each later one. @param states [b, j=c+1, h, p·n] */
-function carryByProduct(
-  states: tf.Tensor,
-  total: tf.Tensor,
-  between: tf.Tensor | undefined,
-): { starts: tf.Tensor; final: tf.Tensor } {
-  const [b, h, pn] = [states.shape[0]!, states.shape[2]!, states.shape[3]!];
-  const c = states.shape[1]! - 1;
-  const log = tf.concat([tf.zeros([b * h, 1]), cumulative(tf.reshape(tf.transpose(total, [0, 2, 1]), [b * h, c]))], 1); // [b·h, j]
-  const open = tf.reshape(decayMatrix(log), [b, h, c + 1, c + 1]); // [b, h, z, j]
-  const decay = between ? tf.mul(open, between) : open;
-  const all = einsum('bhzj,bjhx->bzhx', decay, states); // [b, z, h, p·n]
-  return { starts: tf.slice(all, [0, 0, 0, 0], [b, c, h, pn]), final: tf.slice(all, [0, c, 0, 0], [b, 1, h, pn]) };
 }
 
 /**
@@ -214,8 +100,7 @@ export function ssdChunkScan(inputs: SsdInputs, chunkSize: number): SsdOutputs {
     const steps = tf.transpose(tf.reshape(dt, [bc, q, h]), [0, 2, 1]); // [bc, h, q]
     const a = tf.mul(steps, tf.reshape(inputs.A, [1, h, 1])); // log-decay of each token, [bc, h, q]
     const cs = cumulative(a); // [bc, h, q]
-    const last = tf.slice(cs, [0, 0, q - 1], [bc, h, 1]); // [bc, h, 1]
-    const X = tf.mul(tf.transpose(tf.reshape(x, [bc, q, h, p]), [0, 2, 1, 3]), tf.reshape(steps, [bc, h, q, 1])); // [bc, h, q, p]
+    const X = tf.mul(tf.reshape(x, [bc, q, h, p]), tf.reshape(dt, [bc, q, h, 1])); // [bc, q, h, p]
 
     // 1. within each chunk; C·B is shared by the heads of a group
     const CB = einsum('zqgn,zsgn->zgqs', C, B); // [bc, g, q, s]
@@ -225,32 +110,15 @@ export function ssdChunkScan(inputs: SsdInputs, chunkSize: number): SsdOutputs {
     const L = tf.reshape(cut, [bc * g, r, q, q]); // [bc·g, r, q, s]
     const M = tf.mul(tf.reshape(CB, [bc * g, 1, q, q]), L); // [bc·g, r, q, s]
     const multiply = inputs.bf16 ? batchMatMulBf16 : (x: tf.Tensor3D, y: tf.Tensor3D): tf.Tensor => tf.matMul(x, y);
-    const within = multiply(tf.reshape(M, [bc * h, q, q]), tf.reshape(X, [bc * h, q, p])); // [bc·h, q, p]
+    const heads = tf.reshape(tf.transpose(X, [0, 2, 1, 3]), [bc * h, q, p]);
+    const within = multiply(tf.reshape(M, [bc * h, q, q]), heads as tf.Tensor3D); // [bc·h, q, p]
 
-    // 2. what each chunk adds to the state at its end
-    const endDecay = tf.reshape(tf.exp(tf.sub(last, cs)), [bc, h, q, 1]);
-    const toEnd = tf.mul(X, borders ? tf.mul(endDecay, borders.toEnd) : endDecay); // [bc, h, q, p]
-    const own = einsum('zgrqp,zqgn->zgrpn', tf.reshape(toEnd, [bc, g, r, q, p]), B); // [bc, g, r, p, n]
-
-    // 3. states carried from chunk to chunk
-    const { starts, final } = carryStates(
-      tf.reshape(own, [b, c, h, p * n]),
-      tf.reshape(last, [b, c, h]),
-      inputs.initialState,
-      borders,
-    );
-
-    // 4. what the state at the start of a chunk gives to each of its positions
-    let sum: tf.Tensor = tf.reshape(within, [bc, h, q, p]);
-    if (c > 1 || inputs.initialState) {
-      const read = einsum('zqgn,zgrpn->zgrqp', C, tf.reshape(starts, [bc, g, r, p, n])); // [bc, g, r, q, p]
-      const startDecay = tf.reshape(tf.exp(cs), [bc, h, q, 1]);
-      const reach = borders ? tf.mul(startDecay, borders.fromStart) : startDecay;
-      sum = tf.add(sum, tf.mul(tf.reshape(read, [bc, h, q, p]), reach));
-    }
-    const joined = tf.reshape(tf.transpose(sum, [0, 2, 1, 3]), [b, c * q, h, p]); // [b, c·q, h, p]
+    // 2. from chunk to chunk
+    const { read, final } = betweenChunks({ X, B, C, cs, initial: inputs.initialState, borders, b, c });
+    const own = tf.transpose(tf.reshape(within, [bc, h, q, p]), [0, 2, 1, 3]); // [bc, q, h, p]
+    const joined = tf.reshape(read ? tf.add(own, read) : own, [b, c * q, h, p]);
     const whole = extra ? tf.slice(joined, [0, 0, 0, 0], [b, t, h, p]) : joined;
-    return [whole, tf.reshape(final, [b, h, p, n])];
+    return [whole, final];
   });
   return { y: y as tf.Tensor4D, finalState: finalState as tf.Tensor4D };
 }

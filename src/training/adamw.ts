@@ -4,7 +4,6 @@
  */
 import * as tf from '@tensorflow/tfjs';
 import { ArgumentError } from '../errors/index.js';
-import { settledTogether } from '../jit/settled.js';
 
 export interface AdamWArgs {
   /** Default 1e-3. */
@@ -72,11 +71,9 @@ export function adamwUpdate(
   return tf.tidy(() => {
     const { learningRate: lr, beta1, beta2 } = step;
     const decayed = step.weightDecay > 0 ? tf.sub(value, tf.mul(value, tf.mul(lr, step.weightDecay))) : value;
-    // settled before the value is made of them: compiled code half as fast reads the gradient and both old moments for each of the three
-    const [m, v] = settledTogether([
-      or(tf.add(tf.mul(first, beta1), tf.mul(gradient, 1 - beta1)), first),
-      or(tf.add(tf.mul(second, beta2), tf.mul(tf.square(gradient), 1 - beta2)), second),
-    ]) as [tf.Tensor, tf.Tensor];
+    // the value is made of the moments as they are kept: compiled code then reads those, and not the gradient and the old moments again
+    const m = or(tf.add(tf.mul(first, beta1), tf.mul(gradient, 1 - beta1)), first);
+    const v = or(tf.add(tf.mul(second, beta2), tf.mul(tf.square(gradient), 1 - beta2)), second);
     const denominator = tf.add(tf.sqrt(tf.div(v, step.correction2)), step.epsilon);
     const moved = tf.sub(decayed, tf.div(tf.mul(tf.div(m, step.correction1), lr), denominator));
     return { value: or(moved, value), first: m, second: v };
