@@ -8,8 +8,11 @@ import { isStored, type Weight } from '../layers/index.js';
 import { onGpu } from '../runtime/index.js';
 import { weightedCrossEntropy } from '../models/mamba2/index.js';
 
-/** Bytes of logits that exist at a time. A GPU has more of them, and each piece adds to the gradient of the whole matrix. */
-const [PIECE_BYTES, GPU_PIECE_BYTES] = [2 ** 26, 2 ** 30];
+/**
+ * Bytes of logits that exist at a time. Each piece adds to the gradient of the whole matrix, which on a CPU may exist several times
+ * meanwhile: pieces of half the size took more memory. A GPU has more of it.
+ */
+const [PIECE_BYTES, GPU_PIECE_BYTES] = [2 ** 27, 2 ** 30];
 
 /** Positions per piece: even pieces of at most PIECE_BYTES of logits, of GPU_PIECE_BYTES on a GPU. */
 export function pieceLength(positions: number, vocabulary: number): number {
