@@ -115,7 +115,7 @@ describe('packed matrices in compiled programs', () => {
         const kernel = instructions !== 'none';
         const rounds = bits === 4 && options.device === 'cpu' && options.activation_quantization;
         const missing = (): boolean => instructions !== 'none' && !nativeInt4Forms(m).includes(instructions);
-        for (const rows of [1, 3, 20]) {
+        for (const rows of [1, 3, 20, 101]) {
           it(`${name}, int${bits} [${out}, ${inner}] in groups of ${group}: ${rows} rows`, async function () {
             if (missing()) this.skip();
             const x = random(rows * inner, 7);
