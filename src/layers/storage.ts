@@ -17,6 +17,8 @@ export interface WeightStorage {
    * have equal graphs, which may be kept. Without it no graph is.
    */
   readonly form?: string;
+  /** Its kernels take other weights of the model whole, too: such as are part of a larger variable would be copied at every use. */
+  readonly takesWhole?: boolean;
   /** The weight over the traced variables of the same suffixes. */
   weight(vars: Readonly<Record<string, tf.Tensor>>): Weight;
 }

@@ -42,6 +42,7 @@ export function nativeInt4Storage(m: QuantizedMatrix, instructions: Instructions
   const tiles = Math.ceil(out / TILE);
   return {
     form: `int4 ${instructions} tiles of ${TILE} rows in groups of ${m.groupSize}, ${m.scaleDtype} scales`,
+    takesWhole: true,
     variables: {
       '.codes': { shape: [tiles, groups, m.groupSize / 8, TILE, 4], dtype: 'uint8', init: () => tiledCodes(m) },
       '.scale': { shape: [tiles, groups, TILE], dtype: m.scaleDtype, init: () => tiledValues(m, m.scale) },

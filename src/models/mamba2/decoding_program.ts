@@ -36,7 +36,7 @@ export interface DecodingProgramOptions {
   mergeStep?: boolean;
   /** Prompts are multiplied by kernels of TensorFlow (see DefineOptions). Default true. */
   kernels?: boolean;
-  /** Keep the small weights in one variable. Default false. */
+  /** Keep the small weights in one variable, unless a kernel takes them whole (WeightStorage.takesWhole). Default false. */
   pack?: boolean;
   /** Stored type of the recurrent states. Default float32. */
   stateDtype?: StateDtype;
@@ -171,7 +171,8 @@ export function buildDecodingProgram(weights: NetworkWeights, options: DecodingP
   const graphCache = graphCacheFor(config, storages, options);
   const program = new Program({ name: 'mamba2', onCompile: options.onCompile, ...(graphCache && { graphCache }) });
   // on a GPU a slice of a variable may become a kernel of its own
-  const pack: Pack = options.pack ? packOf(storages) : new Map();
+  const packs = options.pack && ![...storages.values()].some(({ takesWhole }) => takesWhole);
+  const pack: Pack = packs ? packOf(storages) : new Map();
   declarePack(program, pack);
   for (const [name, { variables }] of storages) {
     for (const [suffix, variable] of Object.entries(variables)) {
