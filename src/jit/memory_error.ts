@@ -47,11 +47,13 @@ export function outOfMemory(
   const there = cards
     .map(({ total, free }, i) => `GPU ${i} has ${gib(total)}, of which ${gib(free)} are free`)
     .join('; ');
+  const left = Number(process.env.TF_DEVICE_MIN_SYS_MEMORY_IN_MB ?? 0) * 2 ** 20; // see configureRuntime
   const message = [
     `${where} failed: the device has not enough memory.`,
     asked === null ? '' : `It was asked for ${gib(asked)} more;`,
     `the program's weights and states take ${gib(held)}.`,
     there && `${there}.`,
+    left > 0 ? `gpuMemoryLimit leaves ${gib(left)} of it to others.` : '',
     'Use fewer rows or a smaller batch, shorter prompts or segments, bfloat16 or int4 weights (dtype, quantization_config),',
     'gradient checkpointing in training, or dispose() what else is loaded; other processes on the GPU count too.',
   ];

@@ -6,7 +6,7 @@ import * as path from 'node:path';
 import { ArgumentError, DeviceError } from '../errors/index.js';
 import { cacheRoot, packageDir, TENSORFLOW_VERSION } from './paths.js';
 import { cpuFeatures } from './cpu.js';
-import { gpuNames } from './gpu.js';
+import { gpuMemory, gpuNames, type GpuMemory } from './gpu.js';
 
 export interface RuntimeOptions {
   /** Least severe message that TensorFlow prints on stderr: 0 all, 1 warnings, 2 errors, 3 (default) none. */
@@ -68,6 +68,16 @@ function wholeNumber(options: RuntimeOptions, name: 'threads' | 'gpuMemoryLimit'
 }
 
 /**
+ * What TensorFlow is to leave to others of each GPU's free memory, so that it takes no more than a limit: it has no setting for the limit
+ * itself. Of several GPUs the one with the least free memory decides.
+ * @param limit in MiB @returns MiB; null where no GPU is known, or none has more than the limit
+ */
+export function memoryLeft(limit: number, cards: readonly GpuMemory[]): number | null {
+  const free = Math.min(...cards.map((card) => Math.floor(card.free / 2 ** 20)));
+  return Number.isFinite(free) && free > limit ? free - limit : null;
+}
+
+/**
  * Sets what TensorFlow reads while it loads. May be called several times, before loadTensorFlow() or selectBackend().
  *
  * @throws DeviceError when TensorFlow is loaded and a setting would change
@@ -101,8 +111,11 @@ export function configureRuntime(options: RuntimeOptions): void {
   if (options.tf32 !== undefined) wanted.NVIDIA_TF32_OVERRIDE = options.tf32 ? '1' : '0';
   if (options.allowGrowth !== undefined) wanted.TF_FORCE_GPU_ALLOW_GROWTH = String(options.allowGrowth);
   if (options.threads !== undefined) wanted.TF_NUM_INTRAOP_THREADS = wholeNumber(options, 'threads', 'whole number');
-  if (options.gpuMemoryLimit !== undefined)
-    wanted.TF_PER_DEVICE_MEMORY_LIMIT_MB = wholeNumber(options, 'gpuMemoryLimit', 'whole number of MiB');
+  if (options.gpuMemoryLimit !== undefined) {
+    const limit = Number(wholeNumber(options, 'gpuMemoryLimit', 'whole number of MiB'));
+    const left = memoryLeft(limit, gpuMemory());
+    if (left !== null) wanted.TF_DEVICE_MIN_SYS_MEMORY_IN_MB = String(left);
+  }
   if (options.gpus !== undefined) wanted.CUDA_VISIBLE_DEVICES = options.gpus.join(',') || '-1';
   const changed = Object.keys(wanted).filter((name) => process.env[name] !== wanted[name]);
   if (changed.length > 0 && loaded) {

@@ -23,6 +23,11 @@ describe('memory that a GPU does not have', () => {
     ['RESOURCE_EXHAUSTED: Failed to allocate request for 20.51GiB (22020096000B) on device ordinal 0', 20.51 * 2 ** 30],
     ['RESOURCE_EXHAUSTED: Out of memory while trying to allocate 1.50GiB.', 1.5 * 2 ** 30],
     ['failed to allocate memory', null],
+    // as an H100 with gpuMemoryLimit: 3000 said it of a model of 5.2 GiB
+    [
+      '2 root error(s) found.\n  (0) RESOURCE_EXHAUSTED: SameWorkerRecvDone unable to allocate output tensor. Key: /job:localhost/replica:0/task:0/device:CPU:0;0000000000000001;/job:localhost/replica:0/task:0/device:GPU:0;edge_1949_set_bfloat16_bits;0:0',
+      null,
+    ],
   ] as const) {
     it(`knows "${text.slice(0, 50)}"`, () => {
       const error = failing(text)!;
@@ -30,6 +35,18 @@ describe('memory that a GPU does not have', () => {
       expect(error.message).to.contain('not enough memory');
     });
   }
+
+  it('says what a limit leaves out', () => {
+    const before = process.env.TF_DEVICE_MIN_SYS_MEMORY_IN_MB;
+    process.env.TF_DEVICE_MIN_SYS_MEMORY_IN_MB = '75000';
+    try {
+      expect(failing('OOM')!.message).to.contain('gpuMemoryLimit leaves 73.2 GiB of it to others.');
+    } finally {
+      if (before === undefined) delete process.env.TF_DEVICE_MIN_SYS_MEMORY_IN_MB;
+      else process.env.TF_DEVICE_MIN_SYS_MEMORY_IN_MB = before;
+    }
+    if (before === undefined) expect(failing('OOM')!.message).not.to.contain('gpuMemoryLimit');
+  });
 
   it('leaves other failures alone', () => {
     expect(failing('INVALID_ARGUMENT: shapes differ')).to.equal(null);

@@ -1,6 +1,7 @@
 import { expect } from 'chai';
 import { cpuFeatures } from '../../src/runtime/cpu.js';
-import { gpuNames } from '../../src/runtime/gpu.js';
+import { memoryLeft } from '../../src/runtime/environment.js';
+import { type GpuMemory, gpuNames } from '../../src/runtime/gpu.js';
 import { spawnSync } from 'node:child_process';
 import * as fs from 'node:fs';
 import * as os from 'node:os';
@@ -121,12 +122,20 @@ describe('configureRuntime', function () {
   it('limits the memory of a GPU', () => {
     const code = `runtime.configureRuntime({ gpuMemoryLimit: 4096, allowGrowth: false, gpus: [1] });
       const e = process.env;
-      console.log([e.TF_PER_DEVICE_MEMORY_LIMIT_MB, e.TF_FORCE_GPU_ALLOW_GROWTH, e.CUDA_VISIBLE_DEVICES].join(' '));
+      console.log([e.TF_FORCE_GPU_ALLOW_GROWTH, e.CUDA_VISIBLE_DEVICES].join(' '));
       try { runtime.configureRuntime({ gpuMemoryLimit: 0.5 }); } catch (error) { console.log(error.name, error.message); }`;
     expect(run(code).out.split('\n')).to.deep.equal([
-      '4096 false 1',
+      'false 1',
       'ArgumentError gpuMemoryLimit: got 0.5, expected a whole number of MiB from 1.',
     ]);
+  });
+
+  it('leaves to others what a GPU has beyond the limit', () => {
+    const card = (free: number): GpuMemory => ({ total: 80 * 2 ** 30, free: free * 2 ** 20 });
+    expect(memoryLeft(4096, [card(79000)])).to.equal(74904);
+    expect(memoryLeft(4096, [card(79000), card(20000)])).to.equal(15904);
+    expect(memoryLeft(4096, [card(3000)]), 'less free than the limit').to.equal(null);
+    expect(memoryLeft(4096, []), 'no GPU').to.equal(null);
   });
 
   it('leaves the weights of a loop in it, and keeps compiled programs by the flags that made them', function () {
