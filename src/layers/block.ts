@@ -1,5 +1,6 @@
 /** One residual block: h + Mixer(RMSNorm(h)) (spec B.1). The residual stream is float32. */
 import * as tf from '@tensorflow/tfjs';
+import { settledOnGpu } from '../jit/barrier.js';
 import { single, SpecLayer } from './base.js';
 import {
   type Mamba2MixerArgs,
@@ -48,7 +49,8 @@ export function blockForward(
     } else {
       mixed = mixerForward(spec, part, rmsNorm(x, gamma, spec.epsilon) as tf.Tensor3D, options);
     }
-    return [tf.add(x, mixed.y), mixed.state.conv, mixed.state.ssm];
+    const y = tf.add(x, mixed.y);
+    return [options?.state ? settledOnGpu(y) : y, mixed.state.conv, mixed.state.ssm];
   });
   return { y: y as tf.Tensor3D, state: { conv: conv as tf.Tensor3D, ssm: ssm as tf.Tensor4D } };
 }
