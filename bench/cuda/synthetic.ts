@@ -80,15 +80,15 @@ export function syntheticModel(name: string, int4: boolean, layers?: number): Ma
         codes: new Uint8Array(0),
         scale: new Float32Array(0),
         zero: null,
-        scaleDtype: 'float32',
+        scaleDtype: 'bfloat16',
       } as const;
       const form = rowStorage(matrix);
       const storage: WeightStorage = {
         weight: form.weight,
         variables: {
           '.codes': { shape: [out, inner / 2], dtype: 'uint8', init: () => bytes.subarray(0, (out * inner) / 2) },
-          '.scale': { shape: [out, groups], dtype: 'float32', init: () => new Float32Array(out * groups).fill(0.004) },
-          '.least': { shape: [out, groups], dtype: 'float32', init: () => new Float32Array(out * groups).fill(-0.03) },
+          '.scale': { shape: [out, groups], dtype: 'bfloat16', init: () => new Uint16Array(out * groups).fill(0x3b83) }, // 0.004
+          '.zero': { shape: [out, groups], dtype: 'bfloat16', init: () => new Uint16Array(out * groups).fill(0x3b03) }, // 0.002
         },
       };
       const eager = (): never => {

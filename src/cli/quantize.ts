@@ -45,7 +45,10 @@ export function registerQuantize(program: Command): void {
     .addOption(
       new Option('--scale-dtype <type>', 'type of the scales').choices(['auto', 'float32', 'bfloat16']).default('auto'),
     )
-    .option('--no-activation-quantization', 'never round activations to int8 when the model runs on a CPU')
+    .option(
+      '--no-activation-quantization',
+      'never round activations when the model runs, neither to int8 on a CPU nor to 16 bits on a GPU',
+    )
     .option('--max-shard-size <size>', 'largest file of weights, e.g. 2GB (default: 5GB)')
     .option('--legacy-json', 'write Infinity in config.json as transformers 4.x reads it')
     .option('--report', 'print the relative error of every weight')

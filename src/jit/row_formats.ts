@@ -20,7 +20,7 @@ export interface StoredRows {
 export function rowsOf(w: RowWriter): StoredRows {
   const { format } = w.spec;
   if (format.kind !== 'codes') return plainRows(w, format.kind === 'bfloat16');
-  return packedRows(w, format.groupSize);
+  return packedRows(w, format.groupSize, format.levels === 'bfloat16');
 }
 
 function plainRows(w: RowWriter, narrow: boolean): StoredRows {
@@ -53,8 +53,8 @@ interface PieceProduct {
   total: TtirValue;
 }
 
-/** Reads codes, scales and least weights, the latter two [rows, groups, 1]: sums of codes times vector within words meet those of their group. */
-function packedRows(w: RowWriter, groupSize: number): StoredRows {
+/** Reads codes, scales and zeros, the latter two [rows, groups, 1], and makes least weights of them: sums of codes times vector within words meet those of their group. */
+function packedRows(w: RowWriter, groupSize: number, narrow: boolean): StoredRows {
   const { k, columns } = w;
   const { inner } = w.spec;
   const groups = columns / groupSize; // groups of codes in a piece
@@ -70,11 +70,16 @@ function packedRows(w: RowWriter, groupSize: number): StoredRows {
       const guard = mask && k.expand(k.expand(mask, 1), 2);
       const base = w.offset(k.binary('arith.muli', row, inner / 8), line);
       const levels = w.offset(k.binary('arith.muli', row, all), group); // [rows, groups, 1]
-      return pieces.flatMap((i) => [
-        k.load(w.pointer('codes'), w.offset(base, (i * columns) / 8), guard),
-        k.load(w.pointer('scale'), w.offset(levels, i * groups), guard),
-        k.load(w.pointer('least'), w.offset(levels, i * groups), guard),
-      ]);
+      const level = (name: string, at: TtirValue): TtirValue => {
+        const stored = k.load(w.pointer(name), at, guard);
+        return narrow ? k.convert('arith.extf', stored, 'f32') : stored;
+      };
+      return pieces.flatMap((i) => {
+        const at = w.offset(levels, i * groups);
+        const scale = level('scale', at);
+        const least = w.add(level('zero', at), w.multiply(scale, -8));
+        return [k.load(w.pointer('codes'), w.offset(base, (i * columns) / 8), guard), scale, least];
+      });
     },
     prepare: () => {
       const flat = w.normed(

@@ -1,11 +1,13 @@
 /**
  * Decoding on a GPU is a product of every matrix with one vector, with small work around it, and each kernel costs about as much as
- * it takes to start it. Here a matrix, the norm and gate before it and the residual after it are one kernel, a Triton kernel of
- * our own: every program works the norm out anew and multiplies a few rows. Vectors stay float32 and are not rounded.
+ * it takes to start it. Here a matrix, the norm and gate before it and the residual after it are one kernel of our own: every program
+ * works the norm out anew and multiplies a few rows. Matrices of bfloat16 and of codes have kernels in PTX (row_ptx.ts) where their sizes
+ * allow it; all others are Triton kernels, written here, in which vectors stay float32 and are not rounded.
  */
 import * as tf from '@tensorflow/tfjs';
 import { ArgumentError } from '../errors/index.js';
 import { rowsOf } from './row_formats.js';
+import { rowPtxFits, rowPtxKernel } from './row_ptx.js';
 import { type Activations, type RowFormat, type RowProductSpec, rowProductFits, rowTiling } from './row_spec.js';
 import { RowWriter } from './row_writer.js';
 import { type TritonKernel, type TtirValue, runTriton, tritonRuns } from './triton.js';
@@ -35,7 +37,7 @@ function build(w: RowWriter): TritonKernel {
   };
   const finish = (product: TtirValue, rows: TtirValue, mask?: TtirValue): void => {
     const y = residual ? w.add(product, k.load(w.pointer('residual'), rows, mask)) : product;
-    k.store(w.pointer('y'), rows, y, mask);
+    k.store(w.pointer('y'), rows, activations ? w.gateOf(rows, y, activations) : y, mask);
     if (activations) w.activate(rows, y, mask, activations);
   };
   const stored = rowsOf(w);
@@ -70,9 +72,9 @@ export function rowProductKernel(spec: RowProductSpec, tiling = rowTiling(spec))
 export interface RowProductInputs {
   /** [1, in] */
   x: tf.Tensor;
-  /** D, [heads], and where in `gate` the vector begins that it is multiplied by. */
+  /** D, [heads], and where in `gate` the vector begins that it is multiplied by. Kernels of CPUs alone. */
   skip?: { d: tf.Tensor; offset: number };
-  /** [1, in or more]: of more, the first in */
+  /** Before SiLU, [1, in or more]: of more, the first in. Kernels of CPUs alone. */
   gate?: tf.Tensor;
   /** Weight of the norm, [in], how many groups have a norm each, and the number added to the mean square */
   norm?: { gamma: tf.Tensor; groups: number; epsilon: number };
@@ -88,15 +90,16 @@ export interface RowProductInputs {
     bias?: tf.Tensor;
     /** [heads] */
     dtBias: tf.Tensor;
+    /** [heads]. Given, for kernels of GPUs: the gate is stored as SiLU, and decays follow the step sizes (see the spec's). */
+    ALog?: tf.Tensor;
   };
 }
 
 /**
- * residual + W·(norm((x + D·skipped)·silu(gate))·gamma), and what follows an input projection, in one kernel. Traced code for a GPU alone,
- * without a gradient.
+ * residual + W·(norm(x)·gamma), and what follows an input projection, in one kernel. Traced code for a GPU alone, without a gradient.
  * @param shape of the matrix, [out, in]
  * @param matrix variables of the format: weights, or codes, scale and least
- * @returns [1, out], with activations [1, out + channels + heads]; null where the kernel cannot be written, or runs on no GPU
+ * @returns [1, out], with activations [1, out + channels + 2·heads]; null where the kernel cannot be written, or runs on no GPU
  */
 export function rowProduct(
   shape: readonly number[],
@@ -110,8 +113,6 @@ export function rowProduct(
     out,
     inner,
     format,
-    ...(skip && { skip: { heads: skip.d.size, offset: skip.offset } }),
-    gated: gate !== undefined,
     norm: norm && { groups: norm.groups, epsilon: norm.epsilon },
     residual: residual !== undefined,
     ...(after && {
@@ -125,12 +126,12 @@ export function rowProduct(
       },
     }),
   };
-  if (!tritonRuns() || x.size !== inner || !rowProductFits(spec)) return null;
+  const ptx = rowPtxFits(spec);
+  if (skip || gate || (after && !after.ALog)) return null; // forms of the CPU
+  if (!tritonRuns() || x.size !== inner || !(ptx || rowProductFits(spec))) return null;
   const place = after && tf.tensor1d([after.place], 'int32');
   const given = [
     x,
-    gate,
-    skip?.d,
     norm?.gamma,
     ...matrix,
     residual,
@@ -139,10 +140,11 @@ export function rowProduct(
     after?.weights,
     after?.bias,
     after?.dtBias,
+    after?.ALog,
   ];
-  const extra = after ? after.channels + after.heads : 0;
+  const extra = after ? after.channels + 2 * after.heads : 0;
   return runTriton(
-    rowProductKernel(spec),
+    ptx ? rowPtxKernel(spec) : rowProductKernel(spec),
     given.filter((t) => t !== undefined),
     [1, out + extra],
   ) as tf.Tensor2D;

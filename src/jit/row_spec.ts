@@ -5,20 +5,21 @@ import type { Dtype } from './types.js';
 export type RowFormat =
   | { kind: 'float32' | 'bfloat16' }
   /**
-   * Codes of four bits, w = code·scale + least by group of channels. Eight codes make a word; of a group's words, word i holds channel
+   * Codes of four bits, w = (code - 8)·scale + zero by group of channels, of which `levels` is the type of scale and zero. Eight codes make a word; of a group's words, word i holds channel
    * p·groupSize/8 + i of the group in its bits 4p to 4p+3: so that channels of one position lie side by side, as the vector's do.
    */
-  | { kind: 'codes'; groupSize: number };
+  | {
+      kind: 'codes';
+      groupSize: number;
+      levels: 'float32' | 'bfloat16';
+      /** The vector is not rounded. */ exact?: boolean;
+    };
 
 export interface RowProductSpec {
   /** Rows and columns, [out, in]. */
   out: number;
   inner: number;
   format: RowFormat;
-  /** Before all else, x += D·skipped: `heads` values of D for as many spans of x; skipped begins at `offset` of the buffer of the gate. */
-  skip?: { heads: number; offset: number };
-  /** x is multiplied by silu(gate) before the norm. */
-  gated?: boolean;
   /** RMS norm before the product: groups of channels with a norm each, and the number added to the mean square. */
   norm?: { groups: number; epsilon: number };
   /** A vector is added after the product. */
@@ -28,8 +29,9 @@ export interface RowProductSpec {
 }
 
 /**
- * A step of the causal convolution with SiLU over channels y[first …], and step sizes of what comes after them: both written behind y, so
- * that the result is z | xBC | dt as projected, then xBC | dt as activated.
+ * A step of the causal convolution with SiLU over channels y[first …], and step sizes dt of what comes after them, with the decays
+ * exp(-exp(A_log)·dt): all written behind y, of which what comes before the channels, the gate, is stored as SiLU. So the result is
+ * silu(z) | xBC | dt, the latter two as projected, then xBC | dt as activated | decays.
  */
 export interface Activations {
   first: number;
@@ -70,16 +72,16 @@ export function columnsOf(spec: RowProductSpec, most: number): number {
 }
 
 /** Pieces that were fastest on an H100 for the sizes of mamba2-130m, mamba2-2.7b and Codestral Mamba (bench/cuda/README.md). */
-export function rowTiling({ inner, format, gated, activations }: RowProductSpec): RowProductTiling {
+export function rowTiling({ inner, format, residual, activations }: RowProductSpec): RowProductTiling {
   if (format.kind === 'codes') return { rows: 8, columns: 4096, warps: inner > 4096 ? 8 : 4, turns: 1 };
   const narrow = format.kind === 'bfloat16';
-  if (gated && inner < 4096) return { rows: 4, columns: 512, warps: 8, turns: 1 };
+  if (residual && inner < 4096) return { rows: 4, columns: 512, warps: 8, turns: 1 };
   // few long rows, and a vector that takes long to make ready
-  if (gated && inner < 8192)
+  if (residual && inner < 8192)
     return narrow
       ? { rows: 2, columns: 1024, warps: 16, turns: 5, ahead: true }
       : { rows: 2, columns: 2048, warps: 8, turns: 4 };
-  if (gated)
+  if (residual)
     return narrow
       ? { rows: 4, columns: 8192, warps: 16, turns: 8, ahead: true }
       : { rows: 4, columns: 2048, warps: 8, turns: 4 };
@@ -104,16 +106,23 @@ export const fieldOf = (position: number): number => (position < 5 ? position : 
 
 /** Names and types of the inputs of a kernel, in order. */
 export function parametersOf(spec: RowProductSpec): (readonly [name: string, dtype: Dtype])[] {
-  const { format, skip, gated, norm, residual, activations } = spec;
+  const { format, norm, residual, activations } = spec;
   const float = (...names: string[]): (readonly [string, Dtype])[] => names.map((name) => [name, 'float32']);
   return [
-    ...float('x', ...(gated || skip ? ['gate'] : []), ...(skip ? ['skip'] : []), ...(norm ? ['gamma'] : [])),
+    ...float('x', ...(norm ? ['gamma'] : [])),
     ...(format.kind === 'codes'
-      ? ([['codes', 'int32'], ...float('scale', 'least')] as const)
+      ? ([
+          ['codes', 'int32'],
+          ['scale', format.levels],
+          ['zero', format.levels],
+        ] as const)
       : ([['weights', format.kind]] as const)),
     ...float(...(residual ? ['residual'] : [])),
     ...(activations
-      ? ([['place', 'int32'], ...float('context', 'taps', ...(activations.bias ? ['bias'] : []), 'dt_bias')] as const)
+      ? ([
+          ['place', 'int32'],
+          ...float('context', 'taps', ...(activations.bias ? ['bias'] : []), 'dt_bias', 'A_log'),
+        ] as const)
       : []),
   ];
 }

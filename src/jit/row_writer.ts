@@ -50,14 +50,8 @@ export class RowWriter {
   /** Elements of the vector at offsets, before and after the weights of the norm, without its factor. */
   piece(at: TtirValue): Piece {
     const { k } = this;
-    const { skip, gated, norm, inner } = this.spec;
-    let raw = k.load(this.pointer('x'), at);
-    if (skip) {
-      const d = k.load(this.pointer('skip'), k.binary('arith.divsi', at, inner / skip.heads));
-      raw = this.add(raw, this.multiply(d, k.load(this.pointer('gate'), this.offset(at, skip.offset))));
-    }
-    if (gated) raw = this.multiply(raw, this.silu(k.load(this.pointer('gate'), at)));
-    return { raw, scaled: norm ? this.multiply(raw, k.load(this.pointer('gamma'), at)) : raw };
+    const raw = k.load(this.pointer('x'), at);
+    return { raw, scaled: this.spec.norm ? this.multiply(raw, k.load(this.pointer('gamma'), at)) : raw };
   }
 
   total(xs: readonly TtirValue[]): TtirValue {
@@ -105,12 +99,17 @@ export class RowWriter {
     return out;
   }
 
-  /** Convolution, SiLU and step sizes of rows y, stored behind y. */
+  /** y with SiLU where rows are of the gate. */
+  gateOf(rows: TtirValue, y: TtirValue, { first }: Activations): TtirValue {
+    return this.k.select(this.k.compare('arith.cmpi slt', rows, first), this.silu(y), y);
+  }
+
+  /** Convolution, SiLU, step sizes and decays of rows y, stored behind y. */
   activate(
     rows: TtirValue,
     y: TtirValue,
     mask: TtirValue | undefined,
-    { first, channels, taps, bias, limit }: Activations,
+    { first, channels, taps, bias, limit, heads }: Activations,
   ): void {
     const { k } = this;
     const both = (a: TtirValue, b: TtirValue | undefined): TtirValue => (b ? k.binary('arith.andi', a, b) : a);
@@ -131,6 +130,10 @@ export class RowWriter {
     let dt = k.softplus(this.add(y, k.load(this.pointer('dt_bias'), step, steps)));
     if (limit[0] > 0) dt = k.binary('arith.maximumf', dt, limit[0]);
     if (Number.isFinite(limit[1])) dt = k.binary('arith.minimumf', dt, limit[1]);
-    k.store(this.pointer('y'), this.offset(channel, this.spec.out), k.select(within, this.silu(sum), dt), beyond);
+    const at = this.offset(channel, this.spec.out);
+    k.store(this.pointer('y'), at, k.select(within, this.silu(sum), dt), beyond);
+    const rate = k.unary('math.exp', k.load(this.pointer('A_log'), step, steps));
+    const decay = k.unary('math.exp', this.multiply(this.multiply(dt, rate), -1));
+    k.store(this.pointer('y'), this.offset(at, heads), decay, steps);
   }
 }

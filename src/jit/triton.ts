@@ -10,7 +10,7 @@ import { nodeBackend } from './native.js';
 import type { Dtype } from './types.js';
 
 /** Names of element types in TTIR; the type of integers has no sign there. */
-const ELEMENTS: Partial<Record<Dtype, string>> = { float32: 'f32', bfloat16: 'bf16', uint8: 'i8', int32: 'i32' };
+export const ELEMENTS: Partial<Record<Dtype, string>> = { float32: 'f32', bfloat16: 'bf16', uint8: 'i8', int32: 'i32' };
 
 /** A kernel: its text, and how it is launched. */
 export interface TritonKernel {

@@ -34,7 +34,8 @@ export interface Int4WeightOnlyOptions extends WeightOnlyOptions {
   rounding?: Rounding;
   /**
    * On a CPU, round activations to int8 as well (a scale per group and token) where that is faster; false computes
-   * with the dequantised weights exactly. Default true. Of no effect on GPUs and in eager runs, which are exact.
+   * with the dequantised weights exactly. Default true. On GPUs one sequence is decoded with activations rounded to 16 bits, groups of
+   * 128 alone, to which false puts an end likewise. Of no effect in eager runs, which are exact.
    */
   activation_quantization?: boolean;
 }

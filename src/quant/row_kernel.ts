@@ -22,37 +22,34 @@ import type { QuantizedMatrix } from './quantize.js';
 const FEW = 4;
 
 /**
- * Variables: `.codes` uint8, q of int4 in nibbles or q+128 of int8; `.scale` and `.least` float32 [out, groups],
- * w = q·scale + least. Nibbles lie as the kernels of a GPU want them (RowFormat): four bytes make a word, and nibble p of a group's
+ * Variables: `.codes` uint8, q+8 of int4 in nibbles or q+128 of int8; `.scale` [out, groups] and, of int4, `.zero`, in their type on disk,
+ * w = q·scale + zero. Nibbles lie as the kernels of a GPU want them (RowFormat): four bytes make a word, and nibble p of a group's
  * word i is channel p·groupSize/8 + i of the group.
+ * @param activationQuantization whether the kernel of a GPU may round activations to 16 bits
  */
-export function rowStorage(m: QuantizedMatrix): WeightStorage {
+export function rowStorage(m: QuantizedMatrix, activationQuantization = true): WeightStorage {
   const [out, inner] = m.shape;
   const groups = inner / m.groupSize;
-  const middle = m.bits === 4 ? 8 : 128;
-  const scale = (): Float32Array => transposed(m.scale, groups, out);
-  const least = (): Float32Array => {
-    const zero = m.zero ?? new Float32Array(m.scale.length);
-    return transposed(
-      m.scale.map((s, i) => zero[i] - middle * s),
-      groups,
-      out,
-    );
+  const dtype = m.scaleDtype;
+  const levels = (values: Float32Array): ArrayBufferView => {
+    const rows = transposed(values, groups, out);
+    // in bfloat16 nothing is lost: they are such numbers
+    return dtype === 'bfloat16' ? Uint16Array.from(new Uint32Array(rows.buffer), (bits) => bits >>> 16) : rows;
   };
   return {
-    form: `int${m.bits} rows in groups of ${m.groupSize}`,
+    form: `int${m.bits} rows in groups of ${m.groupSize}, ${dtype} scales${activationQuantization ? '' : ', exact'}`,
     variables: {
       '.codes': {
         shape: [out, (inner * m.bits) / 8],
         dtype: 'uint8',
         init: () => (m.bits === 4 ? wordwise(m.codes, m.groupSize) : m.codes.map((byte) => byte ^ 0x80)),
       },
-      '.scale': { shape: [out, groups], dtype: 'float32', init: scale },
-      '.least': { shape: [out, groups], dtype: 'float32', init: least },
+      '.scale': { shape: [out, groups], dtype, init: () => levels(m.scale) },
+      ...(m.bits === 4 && { '.zero': { shape: [out, groups], dtype, init: () => levels(m.zero!) } }),
     },
     weight: (vars) => {
-      const format = { kind: 'codes', groupSize: m.groupSize } as const;
-      const form = new RowForm(m.bits, m.groupSize, vars['.codes'], vars['.scale'], vars['.least']);
+      const format = { kind: 'codes', groupSize: m.groupSize, levels: dtype, exact: !activationQuantization } as const;
+      const form = new RowForm(m.bits, m.groupSize, vars['.codes'], vars['.scale'], vars['.zero']);
       return {
         shape: m.shape,
         apply: (x) =>
@@ -65,7 +62,7 @@ export function rowStorage(m: QuantizedMatrix): WeightStorage {
         // the kernels know int4 alone
         ...(m.bits === 4 && {
           fused: (input: RowProductInputs) =>
-            rowProduct(m.shape, format, input, [vars['.codes'], vars['.scale'], vars['.least']]),
+            rowProduct(m.shape, format, input, [vars['.codes'], vars['.scale'], vars['.zero']]),
         }),
       };
     },
@@ -99,7 +96,7 @@ class RowForm {
     private readonly groupSize: number,
     private readonly codes: tf.Tensor,
     private readonly scale: tf.Tensor,
-    private readonly least: tf.Tensor,
+    private readonly zero?: tf.Tensor,
   ) {
     this.groups = scale.shape[1]!;
     this.parts = bits === 4 ? 2 : 1;
@@ -121,8 +118,15 @@ class RowForm {
     );
   }
 
-  /** Weights of some rows: codes [n, bytes], scale and least [n, groups] -> [n, in] */
-  private weights(codes: tf.Tensor, scale: tf.Tensor, least: tf.Tensor): tf.Tensor2D {
+  /** Scale and least weight of each group in float32, [n, groups] each: w = code·scale + least. */
+  private levels(scale = this.scale, zero = this.zero): { scale: tf.Tensor; least: tf.Tensor } {
+    const wide = castFloat32(scale);
+    const lowest = tf.mul(wide, this.parts === 2 ? -8 : -128);
+    return { scale: wide, least: zero ? tf.add(castFloat32(zero), lowest) : lowest };
+  }
+
+  /** Weights of some rows: codes [n, bytes], levels [n, groups] -> [n, in] */
+  private weights(codes: tf.Tensor, { scale, least }: { scale: tf.Tensor; least: tf.Tensor }): tf.Tensor2D {
     const column = (x: tf.Tensor): tf.Tensor => tf.reshape(x, [-1, this.groups, 1, 1]);
     const parts = this.unpack(codes).map((q) => tf.add(tf.mul(q, column(scale)), column(least)));
     // nibble p of word i is channel p·words + i
@@ -131,7 +135,7 @@ class RowForm {
   }
 
   dequantize(): tf.Tensor2D {
-    return this.weights(this.codes, this.scale, this.least);
+    return this.weights(this.codes, this.levels());
   }
 
   apply(x: tf.Tensor2D): tf.Tensor2D {
@@ -150,15 +154,15 @@ class RowForm {
       .map((c) => tf.reshape(c, [m, 1, groups, words, groupSize / parts / words]));
     const products = this.unpack(this.codes).map((q, i) => tf.mul(q, columns[i]));
     const sums = tf.sum(products.length === 1 ? products[0] : tf.add(products[0], products[1]), [3, 4]); // [m, out, groups]
-    const offset = tf.mul(this.least, tf.sum(tf.reshape(x, [m, 1, groups, groupSize]), 3));
-    return tf.sum(tf.add(tf.mul(sums, this.scale), offset), 2) as tf.Tensor2D;
+    const { scale, least } = this.levels();
+    const offset = tf.mul(least, tf.sum(tf.reshape(x, [m, 1, groups, groupSize]), 3));
+    return tf.sum(tf.add(tf.mul(sums, scale), offset), 2) as tf.Tensor2D;
   }
 
   rows(ids: tf.Tensor1D): tf.Tensor2D {
     return this.weights(
       castTo(gatherRows(this.codes, ids), 'uint8'),
-      gatherRows(this.scale, ids),
-      gatherRows(this.least, ids),
+      this.levels(gatherRows(this.scale, ids), this.zero && gatherRows(this.zero, ids)),
     );
   }
 }

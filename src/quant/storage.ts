@@ -12,7 +12,7 @@ import { rowStorage } from './row_kernel.js';
 export interface StorageOptions {
   /** Default: what TensorFlow runs on. */
   device?: 'cpu' | 'gpu';
-  /** On a CPU, round activations to int8 (see Int4WeightOnlyConfig). */
+  /** Round activations in decoding: to int8 on a CPU, to 16 bits on a GPU (see Int4WeightOnlyConfig). */
   activation_quantization: boolean;
   /** The instructions that kernels of our own use on a CPU; `none` leaves the work to XLA. Default: the fastest that run here. */
   instructions?: Instructions | 'none';
@@ -26,7 +26,7 @@ export function quantizedStorage(m: QuantizedMatrix, options: StorageOptions): W
     return nativeInt4Storage(m, instructions);
   if (device === 'cpu' && m.bits === 4 && m.groupSize % 32 === 0)
     return cpuInt4Storage(m, options.activation_quantization);
-  return rowStorage(m);
+  return rowStorage(m, options.activation_quantization);
 }
 
 function onGpu(): boolean {

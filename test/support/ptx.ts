@@ -1,0 +1,242 @@
+/**
+ * Runs a kernel that is a block of PTX (src/jit/ptx.ts), thread by thread in plain loops: what it means can then be checked without a GPU.
+ * Knows the instructions that PtxWriter writes. Stricter than a card: reads beyond a buffer, wide reads off their alignment, branches that
+ * part the threads of a warp, and barriers that not all warps reach are errors. Registers that nobody wrote hold NaN or its bits.
+ */
+import type { Memory } from './ttir.js';
+
+const BUFFER = 2 ** 40; // addresses: number of the buffer times this, and a place in bytes
+const LANES = 32;
+
+type Lanes = Float64Array;
+
+interface Instruction {
+  guard: string | null;
+  negated: boolean;
+  op: string;
+  operands: string[];
+}
+
+const scratch = new DataView(new ArrayBuffer(4));
+const bitsOf = (x: number): number => (scratch.setFloat32(0, x), scratch.getInt32(0));
+const floatOf = (bits: number): number => (scratch.setInt32(0, bits), scratch.getFloat32(0));
+const byte = (x: number, i: number): number => (x >>> (8 * i)) & 255;
+const signed = (x: number): number => (x << 24) >> 24;
+const even = (x: number): number => {
+  const near = Math.round(x);
+  return Math.abs(x % 1) === 0.5 && near % 2 !== 0 ? near - 1 : near;
+};
+
+const COMPARE: Record<string, (a: number, b: number) => boolean> = {
+  lt: (a, b) => a < b,
+  gt: (a, b) => a > b,
+  ge: (a, b) => a >= b,
+  eq: (a, b) => a === b,
+};
+
+const { fround } = Math;
+const u = (x: number): number => x >>> 0;
+/** Instructions of numbers alone; results of r are taken as 32 bits. */
+const PLAIN: Record<string, (...x: number[]) => number> = {
+  'and.b32': (a, b) => a! & b!,
+  'shl.b32': (a, b) => a! << b!,
+  'shr.u32': (a, b) => u(a!) >>> b!,
+  'shr.s32': (a, b) => a! >> b!,
+  'add.u32': (a, b) => (a! + b!) | 0,
+  'add.s32': (a, b) => (a! + b!) | 0,
+  'sub.s32': (a, b) => (a! - b!) | 0,
+  'mul.lo.u32': (a, b) => Math.imul(a!, b!),
+  'mad.lo.u32': (a, b, c) => (Math.imul(a!, b!) + c!) | 0,
+  'mad.lo.s32': (a, b, c) => (Math.imul(a!, b!) + c!) | 0,
+  'min.u32': (a, b) => Math.min(u(a!), u(b!)),
+  'div.u32': (a, b) => Math.floor(u(a!) / u(b!)),
+  'selp.u32': (a, b, p) => (p ? a! : b!),
+  'selp.f32': (a, b, p) => (p ? a! : b!),
+  'and.pred': (a, b) => Number(a && b),
+  'bfi.b32': (a, b, at, size) => {
+    const mask = (2 ** size! - 1) << at!;
+    return (b! & ~mask) | ((a! << at!) & mask);
+  },
+  'dp4a.u32.s32': (a, b, c) => [0, 1, 2, 3].reduce((sum, i) => (sum + byte(a!, i) * signed(byte(b!, i))) | 0, c!),
+  'mul.wide.u32': (a, b) => u(a!) * u(b!),
+  'mul.wide.s32': (a, b) => a! * b!,
+  'mad.wide.u32': (a, b, c) => u(a!) * u(b!) + c!,
+  'cvt.u64.u32': (a) => u(a!),
+  'add.s64': (a, b) => a! + b!,
+  'cvt.rni.s32.f32': (a) => even(a!),
+  'cvt.rn.f32.s32': (a) => fround(a!),
+  'add.f32': (a, b) => fround(a! + b!),
+  'mul.f32': (a, b) => fround(a! * b!),
+  'fma.rn.f32': (a, b, c) => fround(a! * b! + c!),
+  'neg.f32': (a) => -a!,
+  'abs.f32': (a) => Math.abs(a!),
+  'max.f32': (a, b) => Math.max(a!, b!),
+  'min.f32': (a, b) => Math.min(a!, b!),
+  'div.full.f32': (a, b) => fround(a! / b!),
+  'ex2.approx.f32': (a) => fround(2 ** a!),
+  'rsqrt.approx.f32': (a) => fround(1 / Math.sqrt(a!)),
+};
+
+/** A block of threads. */
+class Block {
+  private readonly registers = new Map<string, Lanes>();
+  private readonly arrays = new Map<string, number>();
+  private readonly shared: DataView;
+
+  constructor(
+    private readonly code: readonly Instruction[],
+    private readonly labels: ReadonlyMap<string, number>,
+    private readonly memory: readonly DataView[],
+    shared: readonly (readonly [string, number])[],
+    private readonly block: number,
+    private readonly warps: number,
+  ) {
+    let at = 0;
+    for (const [name, bytes] of shared) {
+      this.arrays.set(name, at);
+      at += Math.ceil(bytes / 16) * 16;
+    }
+    this.shared = new DataView(new ArrayBuffer(at));
+    for (let i = 0; i + 4 <= at; i += 4) this.shared.setFloat32(i, NaN, true);
+  }
+
+  run(): void {
+    const at = new Array<number>(this.warps).fill(0);
+    while (at[0]! < this.code.length) {
+      at.forEach((from, warp) => (at[warp] = this.warp(warp, from)));
+      if (new Set(at).size > 1) throw new Error(`ptx: warps wait at different places: ${at.join()}`);
+    }
+  }
+
+  /** Runs a warp until a barrier or the end. @returns where it goes on */
+  private warp(warp: number, from: number): number {
+    for (let i = from; i < this.code.length; i++) {
+      const { guard, negated, op, operands } = this.code[i]!;
+      if (op === 'bar.sync') return i + 1;
+      const on = Array.from({ length: LANES }, (_, lane) => {
+        if (!guard) return true;
+        return Boolean(this.lanes(guard)[warp * LANES + lane]) !== negated;
+      });
+      if (op === 'bra.uni') {
+        if (on.some((x) => x !== on[0])) throw new Error('ptx: a branch parts the threads of a warp');
+        if (on[0]) i = this.labels.get(operands[0]!)! - 1;
+        continue;
+      }
+      this.step(op, operands, warp, on);
+    }
+    return this.code.length;
+  }
+
+  private lanes(name: string): Lanes {
+    let found = this.registers.get(name);
+    if (!found) {
+      found = new Float64Array(this.warps * LANES).fill(
+        name.startsWith('r') ? bitsOf(NaN) : name.startsWith('p') ? 0 : NaN,
+      );
+      this.registers.set(name, found);
+    }
+    return found;
+  }
+
+  private value(text: string, thread: number): number {
+    if (/^[rfdp]\d+$/.test(text)) return this.lanes(text)[thread]!;
+    if (text.startsWith('$')) return (Number(text.slice(1)) - 1) * BUFFER;
+    if (text.startsWith('0f')) return floatOf(parseInt(text.slice(2), 16) | 0);
+    if (text === '%tid.x') return thread;
+    if (text === '%ctaid.x') return this.block;
+    if (this.arrays.has(text)) return this.arrays.get(text)!;
+    const number = Number(text);
+    if (Number.isNaN(number)) throw new Error(`ptx: unknown operand ${text}`);
+    return text.startsWith('0x') ? number | 0 : number;
+  }
+
+  private set(name: string, thread: number, value: number): void {
+    this.lanes(name)[thread] = name.startsWith('r') ? value | 0 : value;
+  }
+
+  private step(op: string, operands: readonly string[], warp: number, on: readonly boolean[]): void {
+    const threads = on.flatMap((yes, lane) => (yes ? [warp * LANES + lane] : []));
+    const [to, ...from] = operands as [string, ...string[]];
+    if (op.startsWith('ld.') || op.startsWith('st.')) {
+      for (const thread of threads) this.access(op, operands, thread);
+    } else if (op.startsWith('shfl.sync')) {
+      if (threads.length !== LANES) throw new Error('ptx: a shuffle without all threads of the warp');
+      const given = threads.map((thread) => this.value(from[0]!, thread));
+      threads.forEach((thread, lane) => {
+        const other = this.value(from[1]!, thread);
+        this.set(to, thread, given[op.includes('bfly') ? lane ^ other : other & 31]!);
+      });
+    } else if (op.startsWith('setp.')) {
+      const [, how, type] = op.split('.') as [string, string, string];
+      for (const thread of threads) {
+        const [a, b] = from.map((x) => (type === 'u32' ? u(this.value(x, thread)) : this.value(x, thread)));
+        this.set(to, thread, Number(COMPARE[how]!(a!, b!)));
+      }
+    } else if (op.startsWith('mov.')) {
+      for (const thread of threads) {
+        const value = this.value(from[0]!, thread);
+        const bits = op === 'mov.b32' && to.startsWith('f') && from[0]!.startsWith('r');
+        this.set(to, thread, bits ? floatOf(value) : value);
+      }
+    } else {
+      const plain = PLAIN[op];
+      if (!plain) throw new Error(`ptx: unknown instruction ${op}`);
+      for (const thread of threads) this.set(to, thread, plain(...from.map((x) => this.value(x, thread))));
+    }
+  }
+
+  private access(op: string, operands: readonly string[], thread: number): void {
+    const store = op.startsWith('st.');
+    const [values, place] = (store ? [operands[1]!, operands[0]!] : operands) as [string, string];
+    const names = values
+      .replace(/[{}]/g, '')
+      .split(',')
+      .map((x) => x.trim());
+    const [, base, offset] = /^\[(.*?)(?:\+(-?\d+))?\]$/.exec(place)!;
+    const address = this.value(base!, thread) + Number(offset ?? 0);
+    const global = op.includes('.global');
+    const buffer = global ? Math.round(address / BUFFER - 1e-4) : 0;
+    const view = global ? this.memory[buffer] : this.shared;
+    const at = global ? address - buffer * BUFFER : address;
+    const width = op.endsWith('u16') ? 2 : 4;
+    if (!view || at < 0 || at + width * names.length > view.byteLength)
+      throw new Error(`ptx: ${op} at ${at} of ${view?.byteLength} bytes (parameter ${buffer}, thread ${thread})`);
+    if (at % (width * names.length) !== 0) throw new Error(`ptx: ${op} at ${at}, which is not aligned`);
+    names.forEach((name, i) => {
+      const float = op.endsWith('f32');
+      const from = at + width * i;
+      if (width === 2) return this.set(name, thread, view.getUint16(from, true));
+      if (!store) this.set(name, thread, float ? view.getFloat32(from, true) : view.getInt32(from, true));
+      else if (float) view.setFloat32(from, this.value(name, thread), true);
+      else view.setInt32(from, this.value(name, thread), true);
+    });
+  }
+}
+
+/** Operands of an instruction: commas within braces do not part them. */
+const split = (text: string): string[] =>
+  text
+    .match(/\{[^}]*\}|[^,{}]+/g)
+    ?.map((x) => x.trim())
+    .filter(Boolean) ?? [];
+
+/** Runs all blocks of a kernel over buffers, one per parameter. */
+export function runPtx(kernel: { text: string; grid: number; warps: number }, memory: Memory): void {
+  const body = /elementwise_inline_asm "\{(.*)\}" \{/.exec(kernel.text)![1]!;
+  const code: Instruction[] = [];
+  const labels = new Map<string, number>();
+  const shared: [string, number][] = [];
+  for (const line of body.split(';').map((x) => x.trim())) {
+    let text = line;
+    for (let label; (label = /^(\w+):\s*/.exec(text)); text = text.slice(label[0].length))
+      labels.set(label[1]!, code.length);
+    const array = /^\.shared .* (\w+)\[(\d+)\]$/.exec(text);
+    if (array) shared.push([array[1]!, Number(array[2])]);
+    else if (text && !text.startsWith('.reg') && !text.includes('$0')) {
+      const [, not, guard, op, operands] = /^(?:@(!?)(\w+) )?(\S+)\s*(.*)$/.exec(text)!;
+      code.push({ guard: guard ?? null, negated: not === '!', op: op!, operands: split(operands!) });
+    }
+  }
+  const views = memory.map((x) => new DataView(x.buffer, x.byteOffset, x.byteLength));
+  for (let block = 0; block < kernel.grid; block++) new Block(code, labels, views, shared, block, kernel.warps).run();
+}
