@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Packs what a CUDA machine without network needs to run this project, in pieces of at most 36 MB:
+# Packs what a CUDA machine without network needs to run this project, in pieces of at most 44 MB:
 #   OUT/tf.NN      libtensorflow with CUDA (of the tensorflow 2.21.0 wheel) and libcudart 12; with ARCH=90 for GPUs of compute
 #                  capability 9.0 alone, which is half as much (slim.py)
 #   OUT/rt.tar.xz  node, the production packages, tsx and mocha, and the built addon
@@ -19,7 +19,7 @@ if [ ! -e "$out/tf.00" ]; then
     unzip -q nvidia_cuda_runtime*.whl 'nvidia/cuda_runtime/lib/*' && cp nvidia/cuda_runtime/lib/libcudart.so.12 tensorflow/)
   [ -n "${ARCH:-}" ] && (cd "$tmp/tensorflow" && python3 "$root/scripts/cuda/slim.py" "$ARCH" libtensorflow_cc.so.2 libtensorflow_framework.so.2)
   tar -C "$tmp/tensorflow" -cf - libtensorflow_cc.so.2 libtensorflow_framework.so.2 libcudart.so.12 |
-    zstd -T0 -9 --long=27 -q | split -b 36M -d - "$out/tf."
+    zstd -T0 -9 --long=27 -q | split -b 42M -d - "$out/tf."
 fi
 rt="$tmp/rt"
 mkdir -p "$rt/node_modules"
