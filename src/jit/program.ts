@@ -50,6 +50,9 @@ function callOf(name: string, { inputs, outputs }: Signature): Call {
   };
 }
 
+/** Bytes of zeros from which they are made on the device. */
+const MANY_ZEROS = 2 ** 28;
+
 /**
  * Named variables on the device and compiled functions over them. Needs the `tensorflow` backend.
  *
@@ -139,10 +142,12 @@ export class Program {
     this.load();
     const began = performance.now();
     try {
+      const made = this.zeroedThere();
       const values: Record<string, () => Bytes | Promise<Bytes>> = {};
       for (const [name, { init }] of this.specs)
-        values[name] = typeof init === 'function' ? init : (): Bytes => this.zeros(name);
+        if (!made.has(name)) values[name] = typeof init === 'function' ? init : (): Bytes => this.zeros(name);
       await this.assignAll(values);
+      this.zero([...made]);
     } catch (error) {
       this.dispose();
       throw error;
@@ -157,7 +162,16 @@ export class Program {
         throw new TracingError(`compileSync: '${name}' is filled by a function; use compile().`, { name });
     }
     const session = this.load();
-    for (const name of this.specs.keys()) session.set(name, this.zeros(name));
+    const made = this.zeroedThere();
+    for (const name of this.specs.keys()) if (!made.has(name)) session.set(name, this.zeros(name));
+    session.clear([...made]);
+  }
+
+  /** Variables whose zeros are made on the device: where there are many, such as the states of many rows. Few are sooner handed over. */
+  private zeroedThere(): ReadonlySet<string> {
+    const zeros = [...this.specs].filter(([, { init }]) => typeof init !== 'function');
+    const bytes = zeros.reduce((sum, [, { shape, dtype }]) => sum + sizeOf(shape) * dtypeBytes(dtype), 0);
+    return new Set(bytes > MANY_ZEROS ? zeros.map(([name]) => name) : []);
   }
 
   /**

@@ -131,6 +131,26 @@ describe('Program', () => {
     });
   }
 
+  it('makes many zeros on the device', async () => {
+    const program = new Program();
+    program.variable('state', { shape: [2 ** 19, 129], dtype: 'float32' });
+    program.variable('narrow', { shape: [3, 5], dtype: 'bfloat16' });
+    program.variable('given', { shape: [2], dtype: 'float32', init: () => Float32Array.of(1, 2) });
+    program.define('use', {}, (_, { state, given }) => ({
+      outputs: { largest: tf.max(tf.abs(state!)), size: tf.add(tf.sum(state!), state!.size), same: tf.mul(given!, 1) },
+    }));
+    await program.compile();
+    const { largest, size, same } = program.run('use', {});
+    expect([largest!.dataSync()[0], size!.dataSync()[0], [...same!.dataSync()]]).to.deep.equal([
+      0,
+      2 ** 19 * 129,
+      [1, 2],
+    ]);
+    expect([...program.readBytes('narrow')]).to.deep.equal(new Array(30).fill(0));
+    tf.dispose([largest!, size!, same!]);
+    program.dispose();
+  });
+
   it('keeps variables of many types and ranks apart', async () => {
     const program = new Program();
     const types: [VariableDtype, number, (n: number) => Float32Array | Int32Array | Uint8Array][] = [
