@@ -5,6 +5,7 @@ import { record, symbolic, valueOf } from './backend.js';
 import { dtypeNumber } from './dtypes.js';
 import type { Value } from './graph.js';
 import { attr } from './graphdef.js';
+import { nodeBackend } from './native.js';
 import type { Dtype } from './types.js';
 
 /** Names of element types in MLIR. */
@@ -13,9 +14,9 @@ const ELEMENTS: Partial<Record<Dtype, string>> = { float32: 'f32', bfloat16: 'bf
 /** Version of the node below: the text is checked no further, and one platform is enough. */
 const VERSION = 5;
 
-/** Whether this process has a kernel of that name. */
+/** Whether programs may call a kernel of that name; never on a GPU. */
 export function hasHostKernel(name: string): boolean {
-  return hostKernels().includes(name);
+  return hostKernels().includes(name) && !nodeBackend().isUsingGpuDevice;
 }
 
 const typeOf = ({ shape, dtype }: Pick<Value, 'shape' | 'dtype'>): string =>

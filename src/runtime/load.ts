@@ -81,11 +81,27 @@ export function hostKernels(): readonly string[] {
   return kernels;
 }
 
+interface HostAddon {
+  register(): string[];
+  hugePages(): void;
+}
+
+let addon: HostAddon | null = null;
+
+/**
+ * Puts what this process holds in pieces of 32 MiB and more, weights above all, into pages of 2 MiB where Linux has them (as of 6.1).
+ * Decoding reads all weights for every token and gains a tenth to a third. It happens in the background: a second for 400 MB.
+ */
+export function useHugePages(): void {
+  addon?.hugePages();
+}
+
 /** Makes the kernels known to XLA. Without them (another libtensorflow or processor) XLA's own code does their work. */
 function registerKernels(dir: string): void {
   const file = path.join(path.dirname(addonPath(dir)), 'host_kernels.node');
   if (process.env['TFJS_MAMBA2_NATIVE'] === '0' || !fs.existsSync(file)) return;
-  kernels = (createRequire(import.meta.url)(file) as { register(): string[] }).register();
+  addon = createRequire(import.meta.url)(file) as HostAddon;
+  kernels = addon.register();
 }
 
 interface StderrGuard {

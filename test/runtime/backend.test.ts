@@ -48,6 +48,20 @@ describe('selectBackend', function () {
     expect(run(kernels, { TFJS_MAMBA2_NATIVE: '0' })).to.deep.equal({ out: '', err: '', code: 0 });
   });
 
+  it('large pages: what is held in large pieces and in use moves there, where the system has them', function () {
+    const setting = '/sys/kernel/mm/transparent_hugepage/enabled';
+    if (!fs.existsSync(setting) || /\[never\]/.test(fs.readFileSync(setting, 'utf8'))) this.skip();
+    const { out, err } = run(`import * as fs from 'node:fs';
+      const huge = () => Number(/AnonHugePages:\\s+(\\d+)/.exec(fs.readFileSync('/proc/self/smaps_rollup', 'utf8'))[1]) * 1024;
+      runtime.loadTensorFlow('cpu');
+      const before = huge();
+      const held = new Float32Array(2 ** 24).fill(1.5);
+      runtime.useHugePages();
+      for (let i = 0; i < 100 && huge() - before < 2 ** 25; i++) await new Promise((go) => setTimeout(go, 50));
+      console.log(huge() - before >= 2 ** 25, held.every((v) => v === 1.5));`);
+    expect({ out, err }).to.deep.equal({ out: 'true true', err: '' });
+  });
+
   it('auto: TensorFlow, with nothing on stderr', () => {
     expect(run(selects('auto'))).to.deep.equal({ out: 'tensorflow cpu 2.21.0\n4,6', err: '', code: 0 });
   });

@@ -1,6 +1,6 @@
 /** Decoding through one compiled program: the default on the tensorflow backend. */
 import { encodeFloat32 } from '../../checkpoints/dtypes.js';
-import { graphCacheDir, onGpu } from '../../runtime/index.js';
+import { graphCacheDir, onGpu, useHugePages } from '../../runtime/index.js';
 import { ArgumentError, GenerationError } from '../../errors/index.js';
 import type { EngineSampling, EngineState, GenerationEngine, StateArrays } from '../../generation/engine.js';
 import type { CompileHook, Program } from '../../jit/index.js';
@@ -51,6 +51,8 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
   private biasKey = '';
   private eosKey = '';
   private disposed = false;
+  /** Whether large pages were asked for since the weights are where they are. */
+  private hugePages = false;
   readonly preferred_block: number;
 
   constructor(
@@ -134,6 +136,7 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
       onCompile: this.options.onCompile,
     });
     await program.compile();
+    this.hugePages = false;
     this.masksSet = false;
     this.untouched = new Set(this.batches);
     this.aliveKeys.clear();
@@ -270,6 +273,12 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
     return Array.from({ length: own.batch }, (_, i) => flat.slice(i * v, (i + 1) * v));
   }
 
+  /** Once whoever decodes goes on with it: who waits for a first token does not wait for this. */
+  private useHugePages(tokens: number): void {
+    if (!this.hugePages && tokens >= 8 && !onGpu()) useHugePages();
+    this.hugePages ||= tokens >= 8;
+  }
+
   /** True when decode() can follow these settings; otherwise take logits out. */
   canSample(sampling: EngineSampling): boolean {
     if (!sampling.do_sample) return sampling.repetition_penalty === 1;
@@ -326,6 +335,7 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
       at += block;
     }
     this.aliveKeys.set(b, alive.join());
+    this.useHugePages(at);
     return out;
   }
 
