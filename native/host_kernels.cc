@@ -201,6 +201,19 @@ AVX2 void Prepare(const RowCall& c, const float* x, const float* gate, const flo
   }
 }
 
+// Four taps of eight channels, [8, 4], by tap.
+AVX2 inline void TransposeTaps(const float* taps, __m256 (&by_tap)[4]) {
+  const __m256 a = _mm256_loadu_ps(taps), b = _mm256_loadu_ps(taps + 8), c = _mm256_loadu_ps(taps + 16), d = _mm256_loadu_ps(taps + 24);
+  const __m256 p = _mm256_permute2f128_ps(a, c, 0x20), q = _mm256_permute2f128_ps(a, c, 0x31);
+  const __m256 r = _mm256_permute2f128_ps(b, d, 0x20), s = _mm256_permute2f128_ps(b, d, 0x31);
+  const __m256 low = _mm256_unpacklo_ps(p, q), high = _mm256_unpackhi_ps(p, q);
+  const __m256 low2 = _mm256_unpacklo_ps(r, s), high2 = _mm256_unpackhi_ps(r, s);
+  by_tap[0] = _mm256_shuffle_ps(low, low2, 0x44);
+  by_tap[1] = _mm256_shuffle_ps(low, low2, 0xee);
+  by_tap[2] = _mm256_shuffle_ps(high, high2, 0x44);
+  by_tap[3] = _mm256_shuffle_ps(high, high2, 0xee);
+}
+
 // What follows an input projection: outputs [from, to) of y make some of those behind y.
 AVX2 void Activate(const RowCall& c, int64_t from, int64_t to, const float* context, const float* taps, const float* bias,
                    const float* dt_bias, float* y) {
@@ -213,6 +226,14 @@ AVX2 void Activate(const RowCall& c, int64_t from, int64_t to, const float* cont
     const __m256i mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
     const __m256 zeros = _mm256_setzero_ps(), lanes = _mm256_castsi256_ps(mask);
     __m256 sum = bias ? _mm256_maskload_ps(bias + channel, mask) : zeros;
+    if (c.taps == 4 && count == 8) {
+      // gathering one by one would take longer than all the rest
+      __m256 by_tap[4];
+      TransposeTaps(taps + channel * 4, by_tap);
+      for (int i = 0; i < 3; i++) sum = _mm256_fmadd_ps(_mm256_loadu_ps(context + c.place + i * c.channels + channel), by_tap[i], sum);
+      _mm256_storeu_ps(into + o, Silu(_mm256_fmadd_ps(_mm256_loadu_ps(y + o), by_tap[3], sum)));
+      continue;
+    }
     for (int64_t i = 0; i < c.taps; i++) {
       const float* old = i + 1 < c.taps ? context + c.place + i * c.channels + channel : y + o;
       const __m256 tap = _mm256_mask_i32gather_ps(zeros, taps + channel * c.taps + i, eight, lanes, 4);
