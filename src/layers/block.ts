@@ -2,11 +2,11 @@
 import * as tf from '@tensorflow/tfjs';
 import { settledOnGpu } from '../jit/barrier.js';
 import { single, SpecLayer } from './base.js';
+import { mixerFusedStep } from './fused_step.js';
 import {
   type Mamba2MixerArgs,
   mixerConfig,
   mixerForward,
-  mixerFusedStep,
   type MixerOptions,
   type MixerSpec,
   mixerSpec,

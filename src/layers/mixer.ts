@@ -8,13 +8,11 @@ import { settledOnGpu } from '../jit/barrier.js';
 import { settled } from '../jit/settled.js';
 import { type LayerArgs, single, SpecLayer } from './base.js';
 import { causalConv, convWeightSpecs } from './causal_conv1d.js';
-import { gpuStep } from './gpu_step.js';
 import { rmsParts } from './rms_norm.js';
 import { type NormGroups, normGroupsOf, rmsNormGated } from './rms_norm_gated.js';
-import { activationInputs, stepActivations, stepByKernel } from './step_activations.js';
+import { stepActivations, stepByKernel } from './step_activations.js';
 import { ssdChunkScan, ssdStep } from './ssd.js';
-import { compilesForGpu, type RowProductInputs } from '../jit/index.js';
-import { isStored, linear, silu, siluQuotient, tensor, type Weight, type WeightSpec, type Weights } from './weights.js';
+import { linear, silu, siluQuotient, tensor, type Weight, type WeightSpec, type Weights } from './weights.js';
 
 export interface Mamba2MixerArgs extends LayerArgs {
   /** Model width, d. */
@@ -176,7 +174,7 @@ export interface MixerOptions {
   chunkSize?: number;
   /**
    * A single token with a state: convolution and step sizes in one elementwise pass (stepActivations), for GPUs. False: kernels that take
-   * the whole of a projection's surroundings (mixerFusedStep) are left out too.
+   * the whole of a projection's surroundings (fused_step.ts) are left out too.
    */
   mergeStep?: boolean;
 }
@@ -186,80 +184,6 @@ function scaledLinear(scaled: tf.Tensor, factor: tf.Tensor | undefined, w: Weigh
   if (!factor) return linear(scaled, w, bias);
   const y = tf.mul(linear(scaled, w), factor);
   return bias ? tf.add(y, bias) : y;
-}
-
-/** What the two projections of a fused step are given besides their matrices. */
-function fusedInputs(
-  spec: MixerSpec,
-  weights: Weights,
-  u: tf.Tensor,
-  inputNorm: tf.Tensor,
-  context: NonNullable<MixerState['context']>,
-  gpu: boolean,
-): { first: RowProductInputs; second: Omit<RowProductInputs, 'x' | 'gate'> } {
-  const { projSize, epsilon } = spec;
-  const activations = {
-    ...activationInputs(spec, weights, context),
-    ...(gpu && { ALog: tensor(weights, 'A_log') }),
-  };
-  const groups = spec.normGroups === 'full' ? 1 : spec.nGroups;
-  return {
-    first: { x: u, norm: { gamma: inputNorm, groups: 1, epsilon }, activations },
-    second: {
-      ...(!gpu && { skip: { d: tensor(weights, 'D'), offset: projSize } }),
-      norm: { gamma: tensor(weights, 'norm.weight'), groups, epsilon },
-      residual: u,
-    },
-  };
-}
-
-/**
- * A decoding step of one row as three kernels: input projection with norm, convolution and step sizes; state; output projection with
- * skip, gate, norm and the stream. Null where there are no such kernels.
- * @param u the stream before the norm, [1, 1, d] @param inputNorm weight of the norm
- * @returns the stream after the mixer
- */
-export function mixerFusedStep(
-  spec: MixerSpec,
-  weights: Weights,
-  u: tf.Tensor3D,
-  inputNorm: tf.Tensor,
-  options: MixerOptions,
-): { y: tf.Tensor3D; state: MixerState } | null {
-  const { numHeads: h, headDim: p, nGroups: g, stateSize: n, innerSize, convSize, projSize, convKernel: k } = spec;
-  const { state, mask } = options;
-  const [first, second] = [weights['in_proj.weight']!, weights['out_proj.weight']!];
-  if (options.mergeStep === false || spec.useBias || mask || !state?.context || u.size !== spec.hiddenSize) return null;
-  if (!isStored(first) || !isStored(second)) return null;
-  const gpu = compilesForGpu();
-  const inputs = fusedInputs(spec, weights, u, inputNorm, state.context, gpu);
-  const all = first.fused?.(inputs.first); // z | xBC | dt, then xBC | dt activated
-  if (!all) return null;
-  const part = (begin: number, size: number, shape: number[]): tf.Tensor =>
-    tf.reshape(tf.slice(all, [0, begin], [1, size]), shape);
-  let x: tf.Tensor;
-  let ssm: tf.Tensor4D;
-  if (gpu) {
-    ({ gated: x, state: ssm } = gpuStep(spec, weights, all, state.ssm));
-  } else {
-    ({ y: x, state: ssm } = ssdStep({
-      x: part(projSize, innerSize, [1, h, p]) as tf.Tensor3D,
-      B: part(projSize + innerSize, g * n, [1, g, n]) as tf.Tensor3D,
-      C: part(projSize + innerSize + g * n, g * n, [1, g, n]) as tf.Tensor3D,
-      dt: part(projSize + convSize, h, [1, h]) as tf.Tensor2D,
-      A: tf.neg(tf.exp(tensor(weights, 'A_log'))) as tf.Tensor1D,
-      state: state.ssm,
-    }));
-  }
-  const y = second.fused?.({
-    ...inputs.second,
-    x: tf.reshape(x, [1, innerSize]),
-    ...(!gpu && { gate: all }),
-  });
-  if (!y) return null;
-  const newest = part(innerSize, convSize, [1, 1, convSize]);
-  const conv = k > 2 ? tf.concat([tf.slice(state.conv, [0, 1, 0], [1, k - 2, convSize]), newest], 1) : newest;
-  return { y: tf.reshape(y, u.shape), state: { conv: conv as tf.Tensor3D, ssm } };
 }
 
 /** dt = clamp(softplus(raw + bias)) · mask (spec B.2 step 8); the limit acts in decoding too (D4). */
