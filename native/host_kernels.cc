@@ -5,6 +5,7 @@
 #include <node_api.h>
 #include <sched.h>
 #ifdef __linux__
+#include <malloc.h>
 #include <sys/mman.h>
 #endif
 
@@ -295,21 +296,16 @@ XLA_FFI_Error* Handler(XLA_FFI_CallFrame* frame) {
 
 namespace {
 
-// Makes the kernels that this processor runs known to XLA; returns their names, without the prefix.
-napi_value Register(napi_env env, napi_callback_info) {
-  napi_value names;
-  napi_create_array(env, &names);
+// Makes the kernels that this processor runs known to XLA, once; returns their names, without the prefix.
+std::vector<std::string> RegisterKernels() {
+  std::vector<std::string> names;
 #ifdef HOST_KERNELS
   void* library = dlopen("libtensorflow_cc.so.2", RTLD_LAZY | RTLD_NOLOAD);
   if (!library || !__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return names;
   const auto get = reinterpret_cast<const XLA_FFI_Api* (*)()>(dlsym(library, "_ZN3xla3ffi12GetXlaFfiApiEv"));
   if (!get) return names;
-  uint32_t count = 0;
-  const auto put = [&](const char* name, XLA_FFI_Handler* handler) {
-    if (ffi::Ffi::RegisterStaticHandler(get(), std::string("tfjs_mamba2_") + name, "Host", handler)) return;
-    napi_value text;
-    napi_create_string_utf8(env, name, NAPI_AUTO_LENGTH, &text);
-    napi_set_element(env, names, count++, text);
+  const auto put = [&](const std::string& name, XLA_FFI_Handler* handler) {
+    if (!ffi::Ffi::RegisterStaticHandler(get(), "tfjs_mamba2_" + name, "Host", handler)) names.push_back(name);
   };
   put("int4_product_avx2", &Handler<Int4Product<kAvx2>>);
   put("int4_row_avx2", &Handler<Int4Row<kAvx2>>);
@@ -318,6 +314,17 @@ napi_value Register(napi_env env, napi_callback_info) {
   put("int4_row_vnni", &Handler<Int4Row<kVnni>>);
 #endif
   return names;
+}
+
+napi_value Register(napi_env env, napi_callback_info) {
+  static const std::vector<std::string> names = RegisterKernels(); // other threads of the process find them there
+  napi_value array, text;
+  napi_create_array(env, &array);
+  for (uint32_t i = 0; i < names.size(); i++) {
+    napi_create_string_utf8(env, names[i].data(), names[i].size(), &text);
+    napi_set_element(env, array, i, text);
+  }
+  return array;
 }
 
 // Puts what the process holds in large pieces, weights above all, into pages of 2 MB: reading them goes through far fewer entries of
@@ -345,11 +352,15 @@ void CollapsePages() {
 #endif
 }
 
-// In a thread of its own: moving a gigabyte takes seconds.
-napi_value HugePages(napi_env, napi_callback_info) {
+// Gives back what tracing, compiling and loading have left over, and moves the rest to large pages; in a thread of its own, as
+// moving a gigabyte takes seconds.
+napi_value SettleMemory(napi_env, napi_callback_info) {
   static std::atomic<bool> busy{false};
   if (!busy.exchange(true))
     std::thread([] {
+#ifdef __GLIBC__
+      malloc_trim(0);
+#endif
       CollapsePages();
       busy = false;
     }).detach();
@@ -362,7 +373,7 @@ NAPI_MODULE_INIT() {
   napi_value fn;
   napi_create_function(env, "register", NAPI_AUTO_LENGTH, Register, nullptr, &fn);
   napi_set_named_property(env, exports, "register", fn);
-  napi_create_function(env, "hugePages", NAPI_AUTO_LENGTH, HugePages, nullptr, &fn);
-  napi_set_named_property(env, exports, "hugePages", fn);
+  napi_create_function(env, "settleMemory", NAPI_AUTO_LENGTH, SettleMemory, nullptr, &fn);
+  napi_set_named_property(env, exports, "settleMemory", fn);
   return exports;
 }

@@ -1,6 +1,6 @@
 /** Decoding through one compiled program: the default on the tensorflow backend. */
 import { encodeFloat32 } from '../../checkpoints/dtypes.js';
-import { graphCacheDir, onGpu, useHugePages } from '../../runtime/index.js';
+import { graphCacheDir, onGpu, settleMemory } from '../../runtime/index.js';
 import { ArgumentError, GenerationError } from '../../errors/index.js';
 import type { EngineSampling, EngineState, GenerationEngine, StateArrays } from '../../generation/engine.js';
 import type { CompileHook, Program } from '../../jit/index.js';
@@ -51,8 +51,8 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
   private biasKey = '';
   private eosKey = '';
   private disposed = false;
-  /** Whether large pages were asked for since the weights are where they are. */
-  private hugePages = false;
+  /** Whether settleMemory() was called since the program was made. */
+  private memorySettled = false;
   readonly preferred_block: number;
 
   constructor(
@@ -136,7 +136,7 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
       onCompile: this.options.onCompile,
     });
     await program.compile();
-    this.hugePages = false;
+    this.memorySettled = false;
     this.masksSet = false;
     this.untouched = new Set(this.batches);
     this.aliveKeys.clear();
@@ -274,9 +274,9 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
   }
 
   /** Once whoever decodes goes on with it: who waits for a first token does not wait for this. */
-  private useHugePages(tokens: number): void {
-    if (!this.hugePages && tokens >= 8 && !onGpu()) useHugePages();
-    this.hugePages ||= tokens >= 8;
+  private settleMemory(tokens: number): void {
+    if (!this.memorySettled && tokens >= 8 && !onGpu()) settleMemory();
+    this.memorySettled ||= tokens >= 8;
   }
 
   /** True when decode() can follow these settings; otherwise take logits out. */
@@ -335,7 +335,7 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
       at += block;
     }
     this.aliveKeys.set(b, alive.join());
-    this.useHugePages(at);
+    this.settleMemory(at);
     return out;
   }
 
