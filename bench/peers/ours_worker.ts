@@ -1,10 +1,8 @@
 /** Worker: decoding and prefill by one of our engines. Started by ours.ts; speaks JSON lines. */
-import * as readline from 'node:readline';
 import type { EngineSampling, GenerationEngine } from '../../src/generation/engine.js';
 import { Mamba2ForCausalLM } from '../../src/models/mamba2/causal_lm.js';
 import { Int4WeightOnlyConfig } from '../../src/quant/index.js';
-import { configureRuntime, packageVersion } from '../../src/runtime/index.js';
-import type { Work } from './peer.js';
+import { serve } from './serve.js';
 
 const GREEDY: EngineSampling = {
   do_sample: false,
@@ -65,34 +63,15 @@ async function prefillRound(engine: GenerationEngine, tokens: number): Promise<(
   };
 }
 
-const [kind, ...xlaFlags] = process.argv.slice(2) as ['compiled' | 'eager' | 'int4', ...string[]];
-let round: () => Promise<number>;
-for await (const line of readline.createInterface({ input: process.stdin })) {
-  try {
-    const request = JSON.parse(line) as { start?: Work };
-    if (request.start) {
-      const { task, checkpoint, dtype, tokens, threads } = request.start;
-      configureRuntime({ threads, xlaFlags, compileCache: true });
-      const engineKind = kind === 'int4' ? 'compiled' : kind;
-      const quantized =
-        kind === 'int4'
-          ? { quantization_config: new Int4WeightOnlyConfig({ include_input_output_embeddings: true }) }
-          : {};
-      const model = await Mamba2ForCausalLM.from_pretrained(checkpoint, {
-        device: 'cpu',
-        engine: engineKind,
-        dtype,
-        ...quantized,
-      });
-      const engine = await model.engine();
-      round = await (task === 'decode' ? decodeRound : prefillRound)(engine, tokens);
-      await round(); // compiles
-      process.stdout.write(`${JSON.stringify({ version: `tfjs-mamba2 ${packageVersion()}` })}\n`);
-    } else {
-      process.stdout.write(`${JSON.stringify({ value: await round!() })}\n`);
-    }
-  } catch (error) {
-    process.stdout.write(`${JSON.stringify({ error: (error as Error).message })}\n`);
-  }
-}
-process.exit(0);
+await serve(async ({ task, checkpoint, dtype, tokens }, kind) => {
+  const quantized =
+    kind === 'int4' ? { quantization_config: new Int4WeightOnlyConfig({ include_input_output_embeddings: true }) } : {};
+  const model = await Mamba2ForCausalLM.from_pretrained(checkpoint, {
+    device: 'cpu',
+    engine: kind === 'int4' ? 'compiled' : kind,
+    dtype,
+    ...quantized,
+  });
+  const engine = await model.engine();
+  return (task === 'decode' ? decodeRound : prefillRound)(engine, tokens);
+});

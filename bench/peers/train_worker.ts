@@ -1,11 +1,10 @@
 /** Worker: training steps by our compiled or eager engine. Started by ours.ts; speaks JSON lines. */
-import * as readline from 'node:readline';
 import { Mamba2ForCausalLM } from '../../src/models/mamba2/causal_lm.js';
-import { configureRuntime, packageVersion } from '../../src/runtime/index.js';
 import { prepareBatch } from '../../src/training/batch.js';
 import { createStep } from '../../src/training/create_step.js';
 import { trainableOf } from '../../src/training/objective.js';
 import type { Work } from './peer.js';
+import { serve } from './serve.js';
 
 /** One step is forward, gradients, clipping and AdamW with decay of what has two or more axes. */
 async function stepRound({ checkpoint, tokens }: Work, engine: 'compiled' | 'eager'): Promise<() => Promise<number>> {
@@ -26,20 +25,7 @@ async function stepRound({ checkpoint, tokens }: Work, engine: 'compiled' | 'eag
   };
 }
 
-const [kind, ...xlaFlags] = process.argv.slice(2) as ['compiled' | 'eager' | 'int4', ...string[]];
-let round: () => Promise<number>;
-for await (const line of readline.createInterface({ input: process.stdin })) {
-  try {
-    const request = JSON.parse(line) as { start?: Work };
-    if (request.start) {
-      if (kind === 'int4') throw new Error('quantised weights are not trained');
-      configureRuntime({ threads: request.start.threads, xlaFlags, compileCache: true });
-      round = await stepRound(request.start, kind);
-      await round(); // compiles
-      process.stdout.write(`${JSON.stringify({ version: `tfjs-mamba2 ${packageVersion()}` })}\n`);
-    } else process.stdout.write(`${JSON.stringify({ value: await round!() })}\n`);
-  } catch (error) {
-    process.stdout.write(`${JSON.stringify({ error: (error as Error).message })}\n`);
-  }
-}
-process.exit(0);
+await serve((work, kind) => {
+  if (kind === 'int4') throw new Error('quantised weights are not trained');
+  return stepRound(work, kind);
+});
