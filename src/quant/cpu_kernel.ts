@@ -1,7 +1,7 @@
 /**
- * The forms for CPUs in XLA's code, for those that no kernel of our own serves (native_kernel.ts). The fast one rounds activations to int8 with a scale per group, so that products and short sums
- * stay in int16, where a vector register holds 32 of them; only then are they widened and scaled. The exact one
- * multiplies in float32.
+ * The forms for CPUs in XLA's code, for those that no kernel of our own serves (native_kernel.ts). The fast one rounds
+ * activations to int8 with a scale per group, so that products and short sums stay in int16, where a vector register
+ * holds 32 of them; only then are they widened and scaled. The exact one multiplies in float32.
  *
  * Codes lie [groups, rows of a group, out]: a vector runs over outputs, and one activation multiplies all of it. A byte
  * holds a channel of the group's first half (low nibble) and one of its second half (high nibble).
@@ -20,7 +20,7 @@ import {
   sumNarrow,
 } from '../jit/index.js';
 import type { WeightStorage } from '../layers/storage.js';
-import { differentiable } from './kernel_util.js';
+import { type PackedForm, packedMatrix } from './kernel_util.js';
 import type { QuantizedMatrix } from './quantize.js';
 
 /** Rows of two products each that are summed in int16: 16 products of at most 15·127 stay below 2¹⁵. */
@@ -49,17 +49,10 @@ export function cpuInt4Storage(m: QuantizedMatrix, activationQuantization: boole
       '.least': { shape: [groups, out], dtype: 'float32', init: least },
     },
     weight: (vars) => {
-      const form = new ColumnForm(vars['.codes'], vars['.scale'], vars['.least'], activationQuantization);
-      return {
-        shape: m.shape,
-        apply: (x) =>
-          differentiable(
-            x,
-            (input) => form.apply(input),
-            () => tf.transpose(form.dequantize()),
-          ),
-        rows: (ids) => form.rows(ids),
-      };
+      return packedMatrix(
+        m.shape,
+        new ColumnForm(vars['.codes'], vars['.scale'], vars['.least'], activationQuantization),
+      );
     },
   };
 }
@@ -93,7 +86,7 @@ const multiply = (a: tf.Tensor, b: tf.Tensor): tf.Tensor => rawOp('Mul', [a, b])
 const slice = (x: tf.Tensor, begin: readonly number[], size: readonly number[]): tf.Tensor =>
   rawOp('Slice', [x, tf.tensor1d([...begin], 'int32'), tf.tensor1d([...size], 'int32')])[0];
 
-class ColumnForm {
+class ColumnForm implements PackedForm {
   private readonly groups: number;
   private readonly half: number;
   private readonly out: number;
@@ -137,6 +130,10 @@ class ColumnForm {
     const q = tf.concat(this.nibbles(this.codes).map(castFloat32), 1); // [groups, size, out]
     const w = tf.add(tf.mul(q, tf.expandDims(this.scale, 1)), tf.expandDims(this.least, 1));
     return tf.reshape(w, [this.groups * this.size, this.out]);
+  }
+
+  dense(): tf.Tensor2D {
+    return tf.transpose(this.dequantize());
   }
 
   apply(x: tf.Tensor2D): tf.Tensor2D {

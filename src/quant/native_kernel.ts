@@ -20,7 +20,7 @@ import {
   runHostKernel,
 } from '../jit/index.js';
 import type { WeightStorage } from '../layers/storage.js';
-import { differentiable } from './kernel_util.js';
+import { type PackedForm, packedMatrix, storedLevels } from './kernel_util.js';
 import type { QuantizedMatrix } from './quantize.js';
 
 const TILE = 32;
@@ -51,14 +51,7 @@ export function nativeInt4Storage(m: QuantizedMatrix, instructions: Instructions
     weight: (vars) => {
       const form = new TileForm(m, instructions, vars['.codes'], vars['.scale'], vars['.zero']);
       return {
-        shape: m.shape,
-        apply: (x) =>
-          differentiable(
-            x,
-            (input) => form.apply(input),
-            () => form.dequantize(),
-          ),
-        rows: (ids) => form.rows(ids),
+        ...packedMatrix(m.shape, form),
         fused: (input) => form.fused(input),
       };
     },
@@ -86,7 +79,7 @@ export function tiledCodes(m: QuantizedMatrix): Uint8Array {
   return packed;
 }
 
-/** Values [groups, out] to [tiles, groups, 32], in the type of scales; in bfloat16 nothing is lost, as they are such numbers. */
+/** Values [groups, out] to [tiles, groups, 32], in the type of scales. */
 function tiledValues(m: QuantizedMatrix, values: Float32Array): ArrayBufferView {
   const [out, inner] = m.shape;
   const groups = inner / m.groupSize;
@@ -94,7 +87,7 @@ function tiledValues(m: QuantizedMatrix, values: Float32Array): ArrayBufferView 
   for (let g = 0; g < groups; g++)
     for (let row = 0; row < out; row++)
       tiled[(Math.floor(row / TILE) * groups + g) * TILE + (row % TILE)] = values[g * out + row];
-  return m.scaleDtype === 'bfloat16' ? Uint16Array.from(new Uint32Array(tiled.buffer), (bits) => bits >>> 16) : tiled;
+  return storedLevels(tiled, m.scaleDtype);
 }
 
 /** The bits of a number as float32. */
@@ -102,7 +95,7 @@ function bitsOf(value: number): number {
   return new Uint32Array(Float32Array.of(value).buffer)[0];
 }
 
-class TileForm {
+class TileForm implements PackedForm {
   private readonly out: number;
   private readonly inner: number;
   private readonly tiles: number;
@@ -165,7 +158,7 @@ class TileForm {
   }
 
   /** W [out, in] */
-  dequantize(): tf.Tensor2D {
+  dense(): tf.Tensor2D {
     const { tiles, groups, groupSize } = this;
     const words = reshapeAny(this.codes, [tiles, (groups * groupSize) / 8, TILE, 4]);
     const codes = rawOp('Transpose', [words, tf.tensor1d([0, 2, 1, 3], 'int32')])[0]; // [tiles, 32, words, 4]

@@ -15,7 +15,7 @@ import {
   type RowProductInputs,
 } from '../jit/index.js';
 import type { WeightStorage } from '../layers/storage.js';
-import { differentiable, transposed } from './kernel_util.js';
+import { type PackedForm, packedMatrix, storedLevels, transposed } from './kernel_util.js';
 import type { QuantizedMatrix } from './quantize.js';
 
 /** Most rows of x for which the codes are unpacked anew per row; more go through a dequantised matrix. */
@@ -31,11 +31,7 @@ export function rowStorage(m: QuantizedMatrix, activationQuantization = true): W
   const [out, inner] = m.shape;
   const groups = inner / m.groupSize;
   const dtype = m.scaleDtype;
-  const levels = (values: Float32Array): ArrayBufferView => {
-    const rows = transposed(values, groups, out);
-    // in bfloat16 nothing is lost: they are such numbers
-    return dtype === 'bfloat16' ? Uint16Array.from(new Uint32Array(rows.buffer), (bits) => bits >>> 16) : rows;
-  };
+  const levels = (values: Float32Array): ArrayBufferView => storedLevels(transposed(values, groups, out), dtype);
   return {
     form: `int${m.bits} rows in groups of ${m.groupSize}, ${dtype} scales${activationQuantization ? '' : ', exact'}`,
     variables: {
@@ -51,14 +47,7 @@ export function rowStorage(m: QuantizedMatrix, activationQuantization = true): W
       const format = { kind: 'codes', groupSize: m.groupSize, levels: dtype, exact: !activationQuantization } as const;
       const form = new RowForm(m.bits, m.groupSize, vars['.codes'], vars['.scale'], vars['.zero']);
       return {
-        shape: m.shape,
-        apply: (x) =>
-          differentiable(
-            x,
-            (input) => form.apply(input),
-            () => form.dequantize(),
-          ),
-        rows: (ids) => form.rows(ids),
+        ...packedMatrix(m.shape, form),
         // the kernels know int4 alone
         ...(m.bits === 4 && {
           fused: (input: RowProductInputs) =>
@@ -86,7 +75,7 @@ export function wordwise(codes: Uint8Array, groupSize: number): Uint8Array {
   return out;
 }
 
-class RowForm {
+class RowForm implements PackedForm {
   private readonly groups: number;
   /** Columns that unpack from one byte column: two for int4 */
   private readonly parts: number;
@@ -134,12 +123,12 @@ class RowForm {
     return tf.reshape(woven, [-1, this.groups * this.groupSize]);
   }
 
-  dequantize(): tf.Tensor2D {
+  dense(): tf.Tensor2D {
     return this.weights(this.codes, this.levels());
   }
 
   apply(x: tf.Tensor2D): tf.Tensor2D {
-    if (x.shape[0] > FEW) return matMulStored(x, this.dequantize());
+    if (x.shape[0] > FEW) return matMulStored(x, this.dense());
     return this.few(x);
   }
 
