@@ -28,6 +28,7 @@ const { values: args } = parseArgs({
     dir: { type: 'string' },
     int4: { type: 'boolean', default: false },
     layers: { type: 'string' },
+    whole: { type: 'boolean', default: false }, // prompts in one program, not one a layer
     'only-blocks': { type: 'boolean', default: false },
   },
 });
@@ -40,6 +41,7 @@ const print = (record: Record<string, unknown>): void =>
       dtype: args.dtype,
       state: args.state,
       ...(args.int4 && { int4: true }),
+      ...(args.whole && { whole: true }),
       ...(args.layers && { layers: Number(args.layers) }),
       ...record,
     }),
@@ -86,6 +88,7 @@ const engine = new CompiledEngine(model.weights, {
   block: number('block'),
   chunk_size: args.chunk === undefined ? undefined : Number(args.chunk),
   state_dtype: args.state as StateDtype,
+  ...(args.whole && { layered: false }),
   onCompile: (name, phase, ms) => void (ms !== null && (compileMs[`${name} ${phase}`] = Math.round(ms))),
 });
 for (const b of batches) {

@@ -7,7 +7,7 @@ import { FunctionGraph, type Value } from './graph.js';
 import { attr, type FunctionText } from './graphdef.js';
 import { infer } from './infer.js';
 import { takeApart } from './pieces.js';
-import type { Dtype, TensorSpec, TracedFunction, VariableDtype, VariableSpec } from './types.js';
+import type { DefineOptions, Dtype, TensorSpec, TracedFunction, VariableDtype, VariableSpec } from './types.js';
 
 /** How a variable is stored: int32 ones as int64, because under CUDA int32 variables live in host memory, where XLA cannot reach them. */
 export function storedDtype(dtype: VariableDtype): Dtype {
@@ -107,16 +107,14 @@ export interface Body {
   ): { outputs?: Record<string, tf.Tensor>; assign?: Record<string, tf.Tensor> };
 }
 
-/** Traces a function. @param kernels see DefineOptions @param outside data ids of eager tensors that `body` may use, and the inputs that stand for them */
+/** Traces a function. @param options `outside`: data ids of eager tensors that `body` may use, and the inputs that stand for them */
 export function traceFunction(
   name: string,
   inputs: Record<string, TensorSpec>,
   variables: ReadonlyMap<string, VariableSpec>,
   body: Body,
   fn: TracedFunction,
-  xla: boolean,
-  outside: ReadonlyMap<object, string> = new Map(),
-  kernels = false,
+  { xla = true, outside = new Map(), kernels = false, layered = false }: DefineOptions = {},
 ): Traced {
   const graph = new FunctionGraph(nodeName(name), null, xla, kernels);
   const parameters = Object.entries(inputs).map(([input, spec]) => {
@@ -157,7 +155,7 @@ export function traceFunction(
     assigns.map(([variable, value]) => [nodeName(variable), value] as const),
     {},
   );
-  const split = xla ? takeApart(whole, graph.cuts('kernel'), graph.cuts('border'), graph.types) : null;
+  const split = xla ? takeApart(whole, graph, layered) : null;
   return {
     name,
     inputs,

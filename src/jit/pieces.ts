@@ -2,11 +2,12 @@
  * A function in pieces. Pieces of the same text, as the layers of a model have them, are one function: TensorFlow, which looks at
  * all functions of a graph again and again, has fewer to look at, and converts each for XLA once.
  *
- * At borders the pieces are functions that the whole, one program of XLA, calls. At kernels, nodes that TensorFlow runs itself,
- * every piece is a program of XLA. Reason: TensorFlow's own matrix products may be faster than XLA's (on a CPU oneDNN multiplies
- * bfloat16 by instructions that XLA does not use).
+ * At borders the pieces are functions that the whole, one program of XLA, calls; or, in layered functions, programs of their own, which
+ * XLA compiles once for all layers. At kernels, nodes that TensorFlow runs itself, every piece is a program of XLA. Reason:
+ * TensorFlow's own matrix products may be faster than XLA's (on a CPU oneDNN multiplies bfloat16 by instructions that XLA does not use).
  */
 import { createHash } from 'node:crypto';
+import type { FunctionGraph } from './graph.js';
 import { attr, type Argument, type Attr, type FunctionText, type NodeText } from './graphdef.js';
 
 /** In place of a piece's number: used by assignments alone. */
@@ -160,19 +161,17 @@ export interface Apart {
 
 /**
  * Takes a function apart at its kernels, or at its borders if it has no kernels.
- * @param kernels, borders names of nodes
- * @param types DataType number of every reference
+ * @param graph what the text was made of
+ * @param layered see DefineOptions
  * @returns null when there is no cut, or when the function hands variables to functions that it calls
  */
-export function takeApart(
-  text: FunctionText,
-  kernels: ReadonlySet<string>,
-  borders: ReadonlySet<string>,
-  types: ReadonlyMap<string, number>,
-): Apart | null {
+export function takeApart(text: FunctionText, graph: FunctionGraph, layered: boolean): Apart | null {
+  const { types } = graph;
+  const [kernels, borders] = [graph.cuts('kernel'), graph.cuts('border')];
   const present = new Set(text.nodes.map((node) => node.name));
-  const clusters = [...kernels].some((name) => present.has(name));
-  const cuts = clusters ? kernels : borders;
+  const some = [...kernels].some((name) => present.has(name));
+  const clusters = some || layered;
+  const cuts = some ? kernels : borders;
   const handles = new Set(text.inputs.map(([name]) => name).filter((name) => name.startsWith('h_')));
   const takesHandle = (node: NodeText): boolean => node.inputs.some((ref) => handles.has(ref));
   const access = new Set(['ReadVariableOp', 'AssignVariableOp']);

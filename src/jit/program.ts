@@ -110,10 +110,7 @@ export class Program {
    * @throws TracingError when `fn` reads a value, uses a tensor from outside or an op that cannot be traced
    */
   define(name: string, inputs: Record<string, TensorSpec>, fn: TracedFunction, options: DefineOptions = {}): void {
-    const { xla = true, outside, kernels } = options;
-    this.add(name, () =>
-      traceFunction(name, inputs, this.specs, (given, vars) => fn(given, vars()), fn, xla, outside, kernels),
-    );
+    this.add(name, () => traceFunction(name, inputs, this.specs, (given, vars) => fn(given, vars()), fn, options));
   }
 
   /**
@@ -130,7 +127,7 @@ export class Program {
       const never: TracedFunction = () => {
         throw new TracingError(`A loop ('${name}') cannot be the body of another.`, { name });
       };
-      return traceFunction(name, loop.inputs, this.specs, loop.body, never, body.xla);
+      return traceFunction(name, loop.inputs, this.specs, loop.body, never, { xla: body.xla });
     });
   }
 

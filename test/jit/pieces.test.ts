@@ -1,10 +1,10 @@
 import * as tf from '@tensorflow/tfjs';
 import { expect } from 'chai';
 import { TracingError } from '../../src/errors/index.js';
-import { castFloat32, matMulStored, Program, whileLoop, type VariableDtype } from '../../src/jit/index.js';
+import { castFloat32, matMulStored, pieceBorder, Program, whileLoop, type VariableDtype } from '../../src/jit/index.js';
 import { cpuFeatures } from '../../src/runtime/cpu.js';
 import { traceFunction, type Traced } from '../../src/jit/function.js';
-import type { TracedFunction, VariableSpec } from '../../src/jit/types.js';
+import type { DefineOptions, TracedFunction, VariableSpec } from '../../src/jit/types.js';
 import { useBackend } from '../support/backends.js';
 
 const LAYERS = 4;
@@ -28,18 +28,23 @@ function variables(dtype: VariableDtype): Map<string, VariableSpec> {
 }
 
 /** A residual network with a state per layer: its sums over time, kept in one variable, as the model's convolution states are. */
-const network: TracedFunction = ({ x }, vars) => {
+function network(
+  { x }: Record<string, tf.Tensor>,
+  vars: Record<string, tf.Tensor>,
+  between = (h: tf.Tensor): tf.Tensor => h,
+): ReturnType<TracedFunction> {
   const before = tf.unstack(vars['sums']!, 0);
   const sums: tf.Tensor[] = [];
   let h: tf.Tensor = x!;
   for (let i = 0; i < LAYERS; i++) {
+    h = between(h);
     const scale = tf.neg(tf.exp(vars[`log${i}`]!)); // made of weights alone
     const inner = tf.sin(matMulStored(tf.mul(h, scale) as tf.Tensor2D, vars[`up${i}`]!));
     h = tf.add(h, matMulStored(inner as tf.Tensor2D, vars[`down${i}`]!));
     sums.push(tf.add(before[i]!, tf.sum(h, 0)));
   }
-  return { outputs: { h }, assign: { sums: tf.stack(sums, 0) } };
-};
+  return { outputs: { h: between(h) }, assign: { sums: tf.stack(sums, 0) } };
+}
 
 /** Rounds to nearest even. */
 function bfloat16(value: number): number {
@@ -72,9 +77,16 @@ function loops(x: Float32Array, round: (value: number) => number): { h: number[]
 
 const INPUTS = { x: { shape: [T, D], dtype: 'float32' as const } };
 
-function traced(fn: TracedFunction, specs: Map<string, VariableSpec>): Traced {
-  return traceFunction('f', INPUTS, specs, (given, vars) => fn(given, vars()), fn, true, new Map(), true);
+function traced(
+  fn: TracedFunction,
+  specs: Map<string, VariableSpec>,
+  options: DefineOptions = { kernels: true },
+): Traced {
+  return traceFunction('f', INPUTS, specs, (given, vars) => fn(given, vars()), fn, options);
 }
+
+/** The same with borders between its layers. */
+const bordered: TracedFunction = (inputs, vars) => network(inputs, vars, pieceBorder);
 
 describe('functions in pieces', function () {
   this.timeout(60_000);
@@ -106,6 +118,30 @@ describe('functions in pieces', function () {
       program.dispose();
     });
   }
+
+  it('one program a layer gives what one program gives, and is the same for all layers', async () => {
+    const runs = [false, true].map(async (layered) => {
+      const program = new Program();
+      for (const [name, spec] of variables('float32')) program.variable(name, spec);
+      program.define('f', INPUTS, bordered, { layered });
+      await program.compile();
+      const x = Float32Array.from({ length: T * D }, (_, i) => Math.cos(i));
+      program.call('f', { x });
+      const h = program.call('f', { x })['h'] as Float32Array;
+      const sums = program.read('sums') as Float32Array;
+      program.dispose();
+      return [...h, ...sums];
+    });
+    const [whole, parts] = (await Promise.all(runs)) as [number[], number[]];
+    parts.forEach((value, i) => expect(value).closeTo(whole[i]!, 1e-5 * Math.abs(whole[i]!)));
+
+    const { library, pieces } = traced(bordered, variables('float32'), { layered: true });
+    const names = library.filter((fn) => fn.name.startsWith('piece_')).map((fn) => fn.name);
+    expect(pieces).equal(true);
+    expect(names.length).equal(LAYERS + 2);
+    expect(new Set(names).size).equal(3);
+    expect(traced(bordered, variables('float32'), {}).pieces).equal(false);
+  });
 
   it('compiles the piece of a layer once for all layers', () => {
     const { library, text, pieces } = traced(network, variables('float32'));

@@ -31,6 +31,11 @@ export interface CompiledEngineOptions {
   merge_step?: boolean;
   /** Stored type of recurrent states between calls. Default 'float32'; 'bfloat16' halves their memory and is less exact. */
   state_dtype?: StateDtype;
+  /**
+   * Prompts are read by one program a layer, the same one for all layers: XLA compiles one layer where it would compile the model. Default: on a
+   * GPU. (On a CPU 'auto' products part the program anyhow.)
+   */
+  layered?: boolean;
   onCompile?: CompileHook;
 }
 
@@ -130,6 +135,7 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
       bf16Scan: onGpu(),
       mergeStep: this.options.merge_step ?? (onGpu() || undefined),
       pack: !onGpu(),
+      layered: this.options.layered ?? onGpu(),
       kernels: this.options.products !== 'float32',
       // kernels for a GPU depend on more than the key says
       graphs: onGpu() ? null : graphCacheDir(),

@@ -36,6 +36,8 @@ export interface DecodingProgramOptions {
   mergeStep?: boolean;
   /** Prompts are multiplied by kernels of TensorFlow (see DefineOptions). Default true. */
   kernels?: boolean;
+  /** Prompts are read by one program for each layer in turn, the same for all layers (see DefineOptions). Default false. */
+  layered?: boolean;
   /** Keep the small weights in one variable, unless a kernel takes them whole (WeightStorage.takesWhole). Default false. */
   pack?: boolean;
   /** Stored type of the recurrent states. Default float32. */
@@ -278,7 +280,7 @@ function defineFunctions(
         const fed = tf.sum(ended);
         return { outputs: { fed }, assign: { ...access.assign(states), [names.logits(b)]: logits } };
       },
-      { kernels: options.kernels ?? true },
+      { kernels: options.kernels ?? true, layered: options.layered },
     );
   }
 

@@ -61,9 +61,9 @@ describe('CompiledEngine', function () {
     expect(state.seen).to.deep.equal([40, 40]);
   });
 
-  it('continues with several tokens and single ones (cached-steps)', async () => {
+  for (const layered of [false, true]) it(`continues with several tokens and single ones (cached-steps, ${layered ? 'a program a layer' : 'one program'})`, async () => {
     const golden = loadGolden('cached-steps');
-    const { engine } = await load(golden);
+    const { engine } = await load(golden, { layered, products: 'float32' });
     const ids = golden.inputs.input_ids as number[][];
     const state = await engine.createState(2);
     const check = async (t: number): Promise<void> => {
@@ -80,10 +80,10 @@ describe('CompiledEngine', function () {
     }
   });
 
-  for (const name of ['padding', 'padding-bias']) {
-    it(`keeps uneven rows apart (${name})`, async () => {
+  for (const [name, layered] of [['padding', false], ['padding-bias', false], ['padding-bias', true]] as const) {
+    it(`keeps uneven rows apart (${name}${layered ? ', a program a layer' : ''})`, async () => {
       const golden = loadGolden(name);
-      const { engine } = await load(golden);
+      const { engine } = await load(golden, layered ? { layered, products: 'float32' } : {});
       const prompts = golden.inputs.prompts as number[][];
       const next = golden.inputs.next_tokens as number[][];
       const state = await engine.createState(3);
