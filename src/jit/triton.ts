@@ -4,6 +4,7 @@
  */
 import type * as tf from '@tensorflow/tfjs';
 import { currentGraph, isTracing, record, symbolic, valueOf } from './backend.js';
+import { callModule } from './call_module.js';
 import { dtypeNumber } from './dtypes.js';
 import { attr } from './graphdef.js';
 import { nodeBackend } from './native.js';
@@ -259,21 +260,34 @@ export function runTriton(
   return runTritonAll(kernel, inputs, [shape], dtype)[0]!;
 }
 
-/** As runTriton, with several outputs, the last parameters in order. */
+/**
+ * As runTriton, with several outputs, the last parameters in order.
+ * @param dtypes of all outputs, or of each @param aliases of outputs that take an input's memory, the number of that input: the kernel may
+ * write over what it reads there, and the parameters of both point to the same place. Input and output are of one type. XLA copies the
+ * input first where something else still needs it.
+ */
 export function runTritonAll(
   kernel: TritonKernel,
   inputs: readonly tf.Tensor[],
   shapes: readonly (readonly number[])[],
-  dtype: Dtype = 'float32',
+  dtypes: Dtype | readonly Dtype[] = 'float32',
+  aliases: ReadonlyMap<number, number> = new Map(),
 ): tf.Tensor[] {
   const int = (n: number): string => `${n} : i32`;
   const config = `{name = ${quoted(kernel.name)}, ir = ${quoted(kernel.text)}, grid_x = ${int(kernel.grid)}, grid_y = ${int(1)}, grid_z = ${int(1)}, num_stages = ${int(1)}, num_warps = ${int(kernel.warps)}}`;
+  const types = shapes.map((_, i) => (typeof dtypes === 'string' ? dtypes : dtypes[i]!));
+  const values = inputs.map(valueOf);
+  const target = '__gpu$xla.gpu.triton';
+  if (aliases.size > 0) {
+    const results = shapes.map((shape, i) => ({ shape, dtype: types[i]! }));
+    return callModule({ target, config, results, aliases }, values).map(symbolic);
+  }
   const attrs = {
-    call_target_name: attr.string('__gpu$xla.gpu.triton'),
+    call_target_name: attr.string(target),
     backend_config: attr.string(config),
     has_side_effect: attr.bool(false),
-    result_dtypes: attr.types(shapes.map(() => dtypeNumber(dtype))),
+    result_dtypes: attr.types(types.map(dtypeNumber)),
     result_shapes: attr.shapes(shapes),
   };
-  return record('XlaCustomCallV2', attrs, inputs.map(valueOf)).map(symbolic);
+  return record('XlaCustomCallV2', attrs, values).map(symbolic);
 }
