@@ -3,8 +3,6 @@
  * Knows the instructions that PtxWriter writes. Stricter than a card: reads beyond a buffer, wide reads off their alignment, branches that
  * part the threads of a warp, and barriers that not all warps reach are errors. Registers that nobody wrote hold NaN or its bits.
  */
-import type { Memory } from './ttir.js';
-
 const BUFFER = 2 ** 40; // addresses: number of the buffer times this, and a place in bytes
 const LANES = 32;
 
@@ -32,8 +30,14 @@ const COMPARE: Record<string, (a: number, b: number) => boolean> = {
   gt: (a, b) => a > b,
   ge: (a, b) => a >= b,
   eq: (a, b) => a === b,
+  ne: (a, b) => a !== b,
 };
 
+/** Bits of the nearest bfloat16, ties to even. */
+const narrow = (x: number): number => {
+  const bits = bitsOf(x);
+  return Number.isNaN(x) ? 0x7fc0 : ((bits + 0x7fff + ((bits >>> 16) & 1)) >>> 16) & 0xffff;
+};
 const { fround } = Math;
 const u = (x: number): number => x >>> 0;
 /** Instructions of numbers alone; results of r are taken as 32 bits. */
@@ -65,6 +69,7 @@ const PLAIN: Record<string, (...x: number[]) => number> = {
   'add.s64': (a, b) => a! + b!,
   'cvt.rni.s32.f32': (a) => even(a!),
   'cvt.rn.f32.s32': (a) => fround(a!),
+  'cvt.rn.bf16x2.f32': (a, b) => (narrow(a!) << 16) | narrow(b!),
   'add.f32': (a, b) => fround(a! + b!),
   'mul.f32': (a, b) => fround(a! * b!),
   'fma.rn.f32': (a, b, c) => fround(a! * b! + c!),
@@ -175,8 +180,8 @@ class Block {
     } else if (op.startsWith('mov.')) {
       for (const thread of threads) {
         const value = this.value(from[0]!, thread);
-        const bits = op === 'mov.b32' && to.startsWith('f') && from[0]!.startsWith('r');
-        this.set(to, thread, bits ? floatOf(value) : value);
+        const kinds = op === 'mov.b32' ? to[0]! + from[0]![0]! : '';
+        this.set(to, thread, kinds === 'fr' ? floatOf(value) : kinds === 'rf' ? bitsOf(value) : value);
       }
     } else {
       const plain = PLAIN[op];
@@ -205,6 +210,7 @@ class Block {
     names.forEach((name, i) => {
       const float = op.endsWith('f32');
       const from = at + width * i;
+      if (width === 2 && store) return view.setUint16(from, this.value(name, thread), true);
       if (width === 2) return this.set(name, thread, view.getUint16(from, true));
       if (!store) this.set(name, thread, float ? view.getFloat32(from, true) : view.getInt32(from, true));
       else if (float) view.setFloat32(from, this.value(name, thread), true);
@@ -220,8 +226,11 @@ const split = (text: string): string[] =>
     ?.map((x) => x.trim())
     .filter(Boolean) ?? [];
 
-/** Runs all blocks of a kernel over buffers, one per parameter. */
-export function runPtx(kernel: { text: string; grid: number; warps: number }, memory: Memory): void {
+/** Runs all blocks of a kernel over buffers, one per parameter. The same buffer may be several. */
+export function runPtx(
+  kernel: { text: string; grid: number; warps: number },
+  memory: readonly ArrayBufferView[],
+): void {
   const body = /elementwise_inline_asm "\{(.*)\}" \{/.exec(kernel.text)![1]!;
   const code: Instruction[] = [];
   const labels = new Map<string, number>();
