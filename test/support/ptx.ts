@@ -1,7 +1,8 @@
 /**
  * Runs a kernel that is a block of PTX (src/jit/ptx.ts), thread by thread in plain loops: what it means can then be checked without a GPU.
  * Knows the instructions that PtxWriter writes. Stricter than a card: reads beyond a buffer, wide reads off their alignment, branches that
- * part the threads of a warp, and barriers that not all warps reach are errors. Registers that nobody wrote hold NaN or its bits.
+ * part the threads of a warp, barriers that not all warps reach, blocks that wait for each other forever, and reads by `ld.global.nc` of
+ * what the kernel has written are errors. Registers that nobody wrote hold NaN or its bits.
  */
 const BUFFER = 2 ** 40; // addresses: number of the buffer times this, and a place in bytes
 const LANES = 32;
@@ -82,8 +83,39 @@ const PLAIN: Record<string, (...x: number[]) => number> = {
   'rsqrt.approx.f32': (a) => fround(1 / Math.sqrt(a!)),
 };
 
+/** Memory of the card: the buffers of the parameters, of which several may be one. */
+class Card {
+  readonly views: DataView[];
+  /** Words that the kernel has written, by the memory that they lie in. */
+  private readonly written = new Map<ArrayBufferLike, Uint8Array>();
+  /** Counts what other blocks may wait for. */
+  events = 0;
+
+  constructor(memory: readonly ArrayBufferView[]) {
+    this.views = memory.map((x) => new DataView(x.buffer, x.byteOffset, x.byteLength));
+  }
+
+  private words(view: DataView): Uint8Array {
+    let found = this.written.get(view.buffer);
+    if (!found) this.written.set(view.buffer, (found = new Uint8Array(Math.ceil(view.buffer.byteLength / 4))));
+    return found;
+  }
+
+  writes(view: DataView, at: number): void {
+    this.events++;
+    this.words(view)[(view.byteOffset + at) >> 2] = 1;
+  }
+
+  wasWritten(view: DataView, at: number): boolean {
+    return this.words(view)[(view.byteOffset + at) >> 2] === 1;
+  }
+}
+
 /** A block of threads. */
 class Block {
+  /** Where each warp goes on, and whether it waits there for the others. */
+  private readonly at: number[];
+  private readonly waits: boolean[];
   private readonly registers = new Map<string, Lanes>();
   private readonly arrays = new Map<string, number>();
   private readonly shared: DataView;
@@ -91,11 +123,13 @@ class Block {
   constructor(
     private readonly code: readonly Instruction[],
     private readonly labels: ReadonlyMap<string, number>,
-    private readonly memory: readonly DataView[],
+    private readonly card: Card,
     shared: readonly (readonly [string, number])[],
     private readonly block: number,
     private readonly warps: number,
   ) {
+    this.at = new Array<number>(warps).fill(0);
+    this.waits = new Array<boolean>(warps).fill(false);
     let at = 0;
     for (const [name, bytes] of shared) {
       this.arrays.set(name, at);
@@ -105,19 +139,27 @@ class Block {
     for (let i = 0; i + 4 <= at; i += 4) this.shared.setFloat32(i, NaN, true);
   }
 
-  run(): void {
-    const at = new Array<number>(this.warps).fill(0);
-    while (at[0]! < this.code.length) {
-      at.forEach((from, warp) => (at[warp] = this.warp(warp, from)));
-      if (new Set(at).size > 1) throw new Error(`ptx: warps wait at different places: ${at.join()}`);
-    }
+  get done(): boolean {
+    return this.at.every((from) => from >= this.code.length);
   }
 
-  /** Runs a warp until a barrier or the end. @returns where it goes on */
-  private warp(warp: number, from: number): number {
-    for (let i = from; i < this.code.length; i++) {
+  /** Runs all warps until they wait for each other, or have asked what another block did (`ld.acquire`). */
+  advance(): void {
+    for (let warp = 0; warp < this.warps; warp++) if (!this.waits[warp]) this.warp(warp);
+    if (!this.waits.every((x) => x)) return;
+    if (new Set(this.at).size > 1) throw new Error(`ptx: warps wait at different places: ${this.at.join()}`);
+    this.card.events++;
+    if (!this.done) this.waits.fill(false);
+  }
+
+  private warp(warp: number): void {
+    for (let i = this.at[warp]!; i < this.code.length; i++) {
       const { guard, negated, op, operands } = this.code[i]!;
-      if (op === 'bar.sync') return i + 1;
+      this.at[warp] = i + 1;
+      if (op === 'bar.sync') {
+        this.waits[warp] = true;
+        return;
+      }
       const on = Array.from({ length: LANES }, (_, lane) => {
         if (!guard) return true;
         return Boolean(this.lanes(guard)[warp * LANES + lane]) !== negated;
@@ -127,9 +169,15 @@ class Block {
         if (on[0]) i = this.labels.get(operands[0]!)! - 1;
         continue;
       }
+      if (op === 'trap') {
+        if (on.includes(true)) throw new Error('ptx: trap');
+        continue;
+      }
       this.step(op, operands, warp, on);
+      if (op.startsWith('ld.acquire')) return;
     }
-    return this.code.length;
+    this.at[warp] = this.code.length;
+    this.waits[warp] = true;
   }
 
   private lanes(name: string): Lanes {
@@ -162,7 +210,15 @@ class Block {
   private step(op: string, operands: readonly string[], warp: number, on: readonly boolean[]): void {
     const threads = on.flatMap((yes, lane) => (yes ? [warp * LANES + lane] : []));
     const [to, ...from] = operands as [string, ...string[]];
-    if (op.startsWith('ld.') || op.startsWith('st.')) {
+    if (op.startsWith('prefetch.')) return;
+    if (op.startsWith('red.')) {
+      if (!op.endsWith('.global.add.u32')) throw new Error(`ptx: unknown instruction ${op}`);
+      for (const thread of threads) {
+        const { view, at } = this.locate(op, to, 4, thread);
+        view.setInt32(at, (view.getInt32(at, true) + this.value(from[0]!, thread)) | 0, true);
+        this.card.writes(view, at);
+      }
+    } else if (op.startsWith('ld.') || op.startsWith('st.')) {
       for (const thread of threads) this.access(op, operands, thread);
     } else if (op.startsWith('shfl.sync')) {
       if (threads.length !== LANES) throw new Error('ptx: a shuffle without all threads of the warp');
@@ -190,6 +246,20 @@ class Block {
     }
   }
 
+  /** Where an address such as `[d3+16]` of a global or shared access of so many bytes lies. */
+  private locate(op: string, place: string, bytes: number, thread: number): { view: DataView; at: number } {
+    const [, base, offset] = /^\[(.*?)(?:\+(-?\d+))?\]$/.exec(place)!;
+    const address = this.value(base!, thread) + Number(offset ?? 0);
+    const global = op.includes('.global');
+    const buffer = global ? Math.round(address / BUFFER - 1e-4) : 0;
+    const view = global ? this.card.views[buffer] : this.shared;
+    const at = global ? address - buffer * BUFFER : address;
+    if (!view || !(at >= 0 && at + bytes <= view.byteLength))
+      throw new Error(`ptx: ${op} at ${at} of ${view?.byteLength} bytes (parameter ${buffer}, thread ${thread})`);
+    if (at % bytes !== 0) throw new Error(`ptx: ${op} at ${at}, which is not aligned`);
+    return { view, at };
+  }
+
   private access(op: string, operands: readonly string[], thread: number): void {
     const store = op.startsWith('st.');
     const [values, place] = (store ? [operands[1]!, operands[0]!] : operands) as [string, string];
@@ -197,19 +267,14 @@ class Block {
       .replace(/[{}]/g, '')
       .split(',')
       .map((x) => x.trim());
-    const [, base, offset] = /^\[(.*?)(?:\+(-?\d+))?\]$/.exec(place)!;
-    const address = this.value(base!, thread) + Number(offset ?? 0);
-    const global = op.includes('.global');
-    const buffer = global ? Math.round(address / BUFFER - 1e-4) : 0;
-    const view = global ? this.memory[buffer] : this.shared;
-    const at = global ? address - buffer * BUFFER : address;
     const width = op.endsWith('u16') ? 2 : 4;
-    if (!view || at < 0 || at + width * names.length > view.byteLength)
-      throw new Error(`ptx: ${op} at ${at} of ${view?.byteLength} bytes (parameter ${buffer}, thread ${thread})`);
-    if (at % (width * names.length) !== 0) throw new Error(`ptx: ${op} at ${at}, which is not aligned`);
+    const { view, at } = this.locate(op, place, width * names.length, thread);
     names.forEach((name, i) => {
       const float = op.endsWith('f32');
       const from = at + width * i;
+      if (store && op.includes('.global')) this.card.writes(view, from);
+      if (op.startsWith('ld.global.nc') && this.card.wasWritten(view, from))
+        throw new Error(`ptx: ${op} of what the kernel itself has written`);
       if (width === 2 && store) return view.setUint16(from, this.value(name, thread), true);
       if (width === 2) return this.set(name, thread, view.getUint16(from, true));
       if (!store) this.set(name, thread, float ? view.getFloat32(from, true) : view.getInt32(from, true));
@@ -226,10 +291,14 @@ const split = (text: string): string[] =>
     ?.map((x) => x.trim())
     .filter(Boolean) ?? [];
 
-/** Runs all blocks of a kernel over buffers, one per parameter. The same buffer may be several. */
+/**
+ * Runs all blocks of a kernel over buffers, one per parameter. The same buffer may be several.
+ * @param backwards the last block begins
+ */
 export function runPtx(
   kernel: { text: string; grid: number; warps: number },
   memory: readonly ArrayBufferView[],
+  backwards = false,
 ): void {
   const body = /elementwise_inline_asm "\{(.*)\}" \{/.exec(kernel.text)![1]!;
   const code: Instruction[] = [];
@@ -246,6 +315,18 @@ export function runPtx(
       code.push({ guard: guard ?? null, negated: not === '!', op: op!, operands: split(operands!) });
     }
   }
-  const views = memory.map((x) => new DataView(x.buffer, x.byteOffset, x.byteLength));
-  for (let block = 0; block < kernel.grid; block++) new Block(code, labels, views, shared, block, kernel.warps).run();
+  const card = new Card(memory);
+  const block = (i: number): Block => new Block(code, labels, card, shared, i, kernel.warps);
+  const all = Array.from({ length: kernel.grid }, (_, i) => (backwards ? kernel.grid - 1 - i : i));
+  // blocks that ask after each other run side by side, others one by one
+  if (!code.some(({ op }) => op.startsWith('ld.acquire')))
+    for (const i of all) for (const one = block(i); !one.done;) one.advance();
+  else {
+    const blocks = all.map(block);
+    while (blocks.some(({ done }) => !done)) {
+      const { events } = card;
+      for (const one of blocks) if (!one.done) one.advance();
+      if (card.events === events) throw new Error('ptx: blocks wait for each other forever');
+    }
+  }
 }
