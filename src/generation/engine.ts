@@ -82,4 +82,6 @@ export interface GenerationEngine {
   ): Promise<Int32Array[]>;
   /** How many tokens per decode() call are worth while on this device (1 on a CPU). */
   readonly preferred_block?: number;
+  /** The same while somebody reads along. Default: one for the first token, then eight. */
+  readonly streamed_block?: number;
 }

@@ -108,7 +108,8 @@ async function decodeBlock(run: Run, rows: readonly Row[], sampling: EngineSampl
   const done = going[0].ids.length - going[0].prompt_length;
   const room = going.map((row) => row.limit - (row.ids.length - row.prompt_length));
   let count = Math.max(1, engine.preferred_block ?? 1);
-  if (inputs.streamer) count = Math.min(count, done === 0 ? 1 : STREAMED_BLOCK); // the first token as soon as there is one
+  // the first token as soon as there is one, where that costs no more than a token
+  if (inputs.streamer) count = Math.min(count, engine.streamed_block ?? (done === 0 ? 1 : STREAMED_BLOCK));
   // Tokens chosen beyond a row's end are thrown away; with a state to keep there must be none.
   count = Math.min(count, run.keepState ? Math.min(...room) : Math.max(...room));
   if (run.keepState && (options.stop_strings.length > 0 || options.max_time !== null)) count = 1;
@@ -136,7 +137,7 @@ async function decodeBlock(run: Run, rows: readonly Row[], sampling: EngineSampl
     }
   }
 }
-/** A reader sees text in pieces of at most this many tokens, whatever the engine prefers. */
+/** A reader sees text in pieces of at most this many tokens, unless the engine says otherwise. */
 const STREAMED_BLOCK = 8;
 
 /** The options as the engine's own sampling, or null where it cannot express them. */

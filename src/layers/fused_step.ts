@@ -48,9 +48,10 @@ export function mixerFusedStep(
   const { numHeads: h, headDim: p, nGroups: g, stateSize: n, innerSize, convSize, projSize, convKernel: k } = spec;
   const { state, mask } = options;
   const [first, second] = [weights['in_proj.weight']!, weights['out_proj.weight']!];
-  if (options.mergeStep === false || spec.useBias || mask || !state?.context || u.size !== spec.hiddenSize) return null;
+  if (options.mergeStep === false || spec.useBias || !state?.context || u.size !== spec.hiddenSize) return null;
   if (!isStored(first) || !isStored(second)) return null;
   const gpu = compilesForGpu();
+  if (mask && !gpu) return null;
   const inputs = fusedInputs(spec, weights, u, inputNorm, state.context, gpu);
   const all = first.fused?.(inputs.first); // z | xBC | dt, then xBC | dt activated
   if (!all) return null;
@@ -59,7 +60,7 @@ export function mixerFusedStep(
   let x: tf.Tensor;
   let ssm: tf.Tensor4D;
   if (gpu) {
-    ({ gated: x, state: ssm } = gpuStep(spec, weights, all, state.ssm));
+    ({ gated: x, state: ssm } = gpuStep(spec, weights, all, state.ssm, mask));
   } else {
     ({ y: x, state: ssm } = ssdStep({
       x: part(projSize, innerSize, [1, h, p]) as tf.Tensor3D,
@@ -77,6 +78,7 @@ export function mixerFusedStep(
   });
   if (!y) return null;
   const newest = part(innerSize, convSize, [1, 1, convSize]);
-  const conv = k > 2 ? tf.concat([tf.slice(state.conv, [0, 1, 0], [1, k - 2, convSize]), newest], 1) : newest;
+  const moved = k > 2 ? tf.concat([tf.slice(state.conv, [0, 1, 0], [1, k - 2, convSize]), newest], 1) : newest;
+  const conv = mask ? tf.where(tf.greater(tf.reshape(mask, [1, 1, 1]), 0), moved, state.conv) : moved;
   return { y: tf.reshape(y, u.shape), state: { conv: conv as tf.Tensor3D, ssm } };
 }

@@ -9,6 +9,7 @@ import { tensor, type Weights } from './weights.js';
 /**
  * @param all what an input projection gives: silu(z) | xBC | dt as projected, xBC | dt as activated | decays (see Activations)
  * @param ssm the state before, [1, h, p, n]
+ * @param mask [1, 1]: 0 leaves the state as it is
  * @returns (y + D·x)·silu(z), [1, innerSize], and the state after
  */
 export function gpuStep(
@@ -16,6 +17,7 @@ export function gpuStep(
   weights: Weights,
   all: tf.Tensor2D,
   ssm: tf.Tensor4D,
+  mask?: tf.Tensor2D,
 ): { gated: tf.Tensor2D; state: tf.Tensor4D } {
   const { numHeads: h, headDim: p, nGroups: g, stateSize: n, innerSize, convSize, projSize } = spec;
   const r = h / g;
@@ -24,8 +26,10 @@ export function gpuStep(
   const x = part(projSize, [g, r, p, 1]);
   const B = part(projSize + innerSize, [g, 1, 1, n]);
   const C = part(projSize + innerSize + g * n, [g, 1, 1, n]);
-  const dt = part(projSize + convSize, [g, r, 1, 1]);
-  const decay = part(projSize + convSize + h, [g, r, 1, 1]);
+  const [rawDt, rawDecay] = [projSize + convSize, projSize + convSize + h].map((at) => part(at, [g, r, 1, 1]));
+  const moves = mask && tf.greater(tf.reshape(mask, [1, 1, 1, 1]), 0);
+  const dt = moves ? tf.where(moves, rawDt!, 0) : rawDt!;
+  const decay = moves ? tf.where(moves, rawDecay!, 1) : rawDecay!;
   const gate = part(0, [g, r, p, 1]);
   const S = tf.add(tf.mul(tf.reshape(ssm, [g, r, p, n]), decay), tf.mul(tf.mul(x, dt), B)); // [g, r, p, n]
   // the skip is a part of each of the n terms, and the gate a factor: after the sum they would be another kernel

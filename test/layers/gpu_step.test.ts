@@ -56,6 +56,25 @@ describe('a step of one row on a GPU', () => {
       expect(largestDifference(result[1], wantState).difference).to.be.below(1e-6);
     });
 
+  it('leaves the state of a masked row as it is', () => {
+    const args = { hiddenSize: 8, numHeads: 4, headDim: 2, stateSize: 3, nGroups: 2 };
+    const spec = mixerSpec(args);
+    const random = (length: number, seed: number): number[] =>
+      Array.from({ length }, (_, i) => Math.sin(seed + 3.7 * i));
+    const all = random(spec.projSize + spec.convSize + 2 * spec.numHeads, 1);
+    const before = random(4 * 2 * 3, 2);
+    const stateFor = (mask: number[][] | null): Float32Array =>
+      tf.tidy(() => {
+        const weights = { D: tf.tensor1d(random(4, 3)) };
+        const ssm = tf.tensor4d(before, [1, 4, 2, 3]);
+        const given = mask ? tf.tensor2d(mask) : undefined;
+        return gpuStep(spec, weights, tf.tensor2d(all, [1, all.length]), ssm, given).state.dataSync() as Float32Array;
+      });
+    expect([...stateFor([[0]])]).to.deep.equal([...Float32Array.from(before)]);
+    expect([...stateFor([[1]])]).to.deep.equal([...stateFor(null)]);
+    expect([...stateFor(null)]).to.not.deep.equal([...Float32Array.from(before)]);
+  });
+
   it('leaves the stream as it is where nothing is compiled for a GPU', () => {
     tf.tidy(() => {
       const x = tf.ones([2]);

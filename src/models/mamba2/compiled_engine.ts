@@ -5,7 +5,8 @@ import { ArgumentError, GenerationError } from '../../errors/index.js';
 import type { EngineSampling, EngineState, GenerationEngine, StateArrays } from '../../generation/engine.js';
 import type { CompileHook, Program } from '../../jit/index.js';
 import { CompiledState, type Parked, type StateKeeper } from './compiled_state.js';
-import { buildDecodingProgram, COUNT, MAX_TOP_K, names, type ProgramDtype, type StateDtype, stateNames } from './decoding_program.js';
+import { historyMask, uniformsOf } from './decode_inputs.js';
+import { buildDecodingProgram, COUNT, MAX_TOP_K, names, type ProgramDtype, type StateDtype, stateNames, UNLIMITED } from './decoding_program.js';
 import type { NetworkWeights } from './modeling.js';
 import { segmentFor } from './segments.js';
 import { checkStateArrays, stateTensors } from './state_arrays.js';
@@ -36,6 +37,11 @@ export interface CompiledEngineOptions {
    * GPU. (On a CPU 'auto' products part the program anyhow.)
    */
   layered?: boolean;
+  /**
+   * Decoding calls make `block` iterations whatever is asked of them; rows that have ended, or have as many tokens as were asked for, stand
+   * still for the rest. Default: on a GPU, which otherwise waits for the host before each iteration.
+   */
+  fixed_blocks?: boolean;
   onCompile?: CompileHook;
 }
 
@@ -51,14 +57,16 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
   private masksSet = false;
   /** Batch sizes whose states are still the zeros of a fresh program. */
   private untouched = new Set<number>();
-  /** Per batch size, which rows the device takes for running. */
-  private readonly aliveKeys = new Map<number, string>();
+  /** Per batch size, how many tokens each row may still choose on the device. */
+  private readonly leftKeys = new Map<number, string>();
   private biasKey = '';
   private eosKey = '';
   private disposed = false;
   /** Whether settleMemory() was called since the program was made. */
   private memorySettled = false;
   readonly preferred_block: number;
+  readonly streamed_block?: number;
+  private readonly fixedBlocks: boolean;
 
   constructor(
     private readonly weights: NetworkWeights,
@@ -67,6 +75,8 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
     this.batches = [...new Set(options.batches ?? [1])];
     this.segments = [...(options.segments ?? (onGpu() ? GPU_SEGMENTS : SEGMENTS))].sort((a, b) => a - b);
     this.preferred_block = options.block ?? (onGpu() ? 32 : 16);
+    this.fixedBlocks = options.fixed_blocks ?? onGpu();
+    if (this.fixedBlocks) this.streamed_block = this.preferred_block;
   }
 
   get vocab_size(): number {
@@ -129,7 +139,7 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
       batches: this.batches,
       segments: this.segments,
       block: this.preferred_block,
-      countedBlocks: !onGpu(),
+      countedBlocks: !this.fixedBlocks,
       chunkSize: this.options.chunk_size ?? (onGpu() ? 128 : undefined),
       stateDtype: this.options.state_dtype,
       bf16Scan: onGpu(),
@@ -145,7 +155,7 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
     this.memorySettled = false;
     this.masksSet = false;
     this.untouched = new Set(this.batches);
-    this.aliveKeys.clear();
+    this.leftKeys.clear();
     this.program = program;
     return program;
   }
@@ -307,12 +317,10 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
     this.checkFed(own);
     const b = own.batch;
     const alive = Float32Array.from({ length: b }, (_, i) => (finished?.[i] ? 0 : 1));
-    this.setAlive(program, b, alive);
     this.setVocabularyMasks(program, sampling);
-    if (sampling.do_sample) program.assign(names.history(b), this.historyMask(history, b));
-    const pad = Int32Array.of(sampling.pad_token_id);
+    if (sampling.do_sample) program.assign(names.history(b), historyMask(history, b, this.vocab_size));
+    const [pad, eos] = [Int32Array.of(sampling.pad_token_id), new Set(sampling.eos)];
     const out = Array.from({ length: b }, () => new Int32Array(count).fill(sampling.pad_token_id));
-    const eos = new Set(sampling.eos);
     const take = (tokens: Int32Array, at: number): void => {
       for (let i = 0; i < b; i++) {
         if (!alive[i]) continue;
@@ -321,17 +329,17 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
         if (eos.has(tokens[i]!)) alive[i] = 0;
       }
     };
-    const anyLength = !onGpu();
     let at = 0;
     while (at < count && alive.some((x) => x > 0)) {
-      const most = Math.min(this.preferred_block, count - at);
-      const block = anyLength || most === this.preferred_block ? most : 1;
+      const block = Math.min(this.preferred_block, count - at);
       const loop = block > 1 ? 'loop' : '';
-      const counted: Record<string, number> = loop && anyLength ? { [COUNT]: block } : {};
+      const limited = loop && this.fixedBlocks && block < this.preferred_block;
+      this.setLeft(program, b, alive.map((x) => x * (limited ? block : UNLIMITED)));
+      const counted: Record<string, number> = loop && !this.fixedBlocks ? { [COUNT]: block } : {};
       const result = sampling.do_sample
         ? program.call(`sample${b}${loop}`, {
             pad,
-            uniform: this.uniforms(uniforms!, at, block, loop ? this.preferred_block : 1), // [block, b]
+            uniform: uniformsOf(uniforms!, at, block, loop ? this.preferred_block : 1), // [block, b]
             ...counted,
             settings: samplingSettings(sampling),
           })
@@ -339,16 +347,16 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
       const tokens = result['token'] as Int32Array; // [block, b]
       for (let k = 0; k < block; k++) take(tokens.subarray(k * b, (k + 1) * b), at + k);
       at += block;
+      this.leftKeys.set(b, limited ? '' : alive.map((x) => x * UNLIMITED).join());
     }
-    this.aliveKeys.set(b, alive.join());
     this.settleMemory(at);
     return out;
   }
 
-  /** Uploads the rows that still run, unless the device already knows: an upload costs about as much as a small step. */
-  private setAlive(program: Program, batch: number, alive: Float32Array): void {
-    if (this.masksSet && this.aliveKeys.get(batch) === alive.join()) return;
-    program.assign(names.alive(batch), alive);
+  /** Uploads how many tokens rows may choose, unless the device already knows: an upload costs about as much as a small step. */
+  private setLeft(program: Program, batch: number, left: Float32Array): void {
+    if (this.leftKeys.get(batch) === left.join()) return;
+    program.assign(names.left(batch), left);
   }
 
   private setVocabularyMasks(program: Program, sampling: EngineSampling): void {
@@ -367,20 +375,6 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
       this.eosKey = eos;
     }
     this.masksSet = true;
-  }
-
-  /** Numbers at..at+count of each row, as [steps, b] with zeros at the end. */
-  private uniforms(rows: readonly Float32Array[], at: number, count: number, steps: number): Float32Array {
-    const b = rows.length;
-    const out = new Float32Array(steps * b);
-    for (let k = 0; k < count; k++) rows.forEach((row, i) => (out[k * b + i] = row[at + k]!));
-    return out;
-  }
-
-  private historyMask(history: readonly Int32Array[], b: number): Float32Array {
-    const mask = new Float32Array(b * this.vocab_size);
-    history.forEach((ids, i) => ids.forEach((id) => (mask[i * this.vocab_size + id] = 1)));
-    return mask;
   }
 
   private checkFed(state: CompiledState): void {

@@ -26,7 +26,10 @@ export interface DecodingProgramOptions {
   segments: readonly number[];
   /** Iterations of the in-graph decoding loop; 1 for none. */
   block: number;
-  /** The loop takes a number of iterations, COUNT, below `block`. (A GPU would ask the host before each.) Default false. */
+  /**
+   * The loop takes a number of iterations, COUNT, and ends once all rows have. Default false: it makes `block` of them, in which rows that have
+   * ended stand still; a GPU would ask the host before each otherwise.
+   */
   countedBlocks?: boolean;
   /** Tokens per chunk of the scan. Default: the configuration's, 64 at most. */
   chunkSize?: number;
@@ -53,8 +56,14 @@ export type StateDtype = 'float32' | 'bfloat16';
 /** Most candidates that top_k may ask for inside the program. */
 export const MAX_TOP_K = 128;
 
-/** Input of loops: how many tokens. */
+/** Input of counted loops: how many tokens. */
 export const COUNT = 'count';
+
+/** Output of what is repeated in them: whether all rows have ended. */
+const DONE = 'done';
+
+/** How many tokens a row may choose that has no limit: counting down from it in float32 changes nothing. */
+export const UNLIMITED = 2 ** 30;
 
 /** Names of the per-batch variables. */
 export const names = {
@@ -62,7 +71,8 @@ export const names = {
   conv: (b: number): string => `state${b}/conv`,
   ssm: (b: number, layer: number): string => `state${b}/layers.${layer}.ssm`,
   logits: (b: number): string => `state${b}/logits`,
-  alive: (b: number): string => `state${b}/alive`,
+  /** How many tokens each row may still choose, [b]; 0 once it has ended. */
+  left: (b: number): string => `state${b}/left`,
   history: (b: number): string => `state${b}/history`,
 };
 
@@ -191,7 +201,7 @@ export function buildDecodingProgram(weights: NetworkWeights, options: DecodingP
     program.variable(names.conv(b), { shape: [b, layers, ...shapes.conv.slice(1)], dtype: 'float32' });
     for (let i = 0; i < layers; i++) program.variable(names.ssm(b, i), { shape: shapes.ssm, dtype: stateDtype });
     program.variable(names.logits(b), { shape: [b, v], dtype: 'float32' });
-    program.variable(names.alive(b), { shape: [b], dtype: 'float32' });
+    program.variable(names.left(b), { shape: [b], dtype: 'float32' });
     program.variable(names.history(b), { shape: [b, v], dtype: 'float32' });
     defineFunctions(program, weights, storages, pack, b, options);
   }
@@ -301,22 +311,26 @@ function defineFunctions(
     ),
   }));
 
-  // choose, then feed: finished rows emit the pad id and stay as they are
+  // choose, then feed: rows that have ended emit the pad id and stay as they are
   const choose = (
     pick: (logits: tf.Tensor2D, vars: Record<string, tf.Tensor>) => tf.Tensor1D,
     pad: tf.Tensor,
     vars: Record<string, tf.Tensor>,
   ): { outputs: Record<string, tf.Tensor>; assign: Record<string, tf.Tensor>; token: tf.Tensor1D } => {
-    const alive = vars[names.alive(b)] as tf.Tensor1D;
+    const left = vars[names.left(b)] as tf.Tensor1D;
+    const alive = tf.cast(tf.greater(left, 0), 'float32');
     const picked = pick(vars[names.logits(b)] as tf.Tensor2D, vars);
     const token = tf.where(tf.greater(alive, 0), picked, tf.cast(tf.mul(tf.onesLike(alive), tf.cast(pad, 'float32')), 'int32')) as tf.Tensor1D;
-    const { states, logits } = advance(vars, token, b > 1 ? alive : undefined);
+    // one row that has ended ends a counted loop, so that it needs no mask
+    const masked = b > 1 || !options.countedBlocks;
+    const { states, logits } = advance(vars, token, masked ? alive : undefined);
     const ended = tf.gather(vars['eos'] as tf.Tensor1D, token);
-    const still = tf.mul(alive, tf.sub(1, ended));
-    const kept = b > 1 ? tf.where(tf.greater(tf.reshape(alive, [b, 1]), 0), logits, vars[names.logits(b)]!) : logits;
+    const still = tf.mul(tf.maximum(tf.sub(left, 1), 0), tf.sub(1, ended));
+    const kept = masked ? tf.where(tf.greater(tf.reshape(left, [b, 1]), 0), logits, vars[names.logits(b)]!) : logits;
+    const done = options.countedBlocks && { [DONE]: tf.logicalNot(tf.any(tf.greater(still, 0))) };
     return {
-      outputs: { token },
-      assign: { ...access.assign(states), [names.logits(b)]: kept, [names.alive(b)]: still },
+      outputs: { token, ...done },
+      assign: { ...access.assign(states), [names.logits(b)]: kept, [names.left(b)]: still },
       token,
     };
   };
@@ -344,8 +358,7 @@ function defineFunctions(
     },
   );
   if (options.block > 1) {
-    // no early stop: a loop needs no word from the host, and finished rows stay as they are
-    const loop = { steps: options.block, ...(options.countedBlocks && { count: COUNT }) };
+    const loop = { steps: options.block, ...(options.countedBlocks && { count: COUNT, stop: DONE }) };
     program.defineLoop(`greedy${b}loop`, { body: `greedy${b}`, ...loop });
     program.defineLoop(`sample${b}loop`, { body: `sample${b}`, ...loop, each: ['uniform'] });
   }

@@ -150,6 +150,40 @@ describe('CompiledEngine', function () {
     expect([...(await engine.decode(alone, 5, GREEDY, []))[0]!]).to.deep.equal([...chosen[2]!]);
   });
 
+  for (const fixed_blocks of [false, true]) it(`ends a lone row within a block (${fixed_blocks ? 'of fixed length' : 'counted'})`, async () => {
+    const golden = loadGolden('padding');
+    const { engine } = await load(golden, { fixed_blocks, block: 8 });
+    const prompt = Int32Array.from((golden.inputs.prompts as number[][])[2]!);
+    const after = async (sampling: EngineSampling, counts: number[]): Promise<{ tokens: number[]; seen: number; logits: Float32Array }> => {
+      const state = await engine.createState(1);
+      await engine.prefill(state, [prompt]);
+      const tokens: number[] = [];
+      for (const count of counts) tokens.push(...(await engine.decode(state, count, sampling, []))[0]!);
+      const out = { tokens, seen: state.seen[0]!, logits: (await engine.logits(state))[0]! };
+      state.dispose();
+      return out;
+    };
+    const free = await after(GREEDY, [5]);
+    const eos = free.tokens[2]!;
+    expect(free.tokens.indexOf(eos)).to.equal(2);
+    const ended = await after({ ...GREEDY, eos: [eos] }, [5]);
+    expect(ended.tokens).to.deep.equal([...free.tokens.slice(0, 3), 0, 0]);
+    expect(ended.seen).to.equal(prompt.length + 3);
+    // what a prompt of these tokens leads to
+    for (const { tokens, logits } of [{ ...free }, { ...ended, tokens: ended.tokens.slice(0, 3) }]) {
+      const state = await engine.createState(1);
+      await engine.prefill(state, [Int32Array.from([...prompt, ...tokens])]);
+      expectClose(logits, (await engine.logits(state))[0]!, TOLERANCE, `after ${tokens.length} tokens`);
+      state.dispose();
+    }
+    // parts of blocks, a whole one and more, one token
+    const long = await after(GREEDY, [21]);
+    const parts = await after(GREEDY, [3, 8, 1, 9]);
+    expect(parts.tokens).to.deep.equal(long.tokens);
+    expect(parts.seen).to.equal(prompt.length + 21);
+    expectClose(parts.logits, long.logits, TOLERANCE, 'in parts');
+  });
+
   it('keeps states apart: clone, select, switching and disposal', async () => {
     const golden = loadGolden('g1-forward');
     const { engine } = await load(golden);
