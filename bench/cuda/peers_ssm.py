@@ -1,92 +1,105 @@
-"""Speed of the authors' mamba_ssm with random weights, as JSON lines beside those of run.ts: CUDA graphs in decoding, as its own benchmark has them.
+"""Speed of the authors' mamba_ssm with random weights, as JSON lines beside those of run.ts and train.ts: decoding in CUDA graphs, as its own generation has it.
 
-PYTHONPATH=mamba_ssm-2.3.2.post1 python3 bench/cuda/peers_ssm.py --models 130m,2.7b --prompt 2048 --tokens 128
-Runs from the unbuilt sources: Mamba-2 needs their Triton kernels alone. selective_scan_cuda (Mamba-1) is stubbed out, and without causal_conv1d the
-convolution of a step is a few PyTorch kernels where it would be one of their own. --configs N compiles the first N of the
-variants that each kernel's autotuner would try (all of them take minutes).
+python3 bench/cuda/peers_ssm.py .gpu/ssm --models 130m,2.7b --work prefill,decode --prompt 2048 --tokens 128 --batches 1,8
+python3 bench/cuda/peers_ssm.py .gpu/ssm --models 7b --work int4
+python3 bench/cuda/peers_ssm.py .gpu/ssm --models 130m --work train --batch 8 --length 2048
+
+The folder is made by scripts/cuda/pack_peers.sh. Decoding starts from states of zeros, in bfloat16 as its states are; a token is one replay and an argmax.
+int4: PyTorch's own product of int4 weights in groups of 128 (scale and zero in bfloat16) stands in for both projections and the head.
 """
-import argparse
-import json
-import os
-import sys
-import time
-import types
-
 import torch
+import torch.nn.functional as F
 
-SIZES = {
-    '130m': (768, 24, 1, 50288, True),
-    '2.7b': (2560, 64, 1, 50288, True),
-    '7b': (4096, 64, 8, 32768, False),
-}
+from peer_work import Device, Lines, arguments, size_of, time_decode, time_prefill, time_training
+from ssm_sources import load
 
-
-def few_variants(count):
-    """Autotuners get their first `count` variants."""
-    import triton
-    autotune = triton.autotune
-
-    def fewer(configs, key, **options):
-        return autotune(configs[:count], key, **options)
-
-    triton.autotune = fewer
+GROUP = 128
 
 
-def load():
-    folder = next(p for p in map(lambda p: os.path.join(p, 'mamba_ssm'), sys.path) if os.path.isdir(p))
-    package = types.ModuleType('mamba_ssm')
-    package.__path__ = [folder]  # without its __init__, which imports Mamba-1 and Mamba-3 as well
-    sys.modules['mamba_ssm'] = package
-    sys.modules['selective_scan_cuda'] = types.ModuleType('selective_scan_cuda')
-    from mamba_ssm.models.config_mamba import MambaConfig
-    from mamba_ssm.models.mixer_seq_simple import MambaLMHeadModel
-    return MambaConfig, MambaLMHeadModel
+class Int4Linear(torch.nn.Module):
+    """Random codes in place of a layer's weight [out, inner]."""
+
+    def __init__(self, linear):
+        super().__init__()
+        (out, inner), device = linear.weight.shape, linear.weight.device
+        codes = torch.randint(0, 256, (out, inner // 2), dtype=torch.uint8, device=device)
+        self.register_buffer('weight', torch.ops.aten._convert_weight_to_int4pack(codes, 8))
+        self.register_buffer('scale_zero', torch.full((inner // GROUP, out, 2), 0.004, dtype=torch.bfloat16, device=device))
+        self.out = out
+
+    def forward(self, x):
+        y = torch.ops.aten._weight_int4pack_mm(x.reshape(-1, x.shape[-1]), self.weight, GROUP, self.scale_zero)
+        return y.reshape(*x.shape[:-1], self.out)
 
 
-def seconds(work):
-    torch.cuda.synchronize()
-    start = time.perf_counter()
-    work()
-    torch.cuda.synchronize()
-    return time.perf_counter() - start
+def to_int4(model):
+    for layer in model.backbone.layers:
+        layer.mixer.in_proj = Int4Linear(layer.mixer.in_proj)
+        layer.mixer.out_proj = Int4Linear(layer.mixer.out_proj)
+    model.lm_head = Int4Linear(model.lm_head)
 
 
-def measure(size, args, MambaConfig, MambaLMHeadModel):
-    hidden, layers, groups, vocab, tied = SIZES[size]
-    config = MambaConfig(d_model=hidden, n_layer=layers, vocab_size=vocab, tie_embeddings=tied, pad_vocab_size_multiple=1,
-                         ssm_cfg={'layer': 'Mamba2', 'ngroups': groups})
-    model = MambaLMHeadModel(config, device='cuda', dtype=torch.bfloat16).eval()
-    ids = torch.randint(0, vocab, (args.batch, args.prompt), device='cuda')
+def decode(lines, device, args, model, batch):
+    from mamba_ssm.utils.generation import update_graph_cache
+    longest = args.warm + args.tokens * args.rounds + 2
+    cache = update_graph_cache(model, None, batch, 1, longest)
+    ids = torch.zeros(batch, 1, dtype=torch.long, device=args.device)
+    last, position = [ids], torch.ones_like(ids)
 
-    def generate(count):
-        model.generate(input_ids=ids, max_length=args.prompt + count, cg=True, top_k=1)
+    def steps(count):
+        for _ in range(count):
+            last[0] = cache.run(last[0], position, 1).squeeze(1).argmax(-1, keepdim=True)
+    time_decode(lines, device, args, steps, batch, state='bfloat16')
 
-    name = {'model': size, 'dtype': 'bfloat16', 'batch': args.batch, 'variants': args.configs,
-            'engine': 'mamba_ssm 2.3.2 on ' + torch.cuda.get_device_name()}
-    with torch.inference_mode():
-        first = seconds(lambda: generate(1 + args.tokens))  # the longest first: its CUDA graph serves the shorter ones
-        print(json.dumps({**name, 'what': 'first call', 'ms': first * 1000}), flush=True)
-        short = sorted(seconds(lambda: generate(1)) for _ in range(args.rounds))[args.rounds // 2]
-        print(json.dumps({**name, 'what': 'prefill', 'tokens': args.prompt, 'tok_s': args.batch * args.prompt / short}), flush=True)
-        whole = sorted(seconds(lambda: generate(1 + args.tokens)) for _ in range(args.rounds))[args.rounds // 2]
-    token = (whole - short) / args.tokens
-    print(json.dumps({**name, 'what': 'decode', 'ms_token': token * 1000, 'tok_s': args.batch / token}), flush=True)
+
+def prefill(lines, device, args, model, vocab):
+    from mamba_ssm.utils.generation import InferenceParams
+    ids = torch.arange(args.prompt, device=args.device)[None] * 37 % vocab
+
+    def work():
+        model(ids, inference_params=InferenceParams(max_seqlen=args.prompt + 1, max_batch_size=1), num_last_tokens=1)
+    time_prefill(lines, device, args, work, args.prompt)
+
+
+def loss_of(model, ids):
+    logits = model(ids).logits
+    return F.cross_entropy(logits[:, :-1].float().flatten(0, 1), ids[:, 1:].flatten())
 
 
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument('--models', default='130m')
-    parser.add_argument('--prompt', type=int, default=2048)
-    parser.add_argument('--tokens', type=int, default=128)
-    parser.add_argument('--batch', type=int, default=1)
-    parser.add_argument('--rounds', type=int, default=3)
-    parser.add_argument('--configs', type=int, default=1000)
-    args = parser.parse_args()
-    few_variants(args.configs)
-    classes = load()
+    args = arguments([('folder', {'help': "what scripts/cuda/pack_peers.sh made"})])
+    version, convolution = load(args.folder, args.variants)
+    from mamba_ssm.models.config_mamba import MambaConfig
+    from mamba_ssm.models.mixer_seq_simple import MambaLMHeadModel
+    device = Device(args)
+    work = args.work.split(',')
+    batches = [int(b) for b in args.batches.split(',')]
     for size in args.models.split(','):
-        measure(size, args, *classes)
-        torch.cuda.empty_cache()
+        hidden, layers, groups, vocab, tied = size_of(size, args)
+        versions = {'mamba_ssm': version.split()[1], 'convolution': convolution, 'torch': torch.__version__}
+        lines = Lines(engine='mamba_ssm', model=size, dtype='bfloat16', gpu=device.name, versions=versions, **({'layers': args.layers} if args.layers else {}))
+        config = MambaConfig(d_model=hidden, n_layer=layers, vocab_size=vocab, tie_embeddings=tied, pad_vocab_size_multiple=1,
+                             ssm_cfg={'layer': 'Mamba2', 'ngroups': groups, 'use_mem_eff_path': convolution.startswith('causal')})
+        if {'prefill', 'decode', 'int4'} & set(work):
+            model = MambaLMHeadModel(config, device=args.device, dtype=torch.bfloat16).eval()
+            with torch.inference_mode():
+                if 'prefill' in work:
+                    lines.attempt(device, lambda: prefill(lines, device, args, model, vocab), what='prefill', batch=1, tokens=args.prompt)
+                if 'decode' in work:
+                    for batch in batches:
+                        lines.attempt(device, lambda: decode(lines, device, args, model, batch), what='decode', batch=batch)
+                if 'int4' in work:
+                    lines.fields['int4'] = True
+                    if lines.attempt(device, lambda: to_int4(model), what='decode', batch=1):
+                        for batch in batches:
+                            lines.attempt(device, lambda: decode(lines, device, args, model, batch), what='decode', batch=batch)
+                    del lines.fields['int4']
+            del model
+        if 'train' in work:
+            model = MambaLMHeadModel(config, device=args.device, dtype=torch.float32).train()
+            time_training(lines, device, args, model, lambda ids: loss_of(model, ids), vocab)
+            del model
+        device.forget()
 
 
 main()

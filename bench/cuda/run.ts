@@ -11,6 +11,7 @@ import { Int4WeightOnlyConfig } from '../../src/quant/index.js';
 import { Mamba2ForCausalLM } from '../../src/models/mamba2/causal_lm.js';
 import { loadCheckpoint } from '../../src/models/mamba2/pretrained.js';
 import { selectBackend } from '../../src/runtime/index.js';
+import { gpuMemoryMb } from './memory.js';
 import { syntheticModel } from './synthetic.js';
 
 const { values: args } = parseArgs({
@@ -129,7 +130,13 @@ for (const b of batches) {
     for (let r = 0; r < rounds; r++) blocks.push((await decode(count)) / count);
     print({ batch: b, what: `decode, blocks of ${block}`, ms_token: blocks, tok_s: (b * 1000) / median(blocks) });
   }
-  print({ batch: b, what: 'compile', ms: compileMs, rss_mb: Math.round(process.memoryUsage().rss / 1e6) });
+  print({
+    batch: b,
+    what: 'compile',
+    ms: compileMs,
+    rss_mb: Math.round(process.memoryUsage().rss / 1e6),
+    memory_mb: gpuMemoryMb(), // what is taken stays taken: the most until here
+  });
   state.dispose();
   compileMs = {};
 }

@@ -9,6 +9,7 @@ import { prepareBatch } from '../../src/training/batch.js';
 import { createStep } from '../../src/training/create_step.js';
 import { trainableOf } from '../../src/training/objective.js';
 import { publicConfig } from '../random_checkpoint.js';
+import { gpuMemoryMb } from './memory.js';
 
 const { values: args } = parseArgs({
   options: {
@@ -57,6 +58,7 @@ console.log(
     tok_s: (b * t * 1000) / middle,
     losses,
     rss_mb: Math.round(process.memoryUsage().rss / 1e6),
+    memory_mb: gpuMemoryMb(),
   }),
 );
 process.exit(0);

@@ -1,12 +1,47 @@
 #!/usr/bin/env bash
-# The figures of bench/cuda/README.md, peers beside them, as JSON lines; about 15 minutes.
-# Usage: . scripts/cuda/env.sh; scripts/cuda/bench.sh [FOLDER of mamba_ssm's sources and einops]
+# The figures of bench/cuda/README.md as JSON lines: ours and those of the peers, on the same card.
+# Usage: . scripts/cuda/env.sh; scripts/cuda/bench.sh ours|peers|all [FOLDER of scripts/cuda/pack_peers.sh]      (.gpu/ssm)
+# Each part takes at most 500 s; a stage that fails or outlasts its own limit leaves a line and the rest runs. The lines are also in
+# $BENCH_OUT/lines.jsonl ($OUT/bench, else /tmp/bench), appended, errors in log.txt; then: npx tsx bench/cuda/table.ts lines.jsonl
+# `peers` needs no TensorFlow: torch, Triton and transformers of python3, and the folder.
 set -uo pipefail
-run() { node --import tsx bench/cuda/run.ts "$@"; }
-for model in 130m 2.7b 7b; do run --model $model --prompt 2048 --block 64; done
-run --model 7b --int4 --prompt 0 --block 64 --only-blocks
-python3 bench/cuda/peers.py --models 130m,2.7b,7b --tokens 32
-[ -n "${1:-}" ] && PYTHONPATH=$1 python3 bench/cuda/peers_ssm.py --models 130m,2.7b,7b --configs 3 --tokens 64
-run --model 2.7b --prompt 0 --block 16 --batches 8,32,64,128 --state bfloat16 --only-blocks --tokens 32
-run --model 130m --prompt 0 --block 16 --batches 8,32,64,128 --only-blocks --tokens 64
-node --import tsx bench/cuda/train.ts --steps 8
+cd "$(dirname "$0")/../.."
+folder=${2:-.gpu/ssm}
+export BENCH_OUT=${BENCH_OUT:-${OUT:-/tmp}/bench} PYTHONDONTWRITEBYTECODE=1
+mkdir -p "$BENCH_OUT"
+stage() { python3 scripts/cuda/stage.py "$@"; }
+run() { stage "$1" "$2" node --import tsx bench/cuda/run.ts "${@:3}"; }
+ssm() { stage "$1" "$2" python3 bench/cuda/peers_ssm.py "$folder" "${@:3}"; }
+transformers() { stage "$1" "$2" python3 bench/cuda/peers.py "${@:3}"; }
+
+ours() {
+  run '130m' 80 --model 130m --prompt 2048 --block 64                                                                # about 45 s
+  run '2.7b' 110 --model 2.7b --prompt 2048 --block 64                                                               # 70
+  run '7b' 120 --model 7b --prompt 2048 --block 64                                                                   # 80
+  run '7b int4' 60 --model 7b --int4 --prompt 0 --block 64 --only-blocks                                             # 35
+  run '2.7b batches' 130 --model 2.7b --prompt 0 --block 16 --batches 8,32,64,128 --state bfloat16 --only-blocks --tokens 32 # 90
+  run '130m batches' 70 --model 130m --prompt 0 --block 16 --batches 8,32,64,128 --state bfloat16 --only-blocks --tokens 64  # 45
+  stage 'train' 110 node --import tsx bench/cuda/train.ts --steps 8                                                  # 70
+}
+peers() {
+  batches=1,8,32,64,128
+  # the first of each kernel's autotuners compiles all its variants, 16 at a time on 16 cores; the rest of them find the best on the disk
+  ssm 'mamba_ssm' 120 --models 130m,2.7b --work prefill,decode --batches $batches                                    # about 70 s
+  ssm 'mamba_ssm 7b' 70 --models 7b --work prefill,decode,int4                                                       # 30
+  ssm 'mamba_ssm train' 110 --models 130m --work train                                                               # 70
+  transformers 'transformers' 100 --models 130m,2.7b --work prefill,decode --batches $batches --tokens 16            # 70
+  transformers 'transformers train' 90 --models 130m --work train --steps 2                                          # 60
+  transformers 'transformers + kernels' 80 --kernels "$folder" --models 130m,2.7b --work prefill,decode --batches $batches --tokens 16 # 50
+  transformers 'transformers + kernels train' 60 --kernels "$folder" --models 130m --work train                      # 25
+  transformers 'transformers + kernels 7b' 50 --kernels "$folder" --models 7b --work prefill,decode --tokens 16      # 25
+  transformers 'transformers 7b' 60 --models 7b --work prefill,decode --tokens 16                                    # 30
+}
+part() {
+  export BENCH_PART=$1 BENCH_END=$(($(date +%s) + 500))
+  "$1"
+}
+case ${1:-} in
+  ours | peers) part "$1" ;;
+  all) part ours && part peers ;;
+  *) echo 'usage: scripts/cuda/bench.sh ours|peers|all [FOLDER]' >&2 && exit 2 ;;
+esac
