@@ -1,16 +1,16 @@
 /** A program: named variables that live on the device, and functions over them that XLA compiles. */
 import * as tf from '@tensorflow/tfjs';
 import { ArgumentError, DisposedError, TracingError } from '../errors/index.js';
-import { describe, dtypeBytes, dtypeName, dtypeNumber, sizeOf } from './dtypes.js';
+import { arrayInput, type Call, callOf, tensorInput, typedValues } from './call_values.js';
+import { describe, dtypeBytes, dtypeNumber, sizeOf } from './dtypes.js';
 import { checkName, nodeName, traceFunction, type Traced } from './function.js';
 import { loopBody } from './loop.js';
-import { nativeDtype, nativeId, nodeBackend, wrapNative, type NativeTensor } from './native.js';
-import { graphFolder, keepGraph, keptSignatures, withTemporaryFolder, type Signature } from './graph_cache.js';
+import { nodeBackend, wrapNative, type NativeTensor } from './native.js';
+import { graphFolder, keepGraph, keptSignatures, withTemporaryFolder } from './graph_cache.js';
 import { Session, writeGraph } from './session.js';
 import type {
   Bytes,
   DefineOptions,
-  Dtype,
   InputValue,
   LoopOptions,
   ProgramOptions,
@@ -28,26 +28,6 @@ interface Callable {
   /** Once traced, or known from a kept graph. */
   call: Call | null;
   compiled: boolean;
-}
-
-interface Call {
-  inputs: Record<string, TensorSpec>;
-  outputs: string[];
-  feeds: string;
-  fetches: string;
-}
-
-function callOf(name: string, { inputs, outputs }: Signature): Call {
-  const node = `call_${nodeName(name)}`;
-  const names = Object.keys(outputs);
-  return {
-    inputs,
-    outputs: names,
-    feeds: Object.keys(inputs)
-      .map((input) => `${node}_${nodeName(input)}:0`)
-      .join(','),
-    fetches: names.length > 0 ? names.map((_, i) => `${node}:${i}`).join(',') : `${node}_done:0`,
-  };
 }
 
 /** Bytes of zeros from which they are made on the device. */
@@ -226,25 +206,7 @@ export class Program {
 
   /** The value of a variable: Float32Array for float32 and bfloat16 (widened), Int32Array for int32, Uint8Array for uint8, BigInt64Array for int64. */
   read(name: string): Float32Array | Int32Array | Uint8Array | BigInt64Array {
-    const { dtype } = this.spec(name);
-    const bytes = this.readBytes(name);
-    const { buffer, byteOffset, byteLength } = bytes;
-    switch (dtype) {
-      case 'float32':
-        return new Float32Array(buffer, byteOffset, byteLength / 4);
-      case 'int32':
-        return new Int32Array(buffer, byteOffset, byteLength / 4);
-      case 'int64':
-        return new BigInt64Array(buffer, byteOffset, byteLength / 8);
-      case 'uint8':
-        return bytes;
-      case 'bfloat16': {
-        const halves = new Uint16Array(buffer, byteOffset, byteLength / 2);
-        const wide = new Uint32Array(halves.length);
-        for (let i = 0; i < halves.length; i++) wide[i] = halves[i]! << 16;
-        return new Float32Array(wide.buffer);
-      }
-    }
+    return typedValues(this.spec(name).dtype, this.readBytes(name));
   }
 
   /** The bytes of a variable in its declared dtype, a fresh copy. */
@@ -394,11 +356,11 @@ export class Program {
         const value = inputs[input];
         if (value === undefined)
           throw new ArgumentError(`run('${name}'): the input '${input}' is missing.`, { name, input });
-        if (value instanceof tf.Tensor) return this.tensorInput(name, input, spec, value);
+        if (value instanceof tf.Tensor) return tensorInput(name, input, spec, value);
         const id = nodeBackend().binding.createTensor(
           spec.shape,
           dtypeNumber(spec.dtype),
-          this.arrayInput(name, input, spec, value),
+          arrayInput(name, input, spec, value),
         );
         made.push(id);
         return id;
@@ -419,51 +381,5 @@ export class Program {
   private drop(natives: NativeTensor[]): NativeTensor[] {
     for (const { id } of natives) nodeBackend().binding.deleteTensor(id);
     return [];
-  }
-
-  private tensorInput(name: string, input: string, spec: TensorSpec, value: tf.Tensor): number {
-    const id = nativeId(value);
-    const dtype = nativeDtype(value);
-    if (dtype !== spec.dtype || value.shape.join() !== spec.shape.join()) {
-      throw new ArgumentError(
-        `run('${name}'): input '${input}' is ${describe({ dtype, shape: value.shape })}, expected ${describe(spec)}.`,
-        {
-          name,
-          input,
-        },
-      );
-    }
-    return id;
-  }
-
-  private arrayInput(
-    name: string,
-    input: string,
-    spec: TensorSpec,
-    value: Exclude<InputValue, tf.Tensor>,
-  ): ArrayBufferView {
-    const fail = (got: string): never => {
-      throw new ArgumentError(`run('${name}'): input '${input}' is ${got}, expected ${describe(spec)}.`, {
-        name,
-        input,
-      });
-    };
-    const list = typeof value === 'number' ? [value] : value;
-    if (list.length !== sizeOf(spec.shape)) fail(`${list.length} values`);
-    const types: Partial<
-      Record<Dtype, { from(v: ArrayLike<number>): ArrayBufferView & ArrayLike<number>; name: string }>
-    > = {
-      float32: Float32Array,
-      int32: Int32Array,
-      uint8: Uint8Array,
-      bool: Uint8Array,
-    };
-    const type = types[spec.dtype];
-    if (!type) return fail(`an array, which cannot carry ${dtypeName(dtypeNumber(spec.dtype))} (pass a tensor)`);
-    if (ArrayBuffer.isView(list)) {
-      if (list.constructor.name !== type.name) fail(`a ${list.constructor.name}`);
-      return list;
-    }
-    return type.from(list);
   }
 }
