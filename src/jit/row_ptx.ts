@@ -5,7 +5,7 @@
 import { ArgumentError } from '../errors/index.js';
 import { PtxWriter, SHARED_BYTES } from './ptx.js';
 import { preparer } from './row_ptx_vector.js';
-import { rowReader } from './row_ptx_rows.js';
+import { rowReader, type RowReader } from './row_ptx_rows.js';
 import { parametersOf, type RowProductSpec } from './row_spec.js';
 import type { TritonKernel } from './triton.js';
 
@@ -18,10 +18,11 @@ export interface RowPtxTiling {
   parts: number;
 }
 
-/** A kernel in the making: sizes, what the parameters point to, and what all its parts share. */
+/** Where the parameters of a product point to, by the names of parametersOf and `y`. */
+export type RowPointers = Readonly<Record<string, string>>;
+
+/** A product in the making: sizes, what the parameters point to, and what all its parts share. */
 export class RowPtx {
-  readonly k: PtxWriter;
-  readonly names: string[];
   /** Which of the warps of a row this one is, and which of the block's rows it begins with. */
   readonly part: string;
   readonly firstRow: string;
@@ -29,18 +30,14 @@ export class RowPtx {
   readonly base: string;
   readonly count: string;
 
+  /** @param made whether the vector is made by the same kernel, and must not be read as if nothing wrote it */
   constructor(
+    readonly k: PtxWriter,
     readonly spec: RowProductSpec,
     readonly tiling: RowPtxTiling,
+    private readonly pointers: RowPointers,
+    readonly made = false,
   ) {
-    const parameters = [...parametersOf(spec), ['y', 'float32'] as const];
-    this.names = parameters.map(([name]) => name);
-    this.k = new PtxWriter(
-      'row_product',
-      parameters.map(([, dtype]) => dtype),
-      tiling.warps,
-    );
-    const { k } = this;
     const { blocks, parts } = tiling;
     this.part = k.int('and.b32', k.warp, parts - 1);
     this.firstRow = k.int('shr.u32', k.warp, Math.log2(parts));
@@ -51,7 +48,7 @@ export class RowPtx {
   }
 
   pointer(name: string): string {
-    return this.k.pointer(this.names.indexOf(name));
+    return this.pointers[name]!;
   }
 
   /** Rows that the warps of a block multiply at a time. */
@@ -109,7 +106,8 @@ class Ending {
   constructor(private readonly w: RowPtx) {
     const { k, spec, tiling } = w;
     this.sums = k.array(4 * tiling.parts * w.rows);
-    if (spec.activations) this.ready = k.array(8 * w.rows); // what is known, and the factor of the row's product or A_log
+    // what is known: the vector to add; or a sum, and the factor of the row's product or A_log
+    if (spec.activations || spec.residual) this.ready = k.array(8 * w.rows);
     this.within = k.compare('lt.u32', k.thread, w.count);
     this.place = k.int('add.u32', w.base, k.thread);
   }
@@ -133,10 +131,21 @@ class Ending {
     return { channel, inside, step };
   }
 
-  /** What needs no product, on its way before there is any: of a channel the convolution's older taps, of a step size its bias. */
+  /**
+   * What needs no product, on its way before there is any: the vector to add; of a channel the convolution's older taps, of a step size its
+   * bias.
+   */
   prepare(): void {
     const { k, spec } = this.w;
     const { activations: after } = spec;
+    if (spec.residual) {
+      const added = k.register('f');
+      const [at, to] = [k.address(this.w.pointer('residual'), this.place, 4), k.place(this.ready!, k.thread, 8)];
+      k.when(this.within, () => {
+        k.run('ld.global.nc.f32', added, `[${at}]`);
+        k.run('st.shared.f32', `[${to}]`, added);
+      });
+    }
     if (!after) return;
     const { channel, inside, step } = this.channel(this.place, this.within);
     const known = k.float('mov.f32', 0);
@@ -198,8 +207,8 @@ class Ending {
     if (scale) y = k.float('mul.f32', y, scale);
     if (spec.residual) {
       const added = k.register('f');
-      const at = k.address(this.w.pointer('residual'), place, 4);
-      k.when(within, () => k.run('ld.global.nc.f32', added, `[${at}]`));
+      const at = k.place(this.ready!, row, 8);
+      k.when(within, () => k.run('ld.shared.f32', added, `[${at}]`));
       y = k.float('add.f32', y, added);
     }
     const to = k.address(this.w.pointer('y'), place, 4);
@@ -242,33 +251,60 @@ export function rowPtxKernel(spec: RowProductSpec, tiling = rowPtxTiling(spec)):
 /** The kernel as it is written. */
 export function rowPtxWriter(spec: RowProductSpec, tiling = rowPtxTiling(spec)): PtxWriter {
   if (!rowPtxFits(spec, tiling)) throw new ArgumentError('rowPtxKernel: no kernel for these sizes', { spec, tiling });
-  const w = new RowPtx(spec, tiling);
-  const { k } = w;
-  const rows = rowReader(w);
-  rows.ask(0);
-  rows.ask(1);
-  const ending = new Ending(w);
-  const vector = preparer(w);
-  vector.write();
-  ending.prepare();
-  k.barrier();
-  const scale = vector.finish();
-  rows.begin(vector);
-  const row = k.int('mov.u32', w.firstRow);
-  k.unless(k.compare('ge.u32', row, w.count), () => {
-    const multiply = (buffer: number): void => {
-      const sum = k.across('add.f32', rows.multiply(buffer));
-      const to = ending.sum(row);
-      k.when(k.compare('eq.u32', k.lane, 0), () => k.run('st.shared.f32', `[${to}]`, sum));
-      k.run('add.u32', row, row, w.step);
-    };
-    k.repeat(() => {
-      multiply(0);
-      k.unless(k.compare('ge.u32', row, w.count), () => multiply(1));
-      return k.compare('lt.u32', row, w.count);
-    });
-  });
-  k.barrier();
-  ending.finish(scale);
+  const parameters = [...parametersOf(spec), ['y', 'float32'] as const];
+  const k = new PtxWriter(
+    'row_product',
+    parameters.map(([, dtype]) => dtype),
+    tiling.warps,
+  );
+  const pointers = Object.fromEntries(parameters.map(([name], i) => [name, k.pointer(i)]));
+  const product = new RowPhase(new RowPtx(k, spec, tiling, pointers));
+  product.ask(0);
+  product.ask(1);
+  product.run();
   return k;
+}
+
+/** The work of a product within a kernel. */
+export class RowPhase {
+  private readonly rows: RowReader;
+
+  constructor(private readonly w: RowPtx) {
+    this.rows = rowReader(w);
+  }
+
+  /** Asks for the first rows: into buffer 0, and then 1. Neither waits for the vector. */
+  ask(buffer: 0 | 1): void {
+    this.rows.ask(buffer);
+  }
+
+  /** @param between what may begin once a warp has its last row, before others have theirs */
+  run(between: () => void = () => {}): void {
+    const { w, rows } = this;
+    const { k } = w;
+    const ending = new Ending(w);
+    const vector = preparer(w);
+    vector.write();
+    ending.prepare();
+    k.barrier();
+    const scale = vector.finish();
+    rows.begin(vector);
+    const row = k.int('mov.u32', w.firstRow);
+    k.unless(k.compare('ge.u32', row, w.count), () => {
+      const multiply = (buffer: number): void => {
+        const sum = k.across('add.f32', rows.multiply(buffer));
+        const to = ending.sum(row);
+        k.when(k.compare('eq.u32', k.lane, 0), () => k.run('st.shared.f32', `[${to}]`, sum));
+        k.run('add.u32', row, row, w.step);
+      };
+      k.repeat(() => {
+        multiply(0);
+        k.unless(k.compare('ge.u32', row, w.count), () => multiply(1));
+        return k.compare('lt.u32', row, w.count);
+      });
+    });
+    between();
+    k.barrier();
+    ending.finish(scale);
+  }
 }

@@ -97,14 +97,14 @@ class Vector implements PreparedVector {
     k.when(first, () => k.run('st.shared.f32', `[${to}+${4 * pass * tiling.warps}]`, sum));
   }
 
-  /** Elements at an offset in bytes from each channel, 0 where there is no such thread. */
-  private load(at: string, offset: number, there: string | null, count: 1 | 4): string[] {
+  /** Elements at an offset in bytes from each channel, 0 where there is no such thread. @param read how, but for the type */
+  private load(read: string, at: string, offset: number, there: string | null, count: 1 | 4): string[] {
     const { k } = this.w;
     const out = k.registers('f', count);
     if (there) for (const x of out) k.run('mov.f32', x, '0f00000000');
     k.when(there, () =>
       k.run(
-        count === 4 ? 'ld.global.nc.v4.f32' : 'ld.global.nc.f32',
+        count === 4 ? `${read}.v4.f32` : `${read}.f32`,
         count === 4 ? `{${out.join(', ')}}` : out[0]!,
         `[${at}+${offset}]`,
       ),
@@ -118,7 +118,8 @@ class Vector implements PreparedVector {
     const all = (name: string): string[] => {
       const from = k.address(this.w.pointer(name), channel, 4);
       const times = Array.from({ length: count === 4 ? 1 : 8 }, (_, m) => m);
-      return times.flatMap((m) => this.load(from, 4 * m * spread, there, count));
+      const read = name === 'x' && this.w.made ? 'ld.global' : 'ld.global.nc';
+      return times.flatMap((m) => this.load(read, from, 4 * m * spread, there, count));
     };
     return { x: all('x'), gamma: spec.norm ? all('gamma') : [] };
   }
