@@ -4,6 +4,8 @@
  * part the threads of a warp, barriers that not all warps reach, blocks that wait for each other forever, and reads by `ld.global.nc` of
  * what the kernel has written are errors. Registers that nobody wrote hold NaN or its bits.
  */
+import { multiplyTiles } from './ptx_tiles.js';
+
 const BUFFER = 2 ** 40; // addresses: number of the buffer times this, and a place in bytes
 const LANES = 32;
 
@@ -111,6 +113,12 @@ class Card {
   }
 }
 
+const namesOf = (list: string): string[] =>
+  list
+    .replace(/[{}]/g, '')
+    .split(',')
+    .map((x) => x.trim());
+
 /** A block of threads. */
 class Block {
   /** Where each warp goes on, and whether it waits there for the others. */
@@ -119,6 +127,8 @@ class Block {
   private readonly registers = new Map<string, Lanes>();
   private readonly arrays = new Map<string, number>();
   private readonly shared: DataView;
+  /** Copies to shared memory that a warp asked for and did not wait for: their values are not there before. */
+  private readonly copies = new Map<number, [to: number, bytes: Uint8Array][]>();
 
   constructor(
     private readonly code: readonly Instruction[],
@@ -220,6 +230,23 @@ class Block {
       }
     } else if (op.startsWith('ld.') || op.startsWith('st.')) {
       for (const thread of threads) this.access(op, operands, thread);
+    } else if (op === 'cp.async.cg.shared.global') {
+      const pending = this.copies.get(warp) ?? [];
+      this.copies.set(warp, pending);
+      for (const thread of threads) {
+        const { at } = this.locate('st.shared', to, 16, thread);
+        const source = this.locate('ld.global', from[0]!, 16, thread);
+        pending.push([at, new Uint8Array(source.view.buffer, source.view.byteOffset + source.at, 16).slice()]);
+        for (let i = 0; i < 16; i += 4) this.shared.setFloat32(at + i, NaN, true);
+      }
+    } else if (op === 'cp.async.wait_all') {
+      for (const [at, bytes] of this.copies.get(warp) ?? []) new Uint8Array(this.shared.buffer).set(bytes, at);
+      this.copies.delete(warp);
+    } else if (op.startsWith('mma.sync')) {
+      if (threads.length !== LANES) throw new Error('ptx: a matrix product without all threads of the warp');
+      const own = operands.map((list) => namesOf(list).map((name) => Array.from(threads, (t) => this.value(name, t))));
+      const results = multiplyTiles(own[1]!, own[2]!, own[3]!);
+      namesOf(to).forEach((name, i) => threads.forEach((t, lane) => this.set(name, t, results[i]![lane]!)));
     } else if (op.startsWith('shfl.sync')) {
       if (threads.length !== LANES) throw new Error('ptx: a shuffle without all threads of the warp');
       const given = threads.map((thread) => this.value(from[0]!, thread));
@@ -263,10 +290,7 @@ class Block {
   private access(op: string, operands: readonly string[], thread: number): void {
     const store = op.startsWith('st.');
     const [values, place] = (store ? [operands[1]!, operands[0]!] : operands) as [string, string];
-    const names = values
-      .replace(/[{}]/g, '')
-      .split(',')
-      .map((x) => x.trim());
+    const names = namesOf(values);
     const width = op.endsWith('u16') ? 2 : 4;
     const { view, at } = this.locate(op, place, width * names.length, thread);
     names.forEach((name, i) => {

@@ -1,0 +1,292 @@
+/**
+ * A matrix of bfloat16 times a few rows of bfloat16 in PTX, by the card's matrix instructions: weights go straight from memory into
+ * registers, once, and rows through shared memory, chunk by chunk. Results are float32, and what follows the product is in the kernel.
+ */
+import { ArgumentError } from '../errors/index.js';
+import { endBatch } from './batch_ptx_end.js';
+import {
+  batchParameters,
+  batchParts,
+  batchProductFits,
+  type BatchProductSpec,
+  type BatchTiling,
+  batchTiling,
+  pitchOf,
+  sharedOf,
+  warpsOf,
+} from './batch_spec.js';
+import { PtxWriter } from './ptx.js';
+import type { TritonKernel } from './triton.js';
+
+/** A kernel in the making: sizes, what the parameters point to, and what all its parts share. */
+export class BatchPtx {
+  readonly k: PtxWriter;
+  readonly names: string[];
+  /** First row of the matrix of the block, and how many are its own. */
+  readonly base: string;
+  readonly count: string;
+  /** Of the warp: which 16 rows of the block, and which of those that share them it is. */
+  readonly tile: string;
+  readonly part: string;
+  /** Shared memory: chunks, then results; and factors of the norm. */
+  readonly shared: string;
+  readonly factors: string | null;
+  readonly warps: number;
+
+  constructor(
+    readonly spec: BatchProductSpec,
+    readonly tiling: BatchTiling,
+  ) {
+    const parameters = batchParameters(spec);
+    this.names = parameters.map(([name]) => name);
+    this.warps = warpsOf(spec, tiling);
+    const types = parameters.map(([, dtype]) => dtype);
+    const k = (this.k = new PtxWriter('batch_product', types, this.warps));
+    const [whole, rest] = [Math.floor(spec.out / tiling.blocks), spec.out % tiling.blocks];
+    const before = k.int('min.u32', k.block, rest);
+    this.base = k.int('mad.lo.u32', k.block, whole, before);
+    this.count = k.int('add.u32', k.int('selp.u32', 1, 0, k.compare('lt.u32', k.block, rest)), whole);
+    this.part = k.int('and.b32', k.warp, tiling.parts - 1);
+    this.tile = k.int('shr.u32', k.warp, Math.log2(tiling.parts));
+    this.shared = k.array(sharedOf(spec, tiling).bytes);
+    this.factors = spec.norm ? k.array(4 * spec.rows) : null;
+  }
+
+  pointer(name: string): string {
+    return this.k.pointer(this.names.indexOf(name));
+  }
+
+  get threads(): number {
+    return 32 * this.warps;
+  }
+
+  /** See pitchOf(). */
+  get pitch(): number {
+    return pitchOf(this.spec, this.tiling);
+  }
+
+  /** See batchParts(). */
+  get parts(): number {
+    return batchParts(this.spec, this.tiling);
+  }
+}
+
+const READ = 'ld.global.nc.L1::no_allocate.v4.b32';
+const MULTIPLY = 'mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32';
+
+/** A warp's 16 rows of the matrix: a lane has 16 bytes of row lane/4, and of row lane/4 + 8, of each piece. */
+class Weights {
+  /** By place in a round of `ahead` chunks: of the one row, then of the other. */
+  private readonly slots: [string[], string[]][];
+  private readonly at: [string, string];
+  private readonly there: [string, string];
+
+  constructor(private readonly w: BatchPtx) {
+    const { k, spec, tiling } = w;
+    const own = k.int('mad.lo.u32', w.tile, 16, k.int('shr.u32', k.lane, 2));
+    const rows = [own, k.int('add.u32', own, 8)] as const;
+    const column = k.int('mul.lo.u32', k.int('and.b32', k.lane, 3), 16);
+    const offset = k.set('d', 'cvt.u64.u32', k.int('mad.lo.u32', w.part, 64, column));
+    const places = rows.map((row) => {
+      const from = k.set('d', 'mad.wide.u32', k.int('add.u32', w.base, row), 2 * spec.inner, w.pointer('weights'));
+      return k.set('d', 'add.s64', from, offset);
+    });
+    this.at = places as [string, string];
+    this.there = rows.map((row) => k.compare('lt.u32', row, w.count)) as [string, string];
+    this.slots = Array.from({ length: (tiling.ahead * tiling.chunk) / tiling.parts }, () => [
+      k.registers('r', 4),
+      k.registers('r', 4),
+    ]);
+    for (const slot of this.slots) for (const x of slot.flat()) k.run('mov.u32', x, 0);
+  }
+
+  /** Asks for all of the first round. */
+  begin(): void {
+    this.slots.forEach((_, slot) => this.load(slot, this.there));
+  }
+
+  /** Conditions for asking for the next round, of which there is one where `more` holds. */
+  next(more: string): [string, string] {
+    return this.there.map((row) => this.w.k.set('p', 'and.pred', row, more)) as [string, string];
+  }
+
+  /** Asks for a place of the round that `at` stands at. @param rounds how many after it */
+  load(slot: number, when: readonly [string, string], rounds = 0): void {
+    const { k, tiling } = this.w;
+    const offset = 64 * (slot * tiling.parts + rounds * tiling.ahead * tiling.chunk);
+    this.slots[slot]!.forEach((words, i) =>
+      k.when(when[i]!, () => k.run(READ, `{${words.join(', ')}}`, `[${this.at[i]!}+${offset}]`)),
+    );
+  }
+
+  go(): void {
+    const { k, tiling } = this.w;
+    for (const at of this.at) k.run('add.s64', at, at, 64 * tiling.ahead * tiling.chunk);
+  }
+
+  /** Fragments of a place for both halves of a piece. Channels are permuted within it, as those of the rows are. */
+  fragments(slot: number): string[][] {
+    const [one, other] = this.slots[slot]!;
+    return [0, 2].map((i) => [one[i]!, other[i]!, one[i + 1]!, other[i + 1]!]);
+  }
+}
+
+/** Chunks of rows on their way from memory to shared memory, each thread 16 bytes at a time. */
+class Rows {
+  private readonly from: string;
+  private readonly to: string;
+  private readonly fragment: string;
+  private readonly bytes: number;
+
+  constructor(private readonly w: BatchPtx) {
+    const { k, spec, tiling } = w;
+    this.bytes = tiling.chunk * spec.rows * 64;
+    this.from = k.address(w.pointer('x'), k.thread, 16);
+    this.to = k.place(w.shared, k.thread, 16);
+    this.fragment = k.place(k.int('mad.lo.u32', k.lane, 16, w.shared), w.part, 64 * spec.rows);
+  }
+
+  /** Asks for the next chunk. @param buffer 0 or 1 @param when there is one */
+  ask(buffer: number, when: string | null = null): void {
+    const { k, threads } = this.w;
+    for (let at = 0; at < this.bytes; at += 16 * threads) {
+      const left = (this.bytes - at) / 16;
+      const some = left < threads ? k.compare('lt.u32', k.thread, left) : null;
+      const guard = some && when ? k.set('p', 'and.pred', some, when) : (some ?? when);
+      const to = `[${this.to}+${buffer * this.bytes + at}]`;
+      k.when(guard, () => k.run('cp.async.cg.shared.global', to, `[${this.from}+${at}]`, 16));
+    }
+    k.run('add.s64', this.from, this.from, this.bytes);
+  }
+
+  /** Waits for what this thread asked for. */
+  wait(): void {
+    this.w.k.run('cp.async.wait_all');
+  }
+
+  /** Of eight rows, what a lane multiplies of a piece of the chunk. @param turn of the warp's pieces in a chunk */
+  load(buffer: number, turn: number, eight: number): string[] {
+    const { k, spec, tiling } = this.w;
+    const offset = buffer * this.bytes + turn * tiling.parts * 64 * spec.rows + 512 * eight;
+    const words = k.registers('r', 4);
+    k.run('ld.shared.v4.b32', `{${words.join(', ')}}`, `[${this.fragment}+${offset}]`);
+    return words;
+  }
+}
+
+/** Factors of the norm, 1 / sqrt(mean square + epsilon), into shared memory. */
+function prepareNorm(w: BatchPtx): void {
+  const { k, spec, factors } = w;
+  if (!spec.norm || !factors) return;
+  const { parts, epsilon } = spec.norm;
+  const row = k.int('mov.u32', k.warp);
+  k.unless(k.compare('ge.u32', row, spec.rows), () =>
+    k.repeat(() => {
+      const from = k.address(k.set('d', 'mad.wide.u32', row, 4 * parts, w.pointer('squares')), k.lane, 4);
+      const terms: string[] = [];
+      for (let at = 0; at < parts; at += 32) {
+        const term = k.float('mov.f32', 0);
+        const there = parts - at < 32 ? k.compare('lt.u32', k.lane, parts - at) : null;
+        k.when(there, () => k.run('ld.global.nc.f32', term, `[${from}+${4 * at}]`));
+        terms.push(term);
+      }
+      const sum = k.across(
+        'add.f32',
+        terms.reduce((a, b) => k.float('add.f32', a, b)),
+      );
+      const mean = k.float('fma.rn.f32', sum, 1 / spec.inner, k.float('mov.f32', epsilon));
+      const factor = k.float('rsqrt.approx.f32', mean);
+      const to = k.place(factors, row, 4);
+      k.when(k.compare('eq.u32', k.lane, 0), () => k.run('st.shared.f32', `[${to}]`, factor));
+      k.run('add.u32', row, row, w.warps);
+      return k.compare('lt.u32', row, spec.rows);
+    }),
+  );
+}
+
+/** Sums of the warps that share rows of the matrix, in shared memory: [copies][rows][pitch]. @returns copies */
+function joinParts(w: BatchPtx, sums: readonly (readonly string[])[]): number {
+  const { k, spec, tiling } = w;
+  const { copies } = sharedOf(spec, tiling);
+  const { pitch } = w;
+  const column = k.int('shl.b32', k.int('and.b32', k.lane, 3), 1); // of the rows
+  const copy = k.int('and.b32', w.part, copies - 1);
+  const row = k.int('mad.lo.u32', copy, spec.rows, column);
+  const own = k.int('mad.lo.u32', w.tile, 16, k.int('shr.u32', k.lane, 2));
+  const to = k.place(w.shared, k.int('mad.lo.u32', row, pitch, own), 4);
+  const round = k.int('shr.u32', w.part, Math.log2(copies));
+  for (let turn = 0; turn < tiling.parts / copies; turn++) {
+    const mine = k.compare('eq.u32', round, turn);
+    sums.forEach((four, eight) =>
+      four.forEach((x, i) => {
+        // results 0 and 1 are of two rows side by side, 2 and 3 the same of the matrix' row 8 below
+        const most = spec.rows - 8 * eight - (i & 1);
+        if (most <= 0) return;
+        const there = most < 8 ? k.set('p', 'and.pred', mine, k.compare('lt.u32', column, most)) : mine;
+        const at = `[${to}+${4 * ((8 * eight + (i & 1)) * pitch + 8 * (i >> 1))}]`;
+        k.when(there, () => {
+          if (turn > 0) {
+            const old = k.register('f');
+            k.run('ld.shared.f32', old, at);
+            k.run('add.f32', x, x, old);
+          }
+          k.run('st.shared.f32', at, x);
+        });
+      }),
+    );
+    k.barrier();
+  }
+  return copies;
+}
+
+/** The kernel, over batchParameters. */
+export function batchKernel(spec: BatchProductSpec, tiling = batchTiling(spec)): TritonKernel {
+  return batchWriter(spec, tiling).kernel(tiling.blocks);
+}
+
+/** The kernel as it is written. */
+export function batchWriter(spec: BatchProductSpec, tiling = batchTiling(spec)): PtxWriter {
+  if (!batchProductFits(spec, tiling))
+    throw new ArgumentError('batchKernel: no kernel for these sizes', { spec, tiling });
+  const w = new BatchPtx(spec, tiling);
+  const { k } = w;
+  const { chunk, parts, ahead } = tiling;
+  const weights = new Weights(w);
+  weights.begin();
+  const rows = new Rows(w);
+  rows.ask(0);
+  const end = endBatch(w);
+  prepareNorm(w);
+  const eights = Math.ceil(spec.rows / 8);
+  const sums = Array.from({ length: eights }, () => Array.from({ length: 4 }, () => k.float('mov.f32', 0)));
+  const left = k.int('mov.u32', spec.inner / (32 * chunk * ahead)); // rounds
+  k.repeat(() => {
+    const more = k.compare('gt.u32', left, 1);
+    const next = weights.next(more);
+    for (let i = 0; i < ahead; i++) {
+      // the chunk is there, and nobody reads the one before any more
+      rows.wait();
+      k.barrier();
+      rows.ask((i + 1) % 2, i === ahead - 1 ? more : null);
+      for (let turn = 0; turn < chunk / parts; turn++) {
+        const slot = (i * chunk) / parts + turn;
+        const halves = weights.fragments(slot);
+        const others = sums.map((_, eight) => rows.load(i % 2, turn, eight));
+        halves.forEach((four, half) =>
+          sums.forEach((own, eight) => {
+            const result = `{${own.join(', ')}}`;
+            const pair = `{${others[eight]!.slice(2 * half, 2 * half + 2).join(', ')}}`;
+            k.run(MULTIPLY, result, `{${four.join(', ')}}`, pair, result);
+          }),
+        );
+        weights.load(slot, next, 1);
+      }
+    }
+    weights.go();
+    k.run('add.u32', left, left, -1);
+    return more;
+  });
+  k.barrier();
+  end.write(joinParts(w, sums));
+  return k;
+}

@@ -1,0 +1,126 @@
+/** What a product of a matrix with a few rows at a time on a GPU (batch_ptx.ts) is made of: its parts, sizes and parameters. */
+import { SHARED_BYTES } from './ptx.js';
+import type { Activations } from './row_spec.js';
+import type { Dtype } from './types.js';
+
+/**
+ * y [rows, out] of a matrix of bfloat16, [out, inner], and rows of bfloat16, which are given as [inner/32, rows, 32]: so the rows of a
+ * piece of 32 channels lie together.
+ */
+export interface BatchProductSpec {
+  rows: number;
+  out: number;
+  inner: number;
+  /** Norm of the given rows, but for its weight, which they are times already: sums of their squares, [rows, parts], whose sum is a row's. */
+  norm?: { parts: number; epsilon: number };
+  /**
+   * What follows an input projection: the result is silu(z) | xBC after the convolution with SiLU | dt | decays, [rows, out + heads], and
+   * the convolution's context moves on where it lies, but for rows that are switched off.
+   */
+  activations?: Activations & { layers: number; masked: boolean };
+  /**
+   * A stream [rows, out] is added; with the result come the rows of the next product, times the weight of their norm, [out/32, rows, 32] in
+   * bfloat16, and sums of their squares, [rows, batchParts()].
+   */
+  residual?: boolean;
+}
+
+/** How a product is shared out: a matter of speed only. */
+export interface BatchTiling {
+  /** Blocks, of which each has its rows of the matrix. */
+  blocks: number;
+  /** Warps that share 16 rows of the matrix, each of them some pieces of 32 channels. A power of two. */
+  parts: number;
+  /** Pieces of 32 channels that are in shared memory at a time, of all rows, while others come. */
+  chunk: number;
+  /** Chunks whose weights a warp has under way. Even. */
+  ahead: number;
+}
+
+/** Most rows of the matrix in a block. */
+export const rowsOfBlock = ({ out }: BatchProductSpec, { blocks }: BatchTiling): number => Math.ceil(out / blocks);
+/** Of a block: 16 rows of the matrix each. */
+export const tilesOf = (spec: BatchProductSpec, tiling: BatchTiling): number =>
+  Math.ceil(rowsOfBlock(spec, tiling) / 16);
+export const warpsOf = (spec: BatchProductSpec, tiling: BatchTiling): number => tilesOf(spec, tiling) * tiling.parts;
+/** Of a block, of its rows of the matrix: what a warp takes at a time in the end. */
+export const segmentsOf = (spec: BatchProductSpec, tiling: BatchTiling): number =>
+  Math.ceil(rowsOfBlock(spec, tiling) / 32);
+/** Sums of squares of each row. */
+export const batchParts = (spec: BatchProductSpec, tiling = batchTiling(spec)): number =>
+  tiling.blocks * segmentsOf(spec, tiling);
+
+/** Floats from one row's results in shared memory to the next one's: threads that write together meet no bank twice. */
+export const pitchOf = (spec: BatchProductSpec, tiling: BatchTiling): number => 16 * tilesOf(spec, tiling) + 4;
+
+/** Bytes of shared memory: two chunks, in whose place results are put in the end; and how many partial results fit side by side. */
+export function sharedOf(
+  spec: BatchProductSpec,
+  tiling: BatchTiling,
+): { bytes: number; chunk: number; copies: number } {
+  const { rows } = spec;
+  const chunk = tiling.chunk * rows * 64;
+  const beyond = (8 * Math.ceil(rows / 8) - rows) * 64; // read with the last rows
+  const copy = rows * pitchOf(spec, tiling) * 4;
+  let copies = tiling.parts;
+  while (copies > 1 && copies * copy > MOST_SHARED) copies /= 2;
+  return { bytes: Math.max(2 * chunk + beyond, copies * copy), chunk, copies };
+}
+
+const MOST_SHARED = 40 * 1024;
+/** Multiprocessors of an H100. */
+const BLOCKS = 132;
+
+/** Pieces that were fastest on an H100. */
+export function batchTiling(spec: BatchProductSpec): BatchTiling {
+  const { rows, out, inner } = spec;
+  let blocks = BLOCKS;
+  while (out / blocks > 96) blocks += BLOCKS;
+  const tiles = Math.ceil(out / blocks / 16);
+  const pieces = inner / 32;
+  const most = Math.max(1, Math.floor(16384 / (rows * 64))); // pieces in a chunk
+  let parts = 1;
+  while (2 * parts * tiles <= (rows > 32 ? 12 : 16) && pieces % (4 * parts) === 0 && 2 * parts <= most) parts *= 2;
+  const chunk = [16, 12, 8, 6, 4, 3, 2, 1].find((n) => n <= most && n % parts === 0 && pieces % (2 * n) === 0) ?? 0;
+  // pieces of weights under way, each of 8 registers
+  const slots = rows > 32 ? 4 : 8;
+  let ahead = 2;
+  while (chunk > 0 && (ahead * 2 * chunk) / parts <= slots && pieces % (chunk * ahead * 2) === 0) ahead *= 2;
+  return { blocks, parts, chunk, ahead };
+}
+
+/** Most rows: their results are in registers, in float32. */
+const MOST_ROWS = 64;
+
+/** Whether the kernel can be written for these sizes. */
+export function batchProductFits(spec: BatchProductSpec, tiling = batchTiling(spec)): boolean {
+  const { rows, out, inner, activations, residual } = spec;
+  const { chunk, parts, ahead } = tiling;
+  if (rows < 1 || rows > MOST_ROWS || chunk < 1 || chunk % parts !== 0 || ahead % 2 !== 0) return false;
+  if (!Number.isInteger(Math.log2(parts)) || inner % (32 * chunk * ahead) !== 0) return false;
+  if (residual && out % 32 !== 0) return false;
+  if (warpsOf(spec, tiling) > 16 || sharedOf(spec, tiling).bytes + 4 * rows + 64 > SHARED_BYTES) return false;
+  const context = activations ? activations.layers * (activations.taps - 1) * activations.channels : 0;
+  return Math.max(out * inner, rows * Math.max(out + (activations?.heads ?? 0), context)) < 2 ** 31;
+}
+
+/** Names and types of what the kernel is over, in order: inputs, then results. The context's result is its input's memory. */
+export function batchParameters(spec: BatchProductSpec): (readonly [name: string, dtype: Dtype])[] {
+  const { norm, activations, residual } = spec;
+  const float = (...names: string[]): (readonly [string, Dtype])[] => names.map((name) => [name, 'float32']);
+  return [
+    ['x', 'bfloat16'],
+    ['weights', 'bfloat16'],
+    ...float(...(norm ? ['squares'] : [])),
+    ...(activations
+      ? ([
+          ['place', 'int32'],
+          ...float('context', 'taps', ...(activations.bias ? ['bias'] : []), 'dt_bias', 'A_log'),
+          ...float(...(activations.masked ? ['mask'] : [])),
+        ] as const)
+      : []),
+    ...float(...(residual ? ['residual', 'gamma'] : [])),
+    ...float('y', ...(activations ? ['moved'] : [])),
+    ...(residual ? ([['next', 'bfloat16'], ...float('sums')] as const) : []),
+  ];
+}

@@ -1,0 +1,270 @@
+import { expect } from 'chai';
+import { decodeFloat32, encodeFloat32 } from '../../src/checkpoints/dtypes.js';
+import { batchKernel } from '../../src/jit/batch_ptx.js';
+import {
+  batchParameters,
+  batchParts,
+  batchProductFits,
+  type BatchProductSpec,
+  type BatchTiling,
+  batchTiling,
+  warpsOf,
+} from '../../src/jit/batch_spec.js';
+import { runPtx } from '../support/ptx.js';
+
+const numbers = (size: number, seed: number, scale = 1): Float32Array => {
+  let state = seed * 7919;
+  return Float32Array.from({ length: size }, () => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    return scale * (state / 2 ** 31 - 1);
+  });
+};
+const bytes = (x: Float32Array): Uint8Array => encodeFloat32(x, 'BF16');
+const round = (x: Float32Array): Float32Array => decodeFloat32(bytes(x), 'BF16');
+/** [rows, size] as [size/32, rows, 32] */
+const pieces = (x: Float32Array, rows: number): Float32Array => {
+  const size = x.length / rows;
+  const out = new Float32Array(x.length);
+  for (let row = 0; row < rows; row++)
+    for (let c = 0; c < size; c++) out[(Math.floor(c / 32) * rows + row) * 32 + (c % 32)] = x[row * size + c]!;
+  return out;
+};
+
+type Values = Record<string, Float32Array | Int32Array>;
+const LAYER = 1;
+
+/** Inputs by the names of batchParameters, as float32; x is [rows, inner]. */
+function inputs(spec: BatchProductSpec, off: readonly number[]): Values {
+  const { rows, out, inner, norm, activations: after } = spec;
+  const channels = after?.channels ?? 0;
+  const taps = after?.taps ?? 1;
+  const width = (after?.layers ?? 0) * (taps - 1) * channels;
+  return {
+    x: round(numbers(rows * inner, 1)),
+    weights: round(numbers(out * inner, 2)),
+    squares: numbers(rows * (norm?.parts ?? 0), 3).map((x) => 2 + x),
+    place: Int32Array.of(LAYER * (taps - 1) * channels),
+    context: numbers(rows * width, 4),
+    taps: numbers(channels * taps, 5),
+    bias: numbers(channels, 6),
+    dt_bias: numbers(after?.heads ?? 0, 7, 3),
+    A_log: numbers(after?.heads ?? 0, 8),
+    mask: Float32Array.from({ length: rows }, (_, row) => Number(!off.includes(row))),
+    residual: numbers(rows * out, 9, 4),
+    gamma: numbers(out, 10),
+  };
+}
+
+/** Results by name, in plain loops and float64. */
+function plain(spec: BatchProductSpec, given: Values, off: readonly number[]): Record<string, number[]> {
+  const { rows, out, inner, norm, activations: after, residual } = spec;
+  const { x, weights, squares, context, taps, bias, dt_bias, A_log, gamma } = given as Record<string, Float32Array>;
+  const moved = Array.from(context!, Number);
+  const [all, next, sums]: number[][] = [[], [], []];
+  const silu = (v: number): number => v / (1 + Math.exp(-v));
+  for (let row = 0; row < rows; row++) {
+    let total = 0;
+    for (let i = 0; i < (norm?.parts ?? 0); i++) total += squares![row * norm!.parts + i]!;
+    const factor = norm ? 1 / Math.sqrt(total / inner + norm.epsilon) : 1;
+    const decays: number[] = [];
+    let square = 0;
+    for (let o = 0; o < out; o++) {
+      let y = 0;
+      for (let c = 0; c < inner; c++) y += x![row * inner + c]! * weights![o * inner + c]!;
+      y *= factor;
+      if (residual) {
+        y += given['residual']![row * out + o]!;
+        next!.push(y * gamma![o]!);
+        square += y * y;
+      }
+      if (!after) {
+        all!.push(y);
+        continue;
+      }
+      const channel = o - after.first;
+      if (channel < 0) {
+        all!.push(silu(y));
+      } else if (channel < after.channels) {
+        const old = (i: number): number =>
+          ((row * after.layers + LAYER) * (after.taps - 1) + i) * after.channels + channel;
+        let sum = after.bias ? bias![channel]! : 0;
+        for (let i = 0; i < after.taps; i++)
+          sum += taps![channel * after.taps + i]! * (i < after.taps - 1 ? context![old(i)]! : y);
+        all!.push(silu(sum));
+        if (!(after.masked && off.includes(row)))
+          for (let i = 0; i < after.taps - 1; i++) moved[old(i)] = i < after.taps - 2 ? context![old(i + 1)]! : y;
+      } else {
+        const head = channel - after.channels;
+        const limited = Math.min(Math.max(Math.log1p(Math.exp(y + dt_bias![head]!)), after.limit[0]), after.limit[1]);
+        const dt = after.masked && off.includes(row) ? 0 : limited;
+        all!.push(dt);
+        decays.push(Math.exp(-Math.exp(A_log![head]!) * dt));
+      }
+    }
+    all!.push(...decays);
+    sums!.push(square);
+  }
+  return { y: all!, moved, next: next!, sums: sums! };
+}
+
+function run(spec: BatchProductSpec, given: Values, tiling: BatchTiling): Record<string, Float32Array> {
+  const { rows, out, activations: after } = spec;
+  const size = out + (after?.heads ?? 0);
+  const context = Float32Array.from(given['context']!);
+  const results: Record<string, ArrayBufferView> = {
+    y: new Float32Array(rows * size).fill(NaN),
+    moved: context,
+    next: new Uint16Array(rows * out).fill(0x7fc0),
+    sums: new Float32Array(rows * batchParts(spec, tiling)).fill(NaN),
+  };
+  const stored: Record<string, ArrayBufferView> = {
+    ...given,
+    ...results,
+    context,
+    x: bytes(pieces(given['x'] as Float32Array, rows)),
+    weights: bytes(given['weights'] as Float32Array),
+  };
+  runPtx(
+    batchKernel(spec, tiling),
+    batchParameters(spec).map(([name]) => stored[name]!),
+  );
+  const next = results['next']!;
+  return {
+    ...(results as Record<string, Float32Array>),
+    next: decodeFloat32(new Uint8Array(next.buffer), 'BF16'),
+  };
+}
+
+function check(spec: BatchProductSpec, tiling: BatchTiling, off: readonly number[] = []): Record<string, Float32Array> {
+  const given = inputs(spec, off);
+  const want = plain(spec, given, off);
+  const got = run(spec, given, tiling);
+  const { rows, inner, residual, activations } = spec;
+  const tolerance = 4e-6 * Math.sqrt(inner);
+  want['y']!.forEach((x, i) => expect(got['y']![i], `y ${i}`).to.be.closeTo(x, tolerance * Math.max(1, Math.abs(x))));
+  if (activations)
+    want['moved']!.forEach((x, i) => expect(got['moved']![i], `context ${i}`).to.be.closeTo(x, 2 * tolerance));
+  if (!residual) return got;
+  const next = pieces(Float32Array.from(want['next']!), rows);
+  next.forEach((x, i) => expect(got['next']![i], `next ${i}`).to.be.closeTo(x, 2 ** -8 * Math.abs(x) + tolerance));
+  want['sums']!.forEach((sum, row) => {
+    const parts = batchParts(spec, tiling);
+    const all = got['sums']!.subarray(row * parts, (row + 1) * parts).reduce((a, b) => a + b, 0);
+    expect(all / sum, `squares ${row}`).to.be.closeTo(1, 1e-5);
+  });
+  return got;
+}
+
+describe('a matrix times a few rows in PTX', () => {
+  const base: BatchProductSpec = { rows: 3, out: 40, inner: 256 };
+  const norm = { parts: 5, epsilon: 1e-3 };
+  const activations = {
+    first: 30,
+    channels: 24,
+    taps: 4,
+    heads: 5,
+    bias: true,
+    limit: [0, Infinity] as const,
+    layers: 3,
+    masked: false,
+  };
+  const small: BatchTiling = { blocks: 2, parts: 2, chunk: 2, ahead: 2 };
+  const cases: Record<string, BatchProductSpec> = {
+    'a bare product': base,
+    'eight rows': { ...base, rows: 8 },
+    'eleven rows, with a norm': { ...base, rows: 11, norm },
+    'a norm of many parts': { ...base, norm: { ...norm, parts: 70 } },
+    'a stream that is added, and what the next product takes': { ...base, out: 96, norm, residual: true },
+    'an input projection with all that follows': { ...base, out: 59, norm, activations },
+    'without bias, with limits, two taps': {
+      ...base,
+      out: 59,
+      norm,
+      activations: { ...activations, bias: false, taps: 2, limit: [0.2, 0.9] },
+    },
+  };
+  for (const [name, spec] of Object.entries(cases))
+    it(`is the same as in plain loops: ${name}`, () => {
+      check(spec, small);
+    });
+
+  it('does not depend on how it is shared out', () => {
+    const all = { ...base, out: 59, norm, activations };
+    const tilings = [
+      { ...small, blocks: 1 },
+      { ...small, blocks: 5 },
+      { ...small, parts: 1, chunk: 1, ahead: 4 },
+      { ...small, parts: 4, chunk: 4 },
+    ];
+    for (const tiling of tilings) {
+      check(all, tiling);
+      check(cases['a stream that is added, and what the next product takes']!, tiling);
+    }
+  });
+
+  it('joins parts in turns where they have no room side by side', () => {
+    // 64 rows of which each has 100 results: 25 kB
+    check({ rows: 64, out: 96, inner: 128 }, { blocks: 1, parts: 2, chunk: 2, ahead: 2 });
+  });
+
+  it('leaves rows as they are that are switched off', () => {
+    const spec = { ...base, out: 59, norm, activations: { ...activations, masked: true } };
+    const off = [0, 2];
+    const { y, moved } = check(spec, small, off);
+    const given = inputs(spec, off);
+    const [size, width] = [59 + 5, 3 * 3 * 24];
+    for (const row of off) {
+      expect([...y!.subarray(row * size + 54, (row + 1) * size)]).to.deep.equal([0, 0, 0, 0, 0, 1, 1, 1, 1, 1]);
+      expect(moved!.subarray(row * width, (row + 1) * width)).to.deep.equal(
+        given['context']!.subarray(row * width, (row + 1) * width),
+      );
+    }
+  });
+
+  it('gives a row what it gives it alone', () => {
+    const spec = { ...base, out: 96, norm, residual: true };
+    const given = inputs(spec, []);
+    const together = run(spec, given, small);
+    for (let row = 0; row < spec.rows; row++) {
+      const part = <T extends Float32Array | Int32Array>(x: T): T =>
+        x.slice((row * x.length) / spec.rows, ((row + 1) * x.length) / spec.rows) as T;
+      const own = Object.fromEntries(['x', 'squares', 'residual'].map((name) => [name, part(given[name]!)]));
+      const alone = run({ ...spec, rows: 1 }, { ...given, ...own }, small);
+      for (const name of ['y', 'sums']) expect([...alone[name]!], name).to.deep.equal([...part(together[name]!)]);
+    }
+  });
+
+  it('fits all public sizes', () => {
+    for (const [d, groups, vocabulary] of [
+      [768, 1, 50288],
+      [1024, 1, 50288],
+      [1536, 1, 50288],
+      [2048, 1, 50288],
+      [2560, 1, 50288],
+      [4096, 8, 32768],
+    ] as const)
+      for (const rows of [2, 5, 8, 24, 32, 64]) {
+        const [inner, heads] = [2 * d, d / 32];
+        const channels = inner + 2 * groups * 128;
+        const after = { ...activations, first: inner, channels, heads, layers: 64, masked: true };
+        const specs: BatchProductSpec[] = [
+          { rows, out: inner + channels + heads, inner: d, norm: { parts: 132, epsilon: 1e-5 }, activations: after },
+          { rows, out: d, inner, norm: { parts: 40, epsilon: 1e-5 }, residual: true },
+          { rows, out: vocabulary, inner: d, norm: { parts: 132, epsilon: 1e-5 } },
+        ];
+        for (const spec of specs) {
+          expect(batchProductFits(spec), `${rows} rows of ${spec.out} x ${spec.inner}`).to.equal(true);
+          expect(warpsOf(spec, batchTiling(spec))).to.be.at.least(4);
+        }
+      }
+  });
+
+  it('says where there is no kernel', () => {
+    const fits = (change: Partial<BatchProductSpec>): boolean => batchProductFits({ ...base, inner: 512, ...change });
+    expect(fits({})).to.equal(true);
+    expect(fits({ rows: 65 }), 'more rows than registers hold').to.equal(false);
+    expect(fits({ inner: 520 }), 'no whole pieces').to.equal(false);
+    expect(fits({ out: 40, residual: true }), 'a stream of no whole pieces').to.equal(false);
+    expect(fits({ out: 2 ** 22 }), 'offsets beyond int32').to.equal(false);
+  });
+});
