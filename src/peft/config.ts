@@ -15,6 +15,8 @@ export interface LoraConfigFields {
   exclude_modules: readonly string[] | string | null;
   /** Blocks that are adapted. Default all. */
   layers_to_transform: readonly number[] | number | null;
+  /** With layers_to_transform: what comes before a block's number in module names, as a regular expression or several. Default: any name. */
+  layers_pattern: readonly string[] | string | null;
   /** Modules trained whole and stored with the adapter, for example ['lm_head', 'norm_f']. Default none. */
   modules_to_save: readonly string[] | null;
   /** Scale by lora_alpha / sqrt(r) instead. Default false. */
@@ -94,6 +96,20 @@ export function matchesModule(module: string, wanted: readonly string[] | string
   }
 }
 
+/** The number after the first part of a module's name that matches. @param inside whether something must stand before that part */
+function layerNumber(pattern: string, module: string, inside: boolean): number | undefined {
+  try {
+    const found = new RegExp(`${inside ? '^.*?\\.' : '^(?:|.*?\\.)'}${pattern}\\.(?<layer>\\d+)\\.`).exec(module);
+    return found ? Number(found.groups!['layer']) : undefined;
+  } catch (error) {
+    throw new ConfigError(
+      `LoraConfig: layers_pattern '${pattern}' is not a regular expression: ${(error as Error).message}`,
+      { layers_pattern: pattern },
+      { cause: error },
+    );
+  }
+}
+
 function fromPattern(pattern: Readonly<Record<string, number>>, module: string, otherwise: number): number {
   const key = Object.keys(pattern).find((k) => new RegExp(`^(?:.*\\.)?(?:${k})$`).test(module));
   return key === undefined ? otherwise : pattern[key]!;
@@ -114,6 +130,7 @@ export class LoraConfig {
   readonly target_modules: readonly string[] | string;
   readonly exclude_modules: readonly string[] | string | null;
   readonly layers_to_transform: readonly number[] | null;
+  readonly layers_pattern: readonly string[] | string | null;
   readonly modules_to_save: readonly string[] | null;
   readonly use_rslora: boolean;
   readonly rank_pattern: Readonly<Record<string, number>>;
@@ -153,6 +170,8 @@ export class LoraConfig {
       fields.exclude_modules == null ? null : checkedList(fields.exclude_modules, 'exclude_modules');
     const layers = fields.layers_to_transform ?? null;
     this.layers_to_transform = typeof layers === 'number' ? [layers] : layers;
+    this.layers_pattern = fields.layers_pattern ?? null;
+    this.checkLayers();
     this.modules_to_save =
       fields.modules_to_save == null ? null : (checkedList(fields.modules_to_save, 'modules_to_save') as string[]);
     if (typeof this.modules_to_save === 'string')
@@ -188,9 +207,25 @@ export class LoraConfig {
   targets(module: string): boolean {
     if (this.exclude_modules && matchesModule(module, this.exclude_modules)) return false;
     if (!matchesModule(module, this.target_modules)) return false;
-    if (!this.layers_to_transform) return true;
-    const layer = /\.layers\.(\d+)\./.exec(module)?.[1];
-    return layer !== undefined && this.layers_to_transform.includes(Number(layer));
+    // a module that is named in full is wanted wherever it is
+    if (!this.layers_to_transform?.length || this.target_modules.includes(module)) return true;
+    const { layers_pattern: pattern } = this;
+    const names = pattern?.length ? [pattern].flat() : ['[^.]*'];
+    const found = names.map((name) => layerNumber(name, module, !pattern?.length)).find((n) => n !== undefined);
+    return found !== undefined && this.layers_to_transform.includes(found);
+  }
+
+  /** As PEFT does: a regular expression for whole names says itself which blocks are meant. */
+  private checkLayers(): void {
+    const { layers_to_transform: layers, layers_pattern: pattern, target_modules: targets } = this;
+    const refuse = (key: string, why: string): never => {
+      throw new ConfigError(`LoraConfig: ${key} cannot be used ${why}`, { [key]: fields[key] });
+    };
+    const fields: Readonly<Record<string, unknown>> = { layers_to_transform: layers, layers_pattern: pattern };
+    const expression = typeof targets === 'string' && targets !== 'all-linear';
+    if (layers && expression) refuse('layers_to_transform', 'when target_modules is a regular expression');
+    if (pattern && !layers) refuse('layers_pattern', 'without layers_to_transform');
+    for (const name of pattern ? [pattern].flat() : []) layerNumber(name, '', false);
   }
 
   /** The content of adapter_config.json. */

@@ -65,7 +65,41 @@ describe('LoraConfig', () => {
     ).to.equal(false);
   });
 
+  // what PEFT 0.21's check_target_module_exists says of these names
+  for (const [pattern, wanted] of [
+    [null, [false, true, true, false, true, true]],
+    ['layers', [false, true, false, true, true, true]],
+    [['blocks'], [false, false, true, false, false, true]],
+    [
+      ['blocks', 'layers'],
+      [false, true, true, true, true, true],
+    ],
+    ['h', [false, false, false, false, false, true]],
+    ['lay.rs', [false, true, false, true, true, true]],
+  ] as const) {
+    it(`takes blocks by their number as PEFT does, layers_pattern ${JSON.stringify(pattern)}`, () => {
+      const names = [
+        'backbone.layers.0.mixer.in_proj',
+        'backbone.layers.1.mixer.in_proj',
+        'backbone.blocks.1.mixer.in_proj',
+        'layers.1.mixer.in_proj',
+        'backbone.layers.1.parts.2.in_proj',
+        'lm_head',
+      ];
+      const config = new LoraConfig({
+        target_modules: ['in_proj', 'lm_head'],
+        layers_to_transform: [1],
+        layers_pattern: pattern,
+      });
+      expect(names.map((name) => config.targets(name))).to.deep.equal(wanted);
+      expect(config.to_dict()['layers_pattern']).to.deep.equal(pattern);
+    });
+  }
+
   for (const [what, fields, message] of [
+    ['blocks of a regular expression', { target_modules: '.*in_proj', layers_to_transform: 1 }, /layers_to_transform/],
+    ['a pattern without blocks', { layers_pattern: 'layers' }, /layers_pattern cannot be used without/],
+    ['a pattern that is none', { layers_to_transform: 1, layers_pattern: '(' }, /is not a regular expression/],
     ['rank 0', { r: 0 }, /r is 0, expected a positive integer/],
     ['dropout 1', { lora_dropout: 1 }, /expected a number in \[0, 1\)/],
     ['DoRA', { use_dora: true }, /use_dora.*does not support/],
