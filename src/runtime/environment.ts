@@ -7,6 +7,7 @@ import { ArgumentError, DeviceError } from '../errors/index.js';
 import { cacheRoot, packageDir, TENSORFLOW_VERSION } from './paths.js';
 import { cpuFeatures } from './cpu.js';
 import { gpuMemory, gpuNames, type GpuMemory } from './gpu.js';
+import { pruneCache } from './prune.js';
 
 export interface RuntimeOptions {
   /** Least severe message that TensorFlow prints on stderr: 0 all, 1 warnings, 2 errors, 3 (default) none. */
@@ -150,6 +151,9 @@ export function graphCacheDir(): string | null {
   return ownCache ? path.join(cacheRoot(), 'graphs') : null;
 }
 
+/** Bytes of compiled programs and of graphs that are kept at most. A model with its usual functions takes some tens of megabytes. */
+const [MOST_PROGRAMS, MOST_GRAPHS] = [4 * 2 ** 30, 2 ** 29];
+
 /** Sets, for a runtime about to load, what nobody has set. */
 export function applyDefaults(runtime: string): void {
   const xlaFlags = process.env.XLA_FLAGS ?? '';
@@ -159,6 +163,8 @@ export function applyDefaults(runtime: string): void {
   if (ownCache) {
     const folder = compileCacheDir();
     fs.mkdirSync(folder, { recursive: true });
+    pruneCache(path.dirname(folder), MOST_PROGRAMS, 2);
+    pruneCache(graphCacheDir()!, MOST_GRAPHS);
     process.env.TF_XLA_FLAGS = mergeFlags(process.env.TF_XLA_FLAGS, [cacheFlag(folder)]);
   }
   // Every failure also comes back as a status, which becomes an error: nothing is lost by a quiet stderr.
