@@ -3,7 +3,7 @@
  * registers, once, and rows through shared memory, chunk by chunk. Results are float32, and what follows the product is in the kernel.
  */
 import { ArgumentError } from '../errors/index.js';
-import { endBatch } from './batch_ptx_end.js';
+import { endBatch, prefetchEnd } from './batch_ptx_end.js';
 import {
   batchParameters,
   batchParts,
@@ -13,6 +13,7 @@ import {
   batchTiling,
   pitchOf,
   sharedOf,
+  tilesOf,
   warpsOf,
 } from './batch_spec.js';
 import { PtxWriter } from './ptx.js';
@@ -28,6 +29,8 @@ export class BatchPtx {
   /** Of the warp: which 16 rows of the block, and which of those that share them it is. */
   readonly tile: string;
   readonly part: string;
+  /** Whether the warp has no rows of the matrix; null where all have. */
+  readonly idle: string | null;
   /** Shared memory: chunks, then results; and factors of the norm. */
   readonly shared: string;
   readonly factors: string | null;
@@ -48,6 +51,8 @@ export class BatchPtx {
     this.count = k.int('add.u32', k.int('selp.u32', 1, 0, k.compare('lt.u32', k.block, rest)), whole);
     this.part = k.int('and.b32', k.warp, tiling.parts - 1);
     this.tile = k.int('shr.u32', k.warp, Math.log2(tiling.parts));
+    const tiles = tilesOf(spec, tiling);
+    this.idle = tiles * tiling.parts < this.warps ? k.compare('ge.u32', this.tile, tiles) : null;
     this.shared = k.array(sharedOf(spec, tiling).bytes);
     this.factors = spec.norm ? k.array(4 * spec.rows) : null;
   }
@@ -216,7 +221,8 @@ function joinParts(w: BatchPtx, sums: readonly (readonly string[])[]): number {
   const to = k.place(w.shared, k.int('mad.lo.u32', row, pitch, own), 4);
   const round = k.int('shr.u32', w.part, Math.log2(copies));
   for (let turn = 0; turn < tiling.parts / copies; turn++) {
-    const mine = k.compare('eq.u32', round, turn);
+    const turns = k.compare('eq.u32', round, turn);
+    const mine = w.idle ? k.set('p', 'and.pred', turns, k.compare('lt.u32', w.tile, tilesOf(spec, tiling))) : turns;
     sums.forEach((four, eight) =>
       four.forEach((x, i) => {
         // results 0 and 1 are of two rows side by side, 2 and 3 the same of the matrix' row 8 below
@@ -255,7 +261,7 @@ export function batchWriter(spec: BatchProductSpec, tiling = batchTiling(spec)):
   weights.begin();
   const rows = new Rows(w);
   rows.ask(0);
-  const end = endBatch(w);
+  prefetchEnd(w);
   prepareNorm(w);
   const eights = Math.ceil(spec.rows / 8);
   const sums = Array.from({ length: eights }, () => Array.from({ length: 4 }, () => k.float('mov.f32', 0)));
@@ -268,7 +274,7 @@ export function batchWriter(spec: BatchProductSpec, tiling = batchTiling(spec)):
       rows.wait();
       k.barrier();
       rows.ask((i + 1) % 2, i === ahead - 1 ? more : null);
-      for (let turn = 0; turn < chunk / parts; turn++) {
+      const multiply = (turn: number): void => {
         const slot = (i * chunk) / parts + turn;
         const halves = weights.fragments(slot);
         const others = sums.map((_, eight) => rows.load(i % 2, turn, eight));
@@ -280,13 +286,16 @@ export function batchWriter(spec: BatchProductSpec, tiling = batchTiling(spec)):
           }),
         );
         weights.load(slot, next, 1);
-      }
+      };
+      const turns = (): void => Array.from({ length: chunk / parts }).forEach((_, turn) => multiply(turn));
+      if (w.idle) k.unless(w.idle, turns);
+      else turns();
     }
     weights.go();
     k.run('add.u32', left, left, -1);
     return more;
   });
   k.barrier();
-  end.write(joinParts(w, sums));
+  endBatch(w, joinParts(w, sums));
   return k;
 }

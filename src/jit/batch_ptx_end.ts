@@ -2,14 +2,15 @@
 import type { BatchPtx } from './batch_ptx.js';
 import { segmentsOf } from './batch_spec.js';
 
-/** The end of a kernel; what it needs from memory is asked for when it is made. */
-export interface BatchEnd {
-  /** @param copies partial results side by side, [copies][rows][pitch], in shared memory */
-  write(copies: number): void;
+/** Asks for what the end needs from memory, to lie near when it does. */
+export function prefetchEnd(w: BatchPtx): void {
+  new Ending(w).prefetch();
 }
 
-export function endBatch(w: BatchPtx): BatchEnd {
-  return new Ending(w);
+/** @param copies partial results side by side, [copies][rows][pitch], in shared memory */
+export function endBatch(w: BatchPtx, copies: number): void {
+  // made anew: what it holds need not stay in registers while rows are multiplied
+  new Ending(w).write(copies);
 }
 
 /** One of the given rows, as a warp comes to it. */
@@ -25,7 +26,7 @@ interface Item {
 /** Items whose reads are under way together. */
 const TOGETHER = 4;
 
-class Ending implements BatchEnd {
+class Ending {
   /** Given rows that the block's warps take at a time, and the warp's first. */
   private readonly stride: number;
   private readonly first: string;
@@ -34,7 +35,8 @@ class Ending implements BatchEnd {
   private readonly own: string;
   private readonly place: string;
   private readonly items: Item[];
-  private readonly after: Activated | null;
+  /** The thread has a row of the matrix. */
+  private readonly has: string;
 
   constructor(private readonly w: BatchPtx) {
     const { k, spec, tiling } = w;
@@ -52,11 +54,16 @@ class Ending implements BatchEnd {
       const and = (p: string): string => (inside ? k.set('p', 'and.pred', p, inside) : p);
       return { after: i * this.stride, there: and(has), row: and(works) };
     });
-    this.after = spec.activations ? new Activated(w, this.place, has) : null;
-    if (this.after) this.after.prefetch(this.items, this.first);
-    if (spec.residual)
-      for (const { after, there } of this.items)
-        k.when(there, () => k.run('prefetch.global.L2', `[${this.at('residual', spec.out)}+${4 * after * spec.out}]`));
+    this.has = has;
+  }
+
+  prefetch(): void {
+    const { k, spec } = this.w;
+    if (spec.activations) new Activated(this.w, this.place, this.has).prefetch(this.items, this.first);
+    if (!spec.residual) return;
+    const from = this.at('residual', spec.out);
+    for (const { after, there } of this.items)
+      k.when(there, () => k.run('prefetch.global.L2', `[${from}+${4 * after * spec.out}]`));
   }
 
   /** Address of the warp's first row in rows of `width` floats, at the thread's row of the matrix. */
@@ -67,7 +74,9 @@ class Ending implements BatchEnd {
   }
 
   write(copies: number): void {
-    for (let i = 0; i < this.items.length; i += TOGETHER) this.some(this.items.slice(i, i + TOGETHER), copies);
+    const after = this.w.spec.activations ? new Activated(this.w, this.place, this.has) : null;
+    after?.read();
+    for (let i = 0; i < this.items.length; i += TOGETHER) this.some(this.items.slice(i, i + TOGETHER), copies, after);
   }
 
   /** The product of each item, times the factor of its norm. */
@@ -89,10 +98,10 @@ class Ending implements BatchEnd {
     });
   }
 
-  private some(items: readonly Item[], copies: number): void {
+  private some(items: readonly Item[], copies: number, activated: Activated | null): void {
     const { k, spec } = this.w;
     const products = this.products(items, copies);
-    if (this.after) return this.after.write(items, this.first, products);
+    if (activated) return activated.write(items, this.first, products);
     const added = spec.residual ? this.residuals(items) : null;
     const results = added ? products.map((y, i) => k.float('add.f32', y, added[i]!)) : products;
     const to = this.at('y', spec.out);
@@ -141,10 +150,10 @@ class Activated {
   private readonly step: string;
   /** Bytes from the start of a layer's context, or of a vector of channels or heads. */
   private readonly offset: string;
-  private readonly taps: string[];
+  private taps: string[] = [];
   /** Of a channel its bias, of a step size its; and what decays are made of. */
-  private readonly bias: string;
-  private readonly rate: string;
+  private bias = '';
+  private rate = '';
 
   constructor(
     private readonly w: BatchPtx,
@@ -152,15 +161,22 @@ class Activated {
     has: string,
   ) {
     const { k, spec } = w;
-    const { first, channels, taps, bias } = spec.activations!;
+    const { first, channels } = spec.activations!;
     const both = (a: string, b: string): string => k.set('p', 'and.pred', a, b);
     const channel = k.int('sub.s32', place, first);
     this.gate = k.compare('lt.u32', place, first);
     this.inside = both(both(k.compare('ge.s32', channel, 0), k.compare('lt.s32', channel, channels)), has);
     this.step = both(k.compare('ge.s32', channel, channels), has);
     this.offset = k.set('d', 'mul.wide.s32', channel, 4);
-    const vector = (name: string): string => k.set('d', 'add.s64', w.pointer(name), this.offset);
-    const tapAt = k.set('d', 'add.s64', w.pointer('taps'), k.set('d', 'mul.wide.s32', channel, 4 * taps));
+  }
+
+  /** What is of the channel or the step size alone. */
+  read(): void {
+    const { k, spec } = this.w;
+    const { channels, taps, first, bias } = spec.activations!;
+    const vector = (name: string): string => k.set('d', 'add.s64', this.w.pointer(name), this.offset);
+    const channel = k.int('sub.s32', this.place, first);
+    const tapAt = k.set('d', 'add.s64', this.w.pointer('taps'), k.set('d', 'mul.wide.s32', channel, 4 * taps));
     this.taps = Array.from({ length: taps }, () => k.float('mov.f32', 0));
     this.bias = k.float('mov.f32', 0);
     this.rate = k.float('mov.f32', 0);

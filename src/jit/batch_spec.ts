@@ -42,7 +42,9 @@ export const rowsOfBlock = ({ out }: BatchProductSpec, { blocks }: BatchTiling):
 /** Of a block: 16 rows of the matrix each. */
 export const tilesOf = (spec: BatchProductSpec, tiling: BatchTiling): number =>
   Math.ceil(rowsOfBlock(spec, tiling) / 16);
-export const warpsOf = (spec: BatchProductSpec, tiling: BatchTiling): number => tilesOf(spec, tiling) * tiling.parts;
+/** A power of two, as Triton has it: some may have no tile. */
+export const warpsOf = (spec: BatchProductSpec, tiling: BatchTiling): number =>
+  tiling.parts * 2 ** Math.ceil(Math.log2(tilesOf(spec, tiling)));
 /** Of a block, of its rows of the matrix: what a warp takes at a time in the end. */
 export const segmentsOf = (spec: BatchProductSpec, tiling: BatchTiling): number =>
   Math.ceil(rowsOfBlock(spec, tiling) / 32);
@@ -76,14 +78,14 @@ export function batchTiling(spec: BatchProductSpec): BatchTiling {
   const { rows, out, inner } = spec;
   let blocks = BLOCKS;
   while (out / blocks > 96) blocks += BLOCKS;
-  const tiles = Math.ceil(out / blocks / 16);
+  const tiles = 2 ** Math.ceil(Math.log2(Math.ceil(out / blocks / 16)));
   const pieces = inner / 32;
   const most = Math.max(1, Math.floor(16384 / (rows * 64))); // pieces in a chunk
   let parts = 1;
-  while (2 * parts * tiles <= (rows > 32 ? 12 : 16) && pieces % (4 * parts) === 0 && 2 * parts <= most) parts *= 2;
+  while (2 * parts * tiles <= 16 && pieces % (4 * parts) === 0 && 2 * parts <= most) parts *= 2;
   const chunk = [16, 12, 8, 6, 4, 3, 2, 1].find((n) => n <= most && n % parts === 0 && pieces % (2 * n) === 0) ?? 0;
   // pieces of weights under way, each of 8 registers
-  const slots = rows > 32 ? 4 : 8;
+  const slots = rows > 16 ? 4 : 6;
   let ahead = 2;
   while (chunk > 0 && (ahead * 2 * chunk) / parts <= slots && pieces % (chunk * ahead * 2) === 0) ahead *= 2;
   return { blocks, parts, chunk, ahead };
