@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# All suites of golden values on this machine's GPU, float32 without TF32, in parallel; then differences.ts with TF32 off and on.
+# All suites of golden values on this machine's GPU, float32 without TF32, in parallel; then differences.ts with TF32 off and on,
+# whole_model.ts (kernels too large for the goldens) and sampled.ts (the same seed on the CPU).
 # Usage: . scripts/cuda/env.sh; scripts/cuda/goldens.sh [SECONDS]      (17 processes; about 150 s on 16 cores)
 set -uo pipefail
 limit=${1:-300}
@@ -32,6 +33,8 @@ for log in "$logs"/*; do
 done
 env NVIDIA_TF32_OVERRIDE=0 "XLA_FLAGS=${XLA_FLAGS:-} --xla_gpu_enable_triton_gemm=false" node --import tsx bench/cuda/differences.ts
 node --import tsx bench/cuda/differences.ts
+env NVIDIA_TF32_OVERRIDE=0 "XLA_FLAGS=${XLA_FLAGS:-} --xla_gpu_enable_triton_gemm=false" node --import tsx bench/cuda/whole_model.ts
+node --import tsx bench/cuda/sampled.ts
 failed=$(grep -l FAILED "$logs"/* | wc -l)
 rm -rf "$logs"
 exit "$failed"
