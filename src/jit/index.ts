@@ -6,7 +6,7 @@
  * - `graphdef.ts`, `proto.ts`, `session.ts`: TensorFlow's graph messages and the session that runs them
  * - `function.ts`, `loop.ts`, `control.ts`, `program.ts`, `jit.ts`: programs
  * - `ops.ts`: ops for traced and eager code
- * - `triton.ts`, `row_*.ts`, `recurrence.ts`, `step_kernel.ts`: kernels of our own for GPUs; `host_kernel.ts`: for CPUs; `call_module.ts`: their calls
+ * - `triton.ts`, `row_*.ts`, `recurrence.ts`, `batch_*.ts`, `step_kernel.ts`, `state_*.ts`: kernels of our own for GPUs; `host_kernel.ts`: for CPUs; `call_module.ts`: their calls
  */
 export * from './types.js';
 export { Program } from './program.js';
@@ -17,6 +17,8 @@ export { batchMatMulBf16 } from './batch_matmul.js';
 export { rowProduct, type RowFormat, type RowProductInputs } from './row_product.js';
 export { linearRecurrence } from './recurrence.js';
 export { stepValues } from './step_kernel.js';
+export { stateStep, type StateResult } from './state_kernel.js';
+export { batchProduct, type BatchProductInputs, type BatchProductResult, type BatchRows } from './batch_product.js';
 export { compilesForGpu } from './triton.js';
 export { hasHostKernel, runHostKernel } from './host_kernel.js';
 export { whileLoop } from './control.js';

@@ -2,10 +2,12 @@
  * The recurrence of a decoding step of several rows on a GPU as one kernel in PTX, with the skip and the gate after it and, where one norm
  * follows, its weight and the sums of its squares. States are updated where they lie.
  */
+import type * as tf from '@tensorflow/tfjs';
 import { ArgumentError } from '../errors/index.js';
 import { PtxWriter } from './ptx.js';
 import { STATE_ACCESS, type StateAccess, StateRows, stateRowsOf } from './state_ptx.js';
-import type { TritonKernel } from './triton.js';
+import { trueDtype } from './ops.js';
+import { runTritonAll, tritonRuns, type TritonKernel } from './triton.js';
 import type { Dtype } from './types.js';
 
 /** Rows of a tensor, [rows, stride], of which some columns are meant. */
@@ -155,4 +157,59 @@ export function stateWriter(spec: StateKernelSpec, tiling = stateTiling(spec)): 
   const total = terms.reduce((a, b) => k.float('add.f32', a, b));
   k.when(lead, () => k.run('st.global.f32', `[${k.address(pointer('squares'), k.block, 4)}]`, total));
   return k;
+}
+
+/** What the kernel is applied to. */
+export interface StateInputs extends Pick<StateKernelSpec, 'heads' | 'headDim' | 'groups' | 'stateSize'> {
+  /** [rows, heads, p, n], float32 or bfloat16 */
+  state: tf.Tensor;
+  /** [rows, …] and where x | B | C | dt | decay begin in a row */
+  step: { values: tf.Tensor; offset: number };
+  /** [rows, …] and where z begins in a row */
+  gate: { values: tf.Tensor; offset: number; activated: boolean };
+  /** [heads] */
+  D: tf.Tensor;
+  /** Weight of one norm over all channels, [heads·p]. */
+  gamma?: tf.Tensor;
+}
+
+export interface StateResult {
+  /** The state after, in the type and, where nothing else needs that, the memory of the one before. */
+  state: tf.Tensor;
+  /** v, or with gamma what StateKernelSpec.norm says. */
+  v: tf.Tensor;
+  /** [rows, parts]; with gamma alone. */
+  squares?: tf.Tensor2D;
+}
+
+/** Runs the kernel. Traced code for a GPU alone, without a gradient. @returns null where there is no kernel */
+export function stateStep(inputs: StateInputs): StateResult | null {
+  const { state, step, gate, D, gamma, heads, headDim, groups, stateSize } = inputs;
+  const rows = state.shape[0]!;
+  const dtype = trueDtype(state);
+  if (!tritonRuns() || (dtype !== 'float32' && dtype !== 'bfloat16')) return null;
+  const columns = ({ values, offset }: { values: tf.Tensor; offset: number }): Columns => ({
+    stride: values.shape[1]!,
+    offset,
+  });
+  const spec: StateKernelSpec = {
+    ...{ rows, heads, headDim, groups, stateSize, dtype },
+    step: columns(step),
+    gate: { ...columns(gate), activated: gate.activated },
+    norm: gamma !== undefined,
+  };
+  if (!stateKernelFits(spec)) return null;
+  const inner = heads * headDim;
+  const given = [state, step.values, gate.values, D, ...(gamma ? [gamma] : [])];
+  const shapes = [state.shape, gamma ? [inner / 32, rows, 32] : [rows, inner], [rows, stateBlocks(spec)]];
+  const types: Dtype[] = [dtype, gamma ? 'bfloat16' : 'float32', 'float32'];
+  const count = gamma ? 3 : 2;
+  const results = runTritonAll(
+    stateKernel(spec),
+    given,
+    shapes.slice(0, count),
+    types.slice(0, count),
+    new Map([[0, 0]]),
+  );
+  return { state: results[0]!, v: results[1]!, ...(gamma && { squares: results[2] as tf.Tensor2D }) };
 }

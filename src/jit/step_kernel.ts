@@ -1,11 +1,11 @@
 /**
  * What lies between an input projection and the recurrence in a decoding step of several rows, as one Triton kernel of our own on GPUs:
- * a step of the causal convolution with SiLU, step sizes, decays, and inputs times step sizes. XLA makes four kernels of it.
+ * a step of the causal convolution with SiLU, step sizes and decays. XLA makes three kernels of it.
  */
 import * as tf from '@tensorflow/tfjs';
 import { ArgumentError } from '../errors/index.js';
 import type { Activations } from './row_spec.js';
-import { type TritonKernel, TritonWriter, type TtirValue, runTritonAll, tritonRuns } from './triton.js';
+import { type TritonKernel, TritonWriter, type TtirValue, runTriton, tritonRuns } from './triton.js';
 
 export interface StepKernelSpec extends Activations {
   rows: number;
@@ -13,8 +13,6 @@ export interface StepKernelSpec extends Activations {
   wide: number;
   /** Layers in the context, [rows, layers, taps-1, channels]. */
   layers: number;
-  /** Channels of x, which come first and are shared by the heads evenly; B and C share the rest. */
-  inner: number;
   /** Rows may be switched off: their step sizes are 0. */
   masked: boolean;
 }
@@ -23,21 +21,20 @@ export interface StepKernelSpec extends Activations {
 const BLOCK = 256;
 
 /** Whether the kernel can be written for these sizes. */
-export function stepKernelFits({ rows, wide, layers, taps, channels, inner, heads }: StepKernelSpec): boolean {
-  const longest = rows * Math.max(wide, layers * (taps - 1) * channels);
-  return inner % heads === 0 && (channels - inner) % 2 === 0 && longest < 2 ** 31;
+export function stepKernelFits({ rows, wide, layers, taps, channels }: StepKernelSpec): boolean {
+  return rows * Math.max(wide, layers * (taps - 1) * channels) < 2 ** 31;
 }
 
 /**
- * The kernel, over the projection, place, context, taps, bias if there is one, dt_bias, A_log, mask if there is one, and the results:
- * x [rows, inner], x·dt [rows, inner], B and C [rows, (channels-inner)/2] each, exp(-exp(A_log)·dt) [rows, heads].
+ * The kernel, over the projection, place, context, taps, bias if there is one, dt_bias, A_log, mask if there is one, and the result
+ * x | B | C | dt | decay, [rows, channels + 2·heads], of decays exp(-exp(A_log)·dt).
  */
 export function stepKernel(spec: StepKernelSpec): TritonKernel {
   if (!stepKernelFits(spec)) throw new ArgumentError('stepKernel: no kernel for these sizes', { spec });
-  const { rows, wide, layers, first, channels, taps, heads, inner, bias, masked, limit } = spec;
+  const { rows, wide, layers, first, channels, taps, heads, bias, masked, limit } = spec;
   const names = [
     ...['raw', 'place', 'context', 'taps', ...(bias ? ['bias'] : []), 'dt_bias', 'A_log', ...(masked ? ['mask'] : [])],
-    ...['x', 'scaled', 'B', 'C', 'decay'],
+    'y',
   ];
   const k = new TritonWriter(
     'step',
@@ -73,9 +70,7 @@ export function stepKernel(spec: StepKernelSpec): TritonKernel {
   if (bias) sum = add(sum, k.load(pointer('bias'), channel, isChannel));
   const y = k.binary('arith.divf', sum, add(k.unary('math.exp', multiply(sum, -1)), 1));
 
-  // each channel of x works its head's step size out anew; for B and C it is of no meaning
-  const own = k.select(isHead, int('subi', channel, channels), int('divsi', channel, inner / heads));
-  const head = int('minsi', own, heads - 1);
+  const head = int('minsi', k.binary('arith.maxsi', int('subi', channel, channels), 0), heads - 1);
   const rawStep = k.load(pointer('raw'), int('addi', head, int('addi', start, channels)));
   let step = k.softplus(add(rawStep, k.load(pointer('dt_bias'), head)));
   if (limit[0] > 0) step = k.binary('arith.maximumf', step, limit[0]);
@@ -84,18 +79,9 @@ export function stepKernel(spec: StepKernelSpec): TritonKernel {
   const rate = k.unary('math.exp', k.load(pointer('A_log'), head));
   const decay = k.unary('math.exp', multiply(multiply(step, rate), -1));
 
-  const isInner = below(inner);
-  const at = (size: number, begin: number): TtirValue =>
-    int('addi', int('subi', channel, begin), int('muli', row, size));
-  k.store(pointer('x'), at(inner, 0), y, isInner);
-  k.store(pointer('scaled'), at(inner, 0), multiply(y, step), isInner);
-  const half = (channels - inner) / 2;
-  for (const [name, begin] of [
-    ['B', inner],
-    ['C', inner + half],
-  ] as const)
-    k.store(pointer(name), at(half, begin), y, both(from(begin), below(begin + half)));
-  k.store(pointer('decay'), at(heads, channels), decay, isHead);
+  const to = int('addi', channel, int('muli', row, channels + 2 * heads));
+  k.store(pointer('y'), to, k.select(isHead, step, y), below(channels + heads));
+  k.store(pointer('y'), int('addi', to, heads), decay, isHead);
   return k.kernel({ grid: rows * blocks, warps: 4 });
 }
 
@@ -103,7 +89,6 @@ export function stepKernel(spec: StepKernelSpec): TritonKernel {
 export interface StepInputs extends Omit<Activations, 'bias'> {
   /** [rows, wide] */
   raw: tf.Tensor2D;
-  inner: number;
   /** Raw inputs before, of all layers, [rows, layers, taps-1, channels], and where this layer's begin in a row */
   context: tf.Tensor4D;
   place: number;
@@ -119,35 +104,16 @@ export interface StepInputs extends Omit<Activations, 'bias'> {
   mask?: tf.Tensor;
 }
 
-export interface StepValues {
-  /** [rows, inner] */
-  x: tf.Tensor2D;
-  /** x times the step sizes of its heads, [rows, inner] */
-  scaled: tf.Tensor2D;
-  /** [rows, (channels-inner)/2] */
-  B: tf.Tensor2D;
-  C: tf.Tensor2D;
-  /** [rows, heads] */
-  decay: tf.Tensor2D;
-}
-
-/** Runs the kernel. Traced code for a GPU alone, without a gradient. @returns null where there is no kernel */
-export function stepValues(inputs: StepInputs): StepValues | null {
+/** Runs the kernel. Traced code for a GPU alone, without a gradient. @returns its result; null where there is no kernel */
+export function stepValues(inputs: StepInputs): tf.Tensor2D | null {
   const { raw, context, place, weights, bias, dtBias, ALog, mask } = inputs;
-  const { first, channels, taps, heads, limit, inner } = inputs;
+  const { first, channels, taps, heads, limit } = inputs;
   const [rows, wide] = raw.shape;
   const layers = context.shape[1];
-  const sizes = { first, channels, taps, heads, limit, inner, rows, wide, layers };
+  const sizes = { first, channels, taps, heads, limit, rows, wide, layers };
   const spec: StepKernelSpec = { ...sizes, bias: bias !== undefined, masked: mask !== undefined };
   if (!tritonRuns() || !stepKernelFits(spec)) return null;
   const given = [raw, tf.tensor1d([place], 'int32'), context, weights, bias, dtBias, ALog, mask];
-  const half = (channels - inner) / 2;
-  const shapes = [inner, inner, half, half, heads].map((size) => [rows, size]);
-  const results = runTritonAll(
-    stepKernel(spec),
-    given.filter((t) => t !== undefined),
-    shapes,
-  );
-  const [x, scaled, B, C, decay] = results as [tf.Tensor2D, tf.Tensor2D, tf.Tensor2D, tf.Tensor2D, tf.Tensor2D];
-  return { x, scaled, B, C, decay };
+  const present = given.filter((t) => t !== undefined);
+  return runTriton(stepKernel(spec), present, [rows, channels + 2 * heads]) as tf.Tensor2D;
 }

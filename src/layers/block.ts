@@ -18,7 +18,8 @@ import { tensor, type WeightSpec, type Weights } from './weights.js';
 
 const MIXER = 'mixer.';
 
-function mixerPart(weights: Weights): Weights {
+/** A mixer's weights among those of its block. */
+export function mixerPart(weights: Weights): Weights {
   const part: Record<string, Weights[string]> = {};
   for (const name of Object.keys(weights)) if (name.startsWith(MIXER)) part[name.slice(MIXER.length)] = weights[name]!;
   return part;
@@ -34,7 +35,7 @@ export function blockForward(
   x: tf.Tensor3D,
   options?: MixerOptions,
 ): { y: tf.Tensor3D; state: MixerState } {
-  const [y, conv, ssm] = tf.tidy((): [tf.Tensor, tf.Tensor, tf.Tensor] => {
+  const [y, conv, ssm, stored] = tf.tidy((): [tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor?] => {
     const gamma = tensor(weights, 'norm.weight');
     let mixed: ReturnType<typeof mixerForward>;
     const part = mixerPart(weights);
@@ -50,9 +51,10 @@ export function blockForward(
       mixed = mixerForward(spec, part, rmsNorm(x, gamma, spec.epsilon) as tf.Tensor3D, options);
     }
     const y = tf.add(x, mixed.y);
-    return [options?.state ? settledOnGpu(y) : y, mixed.state.conv, mixed.state.ssm];
+    return [options?.state ? settledOnGpu(y) : y, mixed.state.conv, mixed.state.ssm, mixed.state.stored];
   });
-  return { y: y as tf.Tensor3D, state: { conv: conv as tf.Tensor3D, ssm: ssm as tf.Tensor4D } };
+  const state: MixerState = { conv: conv as tf.Tensor3D, ssm: ssm as tf.Tensor4D, ...(stored && { stored }) };
+  return { y: y as tf.Tensor3D, state };
 }
 
 /** The block's weights under the checkpoint's names. */

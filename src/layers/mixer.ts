@@ -9,7 +9,7 @@ import { settled } from '../jit/settled.js';
 import { type LayerArgs, single, SpecLayer } from './base.js';
 import { causalConv, convWeightSpecs } from './causal_conv1d.js';
 import { rmsParts } from './rms_norm.js';
-import { type NormGroups, normGroupsOf, rmsNormGated } from './rms_norm_gated.js';
+import { type NormGroups, normGroupsOf, rmsNormByGroups } from './rms_norm_gated.js';
 import { stepActivations, stepByKernel } from './step_activations.js';
 import { ssdChunkScan, ssdStep } from './ssd.js';
 import { linear, silu, siluQuotient, tensor, type Weight, type WeightSpec, type Weights } from './weights.js';
@@ -149,6 +149,8 @@ export interface MixerState {
   conv: tf.Tensor3D;
   /** Recurrent state, [b, h, p, n] */
   ssm: tf.Tensor4D;
+  /** The same where it is stored in another type: bfloat16, of which `ssm` is the conversion. For kernels that take it so, and give it. */
+  stored?: tf.Tensor;
   /** Where conv lies, given with states that are stored together: all layers, [b, layers, k-1, convSize], and which this is. */
   context?: { layers: tf.Tensor4D; layer: number };
 }
@@ -214,7 +216,7 @@ export function mixerForward(
     });
   }
   const bias = (name: string): tf.Tensor | undefined => (spec.useBias ? tensor(weights, name) : undefined);
-  const [y, conv, ssm] = tf.tidy((): [tf.Tensor, tf.Tensor, tf.Tensor] => {
+  const [y, conv, ssm, stored] = tf.tidy((): [tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor?] => {
     const projected = scaledLinear(u, options.inputScale, weights['in_proj.weight']!, bias('in_proj.bias')); // [b, t, projSize]
     const [z, rawXBC, rawDt] = tf.split(projected, [innerSize, convSize, h], 2) as [tf.Tensor, tf.Tensor, tf.Tensor];
     const { mask, state, segments } = options;
@@ -233,22 +235,21 @@ export function mixerForward(
     /** For what several kernels read, of more tokens than one. @param gradient whether its gradient is such a value too */
     const inMemory = (x: tf.Tensor, gradient = false): tf.Tensor =>
       t === 1 ? x : settled(x, tensor(weights, 'D'), gradient);
-    /** Skip, gate, norm and output projection. @param heads [b, t, h, p] @param scanned of the same size */
-    const finish = (heads: tf.Tensor, scanned: tf.Tensor): tf.Tensor => {
-      const skipped = tf.add(scanned, tf.mul(heads, tf.reshape(tensor(weights, 'D'), [1, 1, h, 1])));
+    /** Norm and output projection. @param v gated, of b·t·innerSize values */
+    const project = (v: tf.Tensor): tf.Tensor => {
       const groups = spec.normGroups === 'full' ? 1 : g;
-      const flat = inMemory(tf.reshape(skipped, [b, t, innerSize]), true);
+      const gated = tf.reshape(v, [b, t, innerSize]);
       const gamma = tensor(weights, 'norm.weight');
       const [outWeight, outBias] = [weights['out_proj.weight']!, bias('out_proj.bias')];
       if (t === 1 && groups === 1 && options.mergeStep) {
-        const { scaled, factor } = rmsParts(tf.mul(flat, silu(z)), gamma, spec.epsilon);
+        const { scaled, factor } = rmsParts(gated, gamma, spec.epsilon);
         return scaledLinear(scaled, factor, outWeight, outBias);
       }
-      return linear(rmsNormGated(flat, z, gamma, groups, spec.epsilon), outWeight, outBias);
+      return linear(rmsNormByGroups(gated, gamma, groups, spec.epsilon), outWeight, outBias);
     };
     const before = options.mergeStep && t === 1 && !segments ? state : undefined;
     const step = before && stepByKernel(spec, weights, tf.reshape(projected, [b, -1]) as tf.Tensor2D, before, mask);
-    if (step) return [finish(step.x, step.y), mixed.context, step.state];
+    if (step) return [project(step.gated), mixed.context, step.state.ssm, step.state.stored];
     let activated: tf.Tensor; // [b, t, convSize]
     let dt: tf.Tensor; // [b, t, h]
     if (before) {
@@ -294,9 +295,12 @@ export function mixerForward(
       scanned = scan.y;
       finalState = scan.finalState;
     }
-    return [finish(heads, scanned), mixed.context, finalState];
+    const skipped = tf.add(scanned, tf.mul(heads, tf.reshape(tensor(weights, 'D'), [1, 1, h, 1])));
+    const flat = inMemory(tf.reshape(skipped, [b, t, innerSize]), true);
+    return [project(tf.mul(flat, silu(z))), mixed.context, finalState];
   });
-  return { y: y as tf.Tensor3D, state: { conv: conv as tf.Tensor3D, ssm: ssm as tf.Tensor4D } };
+  const state: MixerState = { conv: conv as tf.Tensor3D, ssm: ssm as tf.Tensor4D, ...(stored && { stored }) };
+  return { y: y as tf.Tensor3D, state };
 }
 
 /**

@@ -30,8 +30,12 @@ export function rmsNormGated(
   groups: number,
   epsilon: number,
 ): tf.Tensor {
+  return tf.tidy(() => rmsNormByGroups(tf.mul(y, silu(gate)), weight, groups, epsilon));
+}
+
+/** The norm alone. @param v [..., d] @param weight [d] @param groups number of groups normalised apart */
+export function rmsNormByGroups(v: tf.Tensor, weight: tf.Tensor, groups: number, epsilon: number): tf.Tensor {
   return tf.tidy(() => {
-    const v = tf.mul(y, silu(gate));
     if (groups === 1) return rmsNorm(v, weight, epsilon);
     const d = v.shape[v.rank - 1]!;
     const grouped = scaleByRms(tf.reshape(v, [-1, groups, d / groups]), epsilon); // [m, g, d/g]

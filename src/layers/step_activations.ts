@@ -4,10 +4,10 @@
  * this is one kernel instead of two.
  */
 import * as tf from '@tensorflow/tfjs';
-import { stepValues } from '../jit/index.js';
+import { castFloat32, stateStep, stepValues, trueDtype } from '../jit/index.js';
 import type { MixerSpec, MixerState } from './mixer.js';
 import { ssdAdvance } from './ssd.js';
-import { siluQuotient, tensor, type Weights } from './weights.js';
+import { silu, siluQuotient, tensor, type Weights } from './weights.js';
 
 /**
  * @param raw the projection's channels x | B | C | dt, [b, convSize + h]
@@ -60,34 +60,54 @@ export function activationInputs(spec: MixerSpec, weights: Weights, context: Non
 }
 
 /**
- * A step from the projection to the state's output, its small work by a kernel of our own. Null where there is none.
+ * A step of several rows from the projection to what the gated norm takes, by kernels of our own. Null where there are none.
  * @param projected z | x | B | C | dt, [b, projSize] @param mask [b, 1], 0 for rows that keep their state
- * @returns x and the output y without the D skip, [b, 1, h, p], and the new state
+ * @returns (y + D·x)·silu(z), [b, innerSize], and the new state
  */
 export function stepByKernel(
   spec: MixerSpec,
   weights: Weights,
   projected: tf.Tensor2D,
-  { context, ssm }: MixerState,
+  { context, ssm, stored }: MixerState,
   mask?: tf.Tensor2D,
-): { x: tf.Tensor4D; y: tf.Tensor4D; state: tf.Tensor4D } | null {
+): { gated: tf.Tensor2D; state: StoredState } | null {
   const { innerSize, numHeads: h, headDim: p, nGroups: g, stateSize: n } = spec;
   if (!context) return null;
   const b = projected.shape[0];
   const step = stepValues({
     ...activationInputs(spec, weights, context),
     raw: projected,
-    inner: innerSize,
     ALog: tensor(weights, 'A_log'),
     mask: mask && tf.reshape(mask, [b]),
   });
   if (!step) return null;
+  const D = tensor(weights, 'D');
+  const own = stateStep({
+    ...{ heads: h, headDim: p, groups: g, stateSize: n, D },
+    state: stored ?? ssm,
+    step: { values: step, offset: 0 },
+    gate: { values: projected, offset: 0, activated: false },
+  });
+  if (own) return { gated: own.v as tf.Tensor2D, state: storedState(own.state) };
+  const sizes = [innerSize, g * n, g * n, h, h];
+  const [x, B, C, dt, decay] = tf.split(step, sizes, 1) as [tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor2D];
+  const heads = tf.reshape(x, [b, h, p]);
   const { y, state } = ssdAdvance({
-    scaled: tf.reshape(step.scaled, [b, h, p]),
-    decay: step.decay,
-    B: tf.reshape(step.B, [b, g, n]),
-    C: tf.reshape(step.C, [b, g, n]),
+    scaled: tf.mul(heads, tf.reshape(dt, [b, h, 1])),
+    decay,
+    B: tf.reshape(B, [b, g, n]),
+    C: tf.reshape(C, [b, g, n]),
     state: ssm,
   });
-  return { x: tf.reshape(step.x, [b, 1, h, p]), y: tf.reshape(y, [b, 1, h, p]), state };
+  const skipped = tf.add(y, tf.mul(heads, tf.reshape(D, [1, h, 1])));
+  const z = tf.slice(projected, [0, 0], [b, innerSize]);
+  return { gated: tf.mul(tf.reshape(skipped, [b, innerSize]), silu(z)), state: { ssm: state } };
+}
+
+/** A state as a kernel left it: in its stored type, and as the layers see it. */
+export type StoredState = Pick<MixerState, 'ssm' | 'stored'>;
+
+export function storedState(state: tf.Tensor): StoredState {
+  const narrow = trueDtype(state) === 'bfloat16';
+  return narrow ? { ssm: castFloat32(state) as tf.Tensor4D, stored: state } : { ssm: state as tf.Tensor4D };
 }

@@ -3,7 +3,7 @@
  * are traced. Each stored form (float32, bfloat16, packed integers, a base with an adapter) is one implementation.
  */
 import type * as tf from '@tensorflow/tfjs';
-import { gatherRows, matMulStored, rowProduct, type VariableSpec } from '../jit/index.js';
+import { batchProduct, gatherRows, matMulStored, rowProduct, type VariableSpec } from '../jit/index.js';
 import type { Weight } from './weights.js';
 
 /** Bytes of a weight in one stored type, asked for when their turn comes. */
@@ -55,6 +55,7 @@ export function bfloat16Storage(shape: readonly number[], init?: WeightBytes): W
       apply: (x) => matMulStored(x, vars['']!),
       rows: (ids) => gatherRows(vars['']!, ids),
       fused: (input) => rowProduct(shape, { kind: 'bfloat16' }, input, [vars['']!]),
+      batch: (input) => batchProduct(shape, input, vars['']!),
     }),
   };
 }

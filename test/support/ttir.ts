@@ -62,6 +62,7 @@ const BINARY: Record<string, (a: number, b: number) => number> = {
   'arith.andi': (a, b) => a & b,
   'arith.ori': (a, b) => a | b,
   'arith.minsi': (a, b) => Math.min(a, b),
+  'arith.maxsi': (a, b) => Math.max(a, b),
   'arith.shrui': (a, b) => (a >>> b) | 0,
   'arith.cmpi slt': (a, b) => Number(a < b),
   'arith.cmpi sge': (a, b) => Number(a >= b),

@@ -225,16 +225,20 @@ function stateAccess(
         return {
           conv: conv as tf.Tensor3D, // [b, k-1, channels]
           ssm: (narrow ? castFloat32(stored) : stored) as tf.Tensor4D,
+          ...(narrow && { stored }),
           context: { layers: all as tf.Tensor4D, layer: i },
         };
       });
     },
     assign: (states) => ({
-      [names.conv(b)]: tf.stack(
-        states.map((s) => s.conv),
-        1,
-      ),
-      ...Object.fromEntries(states.map(({ ssm }, i) => [names.ssm(b, i), narrow ? castTo(ssm, 'bfloat16') : ssm])),
+      // moved on in place, or one by one
+      [names.conv(b)]:
+        states.at(-1)?.context?.layers ??
+        tf.stack(
+          states.map((s) => s.conv),
+          1,
+        ),
+      ...Object.fromEntries(states.map(({ ssm, stored }, i) => [names.ssm(b, i), narrow ? (stored ?? castTo(ssm, 'bfloat16')) : ssm])),
     }),
   };
 }
@@ -257,14 +261,14 @@ function defineFunctions(
   const advance = (vars: Record<string, tf.Tensor>, tokens: tf.Tensor, mask?: tf.Tensor): { states: MixerState[]; logits: tf.Tensor2D } => {
     const w = traced(storages, pack, vars);
     const embedded = network.embed(w, tf.reshape(tokens, [b, 1]));
-    const { h, states } = network.hidden(w, embedded, {
+    const { h, states, rows } = network.hidden(w, embedded, {
       states: access.read(vars),
       mask: mask ? (tf.reshape(mask, [b, 1]) as tf.Tensor2D) : undefined,
       mergeStep: options.mergeStep,
       between: pieceBorder,
       withoutNorm: true,
     });
-    return { states, logits: network.normedHead(w, tf.reshape(h, [b, -1]) as tf.Tensor2D) };
+    return { states, logits: network.normedHead(w, tf.reshape(h, [b, -1]) as tf.Tensor2D, rows) };
   };
 
   for (const t of options.segments) {

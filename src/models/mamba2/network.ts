@@ -3,8 +3,10 @@
  * This is the one implementation of the model; eager runs pass the layers' own variables, compiled programs pass
  * symbolic ones.
  */
-import type * as tf from '@tensorflow/tfjs';
-import { Mamba2Block } from '../../layers/block.js';
+import * as tf from '@tensorflow/tfjs';
+import type { BatchRows } from '../../jit/index.js';
+import { beginBatch, mixerBatchStep, takesBatches } from '../../layers/batch_step.js';
+import { Mamba2Block, mixerPart } from '../../layers/block.js';
 import { LMHead, TokenEmbedding } from '../../layers/embedding.js';
 import type { MixerState } from '../../layers/mixer.js';
 import { RMSNorm } from '../../layers/rms_norm.js';
@@ -34,9 +36,19 @@ export interface HiddenOptions {
   /** [b, t]; see MixerOptions.segments */
   segments?: tf.Tensor2D;
   /** The stream passes through it before and after each block. */
-  between?: (h: tf.Tensor3D) => tf.Tensor3D;
+  between?: <T extends tf.Tensor>(h: T) => T;
   /** Called with the stream after each block; the tensor is the callee's to clone if it keeps it. */
   onBlock?: (h: tf.Tensor3D, index: number) => void;
+}
+
+/** What the blocks give. */
+export interface Hidden {
+  /** [b, t, d] */
+  h: tf.Tensor3D;
+  /** Of each layer. */
+  states: MixerState[];
+  /** h once more where kernels of our own made it, without a norm: as the head takes it. */
+  rows?: BatchRows;
 }
 
 export class Mamba2Network {
@@ -80,7 +92,9 @@ export class Mamba2Network {
    * @param weights all weights by checkpoint name @param embedded [b, t, d]
    * @returns the normed stream [b, t, d] and the new state of each layer, all new tensors
    */
-  hidden(weights: Weights, embedded: tf.Tensor3D, options: HiddenOptions = {}): { h: tf.Tensor3D; states: MixerState[] } {
+  hidden(weights: Weights, embedded: tf.Tensor3D, options: HiddenOptions = {}): Hidden {
+    const few = options.mergeStep && options.withoutNorm && !options.onBlock ? this.stepOfRows(weights, embedded, options) : null;
+    if (few) return few;
     const states: MixerState[] = [];
     let h = embedded;
     for (const [i, block] of this.blocks.entries()) {
@@ -104,15 +118,39 @@ export class Mamba2Network {
     return { h: normed, states };
   }
 
+  /** A decoding step of a few rows by kernels of our own (batch_step.ts), whose states are updated in place. Null where there are none. */
+  private stepOfRows(weights: Weights, embedded: tf.Tensor3D, { states, mask, between }: HiddenOptions): Hidden | null {
+    const [b, t, d] = embedded.shape;
+    const context = states?.[0]?.context?.layers;
+    const layers = this.blocks.map((_, i) => part(weights, `backbone.layers.${i}.`));
+    const mixers = layers.map(mixerPart);
+    if (b === 1 || t !== 1 || !context || !mixers.every((own, i) => takesBatches(this.blocks[i]!.spec, own))) return null;
+    const norms = [...layers.map((layer) => tensor(layer, 'norm.weight')), tensor(part(weights, 'backbone.norm_f.'), 'weight')];
+    let carry = beginBatch(tf.reshape(embedded, [b, d]), norms[0]!, context);
+    const after: MixerState[] = [];
+    for (const [i, { spec }] of this.blocks.entries()) {
+      if (between) carry = { ...carry, stream: between(carry.stream), rows: bordered(carry.rows, between) };
+      const out = mixerBatchStep(spec, mixers[i]!, carry, states[i]!, i, norms[i + 1]!, mask);
+      if (!out) return null;
+      carry = out.carry;
+      after.push({ conv: states[i]!.conv, ...out.state });
+    }
+    // the contexts of all layers were moved on together
+    const moved = after.map((state, layer) => ({ ...state, context: { layers: carry.context, layer } }));
+    return { h: tf.reshape(carry.stream, [b, 1, d]), states: moved, rows: carry.rows };
+  }
+
   /**
    * Final norm and head of one position, as one kernel where the device has it.
-   * @param h the stream after the last block, [1, d] @returns logits [1, v], float32
+   * @param h the stream after the last block, [b, d] @param rows see Hidden @returns logits [b, v], float32
    */
-  normedHead(weights: Weights, h: tf.Tensor2D): tf.Tensor2D {
+  normedHead(weights: Weights, h: tf.Tensor2D, rows?: BatchRows): tf.Tensor2D {
     const w = part(weights, this.lm_head ? 'lm_head.' : 'backbone.embeddings.');
     const norm = part(weights, 'backbone.norm_f.');
     const matrix = w['weight']!;
     const epsilon = this.config.layer_norm_epsilon;
+    const few = rows && isStored(matrix) ? matrix.batch?.({ rows, epsilon }) : null;
+    if (few) return few.y;
     const fused = isStored(matrix) ? matrix.fused?.({ x: h, norm: { gamma: tensor(norm, 'weight'), groups: 1, epsilon } }) : null;
     return fused ?? (this.head(weights, this.norm_f.forward(h, norm)) as tf.Tensor2D);
   }
@@ -121,6 +159,10 @@ export class Mamba2Network {
   head(weights: Weights, h: tf.Tensor): tf.Tensor {
     return this.lm_head ? this.lm_head.forward(h, part(weights, 'lm_head.')) : this.embeddings.reverse(h, part(weights, 'backbone.embeddings.'));
   }
+}
+
+function bordered({ pieces, squares }: BatchRows, between: NonNullable<HiddenOptions['between']>): BatchRows {
+  return { pieces: between(pieces), ...(squares && { squares: between(squares) }) };
 }
 
 const groups = new WeakMap<Weights, Map<string, Weights>>();
