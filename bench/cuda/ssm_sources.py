@@ -11,25 +11,32 @@ from concurrent.futures import ThreadPoolExecutor
 
 
 def tune_in_parallel(variants, workers):
-    """Each kernel's autotuner compiles its variants side by side before it times them; `variants` > 0 takes the first of them only."""
-    os.environ.setdefault('TRITON_CACHE_AUTOTUNING', '1')  # what was found serves the next process
+    """Each kernel's autotuner compiles its variants side by side before it times them; `variants` > 0 takes the first of them only.
+
+    What it finds is kept on the disk for the next process, which then compiles the best variant alone.
+    """
+    os.environ['TRITON_CACHE_AUTOTUNING'] = '1'
     from triton.runtime._async_compile import AsyncCompileMode
     from triton.runtime.autotuner import Autotuner
-    choose = Autotuner.prune_configs
+    choose, look_up = Autotuner.prune_configs, Autotuner.check_disk_cache
 
     def prune(self, kwargs):
+        self.call = kwargs
         configs = choose(self, kwargs)
-        if variants > 0:
-            configs = configs[:variants]
-        try:
-            with ThreadPoolExecutor(workers) as pool, AsyncCompileMode(pool, ignore_errors=True):
-                for config in configs:
-                    self.fn.run(*self.nargs.values(), **{**kwargs, 'warmup': True}, **config.all_kwargs())
-        except Exception as error:  # they are then compiled one by one
-            print('variants one by one:', repr(error)[:200], file=sys.stderr)
-        return configs
+        return configs[:variants] if variants > 0 else configs
 
-    Autotuner.prune_configs = prune
+    def check(self, key, configs, measure):
+        def compile_all_and_measure():
+            try:
+                with ThreadPoolExecutor(workers) as pool, AsyncCompileMode(pool, ignore_errors=True):
+                    for config in configs:
+                        self.fn.run(*self.nargs.values(), **{**self.call, 'warmup': True}, **config.all_kwargs())
+            except Exception as error:  # they are then compiled one by one
+                print('variants one by one:', repr(error)[:200], file=sys.stderr)
+            measure()
+        return look_up(self, key, configs, compile_all_and_measure)
+
+    Autotuner.prune_configs, Autotuner.check_disk_cache = prune, check
 
 
 def load(folder, variants=0, workers=None):

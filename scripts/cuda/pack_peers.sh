@@ -4,7 +4,7 @@
 # Usage: scripts/cuda/pack_peers.sh OUT        (.gpu/ssm, which git ignores)
 # PYTHON (python3): any Python with pip, torch, setuptools and wheel, to fetch sources; nothing of them is built there.
 # causal_conv1d is compiled against the torch, CUDA and Python of that machine (TORCH, CUDA, PY below), whose headers and compiler are fetched
-# from the package index (750 MB): needs g++ and the headers of that Python; about 3 minutes on one core. CONV=0 leaves it out: PyTorch's convolution then.
+# from the package index (750 MB): needs g++ and that Python with its headers (PYTHON_THERE, python$PY); about 3 minutes on one core. CONV=0 leaves it out: PyTorch's convolution then.
 set -euo pipefail
 out=$(mkdir -p "$1" && cd "$1" && pwd)
 python=${PYTHON:-python3} TORCH=${TORCH:-2.11.0} CUDA=${CUDA:-13.0} PY=${PY:-3.12}
@@ -33,7 +33,7 @@ unzip -q torch-*.whl 'torch/include/*'
 for wheel in nvidia_*.whl; do unzip -qo "$wheel" '*/bin/*' '*/include/*' '*/nvvm/*' '*/lib/libcudart*' 2> /dev/null || [ $? = 11 ]; done
 cu=$(echo "$tmp"/nvidia/cu*) && chmod -R u+x "$cu/bin" "$cu/nvvm/bin"
 flags=(-isystem torch/include -isystem torch/include/torch/csrc/api/include -isystem "$cu/include"
-  -isystem "$("python$PY" -c 'import sysconfig; print(sysconfig.get_path("include"))')"
+  -isystem "$("${PYTHON_THERE:-python$PY}" -c 'import sysconfig; print(sysconfig.get_path("include"))')"
   -DTORCH_API_INCLUDE_EXTENSION_H -DTORCH_EXTENSION_NAME=causal_conv1d_cuda -std=c++17 -O3)
 # half of the variants, and the minutes they take to compile, are of float16, which nothing here uses
 sed -i '/^template.*at::Half/d' causal_conv1d-1.7.0/csrc/*.cu
