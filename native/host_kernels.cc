@@ -20,6 +20,8 @@
 #include <thread>
 #include <vector>
 
+#include "gpu_info.h"
+
 #if defined(__x86_64__) && __has_include("xla/ffi/api/ffi.h")
 #define HOST_KERNELS 1
 #include <functional>
@@ -367,6 +369,12 @@ napi_value SettleMemory(napi_env, napi_callback_info) {
   return nullptr;
 }
 
+napi_value CountMultiprocessors(napi_env env, napi_callback_info) {
+  napi_value count;
+  napi_create_int32(env, Multiprocessors(), &count);
+  return count;
+}
+
 }  // namespace
 
 NAPI_MODULE_INIT() {
@@ -375,5 +383,7 @@ NAPI_MODULE_INIT() {
   napi_set_named_property(env, exports, "register", fn);
   napi_create_function(env, "settleMemory", NAPI_AUTO_LENGTH, SettleMemory, nullptr, &fn);
   napi_set_named_property(env, exports, "settleMemory", fn);
+  napi_create_function(env, "multiprocessors", NAPI_AUTO_LENGTH, CountMultiprocessors, nullptr, &fn);
+  napi_set_named_property(env, exports, "multiprocessors", fn);
   return exports;
 }

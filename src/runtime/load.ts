@@ -84,6 +84,8 @@ export function hostKernels(): readonly string[] {
 interface HostAddon {
   register(): string[];
   settleMemory(): void;
+  /** An addon that an older setup built does not have it. */
+  multiprocessors?(): number;
 }
 
 let addon: HostAddon | null = null;
@@ -95,6 +97,16 @@ let addon: HostAddon | null = null;
  */
 export function settleMemory(): void {
   addon?.settleMemory();
+}
+
+let processors: number | null = null;
+
+/**
+ * Multiprocessors of the GPU that has fewest of those this process sees, as its driver says: kernels whose blocks wait for each other have no
+ * more blocks. 0 where it is not known.
+ */
+export function multiprocessors(): number {
+  return (processors ??= addon?.multiprocessors?.() ?? 0);
 }
 
 /** Makes the kernels known to XLA. Without them (another libtensorflow or processor) XLA's own code does their work. */

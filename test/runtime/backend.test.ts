@@ -170,6 +170,14 @@ describe('configureRuntime', function () {
     expect(new Set([plain[1], wide[1], own[1]]).size).to.equal(3);
   });
 
+  it('knows how many multiprocessors a GPU has, and of none nothing', () => {
+    const count = (device: string): number =>
+      Number(run(`runtime.loadTensorFlow('${device}'); console.log(runtime.multiprocessors());`).out);
+    expect(count('cpu')).to.equal(0);
+    if (gpuNames().length > 0) expect(count('auto')).to.be.greaterThan(0);
+    else expect(count('auto')).to.equal(0);
+  });
+
   it('prefers wide vectors where the processor has them, unless somebody chose a width', () => {
     const code = `runtime.preferWideVectors(); console.log(process.env.XLA_FLAGS);`;
     const wide = cpuFeatures().includes('avx512f') ? ' --xla_cpu_prefer_vector_width=512' : '';
