@@ -67,8 +67,8 @@ export class RowPtx {
 }
 
 /** Pieces that were fastest on an H100. */
-export function rowPtxTiling({ inner, out, format }: RowProductSpec): RowPtxTiling {
-  const [blocks, warps] = [132, 16];
+export function rowPtxTiling({ inner, out, format }: RowProductSpec, blocks = 132): RowPtxTiling {
+  const warps = 16;
   // values that a warp can hold of a row, twice
   const most = format.kind === 'codes' ? 4096 : 2560;
   let parts = 1;

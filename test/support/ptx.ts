@@ -85,6 +85,18 @@ const PLAIN: Record<string, (...x: number[]) => number> = {
   'rsqrt.approx.f32': (a) => fround(1 / Math.sqrt(a!)),
 };
 
+const places = new Map<string, { base: string; offset: number }>();
+
+/** The parts of an address such as `[d3+16]`. */
+function placeOf(text: string): { base: string; offset: number } {
+  let found = places.get(text);
+  if (!found) {
+    const [, base, offset] = /^\[(.*?)(?:\+(-?\d+))?\]$/.exec(text)!;
+    places.set(text, (found = { base: base!, offset: Number(offset ?? 0) }));
+  }
+  return found;
+}
+
 /** Memory of the card: the buffers of the parameters, of which several may be one. */
 class Card {
   readonly views: DataView[];
@@ -125,6 +137,7 @@ class Block {
   private readonly at: number[];
   private readonly waits: boolean[];
   private readonly registers = new Map<string, Lanes>();
+  private readonly operands = new Map<string, number | Lanes>();
   private readonly arrays = new Map<string, number>();
   private readonly shared: DataView;
   /** Copies to shared memory that a warp asked for and did not wait for: their values are not there before. */
@@ -202,10 +215,17 @@ class Block {
   }
 
   private value(text: string, thread: number): number {
-    if (/^[rfdp]\d+$/.test(text)) return this.lanes(text)[thread]!;
+    let known = this.operands.get(text);
+    if (known === undefined) this.operands.set(text, (known = this.resolve(text)));
+    return typeof known === 'number' ? known : known[thread]!;
+  }
+
+  /** What an operand is: the same for all threads, or by thread. */
+  private resolve(text: string): number | Lanes {
+    if (/^[rfdp]\d+$/.test(text)) return this.lanes(text);
     if (text.startsWith('$')) return (Number(text.slice(1)) - 1) * BUFFER;
     if (text.startsWith('0f')) return floatOf(parseInt(text.slice(2), 16) | 0);
-    if (text === '%tid.x') return thread;
+    if (text === '%tid.x') return Float64Array.from({ length: this.warps * LANES }, (_, thread) => thread);
     if (text === '%ctaid.x') return this.block;
     if (this.arrays.has(text)) return this.arrays.get(text)!;
     const number = Number(text);
@@ -275,8 +295,8 @@ class Block {
 
   /** Where an address such as `[d3+16]` of a global or shared access of so many bytes lies. */
   private locate(op: string, place: string, bytes: number, thread: number): { view: DataView; at: number } {
-    const [, base, offset] = /^\[(.*?)(?:\+(-?\d+))?\]$/.exec(place)!;
-    const address = this.value(base!, thread) + Number(offset ?? 0);
+    const { base, offset } = placeOf(place);
+    const address = this.value(base, thread) + offset;
     const global = op.includes('.global');
     const buffer = global ? Math.round(address / BUFFER - 1e-4) : 0;
     const view = global ? this.card.views[buffer] : this.shared;

@@ -1,0 +1,292 @@
+/**
+ * A decoding step of one row through a whole layer as one kernel in PTX: input projection with all around it, recurrence with skip and gate,
+ * output projection with norm and residual. The same blocks do one after the other, with barriers of all of them between (ptx_grid.ts):
+ * before it waits, a warp asks for what it will need of the next part, so that memory is never idle. Three kernels would each start anew.
+ */
+import { ArgumentError } from '../errors/index.js';
+import { PtxWriter } from './ptx.js';
+import { COUNTER_WORDS, GridBarriers } from './ptx_grid.js';
+import { RowPhase, type RowPointers, RowPtx, rowPtxFits, rowPtxTiling, type RowPtxTiling } from './row_ptx.js';
+import { type Activations, parametersOf, type RowFormat, type RowProductSpec } from './row_spec.js';
+import { type StateRowsSpec, StateRows, stateRowsOf } from './state_ptx.js';
+import type { TritonKernel } from './triton.js';
+import type { Dtype } from './types.js';
+
+/** A layer's sizes and constants; letters as in ssd.ts. */
+export interface LayerSpec {
+  /** Width of the stream, d. */
+  width: number;
+  heads: number;
+  headDim: number;
+  groups: number;
+  stateSize: number;
+  /** Groups of the norm before the output projection. */
+  normGroups: number;
+  epsilon: number;
+  taps: number;
+  bias: boolean;
+  limit: readonly [number, number];
+  /** Matrices of the input and of the output projection. */
+  first: RowFormat;
+  second: RowFormat;
+  /** A mask is given: of 0 the state stays as it is. */
+  masked: boolean;
+}
+
+/** The two products of a layer. */
+export interface Products {
+  first: RowProductSpec & { activations: Activations };
+  second: RowProductSpec;
+}
+
+export function productsOf(spec: LayerSpec): Products {
+  const { width, heads, epsilon, taps, bias, limit } = spec;
+  const inner = heads * spec.headDim;
+  const channels = inner + 2 * spec.groups * spec.stateSize;
+  const activations = { first: inner, channels, taps, heads, bias, limit };
+  return {
+    first: {
+      out: inner + channels + heads,
+      inner: width,
+      format: spec.first,
+      norm: { groups: 1, epsilon },
+      activations,
+    },
+    second: {
+      out: width,
+      inner,
+      format: spec.second,
+      norm: { groups: spec.normGroups, epsilon },
+      residual: true,
+    },
+  };
+}
+
+/** Elements that the input projection gives: see Activations. */
+export function projectedSize(spec: LayerSpec): number {
+  const { first } = productsOf(spec);
+  return first.out + first.activations.channels + 2 * spec.heads;
+}
+
+/**
+ * Names and types of the inputs, in order: those of the input projection, mask, D and state; those of the output projection without vector
+ * and residual, which are at hand; the counters of the barriers.
+ */
+export function layerInputs(spec: LayerSpec): (readonly [name: string, dtype: Dtype])[] {
+  const { first, second } = productsOf(spec);
+  return [
+    ...parametersOf(first),
+    ...(spec.masked ? [['mask', 'float32'] as const] : []),
+    ['D', 'float32'],
+    ['state', 'float32'],
+    ...parametersOf(second)
+      .filter(([name]) => name !== 'x' && name !== 'residual')
+      .map(([name, dtype]) => [`second.${name}`, dtype] as const),
+    ['counters', 'int32'],
+  ];
+}
+
+/** Outputs, after the inputs: the stream, what the input projection gives, the gated vector; state and counters, in place of the inputs. */
+export const LAYER_OUTPUTS = [
+  ['y', 'float32'],
+  ['projected', 'float32'],
+  ['gated', 'float32'],
+  ['next', 'float32'],
+  ['counted', 'int32'],
+] as const satisfies (readonly [string, Dtype])[];
+
+/** How a layer is shared out. */
+export interface LayerTiling {
+  first: RowPtxTiling;
+  second: RowPtxTiling;
+  /** Reads of a warp's rows of the state that are under way at a time. */
+  pieces: number;
+  /** Whether a warp asks for its second row of the output projection too before the recurrence, or after it. */
+  eager: boolean;
+}
+
+/** @param blocks as many as certainly run at a time: multiprocessors of the card */
+export function layerTiling(spec: LayerSpec, blocks: number): LayerTiling {
+  const { first, second } = productsOf(spec);
+  const [a, b] = [rowPtxTiling(first, blocks), rowPtxTiling(second, blocks)];
+  let pieces = 1;
+  while (pieces < 4 && unitsOf(spec, pieces) > blocks * a.warps) pieces *= 2;
+  return { first: a, second: b, pieces, eager: false };
+}
+
+const stateRows = ({ stateSize }: LayerSpec, pieces: number): StateRowsSpec => ({
+  stateSize,
+  dtype: 'float32',
+  pieces,
+});
+
+/** Warps' rows that a state is made of. */
+function unitsOf(spec: LayerSpec, pieces: number): number {
+  return (spec.heads * spec.headDim) / stateRowsOf(stateRows(spec, pieces));
+}
+
+/** Whether the kernel can be written for these sizes. */
+export function layerFits(spec: LayerSpec, tiling: LayerTiling): boolean {
+  const { first, second } = productsOf(spec);
+  const rows = stateRowsOf(stateRows(spec, tiling.pieces));
+  return (
+    rows > 0 &&
+    spec.headDim % rows === 0 &&
+    tiling.first.warps === tiling.second.warps &&
+    tiling.first.blocks === tiling.second.blocks &&
+    rowPtxFits(first, tiling.first) &&
+    rowPtxFits(second, tiling.second)
+  );
+}
+
+/** The recurrence, with skip and gate: each warp some rows of the state. */
+class StatePhase {
+  private readonly rows: StateRows;
+  private readonly unit: string;
+  private readonly place: string;
+  private readonly units: number;
+
+  constructor(
+    private readonly k: PtxWriter,
+    private readonly spec: LayerSpec,
+    private readonly tiling: LayerTiling,
+    private readonly pointers: RowPointers,
+  ) {
+    this.units = unitsOf(spec, tiling.pieces);
+    this.rows = new StateRows(k, stateRows(spec, tiling.pieces));
+    // neighbouring units go to different blocks, so that all have about as many
+    this.unit = k.int('mad.lo.u32', k.warp, tiling.first.blocks, k.block);
+    this.place = k.register('d');
+    this.locate();
+  }
+
+  /** Units beyond the last one read the last one, and write nothing. */
+  private get own(): string {
+    return this.k.int('min.u32', this.unit, this.units - 1);
+  }
+
+  private locate(): void {
+    const { k, rows, spec } = this;
+    const at = k.address(this.pointers['next']!, this.own, 4 * rows.count * spec.stateSize);
+    k.run('mov.b64', this.place, rows.place(at));
+  }
+
+  ask(): void {
+    this.rows.ask(this.place);
+  }
+
+  run(): void {
+    const { k, tiling, units } = this;
+    const step = tiling.first.blocks * tiling.first.warps;
+    if (units <= step) return this.advance();
+    k.repeat(() => {
+      this.advance();
+      k.run('add.u32', this.unit, this.unit, step);
+      this.locate();
+      this.ask();
+      return k.compare('lt.u32', this.unit, units);
+    });
+  }
+
+  private advance(): void {
+    const { k, rows, spec, pointers } = this;
+    const { heads, headDim, groups, stateSize } = spec;
+    const { out, activations } = productsOf(spec).first;
+    const unit = this.own;
+    const head = k.int('div.u32', unit, headDim / rows.count);
+    const group = k.int('div.u32', head, heads / groups);
+    const row = k.int('mad.lo.u32', unit, rows.count, rows.own);
+    const inner = heads * headDim;
+    const projected = pointers['projected']!;
+    const made = (index: string, offset: number): string =>
+      k.set('f', 'ld.global.f32', `[${k.address(projected, index, 4)}+${4 * offset}]`);
+    const x = made(row, out);
+    const gate = made(row, 0);
+    const dt = made(head, out + activations.channels);
+    const decay = made(head, out + activations.channels + heads);
+    const D = k.set('f', 'ld.global.nc.f32', `[${k.address(pointers['D']!, head, 4)}]`);
+    const columns = (offset: number): string[] => {
+      const from = k.address(projected, group, 4 * stateSize);
+      return rows.columns(k.set('d', 'add.s64', from, 4 * offset), 'ld.global.v4.f32');
+    };
+    const B = columns(out + inner);
+    const C = columns(out + inner + groups * stateSize);
+    const y = rows.advance(decay, k.float('mul.f32', x, dt), B, C);
+    const gated = k.float('mul.f32', k.float('fma.rn.f32', D, x, y), gate);
+    const within = k.compare('lt.u32', this.unit, this.units);
+    const written = k.set('p', 'and.pred', within, rows.speaks);
+    const to = k.address(pointers['gated']!, row, 4);
+    k.when(written, () => k.run('st.global.f32', `[${to}]`, gated));
+    let moves = within;
+    if (spec.masked) {
+      const mask = k.set('f', 'ld.global.nc.f32', `[${pointers['mask']!}]`);
+      moves = k.set('p', 'and.pred', within, k.compare('gt.f32', mask, '0f00000000'));
+    }
+    rows.store(this.place, moves);
+  }
+}
+
+/** The kernel as it is written. */
+export function layerWriter(spec: LayerSpec, tiling: LayerTiling): PtxWriter {
+  if (!layerFits(spec, tiling)) throw new ArgumentError('layerKernel: no kernel for these sizes', { spec, tiling });
+  const { first, second } = productsOf(spec);
+  const { blocks, warps } = tiling.first;
+  const parameters = [...layerInputs(spec), ...LAYER_OUTPUTS];
+  const k = new PtxWriter(
+    'layer',
+    parameters.map(([, dtype]) => dtype),
+    warps,
+  );
+  const at: Record<string, string> = Object.fromEntries(parameters.map(([name], i) => [name, k.pointer(i)]));
+  const barriers = new GridBarriers(k, at['counted']!, blocks);
+
+  const into = new RowPhase(new RowPtx(k, first, tiling.first, { ...at, y: at['projected']! }));
+  into.ask(0);
+  into.ask(1);
+  let state!: StatePhase;
+  let out!: RowPhase;
+  into.run(() => {
+    state = new StatePhase(k, spec, tiling, at);
+    state.ask();
+    const own = Object.entries(at).filter(([name]) => name.startsWith('second.'));
+    const pointers = Object.fromEntries(own.map(([name, pointer]) => [name.slice('second.'.length), pointer]));
+    const given = { ...pointers, x: at['gated']!, residual: at['x']!, y: at['y']! };
+    out = new RowPhase(new RowPtx(k, second, tiling.second, given, true));
+    out.ask(0);
+    if (tiling.eager) out.ask(1);
+  });
+  barriers.wait();
+  state.run();
+  if (!tiling.eager) out.ask(1);
+  barriers.wait();
+  k.forgetArrays();
+  out.run();
+  return k;
+}
+
+/** The recurrence alone, over the same parameters: to compare. */
+export function stateWriter(spec: LayerSpec, tiling: LayerTiling): PtxWriter {
+  const parameters = [...layerInputs(spec), ...LAYER_OUTPUTS];
+  const k = new PtxWriter(
+    'state',
+    parameters.map(([, dtype]) => dtype),
+    tiling.first.warps,
+  );
+  const state = new StatePhase(
+    k,
+    spec,
+    tiling,
+    Object.fromEntries(parameters.map(([name], i) => [name, k.pointer(i)])),
+  );
+  state.ask();
+  state.run();
+  return k;
+}
+
+/** The kernel of a layer, over layerInputs and LAYER_OUTPUTS. */
+export function layerKernel(spec: LayerSpec, tiling: LayerTiling): TritonKernel {
+  return layerWriter(spec, tiling).kernel(tiling.first.blocks);
+}
+
+/** Shape of the counters. */
+export const COUNTERS = [COUNTER_WORDS] as const;
