@@ -20,6 +20,7 @@ export interface LayerSpec {
   headDim: number;
   groups: number;
   stateSize: number;
+  stateType: 'float32' | 'bfloat16';
   /** Groups of the norm before the output projection. */
   normGroups: number;
   epsilon: number;
@@ -29,7 +30,7 @@ export interface LayerSpec {
   /** Matrices of the input and of the output projection. */
   first: RowFormat;
   second: RowFormat;
-  /** A mask is given: of 0 the state stays as it is. */
+  /** A mask is given: of 0 state and context stay as they are. */
   masked: boolean;
 }
 
@@ -78,7 +79,7 @@ export function layerInputs(spec: LayerSpec): (readonly [name: string, dtype: Dt
     ...parametersOf(first),
     ...(spec.masked ? [['mask', 'float32'] as const] : []),
     ['D', 'float32'],
-    ['state', 'float32'],
+    ['state', spec.stateType],
     ...parametersOf(second)
       .filter(([name]) => name !== 'x' && name !== 'residual')
       .map(([name, dtype]) => [`second.${name}`, dtype] as const),
@@ -86,14 +87,17 @@ export function layerInputs(spec: LayerSpec): (readonly [name: string, dtype: Dt
   ];
 }
 
-/** Outputs, after the inputs: the stream, what the input projection gives, the gated vector; state and counters, in place of the inputs. */
-export const LAYER_OUTPUTS = [
-  ['y', 'float32'],
-  ['projected', 'float32'],
-  ['gated', 'float32'],
-  ['next', 'float32'],
-  ['counted', 'int32'],
-] as const satisfies (readonly [string, Dtype])[];
+/** Outputs, after the inputs: the stream, what the input projection gives, the gated vector; in place of inputs what LAYER_IN_PLACE says. */
+export const LAYER_OUTPUTS = ['y', 'projected', 'gated', 'moved', 'next', 'counted'] as const;
+
+/** Outputs that take an input's memory, and their inputs. */
+export const LAYER_IN_PLACE = { moved: 'context', next: 'state', counted: 'counters' } as const;
+
+/** Types of outputs. */
+export function layerOutputs(spec: LayerSpec): (readonly [name: string, dtype: Dtype])[] {
+  const types: Partial<Record<string, Dtype>> = { next: spec.stateType, counted: 'int32' };
+  return LAYER_OUTPUTS.map((name) => [name, types[name] ?? 'float32']);
+}
 
 /** How a layer is shared out. */
 export interface LayerTiling {
@@ -167,7 +171,8 @@ class StatePhase {
 
   private locate(): void {
     const { k, rows, spec } = this;
-    const at = k.address(this.pointers['next']!, this.own, 4 * rows.count * spec.stateSize);
+    const bytes = rows.count * spec.stateSize * (spec.stateType === 'bfloat16' ? 2 : 4);
+    const at = k.address(this.pointers['next']!, this.own, bytes);
     k.run('mov.b64', this.place, rows.place(at));
   }
 
@@ -231,7 +236,7 @@ export function layerWriter(spec: LayerSpec, tiling: LayerTiling): PtxWriter {
   if (!layerFits(spec, tiling)) throw new ArgumentError('layerKernel: no kernel for these sizes', { spec, tiling });
   const { first, second } = productsOf(spec);
   const { blocks, warps } = tiling.first;
-  const parameters = [...layerInputs(spec), ...LAYER_OUTPUTS];
+  const parameters = [...layerInputs(spec), ...layerOutputs(spec)];
   const k = new PtxWriter(
     'layer',
     parameters.map(([, dtype]) => dtype),
@@ -240,7 +245,8 @@ export function layerWriter(spec: LayerSpec, tiling: LayerTiling): PtxWriter {
   const at: Record<string, string> = Object.fromEntries(parameters.map(([name], i) => [name, k.pointer(i)]));
   const barriers = new GridBarriers(k, at['counted']!, blocks);
 
-  const into = new RowPhase(new RowPtx(k, first, tiling.first, { ...at, y: at['projected']! }));
+  const projection = { ...at, context: at['moved']!, y: at['projected']! };
+  const into = new RowPhase(new RowPtx(k, first, tiling.first, projection, false, spec.masked ? 'masked' : 'always'));
   into.ask(0);
   into.ask(1);
   let state!: StatePhase;
@@ -266,7 +272,7 @@ export function layerWriter(spec: LayerSpec, tiling: LayerTiling): PtxWriter {
 
 /** The recurrence alone, over the same parameters: to compare. */
 export function stateWriter(spec: LayerSpec, tiling: LayerTiling): PtxWriter {
-  const parameters = [...layerInputs(spec), ...LAYER_OUTPUTS];
+  const parameters = [...layerInputs(spec), ...layerOutputs(spec)];
   const k = new PtxWriter(
     'state',
     parameters.map(([, dtype]) => dtype),

@@ -30,13 +30,17 @@ export class RowPtx {
   readonly base: string;
   readonly count: string;
 
-  /** @param made whether the vector is made by the same kernel, and must not be read as if nothing wrote it */
+  /**
+   * @param made whether the vector is made by the same kernel, and must not be read as if nothing wrote it
+   * @param moves whether the convolution's older inputs are moved on where they lie: `masked` where `mask` points to more than 0
+   */
   constructor(
     readonly k: PtxWriter,
     readonly spec: RowProductSpec,
     readonly tiling: RowPtxTiling,
     private readonly pointers: RowPointers,
     readonly made = false,
+    readonly moves: 'never' | 'always' | 'masked' = 'never',
   ) {
     const { blocks, parts } = tiling;
     this.part = k.int('and.b32', k.warp, parts - 1);
@@ -131,6 +135,22 @@ class Ending {
     return { channel, inside, step };
   }
 
+  /** Where the older inputs of a channel are. @param offset the channel's, in bytes */
+  private context(offset: string): string {
+    const { k } = this.w;
+    const start = k.int('ld.global.nc.b32', `[${this.w.pointer('place')}]`);
+    return k.set('d', 'add.s64', k.address(this.w.pointer('context'), start, 4), offset);
+  }
+
+  /** Whether older inputs are moved on by one where they lie, and with them the channel's; null where that is left to others. */
+  private moving(inside: string): string | null {
+    const { k, moves } = this.w;
+    if (moves === 'never') return null;
+    if (moves === 'always') return inside;
+    const mask = k.set('f', 'ld.global.nc.f32', `[${this.w.pointer('mask')}]`);
+    return k.set('p', 'and.pred', inside, k.compare('gt.f32', mask, '0f00000000'));
+  }
+
   /**
    * What needs no product, on its way before there is any: the vector to add; of a channel the convolution's older taps, of a step size its
    * bias.
@@ -152,16 +172,19 @@ class Ending {
     const factor = k.float('mov.f32', 0);
     const tapAt = k.set('d', 'add.s64', this.w.pointer('taps'), k.set('d', 'mul.wide.s32', channel, 4 * after.taps));
     const contextAt = k.set('d', 'mul.wide.s32', channel, 4);
-    const start = k.int('ld.global.nc.b32', `[${this.w.pointer('place')}]`);
-    const context = k.set('d', 'add.s64', k.address(this.w.pointer('context'), start, 4), contextAt);
+    const context = this.context(contextAt);
+    const moves = this.moving(inside);
+    const read = moves ? 'ld.global.f32' : 'ld.global.nc.f32';
     for (let i = 0; i < after.taps; i++) {
       const [tap, old] = [k.register('f'), k.register('f')];
       k.when(inside, () => {
         k.run('ld.global.nc.f32', tap, `[${tapAt}+${4 * i}]`);
         if (i === after.taps - 1) return k.run('mov.f32', factor, tap);
-        k.run('ld.global.nc.f32', old, `[${context}+${4 * i * after.channels}]`);
+        k.run(read, old, `[${context}+${4 * i * after.channels}]`);
         k.run('fma.rn.f32', known, tap, old, known);
       });
+      if (moves && i > 0 && i < after.taps - 1)
+        k.when(moves, () => k.run('st.global.f32', `[${context}+${4 * (i - 1) * after.channels}]`, old));
     }
     if (after.bias) {
       const at = k.set('d', 'add.s64', this.w.pointer('bias'), contextAt);
@@ -219,8 +242,8 @@ class Ending {
   /** The gate with SiLU; convolution with SiLU, or step sizes and decays, stored behind all y. */
   private activate(row: string, place: string, within: string, y: string, at: string): void {
     const { k, spec } = this.w;
-    const { first, limit, heads } = spec.activations!;
-    const { inside, step } = this.channel(place, within);
+    const { first, limit, heads, taps, channels } = spec.activations!;
+    const { channel, inside, step } = this.channel(place, within);
     const [known, factor] = k.registers('f', 2);
     const from = k.place(this.ready!, row, 8);
     k.when(within, () => k.run('ld.shared.v2.f32', `{${known}, ${factor}}`, `[${from}]`));
@@ -235,6 +258,11 @@ class Ending {
     const decay = k.exp(k.float('max.f32', k.float('mul.f32', dt, k.float('neg.f32', rate)), -87));
     const stored = k.float('selp.f32', activated, y, gate);
     k.when(within, () => k.run('st.global.f32', `[${at}]`, stored));
+    const moves = taps > 1 ? this.moving(inside) : null;
+    if (moves) {
+      const context = this.context(k.set('d', 'mul.wide.s32', channel, 4));
+      k.when(moves, () => k.run('st.global.f32', `[${context}+${4 * (taps - 2) * channels}]`, y));
+    }
     k.when(inside, () => k.run('st.global.f32', `[${at}+${shift}]`, activated));
     k.when(step, () => {
       k.run('st.global.f32', `[${at}+${shift}]`, dt);

@@ -23,6 +23,7 @@ const small: LayerSpec = {
   headDim: 32,
   groups: 2,
   stateSize: 128,
+  stateType: 'float32',
   normGroups: 1,
   epsilon: 1e-5,
   taps: 4,
@@ -72,15 +73,27 @@ function layerCase(spec: LayerSpec, mask = 1) {
   behind.forEach((name, i) => (given[name] = out.memory[1 + i]!));
   const counters = new Int32Array(COUNTERS[0]);
   given['counters'] = counters;
-  const results: Record<(typeof LAYER_OUTPUTS)[number][0], Memory[number]> = {
+  const contexts = given['context'] as Float32Array;
+  const moved = Array.from(contexts);
+  const [begin] = given['place'] as Int32Array;
+  const old = (spec.taps - 1) * channels;
+  if (mask > 0)
+    moved.splice(
+      begin!,
+      old,
+      ...moved.slice(begin! + channels, begin! + old),
+      ...into.want.slice(inner, inner + channels),
+    );
+  const results: Record<(typeof LAYER_OUTPUTS)[number], Memory[number]> = {
     y: out.y,
     projected: into.y,
     gated: new Float32Array(inner).fill(NaN),
+    moved: contexts,
     next: state,
     counted: counters,
   };
-  const memory = [...names.map((name) => given[name]!), ...LAYER_OUTPUTS.map(([name]) => results[name])];
-  return { memory, results, want: { y: out.want, projected: into.want, gated, next }, counters };
+  const memory = [...names.map((name) => given[name]!), ...LAYER_OUTPUTS.map((name) => results[name])];
+  return { memory, results, want: { y: out.want, projected: into.want, gated, moved, next }, counters };
 }
 
 const tilingOf = (
