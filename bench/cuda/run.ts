@@ -3,7 +3,7 @@
  * in blocks, and batches. `npx tsx bench/cuda/run.ts --model 130m --dtype bfloat16 --prompt 2048 --block 64 --batches 1,8`
  */
 import { parseArgs } from 'node:util';
-import type { EngineSampling } from '../../src/generation/engine.js';
+import { GREEDY } from '../../src/generation/engine.js';
 import { CompiledEngine } from '../../src/models/mamba2/compiled_engine.js';
 import type { ProgramDtype, StateDtype } from '../../src/models/mamba2/decoding_program.js';
 import { quantizeWeights } from '../../src/models/mamba2/quantized.js';
@@ -47,18 +47,6 @@ const print = (record: Record<string, unknown>): void =>
       ...record,
     }),
   );
-const GREEDY: EngineSampling = {
-  do_sample: false,
-  temperature: 1,
-  top_k: 0,
-  top_p: 1,
-  min_p: null,
-  repetition_penalty: 1,
-  suppress: [],
-  eos: [],
-  pad_token_id: 0,
-};
-
 const report = await selectBackend(args.device as 'auto');
 print({ device: report });
 /** A checkpoint of this machine, quantised if asked for. */

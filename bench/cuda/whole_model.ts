@@ -7,7 +7,7 @@ import * as fs from 'node:fs';
 import * as os from 'node:os';
 import * as path from 'node:path';
 import { parseArgs } from 'node:util';
-import type { EngineSampling, GenerationEngine } from '../../src/generation/engine.js';
+import { GREEDY, type GenerationEngine } from '../../src/generation/engine.js';
 import { CompiledEngine } from '../../src/models/mamba2/compiled_engine.js';
 import { Mamba2Config } from '../../src/models/mamba2/config.js';
 import { Mamba2ForCausalLM } from '../../src/models/mamba2/causal_lm.js';
@@ -43,18 +43,6 @@ const SHAPES: Record<string, { layers: number; groups: number }> = {
   '2560': { layers: 2, groups: 1 },
   '4096': { layers: 1, groups: 8 },
 };
-const GREEDY: EngineSampling = {
-  do_sample: false,
-  temperature: 1,
-  top_k: 0,
-  top_p: 1,
-  min_p: null,
-  repetition_penalty: 1,
-  suppress: [],
-  eos: [],
-  pad_token_id: 0,
-};
-
 const report = await selectBackend(args.device as 'auto');
 const print = (record: Record<string, unknown>): void =>
   console.log(

@@ -1,20 +1,8 @@
 /** Worker: decoding and prefill by one of our engines. Started by ours.ts; speaks JSON lines. */
-import type { EngineSampling, GenerationEngine } from '../../src/generation/engine.js';
+import { GREEDY, type GenerationEngine } from '../../src/generation/engine.js';
 import { Mamba2ForCausalLM } from '../../src/models/mamba2/causal_lm.js';
 import { Int4WeightOnlyConfig } from '../../src/quant/index.js';
 import { serve } from './serve.js';
-
-const GREEDY: EngineSampling = {
-  do_sample: false,
-  temperature: 1,
-  top_k: 0,
-  top_p: 1,
-  min_p: 0,
-  repetition_penalty: 1,
-  eos: [],
-  suppress: [],
-  pad_token_id: 0,
-};
 
 /** Tokens that are read before decoding is timed. */
 const CONTEXT = 16;

@@ -19,6 +19,19 @@ export interface EngineSampling {
   pad_token_id: number;
 }
 
+/** Always the best id, the first of equals; nothing is left out and nothing ends a row. */
+export const GREEDY: EngineSampling = {
+  do_sample: false,
+  temperature: 1,
+  top_k: 0,
+  top_p: 1,
+  min_p: null,
+  repetition_penalty: 1,
+  suppress: [],
+  eos: [],
+  pad_token_id: 0,
+};
+
 /** A state on the host, in a form that is the same for every engine. Float32 and exact: what goes in comes out bit for bit. */
 export interface StateArrays {
   /** Tokens fed so far, per row. */

@@ -1,7 +1,7 @@
 /** The compiled engine against golden values, the eager engine, and the processors on the host. */
 import * as tf from '@tensorflow/tfjs';
 import { expect } from 'chai';
-import type { EngineSampling, GenerationEngine } from '../../../src/generation/engine.js';
+import { GREEDY, type EngineSampling, type GenerationEngine } from '../../../src/generation/engine.js';
 import { Mamba2ForCausalLM } from '../../../src/models/mamba2/causal_lm.js';
 import { CompiledEngine, type CompiledEngineOptions } from '../../../src/models/mamba2/compiled_engine.js';
 import { EagerEngine } from '../../../src/models/mamba2/eager_engine.js';
@@ -16,18 +16,6 @@ import { expectClose } from '../../support/compare.js';
 import { type Golden, loadGolden } from '../../support/goldens.js';
 
 const TOLERANCE = 1e-4;
-const GREEDY: EngineSampling = {
-  do_sample: false,
-  temperature: 1,
-  top_k: 0,
-  top_p: 1,
-  min_p: null,
-  repetition_penalty: 1,
-  suppress: [],
-  eos: [],
-  pad_token_id: 0,
-};
-
 describe('CompiledEngine', function () {
   this.timeout(180_000);
   before(() => useBackend('tensorflow'));

@@ -1,6 +1,6 @@
 /** Long decoding on the trained model: slow, so among the long tests. */
 import { expect } from 'chai';
-import type { EngineSampling, GenerationEngine } from '../../../src/generation/engine.js';
+import { GREEDY, type GenerationEngine } from '../../../src/generation/engine.js';
 import { AutoModelForCausalLM } from '../../../src/models/auto/index.js';
 import type { Mamba2ForCausalLM } from '../../../src/models/mamba2/index.js';
 import { tensorCount, useBackend } from '../../support/backends.js';
@@ -8,18 +8,6 @@ import { loadGolden } from '../../support/goldens.js';
 
 const DIR = 'models/tiny-books-mamba2';
 const MB = 1e6;
-const GREEDY: EngineSampling = {
-  do_sample: false,
-  temperature: 1,
-  top_k: 0,
-  top_p: 1,
-  min_p: null,
-  repetition_penalty: 1,
-  suppress: [],
-  eos: [],
-  pad_token_id: 0,
-};
-
 describe('long decoding', function () {
   this.timeout(600_000);
   const runs = loadGolden('books-model').json.runs as { prompt_ids: number[] }[];
