@@ -1,7 +1,15 @@
 /** Products of a matrix of bfloat16 with a few rows at a time, on a GPU, as kernels of our own (batch_ptx.ts). */
 import * as tf from '@tensorflow/tfjs';
 import { batchKernel } from './batch_ptx.js';
-import { batchParts, batchProductFits, type BatchProductSpec } from './batch_spec.js';
+import {
+  batchParts,
+  batchProductFits,
+  type BatchProductSpec,
+  batchTiling,
+  COUNTERS,
+  gridOf,
+  partialOf,
+} from './batch_spec.js';
 import type { Activations } from './row_spec.js';
 import { runTritonAll, tritonRuns } from './triton.js';
 import type { Dtype } from './types.js';
@@ -18,6 +26,8 @@ export interface BatchRows {
 export interface BatchProductInputs {
   rows: BatchRows;
   epsilon: number;
+  /** Zeros, see batchCounters(); without them the kernel has its own, which are made for it. */
+  counters?: tf.Tensor1D;
   activations?: Omit<Activations, 'bias'> & {
     /** Raw inputs before, of all layers, [rows, layers, taps-1, channels], and where this layer's begin in a row. */
     context: tf.Tensor;
@@ -44,6 +54,13 @@ export interface BatchProductResult {
   context?: tf.Tensor4D;
   /** With a residual: y as the next product takes it. */
   next?: BatchRows;
+  /** Those that were given: zeros again. */
+  counters?: tf.Tensor1D;
+}
+
+/** What blocks of a kernel count with that share their work: made once, they are handed on from kernel to kernel. int32 */
+export function batchCounters(): tf.Tensor1D {
+  return tf.zeros([COUNTERS], 'int32');
 }
 
 /**
@@ -76,7 +93,9 @@ export function batchProduct(
       },
     }),
   };
-  if (!tritonRuns() || !batchProductFits(spec)) return null;
+  const tiling = batchTiling(spec);
+  if (!tritonRuns() || !batchProductFits(spec, tiling)) return null;
+  const counters = tiling.splits > 1 ? (inputs.counters ?? batchCounters()) : undefined;
   const behind = after && [
     tf.tensor1d([after.place], 'int32'),
     after.context,
@@ -86,7 +105,7 @@ export function batchProduct(
     after.ALog,
     after.mask,
   ];
-  const all = [given.pieces, matrix, given.squares, ...(behind ?? []), residual?.stream, residual?.gamma];
+  const all = [given.pieces, matrix, given.squares, ...(behind ?? []), residual?.stream, residual?.gamma, counters];
   const present = all.filter((t) => t !== undefined);
   const results: [readonly number[], Dtype][] = [[[rows, out + (after?.heads ?? 0)], 'float32']];
   const aliases = new Map<number, number>();
@@ -94,15 +113,22 @@ export function batchProduct(
     aliases.set(results.length, present.indexOf(after.context));
     results.push([after.context.shape, 'float32']);
   }
-  if (residual) results.push([[out / 32, rows, 32], 'bfloat16'], [[rows, batchParts(spec)], 'float32']);
+  if (residual) results.push([[out / 32, rows, 32], 'bfloat16'], [[rows, batchParts(spec, tiling)], 'float32']);
+  if (counters) {
+    aliases.set(results.length, present.indexOf(counters));
+    results.push([counters.shape, 'int32'], [[gridOf(tiling), partialOf(spec, tiling)], 'float32']);
+  }
   const made = runTritonAll(
-    batchKernel(spec),
+    batchKernel(spec, tiling),
     present,
     results.map(([dims]) => dims),
     results.map(([, dtype]) => dtype),
     aliases,
   );
-  const y = made[0] as tf.Tensor2D;
-  if (after) return { y, context: made[1] as tf.Tensor4D };
-  return residual ? { y, next: { pieces: made[1]!, squares: made[2] as tf.Tensor2D } } : { y };
+  return {
+    y: made[0] as tf.Tensor2D,
+    counters: counters ? (made.at(-2) as tf.Tensor1D) : inputs.counters,
+    ...(after && { context: made[1] as tf.Tensor4D }),
+    ...(residual && { next: { pieces: made[after ? 2 : 1]!, squares: made[after ? 3 : 2] as tf.Tensor2D } }),
+  };
 }

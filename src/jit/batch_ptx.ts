@@ -11,6 +11,7 @@ import {
   type BatchProductSpec,
   type BatchTiling,
   batchTiling,
+  gridOf,
   pitchOf,
   sharedOf,
   tilesOf,
@@ -23,6 +24,9 @@ import type { TritonKernel } from './triton.js';
 export class BatchPtx {
   readonly k: PtxWriter;
   readonly names: string[];
+  /** The block's group of rows of the matrix, and which of the blocks that share it the block is, if there are several. */
+  readonly group: string;
+  readonly split: string | null;
   /** First row of the matrix of the block, and how many are its own. */
   readonly base: string;
   readonly count: string;
@@ -40,15 +44,17 @@ export class BatchPtx {
     readonly spec: BatchProductSpec,
     readonly tiling: BatchTiling,
   ) {
-    const parameters = batchParameters(spec);
+    const parameters = batchParameters(spec, tiling);
     this.names = parameters.map(([name]) => name);
     this.warps = warpsOf(spec, tiling);
     const types = parameters.map(([, dtype]) => dtype);
     const k = (this.k = new PtxWriter('batch_product', types, this.warps));
     const [whole, rest] = [Math.floor(spec.out / tiling.blocks), spec.out % tiling.blocks];
-    const before = k.int('min.u32', k.block, rest);
-    this.base = k.int('mad.lo.u32', k.block, whole, before);
-    this.count = k.int('add.u32', k.int('selp.u32', 1, 0, k.compare('lt.u32', k.block, rest)), whole);
+    this.split = tiling.splits > 1 ? k.int('div.u32', k.block, tiling.blocks) : null;
+    this.group = this.split ? k.int('sub.s32', k.block, k.int('mul.lo.u32', this.split, tiling.blocks)) : k.block;
+    const before = k.int('min.u32', this.group, rest);
+    this.base = k.int('mad.lo.u32', this.group, whole, before);
+    this.count = k.int('add.u32', k.int('selp.u32', 1, 0, k.compare('lt.u32', this.group, rest)), whole);
     this.part = k.int('and.b32', k.warp, tiling.parts - 1);
     this.tile = k.int('shr.u32', k.warp, Math.log2(tiling.parts));
     const tiles = tilesOf(spec, tiling);
@@ -63,6 +69,17 @@ export class BatchPtx {
 
   get threads(): number {
     return 32 * this.warps;
+  }
+
+  /** Channels of the block. */
+  get inner(): number {
+    return this.spec.inner / this.tiling.splits;
+  }
+
+  /** Moves a pointer on to the block's channels. @param bytes of all of a block */
+  shifted(pointer: string, bytes: number): string {
+    const { k, split } = this;
+    return split ? k.address(pointer, split, bytes) : pointer;
   }
 
   /** See pitchOf(). */
@@ -92,8 +109,9 @@ class Weights {
     const rows = [own, k.int('add.u32', own, 8)] as const;
     const column = k.int('mul.lo.u32', k.int('and.b32', k.lane, 3), 16);
     const offset = k.set('d', 'cvt.u64.u32', k.int('mad.lo.u32', w.part, 64, column));
+    const start = w.shifted(w.pointer('weights'), 2 * w.inner);
     const places = rows.map((row) => {
-      const from = k.set('d', 'mad.wide.u32', k.int('add.u32', w.base, row), 2 * spec.inner, w.pointer('weights'));
+      const from = k.set('d', 'mad.wide.u32', k.int('add.u32', w.base, row), 2 * spec.inner, start);
       return k.set('d', 'add.s64', from, offset);
     });
     this.at = places as [string, string];
@@ -136,46 +154,73 @@ class Weights {
   }
 }
 
-/** Chunks of rows on their way from memory to shared memory, each thread 16 bytes at a time. */
+/** Chunks of rows on their way from memory to shared memory, each thread 16 bytes at a time, in a ring of buffers. */
 class Rows {
   private readonly from: string;
+  /** Where the thread's next part goes, and where the lane's part of the chunk to multiply is. */
   private readonly to: string;
-  private readonly fragment: string;
+  private readonly at: string;
   private readonly bytes: number;
+  /** Buffers that were asked for, and that were read, since the first one; and chunks that nobody asked for. */
+  private readonly asked: string;
+  private readonly read: string;
+  private readonly left: string;
 
   constructor(private readonly w: BatchPtx) {
     const { k, spec, tiling } = w;
     this.bytes = tiling.chunk * spec.rows * 64;
-    this.from = k.address(w.pointer('x'), k.thread, 16);
+    this.asked = k.int('mov.u32', 0);
+    this.read = k.int('mov.u32', 0);
+    this.left = k.int('mov.u32', w.inner / (32 * tiling.chunk));
+    this.from = k.address(w.shifted(w.pointer('x'), 2 * w.inner * spec.rows), k.thread, 16);
     this.to = k.place(w.shared, k.thread, 16);
-    this.fragment = k.place(k.int('mad.lo.u32', k.lane, 16, w.shared), w.part, 64 * spec.rows);
+    this.at = k.place(k.int('mad.lo.u32', k.lane, 16, w.shared), w.part, 64 * spec.rows);
   }
 
-  /** Asks for the next chunk. @param buffer 0 or 1 @param when there is one */
-  ask(buffer: number, when: string | null = null): void {
+  /** Goes on to the next buffer, after the last one to the first. @param number of the buffer */
+  private turn(place: string, number: string): void {
+    const { k, tiling } = this.w;
+    k.run('add.u32', place, place, this.bytes);
+    k.run('add.u32', number, number, 1);
+    const over = k.compare('eq.u32', number, tiling.buffers);
+    k.when(over, () => {
+      k.run('sub.s32', place, place, tiling.buffers * this.bytes);
+      k.run('mov.u32', number, 0);
+    });
+  }
+
+  /** Asks for the next chunk, if there is one. */
+  ask(): void {
     const { k, threads } = this.w;
+    const when = k.compare('gt.u32', this.left, 0);
     for (let at = 0; at < this.bytes; at += 16 * threads) {
-      const left = (this.bytes - at) / 16;
-      const some = left < threads ? k.compare('lt.u32', k.thread, left) : null;
-      const guard = some && when ? k.set('p', 'and.pred', some, when) : (some ?? when);
-      const to = `[${this.to}+${buffer * this.bytes + at}]`;
-      k.when(guard, () => k.run('cp.async.cg.shared.global', to, `[${this.from}+${at}]`, 16));
+      const rest = (this.bytes - at) / 16;
+      const guard = rest < threads ? k.set('p', 'and.pred', k.compare('lt.u32', k.thread, rest), when) : when;
+      k.when(guard, () => k.run('cp.async.cg.shared.global', `[${this.to}+${at}]`, `[${this.from}+${at}]`, 16));
     }
+    k.run('cp.async.commit_group');
     k.run('add.s64', this.from, this.from, this.bytes);
+    k.when(when, () => k.run('add.u32', this.left, this.left, -1));
+    this.turn(this.to, this.asked);
   }
 
-  /** Waits for what this thread asked for. */
+  /** Waits for what this thread asked for of the chunk that comes next. */
   wait(): void {
-    this.w.k.run('cp.async.wait_all');
+    this.w.k.run('cp.async.wait_group', this.w.tiling.buffers - 2);
   }
 
   /** Of eight rows, what a lane multiplies of a piece of the chunk. @param turn of the warp's pieces in a chunk */
-  load(buffer: number, turn: number, eight: number): string[] {
+  load(turn: number, eight: number): string[] {
     const { k, spec, tiling } = this.w;
-    const offset = buffer * this.bytes + turn * tiling.parts * 64 * spec.rows + 512 * eight;
+    const offset = turn * tiling.parts * 64 * spec.rows + 512 * eight;
     const words = k.registers('r', 4);
-    k.run('ld.shared.v4.b32', `{${words.join(', ')}}`, `[${this.fragment}+${offset}]`);
+    k.run('ld.shared.v4.b32', `{${words.join(', ')}}`, `[${this.at}+${offset}]`);
     return words;
+  }
+
+  /** The chunk is multiplied. */
+  done(): void {
+    this.turn(this.at, this.read);
   }
 }
 
@@ -247,7 +292,7 @@ function joinParts(w: BatchPtx, sums: readonly (readonly string[])[]): number {
 
 /** The kernel, over batchParameters. */
 export function batchKernel(spec: BatchProductSpec, tiling = batchTiling(spec)): TritonKernel {
-  return batchWriter(spec, tiling).kernel(tiling.blocks);
+  return batchWriter(spec, tiling).kernel(gridOf(tiling));
 }
 
 /** The kernel as it is written. */
@@ -260,12 +305,12 @@ export function batchWriter(spec: BatchProductSpec, tiling = batchTiling(spec)):
   const weights = new Weights(w);
   weights.begin();
   const rows = new Rows(w);
-  rows.ask(0);
+  for (let i = 1; i < tiling.buffers; i++) rows.ask();
   prefetchEnd(w);
   prepareNorm(w);
   const eights = Math.ceil(spec.rows / 8);
   const sums = Array.from({ length: eights }, () => Array.from({ length: 4 }, () => k.float('mov.f32', 0)));
-  const left = k.int('mov.u32', spec.inner / (32 * chunk * ahead)); // rounds
+  const left = k.int('mov.u32', w.inner / (32 * chunk * ahead)); // rounds
   k.repeat(() => {
     const more = k.compare('gt.u32', left, 1);
     const next = weights.next(more);
@@ -273,11 +318,11 @@ export function batchWriter(spec: BatchProductSpec, tiling = batchTiling(spec)):
       // the chunk is there, and nobody reads the one before any more
       rows.wait();
       k.barrier();
-      rows.ask((i + 1) % 2, i === ahead - 1 ? more : null);
+      rows.ask();
       const multiply = (turn: number): void => {
         const slot = (i * chunk) / parts + turn;
         const halves = weights.fragments(slot);
-        const others = sums.map((_, eight) => rows.load(i % 2, turn, eight));
+        const others = sums.map((_, eight) => rows.load(turn, eight));
         halves.forEach((four, half) =>
           sums.forEach((own, eight) => {
             const result = `{${own.join(', ')}}`;
@@ -290,11 +335,13 @@ export function batchWriter(spec: BatchProductSpec, tiling = batchTiling(spec)):
       const turns = (): void => Array.from({ length: chunk / parts }).forEach((_, turn) => multiply(turn));
       if (w.idle) k.unless(w.idle, turns);
       else turns();
+      rows.done();
     }
     weights.go();
     k.run('add.u32', left, left, -1);
     return more;
   });
+  k.run('cp.async.wait_group', 0);
   k.barrier();
   endBatch(w, joinParts(w, sums));
   return k;

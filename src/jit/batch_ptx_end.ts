@@ -10,7 +10,9 @@ export function prefetchEnd(w: BatchPtx): void {
 /** @param copies partial results side by side, [copies][rows][pitch], in shared memory */
 export function endBatch(w: BatchPtx, copies: number): void {
   // made anew: what it holds need not stay in registers while rows are multiplied
-  new Ending(w).write(copies);
+  const end = new Ending(w);
+  if (w.tiling.splits === 1) end.write(copies);
+  else end.writeJoined(copies);
 }
 
 /** One of the given rows, as a warp comes to it. */
@@ -73,24 +75,87 @@ class Ending {
     return k.address(start, this.place, 4);
   }
 
-  write(copies: number): void {
+  /** @param copies null: results of several blocks are joined */
+  write(copies: number | null): void {
     const after = this.w.spec.activations ? new Activated(this.w, this.place, this.has) : null;
     after?.read();
     for (let i = 0; i < this.items.length; i += TOGETHER) this.some(this.items.slice(i, i + TOGETHER), copies, after);
   }
 
-  /** The product of each item, times the factor of its norm. */
-  private products(items: readonly Item[], copies: number): string[] {
-    const { k, spec, factors, shared, pitch } = this.w;
+  /** Of the block's own channels: the product of each item. */
+  private sums(items: readonly Item[], copies: number): string[] {
+    const { k, spec, shared, pitch } = this.w;
     const from = k.place(shared, k.int('mad.lo.u32', this.first, pitch, this.own), 4);
-    const factorAt = factors && k.place(factors, this.first, 4);
-    return items.map(({ after, there, row }) => {
+    return items.map(({ after, there }) => {
       const terms = Array.from({ length: copies }, (_, copy) => {
         const term = k.float('mov.f32', 0);
         k.when(there, () => k.run('ld.shared.f32', term, `[${from}+${4 * (copy * spec.rows + after) * pitch}]`));
         return term;
       });
-      const sum = terms.reduce((a, b) => k.float('add.f32', a, b));
+      return terms.reduce((a, b) => k.float('add.f32', a, b));
+    });
+  }
+
+  /** Where a block's results are that are to be joined, for the warp's first row. */
+  private partial(block: string): string {
+    const { k, spec, tiling } = this.w;
+    const width = 32 * segmentsOf(spec, tiling);
+    const row = k.int('mad.lo.u32', block, spec.rows, this.first);
+    return k.address(this.w.pointer('partials'), k.int('mad.lo.u32', row, width, this.own), 4);
+  }
+
+  /** Of several blocks that share rows of the matrix, the last to come here goes on with the results of all. */
+  writeJoined(copies: number): void {
+    const { k, tiling, spec } = this.w;
+    const width = 32 * segmentsOf(spec, tiling);
+    const to = this.partial(k.block);
+    this.sums(this.items, copies).forEach((sum, i) => {
+      const { after, there } = this.items[i]!;
+      k.when(there, () => k.run('st.global.f32', `[${to}+${4 * after * width}]`, sum));
+    });
+    const word = k.array(4);
+    k.barrier();
+    const counter = k.address(this.w.pointer('counted'), this.w.group, 4);
+    const before = k.int('mov.u32', 0);
+    const leads = k.compare('eq.u32', k.thread, 0);
+    k.when(leads, () => {
+      k.run('fence.acq_rel.gpu');
+      k.run('atom.acq_rel.gpu.global.add.u32', before, `[${counter}]`, 1);
+      k.run('st.shared.b32', `[${word}]`, before);
+    });
+    k.barrier();
+    const earlier = k.int('ld.shared.b32', `[${word}]`);
+    k.unless(k.compare('ne.u32', earlier, tiling.splits - 1), () => {
+      const zero = k.int('mov.u32', 0);
+      k.when(leads, () => k.run('st.global.b32', `[${counter}]`, zero));
+      this.write(null);
+    });
+  }
+
+  /** Results of all blocks that share the rows of the matrix. */
+  private joined(items: readonly Item[]): string[] {
+    const { k, spec, tiling } = this.w;
+    const width = 32 * segmentsOf(spec, tiling);
+    const all = Array.from({ length: tiling.splits }, (_, split) =>
+      this.partial(k.int('add.u32', this.w.group, split * tiling.blocks)),
+    );
+    return items.map(({ after, there }) => {
+      const terms = all.map((from) => {
+        const term = k.float('mov.f32', 0);
+        k.when(there, () => k.run('ld.relaxed.gpu.global.f32', term, `[${from}+${4 * after * width}]`));
+        return term;
+      });
+      return terms.reduce((a, b) => k.float('add.f32', a, b));
+    });
+  }
+
+  /** The product of each item, times the factor of its norm. */
+  private products(items: readonly Item[], copies: number | null): string[] {
+    const { k, factors } = this.w;
+    const sums = copies === null ? this.joined(items) : this.sums(items, copies);
+    const factorAt = factors && k.place(factors, this.first, 4);
+    return items.map(({ after, row }, i) => {
+      const sum = sums[i]!;
       if (!factorAt) return sum;
       const factor = k.float('mov.f32', 0);
       k.when(row, () => k.run('ld.shared.f32', factor, `[${factorAt}+${4 * after}]`));
@@ -98,7 +163,7 @@ class Ending {
     });
   }
 
-  private some(items: readonly Item[], copies: number, activated: Activated | null): void {
+  private some(items: readonly Item[], copies: number | null, activated: Activated | null): void {
     const { k, spec } = this.w;
     const products = this.products(items, copies);
     if (activated) return activated.write(items, this.first, products);
@@ -129,7 +194,7 @@ class Ending {
     k.when(items[0]!.there, () => k.run('ld.global.nc.f32', gamma, `[${gammaAt}]`));
     const slot = k.int('mad.lo.u32', k.int('shr.u32', this.place, 5), spec.rows, this.first);
     const to = k.address(this.w.pointer('next'), k.int('mad.lo.u32', slot, 32, k.int('and.b32', this.place, 31)), 2);
-    const number = k.int('mad.lo.u32', k.block, parts / this.w.tiling.blocks, this.segment);
+    const number = k.int('mad.lo.u32', this.w.group, parts / this.w.tiling.blocks, this.segment);
     const sumAt = k.address(k.set('d', 'mad.wide.u32', this.first, 4 * parts, this.w.pointer('sums')), number, 4);
     const zero = k.float('mov.f32', 0);
     items.forEach(({ after, there, row }, i) => {

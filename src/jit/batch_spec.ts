@@ -27,13 +27,17 @@ export interface BatchProductSpec {
 
 /** How a product is shared out: a matter of speed only. */
 export interface BatchTiling {
-  /** Blocks, of which each has its rows of the matrix. */
+  /** Groups of the matrix' rows, each of one block, or of several that share its channels. */
   blocks: number;
+  /** Blocks that share a group. Of more than one, the last to end joins their results. */
+  splits: number;
   /** Warps that share 16 rows of the matrix, each of them some pieces of 32 channels. A power of two. */
   parts: number;
-  /** Pieces of 32 channels that are in shared memory at a time, of all rows, while others come. */
+  /** Pieces of 32 channels, of all rows, that come into shared memory at a time. */
   chunk: number;
-  /** Chunks whose weights a warp has under way. Even. */
+  /** Chunks there is room for in shared memory: all but one are under way while that one is multiplied. */
+  buffers: number;
+  /** Chunks whose weights a warp has under way. */
   ahead: number;
 }
 
@@ -52,10 +56,17 @@ export const segmentsOf = (spec: BatchProductSpec, tiling: BatchTiling): number 
 export const batchParts = (spec: BatchProductSpec, tiling = batchTiling(spec)): number =>
   tiling.blocks * segmentsOf(spec, tiling);
 
+/** Blocks that run. */
+export const gridOf = ({ blocks, splits }: BatchTiling): number => blocks * splits;
+
+/** Floats of results of a block that others of its group are to join. */
+export const partialOf = (spec: BatchProductSpec, tiling: BatchTiling): number =>
+  spec.rows * 32 * segmentsOf(spec, tiling);
+
 /** Floats from one row's results in shared memory to the next one's: threads that write together meet no bank twice. */
 export const pitchOf = (spec: BatchProductSpec, tiling: BatchTiling): number => 16 * tilesOf(spec, tiling) + 4;
 
-/** Bytes of shared memory: two chunks, in whose place results are put in the end; and how many partial results fit side by side. */
+/** Bytes of shared memory: chunks, in whose place results are put in the end; and how many partial results fit side by side. */
 export function sharedOf(
   spec: BatchProductSpec,
   tiling: BatchTiling,
@@ -66,7 +77,7 @@ export function sharedOf(
   const copy = rows * pitchOf(spec, tiling) * 4;
   let copies = tiling.parts;
   while (copies > 1 && copies * copy > MOST_SHARED) copies /= 2;
-  return { bytes: Math.max(2 * chunk + beyond, copies * copy), chunk, copies };
+  return { bytes: Math.max(tiling.buffers * chunk + beyond, copies * copy), chunk, copies };
 }
 
 const MOST_SHARED = 40 * 1024;
@@ -76,20 +87,27 @@ const BLOCKS = 132;
 /** Pieces that were fastest on an H100. */
 export function batchTiling(spec: BatchProductSpec): BatchTiling {
   const { rows, out, inner } = spec;
-  let blocks = BLOCKS;
+  // of many rows, each block takes all of them: few blocks take them whole
+  const splits = rows > 32 && out / BLOCKS <= 32 && inner % 128 === 0 ? 2 : 1;
+  let blocks = BLOCKS / splits;
   while (out / blocks > 96) blocks += BLOCKS;
   const tiles = 2 ** Math.ceil(Math.log2(Math.ceil(out / blocks / 16)));
-  const pieces = inner / 32;
-  const most = Math.max(1, Math.floor(16384 / (rows * 64))); // pieces in a chunk
+  const pieces = inner / 32 / splits;
+  const most = Math.max(1, Math.floor((tiles >= 4 ? 10240 : 20480) / (rows * 64))); // pieces in a chunk
   let parts = 1;
-  while (2 * parts * tiles <= 16 && pieces % (4 * parts) === 0 && 2 * parts <= most) parts *= 2;
-  const chunk = [16, 12, 8, 6, 4, 3, 2, 1].find((n) => n <= most && n % parts === 0 && pieces % (2 * n) === 0) ?? 0;
+  while (2 * parts * tiles <= 16 && pieces % (2 * parts) === 0 && 2 * parts <= most) parts *= 2;
   // pieces of weights under way, each of 8 registers
-  const slots = rows > 16 ? 4 : 6;
-  let ahead = 2;
+  const slots = rows > 32 && parts * tiles > 8 ? 4 : 8;
+  const fits = (n: number): boolean => n <= most && n % parts === 0 && n <= slots * parts && pieces % n === 0;
+  const chunk = [16, 12, 8, 6, 4, 3, 2, 1].find(fits) ?? 0;
+  let ahead = 1;
   while (chunk > 0 && (ahead * 2 * chunk) / parts <= slots && pieces % (chunk * ahead * 2) === 0) ahead *= 2;
-  return { blocks, parts, chunk, ahead };
+  const buffers = chunk > 0 ? Math.min(8, Math.floor(MOST_SHARED / (chunk * rows * 64))) : 0;
+  return { blocks, splits, parts, chunk, buffers, ahead };
 }
+
+/** Counters that there are, at most one for each group of rows of a matrix that blocks share. */
+export const COUNTERS = 256;
 
 /** Most rows: their results are in registers, in float32. */
 const MOST_ROWS = 64;
@@ -97,17 +115,24 @@ const MOST_ROWS = 64;
 /** Whether the kernel can be written for these sizes. */
 export function batchProductFits(spec: BatchProductSpec, tiling = batchTiling(spec)): boolean {
   const { rows, out, inner, activations, residual } = spec;
-  const { chunk, parts, ahead } = tiling;
-  if (rows < 1 || rows > MOST_ROWS || chunk < 1 || chunk % parts !== 0 || ahead % 2 !== 0) return false;
-  if (!Number.isInteger(Math.log2(parts)) || inner % (32 * chunk * ahead) !== 0) return false;
+  const { chunk, parts, ahead, buffers } = tiling;
+  if (rows < 1 || rows > MOST_ROWS || chunk < 1 || chunk % parts !== 0 || buffers < 2) return false;
+  if (tiling.splits > 1 && tiling.blocks > COUNTERS) return false;
+  if (!Number.isInteger(Math.log2(parts)) || inner % (32 * chunk * ahead * tiling.splits) !== 0) return false;
   if (residual && out % 32 !== 0) return false;
   if (warpsOf(spec, tiling) > 16 || sharedOf(spec, tiling).bytes + 4 * rows + 64 > SHARED_BYTES) return false;
   const context = activations ? activations.layers * (activations.taps - 1) * activations.channels : 0;
   return Math.max(out * inner, rows * Math.max(out + (activations?.heads ?? 0), context)) < 2 ** 31;
 }
 
-/** Names and types of what the kernel is over, in order: inputs, then results. The context's result is its input's memory. */
-export function batchParameters(spec: BatchProductSpec): (readonly [name: string, dtype: Dtype])[] {
+/**
+ * Names and types of what the kernel is over, in order: inputs, then results. Results 'moved' and 'counted' are the memory of inputs
+ * 'context' and 'counters'; of counters, zeros, there is one for each group of the matrix' rows, and zeros are left.
+ */
+export function batchParameters(
+  spec: BatchProductSpec,
+  tiling: BatchTiling,
+): (readonly [name: string, dtype: Dtype])[] {
   const { norm, activations, residual } = spec;
   const float = (...names: string[]): (readonly [string, Dtype])[] => names.map((name) => [name, 'float32']);
   return [
@@ -122,7 +147,9 @@ export function batchParameters(spec: BatchProductSpec): (readonly [name: string
         ] as const)
       : []),
     ...float(...(residual ? ['residual', 'gamma'] : [])),
+    ...(tiling.splits > 1 ? ([['counters', 'int32']] as const) : []),
     ...float('y', ...(activations ? ['moved'] : [])),
     ...(residual ? ([['next', 'bfloat16'], ...float('sums')] as const) : []),
+    ...(tiling.splits > 1 ? ([['counted', 'int32'], ...float('partials')] as const) : []),
   ];
 }

@@ -18,7 +18,13 @@ export { rowProduct, type RowFormat, type RowProductInputs } from './row_product
 export { linearRecurrence } from './recurrence.js';
 export { stepValues } from './step_kernel.js';
 export { stateStep, type StateResult } from './state_kernel.js';
-export { batchProduct, type BatchProductInputs, type BatchProductResult, type BatchRows } from './batch_product.js';
+export {
+  batchCounters,
+  batchProduct,
+  type BatchProductInputs,
+  type BatchProductResult,
+  type BatchRows,
+} from './batch_product.js';
 export { compilesForGpu } from './triton.js';
 export { hasHostKernel, runHostKernel } from './host_kernel.js';
 export { whileLoop } from './control.js';

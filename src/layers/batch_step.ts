@@ -3,7 +3,7 @@
  * with skip and gate; output projection with its norm, the stream and what the next layer takes. States and contexts are updated in place.
  */
 import * as tf from '@tensorflow/tfjs';
-import { type BatchRows, castTo, stateStep } from '../jit/index.js';
+import { batchCounters, type BatchRows, castTo, stateStep } from '../jit/index.js';
 import type { MixerSpec, MixerState } from './mixer.js';
 import { rmsNormByGroups } from './rms_norm_gated.js';
 import { activationInputs, type StoredState, storedState } from './step_activations.js';
@@ -17,6 +17,8 @@ export interface BatchCarry {
   rows: BatchRows;
   /** Of all layers, [b, layers, k-1, convSize], moved on for those that are done. */
   context: tf.Tensor4D;
+  /** See batchCounters(). */
+  counters: tf.Tensor1D;
 }
 
 /** x [b, size] as products of a few rows take it, [size/32, b, 32]. */
@@ -28,7 +30,12 @@ function piecesOf(x: tf.Tensor): tf.Tensor {
 /** Before the first layer. @param embedded [b, d] @param gamma weight of the first norm @param context see BatchCarry */
 export function beginBatch(embedded: tf.Tensor2D, gamma: tf.Tensor, context: tf.Tensor4D): BatchCarry {
   const squares = tf.sum(tf.square(embedded), 1, true) as tf.Tensor2D;
-  return { stream: embedded, rows: { pieces: piecesOf(tf.mul(embedded, gamma)), squares }, context };
+  return {
+    stream: embedded,
+    rows: { pieces: piecesOf(tf.mul(embedded, gamma)), squares },
+    context,
+    counters: batchCounters(),
+  };
 }
 
 /** Whether a layer may be such kernels, as far as its weights go. */
@@ -60,6 +67,7 @@ export function mixerBatchStep(
   const projected = first.batch?.({
     rows: carry.rows,
     epsilon,
+    counters: carry.counters,
     activations: {
       ...activationInputs(spec, weights, { layers: carry.context, layer }),
       ALog: tensor(weights, 'A_log'),
@@ -82,10 +90,15 @@ export function mixerBatchStep(
     groups === 1
       ? { pieces: own.v, squares: own.squares }
       : { pieces: piecesOf(rmsNormByGroups(own.v, gamma, groups, epsilon)) };
-  const ended = second.batch?.({ rows, epsilon, residual: { stream: carry.stream, gamma: nextGamma } });
+  const ended = second.batch?.({
+    rows,
+    epsilon,
+    counters: projected.counters,
+    residual: { stream: carry.stream, gamma: nextGamma },
+  });
   if (!ended) return null;
   return {
-    carry: { stream: ended.y, rows: ended.next!, context: projected.context! },
+    carry: { stream: ended.y, rows: ended.next!, context: projected.context!, counters: ended.counters! },
     state: storedState(own.state),
   };
 }

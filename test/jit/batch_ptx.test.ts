@@ -8,6 +8,8 @@ import {
   type BatchProductSpec,
   type BatchTiling,
   batchTiling,
+  gridOf,
+  partialOf,
   warpsOf,
 } from '../../src/jit/batch_spec.js';
 import { runPtx } from '../support/ptx.js';
@@ -116,18 +118,22 @@ function run(spec: BatchProductSpec, given: Values, tiling: BatchTiling): Record
     moved: context,
     next: new Uint16Array(rows * out).fill(0x7fc0),
     sums: new Float32Array(rows * batchParts(spec, tiling)).fill(NaN),
+    counted: new Int32Array(tiling.blocks),
+    partials: new Float32Array(gridOf(tiling) * partialOf(spec, tiling)).fill(NaN),
   };
   const stored: Record<string, ArrayBufferView> = {
     ...given,
     ...results,
     context,
+    counters: results['counted']!,
     x: bytes(pieces(given['x'] as Float32Array, rows)),
     weights: bytes(given['weights'] as Float32Array),
   };
   runPtx(
     batchKernel(spec, tiling),
-    batchParameters(spec).map(([name]) => stored[name]!),
+    batchParameters(spec, tiling).map(([name]) => stored[name]!),
   );
+  expect([...(results['counted'] as Int32Array)]).to.deep.equal(new Array(tiling.blocks).fill(0));
   const next = results['next']!;
   return {
     ...(results as Record<string, Float32Array>),
@@ -168,7 +174,7 @@ describe('a matrix times a few rows in PTX', () => {
     layers: 3,
     masked: false,
   };
-  const small: BatchTiling = { blocks: 2, parts: 2, chunk: 2, ahead: 2 };
+  const small: BatchTiling = { blocks: 2, splits: 1, parts: 2, chunk: 2, buffers: 3, ahead: 2 };
   const cases: Record<string, BatchProductSpec> = {
     'a bare product': base,
     'eight rows': { ...base, rows: 8 },
@@ -193,7 +199,11 @@ describe('a matrix times a few rows in PTX', () => {
     const tilings = [
       { ...small, blocks: 1 },
       { ...small, blocks: 5 },
-      { ...small, parts: 1, chunk: 1, ahead: 4 },
+      { ...small, parts: 1, chunk: 1, ahead: 4, buffers: 5 },
+      { ...small, buffers: 2, ahead: 1 },
+      { ...small, splits: 2, ahead: 1 },
+      { ...small, splits: 4, ahead: 1 },
+      { ...small, splits: 2, parts: 4, chunk: 4, ahead: 1, blocks: 3 },
       { ...small, parts: 4, chunk: 4 },
     ];
     for (const tiling of tilings) {
@@ -204,7 +214,7 @@ describe('a matrix times a few rows in PTX', () => {
 
   it('joins parts in turns where they have no room side by side', () => {
     // 64 rows of which each has 100 results: 25 kB
-    check({ rows: 64, out: 96, inner: 128 }, { blocks: 1, parts: 2, chunk: 2, ahead: 2 });
+    check({ rows: 64, out: 96, inner: 128 }, { ...small, blocks: 1, buffers: 2 });
   });
 
   it('leaves rows as they are that are switched off', () => {

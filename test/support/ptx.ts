@@ -131,6 +131,9 @@ const namesOf = (list: string): string[] =>
     .split(',')
     .map((x) => x.trim());
 
+/** Bytes on their way to shared memory. */
+type Copy = [to: number, bytes: Uint8Array];
+
 /** A block of threads. */
 class Block {
   /** Where each warp goes on, and whether it waits there for the others. */
@@ -141,7 +144,7 @@ class Block {
   private readonly arrays = new Map<string, number>();
   private readonly shared: DataView;
   /** Copies to shared memory that a warp asked for and did not wait for: their values are not there before. */
-  private readonly copies = new Map<number, [to: number, bytes: Uint8Array][]>();
+  private readonly copies = new Map<number, { open: Copy[]; groups: Copy[][] }>();
 
   constructor(
     private readonly code: readonly Instruction[],
@@ -241,7 +244,16 @@ class Block {
     const threads = on.flatMap((yes, lane) => (yes ? [warp * LANES + lane] : []));
     const [to, ...from] = operands as [string, ...string[]];
     if (op.startsWith('prefetch.')) return;
-    if (op.startsWith('red.')) {
+    if (op.startsWith('fence.')) return;
+    if (op === 'atom.acq_rel.gpu.global.add.u32') {
+      for (const thread of threads) {
+        const { view, at } = this.locate(op, from[0]!, 4, thread);
+        const old = view.getInt32(at, true);
+        view.setInt32(at, (old + this.value(from[1]!, thread)) | 0, true);
+        this.card.writes(view, at);
+        this.set(to, thread, old);
+      }
+    } else if (op.startsWith('red.')) {
       if (!op.endsWith('.global.add.u32')) throw new Error(`ptx: unknown instruction ${op}`);
       for (const thread of threads) {
         const { view, at } = this.locate(op, to, 4, thread);
@@ -251,17 +263,20 @@ class Block {
     } else if (op.startsWith('ld.') || op.startsWith('st.')) {
       for (const thread of threads) this.access(op, operands, thread);
     } else if (op === 'cp.async.cg.shared.global') {
-      const pending = this.copies.get(warp) ?? [];
-      this.copies.set(warp, pending);
+      const { open } = this.copiesOf(warp);
       for (const thread of threads) {
         const { at } = this.locate('st.shared', to, 16, thread);
         const source = this.locate('ld.global', from[0]!, 16, thread);
-        pending.push([at, new Uint8Array(source.view.buffer, source.view.byteOffset + source.at, 16).slice()]);
+        open.push([at, new Uint8Array(source.view.buffer, source.view.byteOffset + source.at, 16).slice()]);
         for (let i = 0; i < 16; i += 4) this.shared.setFloat32(at + i, NaN, true);
       }
-    } else if (op === 'cp.async.wait_all') {
-      for (const [at, bytes] of this.copies.get(warp) ?? []) new Uint8Array(this.shared.buffer).set(bytes, at);
-      this.copies.delete(warp);
+    } else if (op === 'cp.async.commit_group') {
+      const own = this.copiesOf(warp);
+      own.groups.push(own.open.splice(0));
+    } else if (op === 'cp.async.wait_group') {
+      const { groups } = this.copiesOf(warp);
+      for (const group of groups.splice(0, groups.length - Number(to)))
+        for (const [at, bytes] of group) new Uint8Array(this.shared.buffer).set(bytes, at);
     } else if (op.startsWith('mma.sync')) {
       if (threads.length !== LANES) throw new Error('ptx: a matrix product without all threads of the warp');
       const own = operands.map((list) => namesOf(list).map((name) => Array.from(threads, (t) => this.value(name, t))));
@@ -291,6 +306,12 @@ class Block {
       if (!plain) throw new Error(`ptx: unknown instruction ${op}`);
       for (const thread of threads) this.set(to, thread, plain(...from.map((x) => this.value(x, thread))));
     }
+  }
+
+  private copiesOf(warp: number): { open: Copy[]; groups: Copy[][] } {
+    const own = this.copies.get(warp) ?? { open: [], groups: [] };
+    this.copies.set(warp, own);
+    return own;
   }
 
   /** Where an address such as `[d3+16]` of a global or shared access of so many bytes lies. */
