@@ -89,7 +89,7 @@ export function batchTiling(spec: BatchProductSpec): BatchTiling {
   const { rows, out, inner } = spec;
   // of many rows, each block takes all of them: few blocks take them whole
   const splits = rows > 32 && out / BLOCKS <= 32 && inner % 128 === 0 ? 2 : 1;
-  let blocks = BLOCKS / splits;
+  let blocks = Math.min(BLOCKS / splits, Math.ceil(out / 4));
   while (out / blocks > 96) blocks += BLOCKS;
   const tiles = 2 ** Math.ceil(Math.log2(Math.ceil(out / blocks / 16)));
   const pieces = inner / 32 / splits;

@@ -47,11 +47,13 @@ export interface StateTiling {
 }
 
 /** Pieces that were fastest on an H100. */
-export function stateTiling({ headDim, dtype, stateSize }: StateKernelSpec): StateTiling {
+export function stateTiling({ heads, headDim, dtype, stateSize }: StateKernelSpec): StateTiling {
   let pieces = 8;
   while (pieces > 1 && headDim % stateRowsOf({ stateSize, dtype, pieces }) !== 0) pieces /= 2;
-  const warps = headDim / stateRowsOf({ stateSize, dtype, pieces });
-  return { warps: Math.max(warps, 4), pieces, access: STATE_ACCESS };
+  const each = headDim / stateRowsOf({ stateSize, dtype, pieces });
+  let warps = Math.max(each, 4);
+  while (warps > each && (heads * each) % warps !== 0) warps /= 2;
+  return { warps, pieces, access: STATE_ACCESS };
 }
 
 /** Warps that share a head; 0 where they cannot. */

@@ -1,0 +1,38 @@
+/** Runs kernels for GPUs in plain loops (ptx.ts, ttir.ts) over tensors, in place of a card. */
+import * as tf from '@tensorflow/tfjs';
+import { decodeFloat32, encodeFloat32 } from '../../src/checkpoints/dtypes.js';
+import { castFloat32, constantOf, trueDtype } from '../../src/jit/index.js';
+import type { KernelRunner } from '../../src/jit/triton.js';
+import { runPtx } from './ptx.js';
+import { type Memory, runTtir } from './ttir.js';
+
+type Buffer = Float32Array | Int32Array | Uint8Array;
+
+function bytesOf(x: tf.Tensor): Buffer {
+  const dtype = trueDtype(x);
+  if (dtype === 'bfloat16') return encodeFloat32(castFloat32(x).dataSync() as Float32Array, 'BF16').slice();
+  return (x.dataSync() as Buffer).slice();
+}
+
+/** @param names kernels that were run are noted here */
+export function plainKernels(names: string[] = []): KernelRunner {
+  return (kernel, inputs, results, aliases) => {
+    names.push(kernel.name);
+    const given = inputs.map(bytesOf);
+    const made = results.map(({ shape, dtype }, i): Buffer => {
+      const input = aliases.get(i);
+      if (input !== undefined) return given[input]!; // the same memory
+      const size = tf.util.sizeFromShape([...shape]);
+      if (dtype === 'bfloat16') return new Uint8Array(2 * size).fill(0xff); // not numbers
+      return dtype === 'int32' ? new Int32Array(size).fill(-1) : new Float32Array(size).fill(NaN);
+    });
+    const memory = [...given, ...made];
+    if (kernel.text.includes('elementwise_inline_asm')) runPtx(kernel, memory);
+    else runTtir(kernel, memory as Memory);
+    return results.map(({ shape, dtype }, i) => {
+      const own = made[i]!;
+      const values = dtype === 'bfloat16' ? decodeFloat32(own as Uint8Array, 'BF16') : own;
+      return constantOf([...values], shape, dtype);
+    });
+  };
+}
