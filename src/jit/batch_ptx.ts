@@ -30,7 +30,7 @@ export class BatchPtx {
   /** First row of the matrix of the block, and how many are its own. */
   readonly base: string;
   readonly count: string;
-  /** Of the warp: which 16 rows of the block, and which of those that share them it is. */
+  /** Of the warp: which rows of the block, `16·sixteens` at a time, and which of those that share them it is. */
   readonly tile: string;
   readonly part: string;
   /** Whether the warp has no rows of the matrix; null where all have. */
@@ -96,30 +96,28 @@ export class BatchPtx {
 const READ = 'ld.global.nc.L1::no_allocate.v4.b32';
 const MULTIPLY = 'mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32';
 
-/** A warp's 16 rows of the matrix: a lane has 16 bytes of row lane/4, and of row lane/4 + 8, of each piece. */
+/** A warp's rows of the matrix: of each eight of them a lane has 16 bytes of row lane/4 in each piece. */
 class Weights {
-  /** By place in a round of `ahead` chunks: of the one row, then of the other. */
-  private readonly slots: [string[], string[]][];
-  private readonly at: [string, string];
-  private readonly there: [string, string];
+  /** By place in a round of `ahead` chunks: of each eight. */
+  private readonly slots: string[][][];
+  /** Of the lane's first row. */
+  private readonly at: string;
+  private readonly there: string[];
 
   constructor(private readonly w: BatchPtx) {
     const { k, spec, tiling } = w;
-    const own = k.int('mad.lo.u32', w.tile, 16, k.int('shr.u32', k.lane, 2));
-    const rows = [own, k.int('add.u32', own, 8)] as const;
+    const own = k.int('mad.lo.u32', w.tile, 16 * tiling.sixteens, k.int('shr.u32', k.lane, 2));
     const column = k.int('mul.lo.u32', k.int('and.b32', k.lane, 3), 16);
     const offset = k.set('d', 'cvt.u64.u32', k.int('mad.lo.u32', w.part, 64, column));
     const start = w.shifted(w.pointer('weights'), 2 * w.inner);
-    const places = rows.map((row) => {
-      const from = k.set('d', 'mad.wide.u32', k.int('add.u32', w.base, row), 2 * spec.inner, start);
-      return k.set('d', 'add.s64', from, offset);
-    });
-    this.at = places as [string, string];
-    this.there = rows.map((row) => k.compare('lt.u32', row, w.count)) as [string, string];
-    this.slots = Array.from({ length: (tiling.ahead * tiling.chunk) / tiling.parts }, () => [
-      k.registers('r', 4),
-      k.registers('r', 4),
-    ]);
+    const from = k.set('d', 'mad.wide.u32', k.int('add.u32', w.base, own), 2 * spec.inner, start);
+    this.at = k.set('d', 'add.s64', from, offset);
+    this.there = Array.from({ length: 2 * tiling.sixteens }, (_, eight) =>
+      k.compare('lt.u32', k.int('add.u32', own, 8 * eight), w.count),
+    );
+    this.slots = Array.from({ length: (tiling.ahead * tiling.chunk) / tiling.parts }, () =>
+      this.there.map(() => k.registers('r', 4)),
+    );
     for (const slot of this.slots) for (const x of slot.flat()) k.run('mov.u32', x, 0);
   }
 
@@ -129,27 +127,28 @@ class Weights {
   }
 
   /** Conditions for asking for the next round, of which there is one where `more` holds. */
-  next(more: string): [string, string] {
-    return this.there.map((row) => this.w.k.set('p', 'and.pred', row, more)) as [string, string];
+  next(more: string): string[] {
+    return this.there.map((row) => this.w.k.set('p', 'and.pred', row, more));
   }
 
   /** Asks for a place of the round that `at` stands at. @param rounds how many after it */
-  load(slot: number, when: readonly [string, string], rounds = 0): void {
-    const { k, tiling } = this.w;
+  load(slot: number, when: readonly string[], rounds = 0): void {
+    const { k, tiling, spec } = this.w;
     const offset = 64 * (slot * tiling.parts + rounds * tiling.ahead * tiling.chunk);
-    this.slots[slot]!.forEach((words, i) =>
-      k.when(when[i]!, () => k.run(READ, `{${words.join(', ')}}`, `[${this.at[i]!}+${offset}]`)),
-    );
+    this.slots[slot]!.forEach((words, eight) => {
+      const at = `[${this.at}+${offset + 16 * eight * spec.inner}]`;
+      k.when(when[eight]!, () => k.run(READ, `{${words.join(', ')}}`, at));
+    });
   }
 
   go(): void {
     const { k, tiling } = this.w;
-    for (const at of this.at) k.run('add.s64', at, at, 64 * tiling.ahead * tiling.chunk);
+    k.run('add.s64', this.at, this.at, 64 * tiling.ahead * tiling.chunk);
   }
 
   /** Fragments of a place for both halves of a piece. Channels are permuted within it, as those of the rows are. */
-  fragments(slot: number): string[][] {
-    const [one, other] = this.slots[slot]!;
+  fragments(slot: number, sixteen: number): string[][] {
+    const [one, other] = this.slots[slot]!.slice(2 * sixteen) as [string[], string[]];
     return [0, 2].map((i) => [one[i]!, other[i]!, one[i + 1]!, other[i + 1]!]);
   }
 }
@@ -254,37 +253,40 @@ function prepareNorm(w: BatchPtx): void {
   );
 }
 
-/** Sums of the warps that share rows of the matrix, in shared memory: [copies][rows][pitch]. @returns copies */
-function joinParts(w: BatchPtx, sums: readonly (readonly string[])[]): number {
-  const { k, spec, tiling } = w;
+/** A warp's results: of each 16 rows of the matrix and each eight of the given rows, four. */
+type Sums = string[][][];
+
+/** Results of the warps that share rows of the matrix, in shared memory: [copies][rows][pitch]. @returns copies */
+function joinParts(w: BatchPtx, sums: Sums): number {
+  const { k, spec, tiling, pitch } = w;
   const { copies } = sharedOf(spec, tiling);
-  const { pitch } = w;
   const column = k.int('shl.b32', k.int('and.b32', k.lane, 3), 1); // of the rows
   const copy = k.int('and.b32', w.part, copies - 1);
   const row = k.int('mad.lo.u32', copy, spec.rows, column);
-  const own = k.int('mad.lo.u32', w.tile, 16, k.int('shr.u32', k.lane, 2));
+  const own = k.int('mad.lo.u32', w.tile, 16 * tiling.sixteens, k.int('shr.u32', k.lane, 2));
   const to = k.place(w.shared, k.int('mad.lo.u32', row, pitch, own), 4);
   const round = k.int('shr.u32', w.part, Math.log2(copies));
+  const places = sums.flatMap((eights, sixteen) =>
+    eights.flatMap((four, eight) => four.map((x, i) => ({ x, sixteen, eight, i }))),
+  );
   for (let turn = 0; turn < tiling.parts / copies; turn++) {
     const turns = k.compare('eq.u32', round, turn);
     const mine = w.idle ? k.set('p', 'and.pred', turns, k.compare('lt.u32', w.tile, tilesOf(spec, tiling))) : turns;
-    sums.forEach((four, eight) =>
-      four.forEach((x, i) => {
-        // results 0 and 1 are of two rows side by side, 2 and 3 the same of the matrix' row 8 below
-        const most = spec.rows - 8 * eight - (i & 1);
-        if (most <= 0) return;
-        const there = most < 8 ? k.set('p', 'and.pred', mine, k.compare('lt.u32', column, most)) : mine;
-        const at = `[${to}+${4 * ((8 * eight + (i & 1)) * pitch + 8 * (i >> 1))}]`;
-        k.when(there, () => {
-          if (turn > 0) {
-            const old = k.register('f');
-            k.run('ld.shared.f32', old, at);
-            k.run('add.f32', x, x, old);
-          }
-          k.run('st.shared.f32', at, x);
-        });
-      }),
-    );
+    for (const { x, sixteen, eight, i } of places) {
+      // results 0 and 1 are of two rows side by side, 2 and 3 the same of the matrix' row 8 below
+      const most = spec.rows - 8 * eight - (i & 1);
+      if (most <= 0) continue;
+      const there = most < 8 ? k.set('p', 'and.pred', mine, k.compare('lt.u32', column, most)) : mine;
+      const at = `[${to}+${4 * ((8 * eight + (i & 1)) * pitch + 16 * sixteen + 8 * (i >> 1))}]`;
+      k.when(there, () => {
+        if (turn > 0) {
+          const old = k.register('f');
+          k.run('ld.shared.f32', old, at);
+          k.run('add.f32', x, x, old);
+        }
+        k.run('st.shared.f32', at, x);
+      });
+    }
     k.barrier();
   }
   return copies;
@@ -309,7 +311,8 @@ export function batchWriter(spec: BatchProductSpec, tiling = batchTiling(spec)):
   prefetchEnd(w);
   prepareNorm(w);
   const eights = Math.ceil(spec.rows / 8);
-  const sums = Array.from({ length: eights }, () => Array.from({ length: 4 }, () => k.float('mov.f32', 0)));
+  const zeros = (): string[] => Array.from({ length: 4 }, () => k.float('mov.f32', 0));
+  const sums: Sums = Array.from({ length: tiling.sixteens }, () => Array.from({ length: eights }, zeros));
   const left = k.int('mov.u32', w.inner / (32 * chunk * ahead)); // rounds
   k.repeat(() => {
     const more = k.compare('gt.u32', left, 1);
@@ -321,14 +324,15 @@ export function batchWriter(spec: BatchProductSpec, tiling = batchTiling(spec)):
       rows.ask();
       const multiply = (turn: number): void => {
         const slot = (i * chunk) / parts + turn;
-        const halves = weights.fragments(slot);
-        const others = sums.map((_, eight) => rows.load(turn, eight));
-        halves.forEach((four, half) =>
-          sums.forEach((own, eight) => {
-            const result = `{${own.join(', ')}}`;
-            const pair = `{${others[eight]!.slice(2 * half, 2 * half + 2).join(', ')}}`;
-            k.run(MULTIPLY, result, `{${four.join(', ')}}`, pair, result);
-          }),
+        const others = Array.from({ length: eights }, (_, eight) => rows.load(turn, eight));
+        sums.forEach((own, sixteen) =>
+          weights.fragments(slot, sixteen).forEach((four, half) =>
+            own.forEach((sum, eight) => {
+              const result = `{${sum.join(', ')}}`;
+              const pair = `{${others[eight]!.slice(2 * half, 2 * half + 2).join(', ')}}`;
+              k.run(MULTIPLY, result, `{${four.join(', ')}}`, pair, result);
+            }),
+          ),
         );
         weights.load(slot, next, 1);
       };

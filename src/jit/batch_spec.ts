@@ -31,7 +31,9 @@ export interface BatchTiling {
   blocks: number;
   /** Blocks that share a group. Of more than one, the last to end joins their results. */
   splits: number;
-  /** Warps that share 16 rows of the matrix, each of them some pieces of 32 channels. A power of two. */
+  /** Rows of the matrix that a warp multiplies, in sixteens: of more it reads the given rows less often. */
+  sixteens: number;
+  /** Warps that share these rows, each of them some pieces of 32 channels. A power of two. */
   parts: number;
   /** Pieces of 32 channels, of all rows, that come into shared memory at a time. */
   chunk: number;
@@ -43,9 +45,9 @@ export interface BatchTiling {
 
 /** Most rows of the matrix in a block. */
 export const rowsOfBlock = ({ out }: BatchProductSpec, { blocks }: BatchTiling): number => Math.ceil(out / blocks);
-/** Of a block: 16 rows of the matrix each. */
+/** Of a block: rows of the matrix that warps multiply together. */
 export const tilesOf = (spec: BatchProductSpec, tiling: BatchTiling): number =>
-  Math.ceil(rowsOfBlock(spec, tiling) / 16);
+  Math.ceil(rowsOfBlock(spec, tiling) / (16 * tiling.sixteens));
 /** A power of two, as Triton has it: some may have no tile. */
 export const warpsOf = (spec: BatchProductSpec, tiling: BatchTiling): number =>
   tiling.parts * 2 ** Math.ceil(Math.log2(tilesOf(spec, tiling)));
@@ -64,7 +66,8 @@ export const partialOf = (spec: BatchProductSpec, tiling: BatchTiling): number =
   spec.rows * 32 * segmentsOf(spec, tiling);
 
 /** Floats from one row's results in shared memory to the next one's: threads that write together meet no bank twice. */
-export const pitchOf = (spec: BatchProductSpec, tiling: BatchTiling): number => 16 * tilesOf(spec, tiling) + 4;
+export const pitchOf = (spec: BatchProductSpec, tiling: BatchTiling): number =>
+  16 * tiling.sixteens * tilesOf(spec, tiling) + 4;
 
 /** Bytes of shared memory: chunks, in whose place results are put in the end; and how many partial results fit side by side. */
 export function sharedOf(
@@ -103,7 +106,7 @@ export function batchTiling(spec: BatchProductSpec): BatchTiling {
   let ahead = 1;
   while (chunk > 0 && (ahead * 2 * chunk) / parts <= slots && pieces % (chunk * ahead * 2) === 0) ahead *= 2;
   const buffers = chunk > 0 ? Math.min(8, Math.floor(MOST_SHARED / (chunk * rows * 64))) : 0;
-  return { blocks, splits, parts, chunk, buffers, ahead };
+  return { blocks, splits, sixteens: 1, parts, chunk, buffers, ahead };
 }
 
 /** Counters that there are, at most one for each group of rows of a matrix that blocks share. */

@@ -174,7 +174,7 @@ describe('a matrix times a few rows in PTX', () => {
     layers: 3,
     masked: false,
   };
-  const small: BatchTiling = { blocks: 2, splits: 1, parts: 2, chunk: 2, buffers: 3, ahead: 2 };
+  const small: BatchTiling = { blocks: 2, splits: 1, sixteens: 1, parts: 2, chunk: 2, buffers: 3, ahead: 2 };
   const cases: Record<string, BatchProductSpec> = {
     'a bare product': base,
     'eight rows': { ...base, rows: 8 },
@@ -203,6 +203,8 @@ describe('a matrix times a few rows in PTX', () => {
       { ...small, buffers: 2, ahead: 1 },
       { ...small, splits: 2, ahead: 1 },
       { ...small, splits: 4, ahead: 1 },
+      { ...small, sixteens: 2 },
+      { ...small, sixteens: 2, blocks: 1, splits: 2, ahead: 1 },
       { ...small, splits: 2, parts: 4, chunk: 4, ahead: 1, blocks: 3 },
       { ...small, parts: 4, chunk: 4 },
     ];
