@@ -5,6 +5,7 @@
  */
 import { ArgumentError } from '../errors/index.js';
 import { PtxWriter } from './ptx.js';
+import { type Fetch, fetchSpan } from './ptx_fetch.js';
 import { COUNTER_WORDS, GridBarriers } from './ptx_grid.js';
 import { RowPhase, type RowPointers, RowPtx, rowPtxFits, rowPtxTiling, type RowPtxTiling } from './row_ptx.js';
 import { type Activations, parametersOf, type RowFormat, type RowProductSpec } from './row_spec.js';
@@ -105,8 +106,11 @@ export interface LayerTiling {
   second: RowPtxTiling;
   /** Reads of a warp's rows of the state that are under way at a time. */
   pieces: number;
-  /** Whether a warp asks for its second row of the output projection too before the recurrence, or after it. */
-  eager: boolean;
+  /** Rows of the output projection that each warp brings into the cache before the recurrence, and how; */
+  rows: number;
+  fetch: Fetch | null;
+  /** the first warp, which keeps the barriers, too. */
+  all: boolean;
 }
 
 /** @param blocks as many as certainly run at a time: multiprocessors of the card */
@@ -115,7 +119,7 @@ export function layerTiling(spec: LayerSpec, blocks: number): LayerTiling {
   const [a, b] = [rowPtxTiling(first, blocks), rowPtxTiling(second, blocks)];
   let pieces = 1;
   while (pieces < 4 && unitsOf(spec, pieces) > blocks * a.warps) pieces *= 2;
-  return { first: a, second: b, pieces, eager: false };
+  return { first: a, second: b, pieces, rows: 2, fetch: 32, all: true };
 }
 
 const stateRows = ({ stateSize }: LayerSpec, pieces: number): StateRowsSpec => ({
@@ -174,6 +178,15 @@ class StatePhase {
     const bytes = rows.count * spec.stateSize * (spec.stateType === 'bfloat16' ? 2 : 4);
     const at = k.address(this.pointers['next']!, this.own, bytes);
     k.run('mov.b64', this.place, rows.place(at));
+  }
+
+  /** Brings the warp's rows into the cache. */
+  fetch(how: Fetch): void {
+    const { k, rows, spec, units } = this;
+    const bytes = rows.count * spec.stateSize * (spec.stateType === 'bfloat16' ? 2 : 4);
+    k.unless(k.compare('ge.u32', this.unit, units), () =>
+      fetchSpan(k, k.address(this.pointers['next']!, this.unit, bytes), bytes, how),
+    );
   }
 
   ask(): void {
@@ -246,27 +259,29 @@ export function layerWriter(spec: LayerSpec, tiling: LayerTiling): PtxWriter {
   const barriers = new GridBarriers(k, at['counted']!, blocks);
 
   const projection = { ...at, context: at['moved']!, y: at['projected']! };
-  const into = new RowPhase(new RowPtx(k, first, tiling.first, projection, false, spec.masked ? 'masked' : 'always'));
-  into.ask(0);
-  into.ask(1);
-  let state!: StatePhase;
-  let out!: RowPhase;
+  const own = Object.entries(at).filter(([name]) => name.startsWith('second.'));
+  const pointers = Object.fromEntries(own.map(([name, pointer]) => [name.slice('second.'.length), pointer]));
+  const given = { ...pointers, x: at['gated']!, residual: at['x']!, y: at['y']! };
+  const out = (): RowPhase => new RowPhase(new RowPtx(k, second, tiling.second, given));
+  const into = new RowPhase(new RowPtx(k, first, tiling.first, projection, spec.masked ? 'masked' : 'always'));
   into.run(() => {
-    state = new StatePhase(k, spec, tiling, at);
-    state.ask();
-    const own = Object.entries(at).filter(([name]) => name.startsWith('second.'));
-    const pointers = Object.fromEntries(own.map(([name, pointer]) => [name.slice('second.'.length), pointer]));
-    const given = { ...pointers, x: at['gated']!, residual: at['x']!, y: at['y']! };
-    out = new RowPhase(new RowPtx(k, second, tiling.second, given, true));
-    out.ask(0);
-    if (tiling.eager) out.ask(1);
+    const how = tiling.fetch;
+    if (how === null) return;
+    const fetch = (): void => {
+      new StatePhase(k, spec, tiling, at).fetch(how);
+      const next = out();
+      for (let row = 0; row < tiling.rows; row++) next.fetch(row, how);
+    };
+    if (tiling.all) fetch();
+    else k.unless(k.compare('eq.u32', k.warp, 0), fetch);
   });
   barriers.wait();
+  const state = new StatePhase(k, spec, tiling, at);
+  state.ask();
   state.run();
-  if (!tiling.eager) out.ask(1);
   barriers.wait();
   k.forgetArrays();
-  out.run();
+  out().run();
   return k;
 }
 

@@ -125,6 +125,14 @@ export class PtxWriter {
     this.lines.push('bar.sync 0;');
   }
 
+  /**
+   * A barrier that gives a 0 of which the driver's compiler knows nothing: what is computed with it comes after the barrier, and plain loads
+   * before the barrier stay there. Left to itself that compiler puts loads off until their values are needed.
+   */
+  barrierZero(): string {
+    return this.int('bar.red.popc.u32', 0, this.compare('ge.u32', this.thread, 32 * this.warps));
+  }
+
   /** Shared memory. @returns a register with its address there */
   array(bytes: number): string {
     const at = this.sharedAt;

@@ -5,8 +5,9 @@
 import { ArgumentError } from '../errors/index.js';
 import { PtxWriter, SHARED_BYTES } from './ptx.js';
 import { preparer } from './row_ptx_vector.js';
-import { rowReader, type RowReader } from './row_ptx_rows.js';
-import { parametersOf, type RowProductSpec } from './row_spec.js';
+import { type Fetch, fetchSpan } from './ptx_fetch.js';
+import { rowReader, storedSpans } from './row_ptx_rows.js';
+import { type Activations, parametersOf, type RowProductSpec } from './row_spec.js';
 import type { TritonKernel } from './triton.js';
 
 /** How a row product is shared out: a matter of speed only. */
@@ -31,7 +32,6 @@ export class RowPtx {
   readonly count: string;
 
   /**
-   * @param made whether the vector is made by the same kernel, and must not be read as if nothing wrote it
    * @param moves whether the convolution's older inputs are moved on where they lie: `masked` where `mask` points to more than 0
    */
   constructor(
@@ -39,7 +39,6 @@ export class RowPtx {
     readonly spec: RowProductSpec,
     readonly tiling: RowPtxTiling,
     private readonly pointers: RowPointers,
-    readonly made = false,
     readonly moves: 'never' | 'always' | 'masked' = 'never',
   ) {
     const { blocks, parts } = tiling;
@@ -100,6 +99,19 @@ export function rowPtxFits(spec: RowProductSpec, tiling = rowPtxTiling(spec)): b
   return vector + rows * (4 * parts + 12) + 1024 < SHARED_BYTES && out * inner < 2 ** 31;
 }
 
+/** What is asked for of a channel or step size: registers, and under which conditions they mean something. */
+interface Asked {
+  inside: string;
+  step: string;
+  moves: string | null;
+  context: string;
+  taps: string[];
+  old: string[];
+  bias: string | null;
+  stepBias: string;
+  rate: string;
+}
+
 /** Sums of rows, what is added to them, and what follows: one thread a row. */
 class Ending {
   private readonly sums: string;
@@ -152,55 +164,74 @@ class Ending {
   }
 
   /**
-   * What needs no product, on its way before there is any: the vector to add; of a channel the convolution's older taps, of a step size its
-   * bias.
+   * Asks for what needs no product: the vector to add; of a channel the convolution's older taps, of a step size its bias. Before the rows, or
+   * it would come after them.
    */
-  prepare(): void {
+  ask(): void {
     const { k, spec } = this.w;
-    const { activations: after } = spec;
     if (spec.residual) {
-      const added = k.register('f');
-      const [at, to] = [k.address(this.w.pointer('residual'), this.place, 4), k.place(this.ready!, k.thread, 8)];
-      k.when(this.within, () => {
-        k.run('ld.global.nc.f32', added, `[${at}]`);
-        k.run('st.shared.f32', `[${to}]`, added);
-      });
+      const at = k.address(this.w.pointer('residual'), this.place, 4);
+      this.added = k.register('f');
+      k.when(this.within, () => k.run('ld.global.f32', this.added, `[${at}]`));
     }
-    if (!after) return;
+    if (spec.activations) this.channelsAsked = this.askChannels(spec.activations);
+  }
+
+  private added = '';
+  private channelsAsked: Asked | null = null;
+
+  private askChannels(after: Activations): Asked {
+    const { k } = this.w;
     const { channel, inside, step } = this.channel(this.place, this.within);
-    const known = k.float('mov.f32', 0);
-    const factor = k.float('mov.f32', 0);
+    const offset = k.set('d', 'mul.wide.s32', channel, 4);
     const tapAt = k.set('d', 'add.s64', this.w.pointer('taps'), k.set('d', 'mul.wide.s32', channel, 4 * after.taps));
-    const contextAt = k.set('d', 'mul.wide.s32', channel, 4);
-    const context = this.context(contextAt);
+    const context = this.context(offset);
     const moves = this.moving(inside);
-    const read = moves ? 'ld.global.f32' : 'ld.global.nc.f32';
-    for (let i = 0; i < after.taps; i++) {
-      const [tap, old] = [k.register('f'), k.register('f')];
-      k.when(inside, () => {
-        k.run('ld.global.nc.f32', tap, `[${tapAt}+${4 * i}]`);
-        if (i === after.taps - 1) return k.run('mov.f32', factor, tap);
-        k.run(read, old, `[${context}+${4 * i * after.channels}]`);
-        k.run('fma.rn.f32', known, tap, old, known);
-      });
-      if (moves && i > 0 && i < after.taps - 1)
-        k.when(moves, () => k.run('st.global.f32', `[${context}+${4 * (i - 1) * after.channels}]`, old));
-    }
-    if (after.bias) {
-      const at = k.set('d', 'add.s64', this.w.pointer('bias'), contextAt);
-      const bias = k.register('f');
-      k.when(inside, () => {
-        k.run('ld.global.nc.f32', bias, `[${at}]`);
-        k.run('add.f32', known, known, bias);
-      });
-    }
-    const at = k.set('d', 'add.s64', this.w.pointer('dt_bias'), contextAt);
-    const rateAt = k.set('d', 'add.s64', this.w.pointer('A_log'), contextAt);
-    k.when(step, () => {
-      k.run('ld.global.nc.f32', known, `[${at}+${-4 * after.channels}]`);
-      k.run('ld.global.nc.f32', factor, `[${rateAt}+${-4 * after.channels}]`);
+    const taps = k.registers('f', after.taps);
+    const old = k.registers('f', after.taps - 1);
+    k.when(inside, () => {
+      taps.forEach((tap, i) => k.run('ld.global.f32', tap, `[${tapAt}+${4 * i}]`));
+      old.forEach((x, i) => k.run('ld.global.f32', x, `[${context}+${4 * i * after.channels}]`));
     });
-    const to = k.place(this.ready!, k.thread, 8);
+    let bias: string | null = null;
+    if (after.bias) {
+      bias = k.register('f');
+      const at = k.set('d', 'add.s64', this.w.pointer('bias'), offset);
+      k.when(inside, () => k.run('ld.global.f32', bias!, `[${at}]`));
+    }
+    const [stepBias, rate] = k.registers('f', 2);
+    const at = k.set('d', 'add.s64', this.w.pointer('dt_bias'), offset);
+    const rateAt = k.set('d', 'add.s64', this.w.pointer('A_log'), offset);
+    k.when(step, () => {
+      k.run('ld.global.f32', stepBias, `[${at}+${-4 * after.channels}]`);
+      k.run('ld.global.f32', rate, `[${rateAt}+${-4 * after.channels}]`);
+    });
+    return { inside, step, moves, context, taps, old, bias, stepBias: stepBias!, rate: rate! };
+  }
+
+  /** Keeps it until there are products, in shared memory. @param zero see PtxWriter.barrierZero */
+  keep(zero: string): void {
+    const { k, spec } = this.w;
+    if (!this.ready) return;
+    const to = k.place(this.ready, k.thread, 8);
+    if (spec.residual) k.when(this.within, () => k.run('st.shared.f32', `[${to}]`, this.added));
+    if (!this.channelsAsked) return;
+    const { inside, step, moves, context, taps, old, bias, stepBias, rate } = this.channelsAsked;
+    const { channels } = spec.activations!;
+    const known = k.float('mov.b32', zero);
+    const factor = k.float('mov.f32', 0);
+    k.when(inside, () => {
+      old.forEach((x, i) => k.run('fma.rn.f32', known, taps[i]!, x, known));
+      if (bias) k.run('add.f32', known, known, bias);
+      k.run('mov.f32', factor, taps.at(-1)!);
+    });
+    k.when(step, () => {
+      k.run('mov.f32', known, stepBias);
+      k.run('mov.f32', factor, rate);
+    });
+    k.when(moves, () => {
+      if (moves) old.slice(1).forEach((x, i) => k.run('st.global.f32', `[${context}+${4 * i * channels}]`, x));
+    });
     k.when(this.within, () => k.run('st.shared.v2.f32', `[${to}]`, `{${known}, ${factor}}`));
   }
 
@@ -286,44 +317,47 @@ export function rowPtxWriter(spec: RowProductSpec, tiling = rowPtxTiling(spec)):
     tiling.warps,
   );
   const pointers = Object.fromEntries(parameters.map(([name], i) => [name, k.pointer(i)]));
-  const product = new RowPhase(new RowPtx(k, spec, tiling, pointers));
-  product.ask(0);
-  product.ask(1);
-  product.run();
+  new RowPhase(new RowPtx(k, spec, tiling, pointers)).run();
   return k;
 }
 
 /** The work of a product within a kernel. */
 export class RowPhase {
-  private readonly rows: RowReader;
+  constructor(private readonly w: RowPtx) {}
 
-  constructor(private readonly w: RowPtx) {
-    this.rows = rowReader(w);
-  }
-
-  /** Asks for the first rows: into buffer 0, and then 1. Neither waits for the vector. */
-  ask(buffer: 0 | 1): void {
-    this.rows.ask(buffer);
-  }
-
-  /** @param between what may begin once a warp has its last row, before others have theirs */
-  run(between: () => void = () => {}): void {
-    const { w, rows } = this;
+  /** @param ahead what a warp does once, when it has asked for its last row and two rows are still to come, or fewer */
+  run(ahead: () => void = () => {}): void {
+    const { w } = this;
     const { k } = w;
     const ending = new Ending(w);
     const vector = preparer(w);
-    vector.write();
-    ending.prepare();
+    vector.ask();
+    // some of it hangs on a number that must be read first: warps that have no part in it do not wait
+    k.unless(k.compare('ge.u32', k.int('and.b32', k.thread, -32), w.count), () => ending.ask());
+    const rows = rowReader(w);
+    rows.ask(0);
+    rows.ask(1);
+    const zero = k.barrierZero();
+    vector.write(zero);
+    ending.keep(zero);
     k.barrier();
     const scale = vector.finish();
     rows.begin(vector);
     const row = k.int('mov.u32', w.firstRow);
+    // the row after the next one is not there, but the next one is
+    const nearEnd = (): void =>
+      k.unless(k.compare('ge.u32', row, w.count), () => {
+        const after = k.int('add.u32', row, w.step);
+        k.unless(k.compare('lt.u32', after, w.count), ahead);
+      });
+    k.unless(k.compare('lt.u32', k.int('add.u32', row, w.step), w.count), ahead);
     k.unless(k.compare('ge.u32', row, w.count), () => {
       const multiply = (buffer: number): void => {
         const sum = k.across('add.f32', rows.multiply(buffer));
         const to = ending.sum(row);
         k.when(k.compare('eq.u32', k.lane, 0), () => k.run('st.shared.f32', `[${to}]`, sum));
         k.run('add.u32', row, row, w.step);
+        nearEnd();
       };
       k.repeat(() => {
         multiply(0);
@@ -331,8 +365,21 @@ export class RowPhase {
         return k.compare('lt.u32', row, w.count);
       });
     });
-    between();
     k.barrier();
     ending.finish(scale);
+  }
+
+  /** Brings the warp's `index`th row into the cache. */
+  fetch(index: number, how: Fetch): void {
+    const { w } = this;
+    const { k } = w;
+    const row = k.int('add.u32', w.firstRow, index * w.step);
+    k.unless(k.compare('ge.u32', row, w.count), () => {
+      const place = k.int('add.u32', w.base, row);
+      for (const { name, bytes } of storedSpans(w.spec)) {
+        const part = k.int('mad.lo.u32', place, w.tiling.parts, w.part);
+        fetchSpan(k, k.address(w.pointer(name), part, bytes / w.tiling.parts), bytes / w.tiling.parts, how);
+      }
+    });
   }
 }

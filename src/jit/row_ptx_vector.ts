@@ -6,10 +6,15 @@ export const STEPS = 127 * 256;
 /** Bytes between groups of 128 channels in shared memory: two groups that lanes read together lie in different banks. */
 export const GROUP_BYTES = 320;
 
+/** Passes over a vector whose elements are in registers at a time. */
+const AHEAD = 4;
+
 /** Where the vector is in shared memory. */
 export interface PreparedVector {
-  /** Writes it, each thread some channels; a barrier follows. */
-  write(): void;
+  /** Asks for what it is made of: before the rows, or it would come after them. */
+  ask(): void;
+  /** Writes it, each thread some channels; a barrier follows. @param zero see PtxWriter.barrierZero */
+  write(zero: string): void;
   /** After it: factors of several norms become ready. @returns the factor of all products, where there is one norm */
   finish(): string | null;
   /** bfloat16: floats, [pieces of 256][halves of 8 channels][lanes][4]. Codes: see words(). */
@@ -66,11 +71,19 @@ class Vector implements PreparedVector {
     return this.codes ? 8 : 4;
   }
 
-  write(): void {
-    // what two passes read goes out together
-    for (let pass = 0; pass < this.passes; pass += 2) {
-      const both = [pass, pass + 1].filter((i) => i < this.passes).map((i) => ({ i, read: this.read(i) }));
-      for (const { i, read } of both) this.writePass(i, read);
+  /** Passes that are asked for and not written yet. */
+  private readonly asked: Read[] = [];
+
+  ask(): void {
+    for (let pass = 0; pass < Math.min(this.passes, AHEAD); pass++) this.asked.push(this.read(pass));
+  }
+
+  write(zero: string): void {
+    const nothing = this.w.k.float('mov.b32', zero);
+    for (let pass = 0; pass < this.passes; pass++) {
+      const { x, ...rest } = this.asked[pass]!;
+      this.writePass(pass, { ...rest, x: x.map((value) => this.w.k.float('add.f32', value, nothing)) });
+      if (pass + AHEAD < this.passes) this.asked.push(this.read(pass + AHEAD));
     }
   }
 
@@ -97,14 +110,14 @@ class Vector implements PreparedVector {
     k.when(first, () => k.run('st.shared.f32', `[${to}+${4 * pass * tiling.warps}]`, sum));
   }
 
-  /** Elements at an offset in bytes from each channel, 0 where there is no such thread. @param read how, but for the type */
-  private load(read: string, at: string, offset: number, there: string | null, count: 1 | 4): string[] {
+  /** Elements at an offset in bytes from each channel, 0 where there is no such thread. */
+  private load(at: string, offset: number, there: string | null, count: 1 | 4): string[] {
     const { k } = this.w;
     const out = k.registers('f', count);
     if (there) for (const x of out) k.run('mov.f32', x, '0f00000000');
     k.when(there, () =>
       k.run(
-        count === 4 ? `${read}.v4.f32` : `${read}.f32`,
+        count === 4 ? 'ld.global.v4.f32' : 'ld.global.f32',
         count === 4 ? `{${out.join(', ')}}` : out[0]!,
         `[${at}+${offset}]`,
       ),
@@ -118,8 +131,7 @@ class Vector implements PreparedVector {
     const all = (name: string): string[] => {
       const from = k.address(this.w.pointer(name), channel, 4);
       const times = Array.from({ length: count === 4 ? 1 : 8 }, (_, m) => m);
-      const read = name === 'x' && this.w.made ? 'ld.global' : 'ld.global.nc';
-      return times.flatMap((m) => this.load(read, from, 4 * m * spread, there, count));
+      return times.flatMap((m) => this.load(from, 4 * m * spread, there, count));
     };
     return { x: all('x'), gamma: spec.norm ? all('gamma') : [] };
   }

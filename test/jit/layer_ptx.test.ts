@@ -99,8 +99,8 @@ function layerCase(spec: LayerSpec, mask = 1) {
 const tilingOf = (
   change: Partial<LayerTiling> & { blocks?: number; warps?: number; parts?: number } = {},
 ): LayerTiling => {
-  const { blocks = 5, warps = 8, parts = 1, pieces = 2, eager = false } = change;
-  return { first: { blocks, warps, parts }, second: { blocks, warps, parts }, pieces, eager };
+  const { blocks = 5, warps = 8, parts = 1, pieces = 2, rows = 2, fetch = 32, all = true } = change;
+  return { first: { blocks, warps, parts }, second: { blocks, warps, parts }, pieces, rows, fetch, all };
 };
 
 function check(spec: LayerSpec, tiling = tilingOf(), mask = 1, backwards = false): void {
@@ -134,13 +134,13 @@ describe('a layer as one kernel', () => {
     it(`is the same as in plain loops: ${name}`, () => check({ ...small, ...change }, tilingOf({ warps: 16 })));
 
   it('does not depend on how it is shared out', () => {
-    for (const tiling of [
+    const tilings: Parameters<typeof tilingOf>[0][] = [
       { blocks: 4, warps: 16 },
       { blocks: 17, warps: 4, pieces: 4 },
-      { blocks: 9, pieces: 1, eager: true },
+      { blocks: 9, pieces: 1, fetch: 128, all: false, rows: 1 },
       { blocks: 9, parts: 2 },
-    ])
-      check({ ...small, width: 512, heads: 16 }, tilingOf(tiling), 1, true);
+    ];
+    for (const tiling of tilings) check({ ...small, width: 512, heads: 16 }, tilingOf(tiling), 1, true);
     check({ ...small, first: codes, second: codes, width: 512 }, tilingOf({ parts: 2, blocks: 24, warps: 2 }));
   });
 

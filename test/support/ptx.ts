@@ -4,6 +4,7 @@
  * part the threads of a warp, barriers that not all warps reach, blocks that wait for each other forever, and reads by `ld.global.nc` of
  * what the kernel has written are errors. Registers that nobody wrote hold NaN or its bits.
  */
+import { bitsOf, COMPARE, floatOf, PLAIN, u } from './ptx_numbers.js';
 import { multiplyTiles } from './ptx_tiles.js';
 
 const BUFFER = 2 ** 40; // addresses: number of the buffer times this, and a place in bytes
@@ -17,73 +18,6 @@ interface Instruction {
   op: string;
   operands: string[];
 }
-
-const scratch = new DataView(new ArrayBuffer(4));
-const bitsOf = (x: number): number => (scratch.setFloat32(0, x), scratch.getInt32(0));
-const floatOf = (bits: number): number => (scratch.setInt32(0, bits), scratch.getFloat32(0));
-const byte = (x: number, i: number): number => (x >>> (8 * i)) & 255;
-const signed = (x: number): number => (x << 24) >> 24;
-const even = (x: number): number => {
-  const near = Math.round(x);
-  return Math.abs(x % 1) === 0.5 && near % 2 !== 0 ? near - 1 : near;
-};
-
-const COMPARE: Record<string, (a: number, b: number) => boolean> = {
-  lt: (a, b) => a < b,
-  gt: (a, b) => a > b,
-  ge: (a, b) => a >= b,
-  eq: (a, b) => a === b,
-  ne: (a, b) => a !== b,
-};
-
-/** Bits of the nearest bfloat16, ties to even. */
-const narrow = (x: number): number => {
-  const bits = bitsOf(x);
-  return Number.isNaN(x) ? 0x7fc0 : ((bits + 0x7fff + ((bits >>> 16) & 1)) >>> 16) & 0xffff;
-};
-const { fround } = Math;
-const u = (x: number): number => x >>> 0;
-/** Instructions of numbers alone; results of r are taken as 32 bits. */
-const PLAIN: Record<string, (...x: number[]) => number> = {
-  'and.b32': (a, b) => a! & b!,
-  'shl.b32': (a, b) => a! << b!,
-  'shr.u32': (a, b) => u(a!) >>> b!,
-  'shr.s32': (a, b) => a! >> b!,
-  'add.u32': (a, b) => (a! + b!) | 0,
-  'add.s32': (a, b) => (a! + b!) | 0,
-  'sub.s32': (a, b) => (a! - b!) | 0,
-  'mul.lo.u32': (a, b) => Math.imul(a!, b!),
-  'mad.lo.u32': (a, b, c) => (Math.imul(a!, b!) + c!) | 0,
-  'mad.lo.s32': (a, b, c) => (Math.imul(a!, b!) + c!) | 0,
-  'min.u32': (a, b) => Math.min(u(a!), u(b!)),
-  'div.u32': (a, b) => Math.floor(u(a!) / u(b!)),
-  'selp.u32': (a, b, p) => (p ? a! : b!),
-  'selp.f32': (a, b, p) => (p ? a! : b!),
-  'and.pred': (a, b) => Number(a && b),
-  'bfi.b32': (a, b, at, size) => {
-    const mask = (2 ** size! - 1) << at!;
-    return (b! & ~mask) | ((a! << at!) & mask);
-  },
-  'dp4a.u32.s32': (a, b, c) => [0, 1, 2, 3].reduce((sum, i) => (sum + byte(a!, i) * signed(byte(b!, i))) | 0, c!),
-  'mul.wide.u32': (a, b) => u(a!) * u(b!),
-  'mul.wide.s32': (a, b) => a! * b!,
-  'mad.wide.u32': (a, b, c) => u(a!) * u(b!) + c!,
-  'cvt.u64.u32': (a) => u(a!),
-  'add.s64': (a, b) => a! + b!,
-  'cvt.rni.s32.f32': (a) => even(a!),
-  'cvt.rn.f32.s32': (a) => fround(a!),
-  'cvt.rn.bf16x2.f32': (a, b) => (narrow(a!) << 16) | narrow(b!),
-  'add.f32': (a, b) => fround(a! + b!),
-  'mul.f32': (a, b) => fround(a! * b!),
-  'fma.rn.f32': (a, b, c) => fround(a! * b! + c!),
-  'neg.f32': (a) => -a!,
-  'abs.f32': (a) => Math.abs(a!),
-  'max.f32': (a, b) => Math.max(a!, b!),
-  'min.f32': (a, b) => Math.min(a!, b!),
-  'div.full.f32': (a, b) => fround(a! / b!),
-  'ex2.approx.f32': (a) => fround(2 ** a!),
-  'rsqrt.approx.f32': (a) => fround(1 / Math.sqrt(a!)),
-};
 
 const places = new Map<string, { base: string; offset: number }>();
 
@@ -139,6 +73,8 @@ class Block {
   /** Where each warp goes on, and whether it waits there for the others. */
   private readonly at: number[];
   private readonly waits: boolean[];
+  /** Of a barrier that counts: the register of the count, and the condition that is counted. */
+  private counted: { to: string; of: string } | null = null;
   private readonly registers = new Map<string, Lanes>();
   private readonly operands = new Map<string, number | Lanes>();
   private readonly arrays = new Map<string, number>();
@@ -175,6 +111,11 @@ class Block {
     if (!this.waits.every((x) => x)) return;
     if (new Set(this.at).size > 1) throw new Error(`ptx: warps wait at different places: ${this.at.join()}`);
     this.card.events++;
+    if (this.counted) {
+      const { to, of } = this.counted;
+      this.lanes(to).fill(this.lanes(of).reduce((sum, x) => sum + x, 0));
+      this.counted = null;
+    }
     if (!this.done) this.waits.fill(false);
   }
 
@@ -182,7 +123,8 @@ class Block {
     for (let i = this.at[warp]!; i < this.code.length; i++) {
       const { guard, negated, op, operands } = this.code[i]!;
       this.at[warp] = i + 1;
-      if (op === 'bar.sync') {
+      if (op === 'bar.sync' || op === 'bar.red.popc.u32') {
+        if (op !== 'bar.sync') this.counted = { to: operands[0]!, of: operands[2]! };
         this.waits[warp] = true;
         return;
       }
@@ -243,7 +185,13 @@ class Block {
   private step(op: string, operands: readonly string[], warp: number, on: readonly boolean[]): void {
     const threads = on.flatMap((yes, lane) => (yes ? [warp * LANES + lane] : []));
     const [to, ...from] = operands as [string, ...string[]];
-    if (op.startsWith('prefetch.')) return;
+    if (op.startsWith('prefetch.') || op.startsWith('cp.async.bulk.prefetch.')) {
+      // an address beyond memory would do no harm, but be of no use
+      const bytes = Number(from[0]);
+      for (const thread of threads) this.locate(op, to, from[0] ? 16 : 1, thread);
+      if (from[0]) for (const thread of threads) this.locate(op, to.replace(']', `+${bytes - 4}]`), 4, thread);
+      return;
+    }
     if (op.startsWith('fence.')) return;
     if (op === 'atom.acq_rel.gpu.global.add.u32') {
       for (const thread of threads) {
