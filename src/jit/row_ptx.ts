@@ -333,13 +333,14 @@ export class RowPhase {
     const vector = preparer(w);
     vector.ask();
     // some of it hangs on a number that must be read first: warps that have no part in it do not wait
-    k.unless(k.compare('ge.u32', k.int('and.b32', k.thread, -32), w.count), () => ending.ask());
+    const idle = k.compare('ge.u32', k.int('and.b32', k.thread, -32), w.count);
+    k.unless(idle, () => ending.ask());
     const rows = rowReader(w);
     rows.ask(0);
     rows.ask(1);
     const zero = k.barrierZero();
     vector.write(zero);
-    ending.keep(zero);
+    k.unless(idle, () => ending.keep(zero));
     k.barrier();
     const scale = vector.finish();
     rows.begin(vector);

@@ -2,7 +2,7 @@
  * Runs a kernel that is a block of PTX (src/jit/ptx.ts), thread by thread in plain loops: what it means can then be checked without a GPU.
  * Knows the instructions that PtxWriter writes. Stricter than a card: reads beyond a buffer, wide reads off their alignment, branches that
  * part the threads of a warp, barriers that not all warps reach, blocks that wait for each other forever, and reads by `ld.global.nc` of
- * what the kernel has written are errors. Registers that nobody wrote hold NaN or its bits.
+ * what the kernel has written are errors, and so are conditions that nobody wrote. Other such registers hold NaN or its bits.
  */
 import { bitsOf, COMPARE, floatOf, PLAIN, u } from './ptx_numbers.js';
 import { multiplyTiles } from './ptx_tiles.js';
@@ -130,7 +130,9 @@ class Block {
       }
       const on = Array.from({ length: LANES }, (_, lane) => {
         if (!guard) return true;
-        return Boolean(this.lanes(guard)[warp * LANES + lane]) !== negated;
+        const holds = this.lanes(guard)[warp * LANES + lane]!;
+        if (Number.isNaN(holds)) throw new Error(`ptx: ${op} under a condition that nobody wrote`);
+        return Boolean(holds) !== negated;
       });
       if (op === 'bra.uni') {
         if (on.some((x) => x !== on[0])) throw new Error('ptx: a branch parts the threads of a warp');
@@ -151,9 +153,7 @@ class Block {
   private lanes(name: string): Lanes {
     let found = this.registers.get(name);
     if (!found) {
-      found = new Float64Array(this.warps * LANES).fill(
-        name.startsWith('r') ? bitsOf(NaN) : name.startsWith('p') ? 0 : NaN,
-      );
+      found = new Float64Array(this.warps * LANES).fill(name.startsWith('r') ? bitsOf(NaN) : NaN);
       this.registers.set(name, found);
     }
     return found;

@@ -41,7 +41,7 @@ export const PLAIN: Record<string, (...x: number[]) => number> = {
   'div.u32': (a, b) => Math.floor(u(a!) / u(b!)),
   'selp.u32': (a, b, p) => (p ? a! : b!),
   'selp.f32': (a, b, p) => (p ? a! : b!),
-  'and.pred': (a, b) => Number(a && b),
+  'and.pred': (a, b) => a! * b!, // of what nobody wrote, NaN
   'bfi.b32': (a, b, at, size) => {
     const mask = (2 ** size! - 1) << at!;
     return (b! & ~mask) | ((a! << at!) & mask);
