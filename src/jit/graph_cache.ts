@@ -7,6 +7,7 @@ import * as fs from 'node:fs';
 import * as os from 'node:os';
 import * as path from 'node:path';
 import { cpuFeatures } from '../runtime/cpu.js';
+import { multiprocessors } from '../runtime/load.js';
 import { TENSORFLOW_VERSION } from '../runtime/paths.js';
 import { nodeBackend } from './native.js';
 import type { GraphCache, TensorSpec, VariableSpec } from './types.js';
@@ -27,7 +28,9 @@ export function graphFolder(
   functions: readonly string[],
 ): string {
   const specs = [...variables].map(([name, { shape, dtype }]) => [name, shape, dtype]);
-  const around = [TENSORFLOW_VERSION, cpuFeatures(), nodeBackend().isUsingGpuDevice];
+  const gpu = nodeBackend().isUsingGpuDevice;
+  // kernels of ours have as many blocks as there are multiprocessors
+  const around = [TENSORFLOW_VERSION, cpuFeatures(), gpu, ...(gpu ? [multiprocessors()] : [])];
   const text = JSON.stringify([cache.key, specs, functions, around]);
   return path.join(cache.folder, createHash('sha256').update(text).digest('hex').slice(0, 32));
 }

@@ -122,9 +122,9 @@ export function layerTiling(spec: LayerSpec, blocks: number): LayerTiling {
   return { first: a, second: b, pieces, rows: 2, fetch: 32, all: true };
 }
 
-const stateRows = ({ stateSize }: LayerSpec, pieces: number): StateRowsSpec => ({
+const stateRows = ({ stateSize, stateType }: LayerSpec, pieces: number): StateRowsSpec => ({
   stateSize,
-  dtype: 'float32',
+  dtype: stateType,
   pieces,
 });
 
