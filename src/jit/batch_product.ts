@@ -1,33 +1,28 @@
-/** Products of a matrix of bfloat16 with a few rows at a time, on a GPU, as kernels of our own (batch_ptx.ts). */
+/**
+ * Products of a matrix of bfloat16 with several rows at a time, on a GPU, and what follows them, as kernels of our own (batch_ptx.ts). Of more
+ * than OWN_ROWS rows the product is XLA's, and what follows is one kernel.
+ */
 import * as tf from '@tensorflow/tfjs';
 import { batchKernel } from './batch_ptx.js';
-import {
-  batchParts,
-  batchProductFits,
-  type BatchProductSpec,
-  batchTiling,
-  COUNTERS,
-  gridOf,
-  partialOf,
-} from './batch_spec.js';
+import { batchParts, batchProductFits, type BatchProductSpec, batchTiling, OWN_ROWS } from './batch_spec.js';
 import type { Activations } from './row_spec.js';
+import { attr } from './graphdef.js';
+import { castFloat32, castTo, rawOp } from './ops.js';
 import { runTritonAll, tritonRuns } from './triton.js';
 import type { Dtype } from './types.js';
 
 /** Rows that a product takes. */
 export interface BatchRows {
-  /** [inner/32, rows, 32], bfloat16: values, or times the weight of their norm */
-  pieces: tf.Tensor;
+  /** Values, or times the weight of their norm, bfloat16: [inner/32, rows, 32], of more than OWN_ROWS rows [rows, inner]. */
+  values: tf.Tensor;
   /** Sums of the squares of the values, [rows, parts], whose sum is a row's; where they are to be normed. */
   squares?: tf.Tensor2D;
 }
 
-/** What a product is applied to; float32 but for pieces and place. */
+/** What a product is applied to; float32 but for rows and place. */
 export interface BatchProductInputs {
   rows: BatchRows;
   epsilon: number;
-  /** Zeros, see batchCounters(); without them the kernel has its own, which are made for it. */
-  counters?: tf.Tensor1D;
   activations?: Omit<Activations, 'bias'> & {
     /** Raw inputs before, of all layers, [rows, layers, taps-1, channels], and where this layer's begin in a row. */
     context: tf.Tensor;
@@ -54,13 +49,23 @@ export interface BatchProductResult {
   context?: tf.Tensor4D;
   /** With a residual: y as the next product takes it. */
   next?: BatchRows;
-  /** Those that were given: zeros again. */
-  counters?: tf.Tensor1D;
 }
 
-/** What blocks of a kernel count with that share their work: made once, they are handed on from kernel to kernel. int32 */
-export function batchCounters(): tf.Tensor1D {
-  return tf.zeros([COUNTERS], 'int32');
+/** x [rows, size] as a product takes it. */
+export function batchRows(x: tf.Tensor): tf.Tensor {
+  const [rows, size] = x.shape as [number, number];
+  if (rows > OWN_ROWS) return castTo(x, 'bfloat16');
+  return castTo(tf.transpose(tf.reshape(x, [rows, size / 32, 32]), [1, 0, 2]), 'bfloat16');
+}
+
+/** How batchRows() puts so many rows. */
+export const batchLayout = (rows: number): 'pieces' | 'rows' => (rows > OWN_ROWS ? 'rows' : 'pieces');
+
+/** y times the factor of its rows' norm, if there is one. */
+function scaled(y: tf.Tensor2D, { norm, inner }: BatchProductSpec, squares?: tf.Tensor2D): tf.Tensor2D {
+  if (!norm || !squares) return y;
+  const mean = tf.mul(tf.sum(squares, 1, true), 1 / inner);
+  return tf.mul(y, tf.rsqrt(tf.add(mean, norm.epsilon)));
 }
 
 /**
@@ -75,9 +80,10 @@ export function batchProduct(
 ): BatchProductResult | null {
   const { rows: given, epsilon, activations: after, residual } = inputs;
   const [out, inner] = shape as [number, number];
-  const rows = given.pieces.shape[1]!;
+  const own = given.values.rank === 3;
+  const rows = given.values.shape[own ? 1 : 0]!;
   const spec: BatchProductSpec = {
-    ...{ rows, out, inner },
+    ...{ rows, out, inner, given: !own },
     norm: given.squares && { parts: given.squares.shape[1], epsilon },
     residual: residual !== undefined,
     ...(after && {
@@ -95,7 +101,9 @@ export function batchProduct(
   };
   const tiling = batchTiling(spec);
   if (!tritonRuns() || !batchProductFits(spec, tiling)) return null;
-  const counters = tiling.splits > 1 ? (inputs.counters ?? batchCounters()) : undefined;
+  const flags = { transpose_a: attr.bool(false), transpose_b: attr.bool(true) };
+  const raw = own ? null : rawOp('MatMul', [given.values, matrix], flags)[0]!;
+  if (raw && !after && !residual) return { y: scaled(castFloat32(raw) as tf.Tensor2D, spec, given.squares) };
   const behind = after && [
     tf.tensor1d([after.place], 'int32'),
     after.context,
@@ -105,7 +113,13 @@ export function batchProduct(
     after.ALog,
     after.mask,
   ];
-  const all = [given.pieces, matrix, given.squares, ...(behind ?? []), residual?.stream, residual?.gamma, counters];
+  const all = [
+    ...(raw ? [raw] : [given.values, matrix]),
+    given.squares,
+    ...(behind ?? []),
+    residual?.stream,
+    residual?.gamma,
+  ];
   const present = all.filter((t) => t !== undefined);
   const results: [readonly number[], Dtype][] = [[[rows, out + (after?.heads ?? 0)], 'float32']];
   const aliases = new Map<number, number>();
@@ -113,11 +127,8 @@ export function batchProduct(
     aliases.set(results.length, present.indexOf(after.context));
     results.push([after.context.shape, 'float32']);
   }
-  if (residual) results.push([[out / 32, rows, 32], 'bfloat16'], [[rows, batchParts(spec, tiling)], 'float32']);
-  if (counters) {
-    aliases.set(results.length, present.indexOf(counters));
-    results.push([counters.shape, 'int32'], [[gridOf(tiling), partialOf(spec, tiling)], 'float32']);
-  }
+  if (residual)
+    results.push([own ? [out / 32, rows, 32] : [rows, out], 'bfloat16'], [[rows, batchParts(spec, tiling)], 'float32']);
   const made = runTritonAll(
     batchKernel(spec, tiling),
     present,
@@ -127,8 +138,7 @@ export function batchProduct(
   );
   return {
     y: made[0] as tf.Tensor2D,
-    counters: counters ? (made.at(-2) as tf.Tensor1D) : inputs.counters,
     ...(after && { context: made[1] as tf.Tensor4D }),
-    ...(residual && { next: { pieces: made[after ? 2 : 1]!, squares: made[after ? 3 : 2] as tf.Tensor2D } }),
+    ...(residual && { next: { values: made[after ? 2 : 1]!, squares: made[after ? 3 : 2] as tf.Tensor2D } }),
   };
 }

@@ -11,7 +11,6 @@ import {
   type BatchProductSpec,
   type BatchTiling,
   batchTiling,
-  gridOf,
   pitchOf,
   sharedOf,
   tilesOf,
@@ -24,13 +23,12 @@ import type { TritonKernel } from './triton.js';
 export class BatchPtx {
   readonly k: PtxWriter;
   readonly names: string[];
-  /** The block's group of rows of the matrix, and which of the blocks that share it the block is, if there are several. */
-  readonly group: string;
-  readonly split: string | null;
   /** First row of the matrix of the block, and how many are its own. */
   readonly base: string;
   readonly count: string;
-  /** Of the warp: which rows of the block, `16·sixteens` at a time, and which of those that share them it is. */
+  /** Which round the block begins with: the last one is followed by the first. */
+  readonly round: string;
+  /** Of the warp: which 16 rows of the block, and which of those that share them it is. */
   readonly tile: string;
   readonly part: string;
   /** Whether the warp has no rows of the matrix; null where all have. */
@@ -44,17 +42,26 @@ export class BatchPtx {
     readonly spec: BatchProductSpec,
     readonly tiling: BatchTiling,
   ) {
-    const parameters = batchParameters(spec, tiling);
+    const parameters = batchParameters(spec);
     this.names = parameters.map(([name]) => name);
     this.warps = warpsOf(spec, tiling);
     const types = parameters.map(([, dtype]) => dtype);
-    const k = (this.k = new PtxWriter('batch_product', types, this.warps));
+    const k = (this.k = new PtxWriter(spec.given ? 'batch_end' : 'batch_product', types, this.warps));
+    if (spec.given) {
+      this.base = k.int('shl.b32', k.block, 5);
+      this.count = k.int('min.u32', k.int('sub.s32', spec.out, this.base), 32);
+      this.round = this.part = this.tile = this.shared = '';
+      this.idle = null;
+      this.factors = spec.norm ? k.array(4 * spec.rows) : null;
+      return;
+    }
     const [whole, rest] = [Math.floor(spec.out / tiling.blocks), spec.out % tiling.blocks];
-    this.split = tiling.splits > 1 ? k.int('div.u32', k.block, tiling.blocks) : null;
-    this.group = this.split ? k.int('sub.s32', k.block, k.int('mul.lo.u32', this.split, tiling.blocks)) : k.block;
-    const before = k.int('min.u32', this.group, rest);
-    this.base = k.int('mad.lo.u32', this.group, whole, before);
-    this.count = k.int('add.u32', k.int('selp.u32', 1, 0, k.compare('lt.u32', this.group, rest)), whole);
+    // blocks begin at different channels, and so read different rows of memory at a time
+    const turn = k.int('div.u32', k.int('mul.lo.u32', k.block, this.rounds), tiling.blocks);
+    this.round = k.int('min.u32', turn, this.rounds - 1);
+    const before = k.int('min.u32', k.block, rest);
+    this.base = k.int('mad.lo.u32', k.block, whole, before);
+    this.count = k.int('add.u32', k.int('selp.u32', 1, 0, k.compare('lt.u32', k.block, rest)), whole);
     this.part = k.int('and.b32', k.warp, tiling.parts - 1);
     this.tile = k.int('shr.u32', k.warp, Math.log2(tiling.parts));
     const tiles = tilesOf(spec, tiling);
@@ -67,19 +74,25 @@ export class BatchPtx {
     return this.k.pointer(this.names.indexOf(name));
   }
 
+  /** Chunks that weights are under way of, as often as a row of the matrix has them. */
+  get rounds(): number {
+    return this.spec.inner / (32 * this.tiling.chunk * this.tiling.ahead);
+  }
+
   get threads(): number {
     return 32 * this.warps;
   }
 
-  /** Channels of the block. */
-  get inner(): number {
-    return this.spec.inner / this.tiling.splits;
-  }
-
-  /** Moves a pointer on to the block's channels. @param bytes of all of a block */
-  shifted(pointer: string, bytes: number): string {
-    const { k, split } = this;
-    return split ? k.address(pointer, split, bytes) : pointer;
+  /** Goes on to the next of `count` places of `bytes` each, from the last one to the first. @param number of the place */
+  ring(place: string, add: 'add.s64' | 'add.u32', number: string, bytes: number, count: number): void {
+    const { k } = this;
+    k.run(add, place, place, bytes);
+    k.run('add.u32', number, number, 1);
+    const over = k.compare('eq.u32', number, count);
+    k.when(over, () => {
+      k.run(add, place, place, -count * bytes);
+      k.run('mov.u32', number, 0);
+    });
   }
 
   /** See pitchOf(). */
@@ -96,34 +109,39 @@ export class BatchPtx {
 const READ = 'ld.global.nc.L1::no_allocate.v4.b32';
 const MULTIPLY = 'mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32';
 
-/** A warp's rows of the matrix: of each eight of them a lane has 16 bytes of row lane/4 in each piece. */
+/** A warp's 16 rows of the matrix: of each eight of them a lane has 16 bytes of row lane/4 in each piece. */
 class Weights {
   /** By place in a round of `ahead` chunks: of each eight. */
   private readonly slots: string[][][];
-  /** Of the lane's first row. */
+  /** Where the round that is asked for next begins, of the lane's first row, and its number. */
   private readonly at: string;
+  private readonly number: string;
   private readonly there: string[];
 
   constructor(private readonly w: BatchPtx) {
     const { k, spec, tiling } = w;
-    const own = k.int('mad.lo.u32', w.tile, 16 * tiling.sixteens, k.int('shr.u32', k.lane, 2));
+    const own = k.int('mad.lo.u32', w.tile, 16, k.int('shr.u32', k.lane, 2));
     const column = k.int('mul.lo.u32', k.int('and.b32', k.lane, 3), 16);
     const offset = k.set('d', 'cvt.u64.u32', k.int('mad.lo.u32', w.part, 64, column));
-    const start = w.shifted(w.pointer('weights'), 2 * w.inner);
-    const from = k.set('d', 'mad.wide.u32', k.int('add.u32', w.base, own), 2 * spec.inner, start);
-    this.at = k.set('d', 'add.s64', from, offset);
-    this.there = Array.from({ length: 2 * tiling.sixteens }, (_, eight) =>
-      k.compare('lt.u32', k.int('add.u32', own, 8 * eight), w.count),
-    );
+    const from = k.set('d', 'mad.wide.u32', k.int('add.u32', w.base, own), 2 * spec.inner, w.pointer('weights'));
+    this.number = k.int('mov.u32', w.round);
+    this.at = k.address(k.set('d', 'add.s64', from, offset), w.round, this.roundBytes);
+    this.there = [0, 1].map((eight) => k.compare('lt.u32', k.int('add.u32', own, 8 * eight), w.count));
     this.slots = Array.from({ length: (tiling.ahead * tiling.chunk) / tiling.parts }, () =>
       this.there.map(() => k.registers('r', 4)),
     );
     for (const slot of this.slots) for (const x of slot.flat()) k.run('mov.u32', x, 0);
   }
 
+  private get roundBytes(): number {
+    const { tiling } = this.w;
+    return 64 * tiling.ahead * tiling.chunk;
+  }
+
   /** Asks for all of the first round. */
   begin(): void {
     this.slots.forEach((_, slot) => this.load(slot, this.there));
+    this.go();
   }
 
   /** Conditions for asking for the next round, of which there is one where `more` holds. */
@@ -131,24 +149,24 @@ class Weights {
     return this.there.map((row) => this.w.k.set('p', 'and.pred', row, more));
   }
 
-  /** Asks for a place of the round that `at` stands at. @param rounds how many after it */
-  load(slot: number, when: readonly string[], rounds = 0): void {
+  /** Asks for a place of the next round. */
+  load(slot: number, when: readonly string[]): void {
     const { k, tiling, spec } = this.w;
-    const offset = 64 * (slot * tiling.parts + rounds * tiling.ahead * tiling.chunk);
+    const offset = 64 * slot * tiling.parts;
     this.slots[slot]!.forEach((words, eight) => {
       const at = `[${this.at}+${offset + 16 * eight * spec.inner}]`;
       k.when(when[eight]!, () => k.run(READ, `{${words.join(', ')}}`, at));
     });
   }
 
+  /** All of the next round is asked for. */
   go(): void {
-    const { k, tiling } = this.w;
-    k.run('add.s64', this.at, this.at, 64 * tiling.ahead * tiling.chunk);
+    this.w.ring(this.at, 'add.s64', this.number, this.roundBytes, this.w.rounds);
   }
 
   /** Fragments of a place for both halves of a piece. Channels are permuted within it, as those of the rows are. */
-  fragments(slot: number, sixteen: number): string[][] {
-    const [one, other] = this.slots[slot]!.slice(2 * sixteen) as [string[], string[]];
+  fragments(slot: number): string[][] {
+    const [one, other] = this.slots[slot] as [string[], string[]];
     return [0, 2].map((i) => [one[i]!, other[i]!, one[i + 1]!, other[i + 1]!]);
   }
 }
@@ -156,6 +174,8 @@ class Weights {
 /** Chunks of rows on their way from memory to shared memory, each thread 16 bytes at a time, in a ring of buffers. */
 class Rows {
   private readonly from: string;
+  /** Number of the chunk that is asked for next. */
+  private readonly chunk: string;
   /** Where the thread's next part goes, and where the lane's part of the chunk to multiply is. */
   private readonly to: string;
   private readonly at: string;
@@ -170,22 +190,11 @@ class Rows {
     this.bytes = tiling.chunk * spec.rows * 64;
     this.asked = k.int('mov.u32', 0);
     this.read = k.int('mov.u32', 0);
-    this.left = k.int('mov.u32', w.inner / (32 * tiling.chunk));
-    this.from = k.address(w.shifted(w.pointer('x'), 2 * w.inner * spec.rows), k.thread, 16);
+    this.left = k.int('mov.u32', spec.inner / (32 * tiling.chunk));
+    this.chunk = k.int('mul.lo.u32', w.round, tiling.ahead);
+    this.from = k.address(k.address(w.pointer('x'), this.chunk, this.bytes), k.thread, 16);
     this.to = k.place(w.shared, k.thread, 16);
     this.at = k.place(k.int('mad.lo.u32', k.lane, 16, w.shared), w.part, 64 * spec.rows);
-  }
-
-  /** Goes on to the next buffer, after the last one to the first. @param number of the buffer */
-  private turn(place: string, number: string): void {
-    const { k, tiling } = this.w;
-    k.run('add.u32', place, place, this.bytes);
-    k.run('add.u32', number, number, 1);
-    const over = k.compare('eq.u32', number, tiling.buffers);
-    k.when(over, () => {
-      k.run('sub.s32', place, place, tiling.buffers * this.bytes);
-      k.run('mov.u32', number, 0);
-    });
   }
 
   /** Asks for the next chunk, if there is one. */
@@ -198,9 +207,9 @@ class Rows {
       k.when(guard, () => k.run('cp.async.cg.shared.global', `[${this.to}+${at}]`, `[${this.from}+${at}]`, 16));
     }
     k.run('cp.async.commit_group');
-    k.run('add.s64', this.from, this.from, this.bytes);
+    this.w.ring(this.from, 'add.s64', this.chunk, this.bytes, this.w.rounds * this.w.tiling.ahead);
     k.when(when, () => k.run('add.u32', this.left, this.left, -1));
-    this.turn(this.to, this.asked);
+    this.w.ring(this.to, 'add.u32', this.asked, this.bytes, this.w.tiling.buffers);
   }
 
   /** Waits for what this thread asked for of the chunk that comes next. */
@@ -219,26 +228,35 @@ class Rows {
 
   /** The chunk is multiplied. */
   done(): void {
-    this.turn(this.at, this.read);
+    this.w.ring(this.at, 'add.u32', this.read, this.bytes, this.w.tiling.buffers);
   }
 }
+
+/** Rows whose factors a warp works out at a time. */
+const FACTORS = 4;
 
 /** Factors of the norm, 1 / sqrt(mean square + epsilon), into shared memory. */
 function prepareNorm(w: BatchPtx): void {
   const { k, spec, factors } = w;
   if (!spec.norm || !factors) return;
   const { parts, epsilon } = spec.norm;
-  const row = k.int('mov.u32', k.warp);
-  k.unless(k.compare('ge.u32', row, spec.rows), () =>
-    k.repeat(() => {
+  const lead = k.compare('eq.u32', k.lane, 0);
+  for (let begin = 0; begin < spec.rows; begin += FACTORS * w.warps) {
+    const starts = Array.from({ length: FACTORS }, (_, i) => begin + i * w.warps).filter((row) => row < spec.rows);
+    const all = starts.map((start) => {
+      const row = k.int('add.u32', k.warp, start);
+      const there = k.compare('lt.u32', row, spec.rows);
       const from = k.address(k.set('d', 'mad.wide.u32', row, 4 * parts, w.pointer('squares')), k.lane, 4);
       const terms: string[] = [];
       for (let at = 0; at < parts; at += 32) {
         const term = k.float('mov.f32', 0);
-        const there = parts - at < 32 ? k.compare('lt.u32', k.lane, parts - at) : null;
-        k.when(there, () => k.run('ld.global.nc.f32', term, `[${from}+${4 * at}]`));
+        const own = parts - at < 32 ? k.set('p', 'and.pred', there, k.compare('lt.u32', k.lane, parts - at)) : there;
+        k.when(own, () => k.run('ld.global.nc.f32', term, `[${from}+${4 * at}]`));
         terms.push(term);
       }
+      return { row, there, terms };
+    });
+    for (const { row, there, terms } of all) {
       const sum = k.across(
         'add.f32',
         terms.reduce((a, b) => k.float('add.f32', a, b)),
@@ -246,15 +264,13 @@ function prepareNorm(w: BatchPtx): void {
       const mean = k.float('fma.rn.f32', sum, 1 / spec.inner, k.float('mov.f32', epsilon));
       const factor = k.float('rsqrt.approx.f32', mean);
       const to = k.place(factors, row, 4);
-      k.when(k.compare('eq.u32', k.lane, 0), () => k.run('st.shared.f32', `[${to}]`, factor));
-      k.run('add.u32', row, row, w.warps);
-      return k.compare('lt.u32', row, spec.rows);
-    }),
-  );
+      k.when(k.set('p', 'and.pred', lead, there), () => k.run('st.shared.f32', `[${to}]`, factor));
+    }
+  }
 }
 
-/** A warp's results: of each 16 rows of the matrix and each eight of the given rows, four. */
-type Sums = string[][][];
+/** A lane's results: of each eight of the given rows, four. */
+type Sums = string[][];
 
 /** Results of the warps that share rows of the matrix, in shared memory: [copies][rows][pitch]. @returns copies */
 function joinParts(w: BatchPtx, sums: Sums): number {
@@ -263,21 +279,19 @@ function joinParts(w: BatchPtx, sums: Sums): number {
   const column = k.int('shl.b32', k.int('and.b32', k.lane, 3), 1); // of the rows
   const copy = k.int('and.b32', w.part, copies - 1);
   const row = k.int('mad.lo.u32', copy, spec.rows, column);
-  const own = k.int('mad.lo.u32', w.tile, 16 * tiling.sixteens, k.int('shr.u32', k.lane, 2));
+  const own = k.int('mad.lo.u32', w.tile, 16, k.int('shr.u32', k.lane, 2));
   const to = k.place(w.shared, k.int('mad.lo.u32', row, pitch, own), 4);
   const round = k.int('shr.u32', w.part, Math.log2(copies));
-  const places = sums.flatMap((eights, sixteen) =>
-    eights.flatMap((four, eight) => four.map((x, i) => ({ x, sixteen, eight, i }))),
-  );
+  const places = sums.flatMap((four, eight) => four.map((x, i) => ({ x, eight, i })));
   for (let turn = 0; turn < tiling.parts / copies; turn++) {
     const turns = k.compare('eq.u32', round, turn);
     const mine = w.idle ? k.set('p', 'and.pred', turns, k.compare('lt.u32', w.tile, tilesOf(spec, tiling))) : turns;
-    for (const { x, sixteen, eight, i } of places) {
+    for (const { x, eight, i } of places) {
       // results 0 and 1 are of two rows side by side, 2 and 3 the same of the matrix' row 8 below
       const most = spec.rows - 8 * eight - (i & 1);
       if (most <= 0) continue;
       const there = most < 8 ? k.set('p', 'and.pred', mine, k.compare('lt.u32', column, most)) : mine;
-      const at = `[${to}+${4 * ((8 * eight + (i & 1)) * pitch + 16 * sixteen + 8 * (i >> 1))}]`;
+      const at = `[${to}+${4 * ((8 * eight + (i & 1)) * pitch + 8 * (i >> 1))}]`;
       k.when(there, () => {
         if (turn > 0) {
           const old = k.register('f');
@@ -294,7 +308,7 @@ function joinParts(w: BatchPtx, sums: Sums): number {
 
 /** The kernel, over batchParameters. */
 export function batchKernel(spec: BatchProductSpec, tiling = batchTiling(spec)): TritonKernel {
-  return batchWriter(spec, tiling).kernel(gridOf(tiling));
+  return batchWriter(spec, tiling).kernel(tiling.blocks);
 }
 
 /** The kernel as it is written. */
@@ -302,7 +316,19 @@ export function batchWriter(spec: BatchProductSpec, tiling = batchTiling(spec)):
   if (!batchProductFits(spec, tiling))
     throw new ArgumentError('batchKernel: no kernel for these sizes', { spec, tiling });
   const w = new BatchPtx(spec, tiling);
-  const { k } = w;
+  if (!spec.given) {
+    multiply(w);
+    return w.k;
+  }
+  prefetchEnd(w);
+  prepareNorm(w);
+  w.k.barrier();
+  endBatch(w, null);
+  return w.k;
+}
+
+function multiply(w: BatchPtx): void {
+  const { k, spec, tiling } = w;
   const { chunk, parts, ahead } = tiling;
   const weights = new Weights(w);
   weights.begin();
@@ -311,9 +337,8 @@ export function batchWriter(spec: BatchProductSpec, tiling = batchTiling(spec)):
   prefetchEnd(w);
   prepareNorm(w);
   const eights = Math.ceil(spec.rows / 8);
-  const zeros = (): string[] => Array.from({ length: 4 }, () => k.float('mov.f32', 0));
-  const sums: Sums = Array.from({ length: tiling.sixteens }, () => Array.from({ length: eights }, zeros));
-  const left = k.int('mov.u32', w.inner / (32 * chunk * ahead)); // rounds
+  const sums: Sums = Array.from({ length: eights }, () => Array.from({ length: 4 }, () => k.float('mov.f32', 0)));
+  const left = k.int('mov.u32', w.rounds);
   k.repeat(() => {
     const more = k.compare('gt.u32', left, 1);
     const next = weights.next(more);
@@ -322,21 +347,19 @@ export function batchWriter(spec: BatchProductSpec, tiling = batchTiling(spec)):
       rows.wait();
       k.barrier();
       rows.ask();
-      const multiply = (turn: number): void => {
+      const one = (turn: number): void => {
         const slot = (i * chunk) / parts + turn;
         const others = Array.from({ length: eights }, (_, eight) => rows.load(turn, eight));
-        sums.forEach((own, sixteen) =>
-          weights.fragments(slot, sixteen).forEach((four, half) =>
-            own.forEach((sum, eight) => {
-              const result = `{${sum.join(', ')}}`;
-              const pair = `{${others[eight]!.slice(2 * half, 2 * half + 2).join(', ')}}`;
-              k.run(MULTIPLY, result, `{${four.join(', ')}}`, pair, result);
-            }),
-          ),
+        weights.fragments(slot).forEach((four, half) =>
+          sums.forEach((own, eight) => {
+            const result = `{${own.join(', ')}}`;
+            const pair = `{${others[eight]!.slice(2 * half, 2 * half + 2).join(', ')}}`;
+            k.run(MULTIPLY, result, `{${four.join(', ')}}`, pair, result);
+          }),
         );
-        weights.load(slot, next, 1);
+        weights.load(slot, next);
       };
-      const turns = (): void => Array.from({ length: chunk / parts }).forEach((_, turn) => multiply(turn));
+      const turns = (): void => Array.from({ length: chunk / parts }).forEach((_, turn) => one(turn));
       if (w.idle) k.unless(w.idle, turns);
       else turns();
       rows.done();
@@ -348,5 +371,4 @@ export function batchWriter(spec: BatchProductSpec, tiling = batchTiling(spec)):
   k.run('cp.async.wait_group', 0);
   k.barrier();
   endBatch(w, joinParts(w, sums));
-  return k;
 }

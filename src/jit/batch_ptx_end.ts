@@ -7,12 +7,10 @@ export function prefetchEnd(w: BatchPtx): void {
   new Ending(w).prefetch();
 }
 
-/** @param copies partial results side by side, [copies][rows][pitch], in shared memory */
-export function endBatch(w: BatchPtx, copies: number): void {
+/** @param copies partial results side by side, [copies][rows][pitch], in shared memory; null where the product is given */
+export function endBatch(w: BatchPtx, copies: number | null): void {
   // made anew: what it holds need not stay in registers while rows are multiplied
-  const end = new Ending(w);
-  if (w.tiling.splits === 1) end.write(copies);
-  else end.writeJoined(copies);
+  new Ending(w).write(copies);
 }
 
 /** One of the given rows, as a warp comes to it. */
@@ -75,7 +73,6 @@ class Ending {
     return k.address(start, this.place, 4);
   }
 
-  /** @param copies null: results of several blocks are joined */
   write(copies: number | null): void {
     const after = this.w.spec.activations ? new Activated(this.w, this.place, this.has) : null;
     after?.read();
@@ -96,63 +93,21 @@ class Ending {
     });
   }
 
-  /** Where a block's results are that are to be joined, for the warp's first row. */
-  private partial(block: string): string {
-    const { k, spec, tiling } = this.w;
-    const width = 32 * segmentsOf(spec, tiling);
-    const row = k.int('mad.lo.u32', block, spec.rows, this.first);
-    return k.address(this.w.pointer('partials'), k.int('mad.lo.u32', row, width, this.own), 4);
-  }
-
-  /** Of several blocks that share rows of the matrix, the last to come here goes on with the results of all. */
-  writeJoined(copies: number): void {
-    const { k, tiling, spec } = this.w;
-    const width = 32 * segmentsOf(spec, tiling);
-    const to = this.partial(k.block);
-    this.sums(this.items, copies).forEach((sum, i) => {
-      const { after, there } = this.items[i]!;
-      k.when(there, () => k.run('st.global.f32', `[${to}+${4 * after * width}]`, sum));
-    });
-    const word = k.array(4);
-    k.barrier();
-    const counter = k.address(this.w.pointer('counted'), this.w.group, 4);
-    const before = k.int('mov.u32', 0);
-    const leads = k.compare('eq.u32', k.thread, 0);
-    k.when(leads, () => {
-      k.run('fence.acq_rel.gpu');
-      k.run('atom.acq_rel.gpu.global.add.u32', before, `[${counter}]`, 1);
-      k.run('st.shared.b32', `[${word}]`, before);
-    });
-    k.barrier();
-    const earlier = k.int('ld.shared.b32', `[${word}]`);
-    k.unless(k.compare('ne.u32', earlier, tiling.splits - 1), () => {
-      const zero = k.int('mov.u32', 0);
-      k.when(leads, () => k.run('st.global.b32', `[${counter}]`, zero));
-      this.write(null);
-    });
-  }
-
-  /** Results of all blocks that share the rows of the matrix. */
-  private joined(items: readonly Item[]): string[] {
-    const { k, spec, tiling } = this.w;
-    const width = 32 * segmentsOf(spec, tiling);
-    const all = Array.from({ length: tiling.splits }, (_, split) =>
-      this.partial(k.int('add.u32', this.w.group, split * tiling.blocks)),
-    );
+  /** Products that are there. */
+  private given(items: readonly Item[]): string[] {
+    const { k, spec } = this.w;
+    const from = k.address(k.set('d', 'mad.wide.u32', this.first, 2 * spec.out, this.w.pointer('raw')), this.place, 2);
     return items.map(({ after, there }) => {
-      const terms = all.map((from) => {
-        const term = k.float('mov.f32', 0);
-        k.when(there, () => k.run('ld.relaxed.gpu.global.f32', term, `[${from}+${4 * after * width}]`));
-        return term;
-      });
-      return terms.reduce((a, b) => k.float('add.f32', a, b));
+      const word = k.int('mov.u32', 0);
+      k.when(there, () => k.run('ld.global.nc.u16', word, `[${from}+${2 * after * spec.out}]`));
+      return k.float('mov.b32', k.int('shl.b32', word, 16));
     });
   }
 
   /** The product of each item, times the factor of its norm. */
   private products(items: readonly Item[], copies: number | null): string[] {
     const { k, factors } = this.w;
-    const sums = copies === null ? this.joined(items) : this.sums(items, copies);
+    const sums = copies === null ? this.given(items) : this.sums(items, copies);
     const factorAt = factors && k.place(factors, this.first, 4);
     return items.map(({ after, row }, i) => {
       const sum = sums[i]!;
@@ -186,21 +141,30 @@ class Ending {
     });
   }
 
+  /** Where the warp's first row is among those of the next product. */
+  private nextAt(): string {
+    const { k, spec } = this.w;
+    const next = this.w.pointer('next');
+    if (spec.given) return k.address(k.set('d', 'mad.wide.u32', this.first, 2 * spec.out, next), this.place, 2);
+    const slot = k.int('mad.lo.u32', k.int('shr.u32', this.place, 5), spec.rows, this.first);
+    return k.address(next, k.int('mad.lo.u32', slot, 32, k.int('and.b32', this.place, 31)), 2);
+  }
+
   /** The next product's rows, and sums of their squares. @param stream 0 where the thread has none */
   private writeNext(items: readonly Item[], stream: readonly string[]): void {
     const { k, spec, parts } = this.w;
     const gamma = k.float('mov.f32', 0);
     const gammaAt = k.address(this.w.pointer('gamma'), this.place, 4);
     k.when(items[0]!.there, () => k.run('ld.global.nc.f32', gamma, `[${gammaAt}]`));
-    const slot = k.int('mad.lo.u32', k.int('shr.u32', this.place, 5), spec.rows, this.first);
-    const to = k.address(this.w.pointer('next'), k.int('mad.lo.u32', slot, 32, k.int('and.b32', this.place, 31)), 2);
-    const number = k.int('mad.lo.u32', this.w.group, parts / this.w.tiling.blocks, this.segment);
+    const to = this.nextAt();
+    const width = spec.given ? 2 * spec.out : 64;
+    const number = k.int('mad.lo.u32', k.block, parts / this.w.tiling.blocks, this.segment);
     const sumAt = k.address(k.set('d', 'mad.wide.u32', this.first, 4 * parts, this.w.pointer('sums')), number, 4);
     const zero = k.float('mov.f32', 0);
     items.forEach(({ after, there, row }, i) => {
       const x = stream[i]!;
       const narrow = k.int('cvt.rn.bf16x2.f32', zero, k.float('mul.f32', x, gamma));
-      k.when(there, () => k.run('st.global.u16', `[${to}+${64 * after}]`, narrow));
+      k.when(there, () => k.run('st.global.u16', `[${to}+${width * after}]`, narrow));
       const sum = k.across('add.f32', k.float('mul.f32', x, x));
       const lead = k.set('p', 'and.pred', row, k.compare('eq.u32', k.lane, 0));
       k.when(lead, () => k.run('st.global.f32', `[${sumAt}+${4 * after * parts}]`, sum));

@@ -11,6 +11,11 @@ export interface BatchProductSpec {
   rows: number;
   out: number;
   inner: number;
+  /**
+   * The product is there, [rows, out] in bfloat16, and the kernel is what follows it; rows of a next product are then [rows, out]. For so many
+   * rows that a library multiplies them faster.
+   */
+  given?: boolean;
   /** Norm of the given rows, but for its weight, which they are times already: sums of their squares, [rows, parts], whose sum is a row's. */
   norm?: { parts: number; epsilon: number };
   /**
@@ -27,13 +32,9 @@ export interface BatchProductSpec {
 
 /** How a product is shared out: a matter of speed only. */
 export interface BatchTiling {
-  /** Groups of the matrix' rows, each of one block, or of several that share its channels. */
+  /** Blocks, of which each has its rows of the matrix. */
   blocks: number;
-  /** Blocks that share a group. Of more than one, the last to end joins their results. */
-  splits: number;
-  /** Rows of the matrix that a warp multiplies, in sixteens: of more it reads the given rows less often. */
-  sixteens: number;
-  /** Warps that share these rows, each of them some pieces of 32 channels. A power of two. */
+  /** Warps that share 16 rows of the matrix, each of them some pieces of 32 channels. A power of two. */
   parts: number;
   /** Pieces of 32 channels, of all rows, that come into shared memory at a time. */
   chunk: number;
@@ -45,12 +46,12 @@ export interface BatchTiling {
 
 /** Most rows of the matrix in a block. */
 export const rowsOfBlock = ({ out }: BatchProductSpec, { blocks }: BatchTiling): number => Math.ceil(out / blocks);
-/** Of a block: rows of the matrix that warps multiply together. */
+/** Of a block: 16 rows of the matrix each. */
 export const tilesOf = (spec: BatchProductSpec, tiling: BatchTiling): number =>
-  Math.ceil(rowsOfBlock(spec, tiling) / (16 * tiling.sixteens));
+  Math.ceil(rowsOfBlock(spec, tiling) / 16);
 /** A power of two, as Triton has it: some may have no tile. */
 export const warpsOf = (spec: BatchProductSpec, tiling: BatchTiling): number =>
-  tiling.parts * 2 ** Math.ceil(Math.log2(tilesOf(spec, tiling)));
+  spec.given ? 8 : tiling.parts * 2 ** Math.ceil(Math.log2(tilesOf(spec, tiling)));
 /** Of a block, of its rows of the matrix: what a warp takes at a time in the end. */
 export const segmentsOf = (spec: BatchProductSpec, tiling: BatchTiling): number =>
   Math.ceil(rowsOfBlock(spec, tiling) / 32);
@@ -58,16 +59,8 @@ export const segmentsOf = (spec: BatchProductSpec, tiling: BatchTiling): number 
 export const batchParts = (spec: BatchProductSpec, tiling = batchTiling(spec)): number =>
   tiling.blocks * segmentsOf(spec, tiling);
 
-/** Blocks that run. */
-export const gridOf = ({ blocks, splits }: BatchTiling): number => blocks * splits;
-
-/** Floats of results of a block that others of its group are to join. */
-export const partialOf = (spec: BatchProductSpec, tiling: BatchTiling): number =>
-  spec.rows * 32 * segmentsOf(spec, tiling);
-
 /** Floats from one row's results in shared memory to the next one's: threads that write together meet no bank twice. */
-export const pitchOf = (spec: BatchProductSpec, tiling: BatchTiling): number =>
-  16 * tiling.sixteens * tilesOf(spec, tiling) + 4;
+export const pitchOf = (spec: BatchProductSpec, tiling: BatchTiling): number => 16 * tilesOf(spec, tiling) + 4;
 
 /** Bytes of shared memory: chunks, in whose place results are put in the end; and how many partial results fit side by side. */
 export function sharedOf(
@@ -90,12 +83,11 @@ const BLOCKS = 132;
 /** Pieces that were fastest on an H100. */
 export function batchTiling(spec: BatchProductSpec): BatchTiling {
   const { rows, out, inner } = spec;
-  // of many rows, each block takes all of them: few blocks take them whole
-  const splits = rows > 32 && out / BLOCKS <= 32 && inner % 128 === 0 ? 2 : 1;
-  let blocks = Math.min(BLOCKS / splits, Math.ceil(out / 4));
+  if (spec.given) return { blocks: Math.ceil(out / 32), parts: 1, chunk: 0, buffers: 0, ahead: 0 };
+  let blocks = Math.min(BLOCKS, Math.ceil(out / 4));
   while (out / blocks > 96) blocks += BLOCKS;
   const tiles = 2 ** Math.ceil(Math.log2(Math.ceil(out / blocks / 16)));
-  const pieces = inner / 32 / splits;
+  const pieces = inner / 32;
   const most = Math.max(1, Math.floor((tiles >= 4 ? 10240 : 20480) / (rows * 64))); // pieces in a chunk
   let parts = 1;
   while (2 * parts * tiles <= 16 && pieces % (2 * parts) === 0 && 2 * parts <= most) parts *= 2;
@@ -106,41 +98,40 @@ export function batchTiling(spec: BatchProductSpec): BatchTiling {
   let ahead = 1;
   while (chunk > 0 && (ahead * 2 * chunk) / parts <= slots && pieces % (chunk * ahead * 2) === 0) ahead *= 2;
   const buffers = chunk > 0 ? Math.min(8, Math.floor(MOST_SHARED / (chunk * rows * 64))) : 0;
-  return { blocks, splits, sixteens: 1, parts, chunk, buffers, ahead };
+  return { blocks, parts, chunk, buffers, ahead };
 }
 
-/** Counters that there are, at most one for each group of rows of a matrix that blocks share. */
-export const COUNTERS = 256;
+/** Most rows that are multiplied by kernels of our own: for more, libraries are as fast. */
+export const OWN_ROWS = 32;
 
-/** Most rows: their results are in registers, in float32. */
+/** Most rows there can be: their results are in registers, in float32. */
 const MOST_ROWS = 64;
 
 /** Whether the kernel can be written for these sizes. */
 export function batchProductFits(spec: BatchProductSpec, tiling = batchTiling(spec)): boolean {
   const { rows, out, inner, activations, residual } = spec;
   const { chunk, parts, ahead, buffers } = tiling;
+  const context = activations ? activations.layers * (activations.taps - 1) * activations.channels : 0;
+  if (Math.max(out * inner, rows * Math.max(out + (activations?.heads ?? 0), context)) >= 2 ** 31) return false;
+  if (spec.given) return rows <= 1024;
   if (rows < 1 || rows > MOST_ROWS || chunk < 1 || chunk % parts !== 0 || buffers < 2) return false;
-  if (tiling.splits > 1 && tiling.blocks > COUNTERS) return false;
-  if (!Number.isInteger(Math.log2(parts)) || inner % (32 * chunk * ahead * tiling.splits) !== 0) return false;
+  if (!Number.isInteger(Math.log2(parts)) || inner % (32 * chunk * ahead) !== 0) return false;
   if (residual && out % 32 !== 0) return false;
   if (warpsOf(spec, tiling) > 16 || sharedOf(spec, tiling).bytes + 4 * rows + 64 > SHARED_BYTES) return false;
-  const context = activations ? activations.layers * (activations.taps - 1) * activations.channels : 0;
-  return Math.max(out * inner, rows * Math.max(out + (activations?.heads ?? 0), context)) < 2 ** 31;
+  return true;
 }
 
-/**
- * Names and types of what the kernel is over, in order: inputs, then results. Results 'moved' and 'counted' are the memory of inputs
- * 'context' and 'counters'; of counters, zeros, there is one for each group of the matrix' rows, and zeros are left.
- */
-export function batchParameters(
-  spec: BatchProductSpec,
-  tiling: BatchTiling,
-): (readonly [name: string, dtype: Dtype])[] {
+/** Names and types of what the kernel is over, in order: inputs, then results, of which 'moved' is the memory of the input 'context'. */
+export function batchParameters(spec: BatchProductSpec): (readonly [name: string, dtype: Dtype])[] {
   const { norm, activations, residual } = spec;
   const float = (...names: string[]): (readonly [string, Dtype])[] => names.map((name) => [name, 'float32']);
   return [
-    ['x', 'bfloat16'],
-    ['weights', 'bfloat16'],
+    ...(spec.given
+      ? ([['raw', 'bfloat16']] as const)
+      : ([
+          ['x', 'bfloat16'],
+          ['weights', 'bfloat16'],
+        ] as const)),
     ...float(...(norm ? ['squares'] : [])),
     ...(activations
       ? ([
@@ -150,9 +141,7 @@ export function batchParameters(
         ] as const)
       : []),
     ...float(...(residual ? ['residual', 'gamma'] : [])),
-    ...(tiling.splits > 1 ? ([['counters', 'int32']] as const) : []),
     ...float('y', ...(activations ? ['moved'] : [])),
     ...(residual ? ([['next', 'bfloat16'], ...float('sums')] as const) : []),
-    ...(tiling.splits > 1 ? ([['counted', 'int32'], ...float('partials')] as const) : []),
   ];
 }

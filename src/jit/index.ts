@@ -20,8 +20,9 @@ export { linearRecurrence } from './recurrence.js';
 export { stepValues } from './step_kernel.js';
 export { stateStep, type StateResult } from './state_kernel.js';
 export {
-  batchCounters,
+  batchLayout,
   batchProduct,
+  batchRows,
   type BatchProductInputs,
   type BatchProductResult,
   type BatchRows,

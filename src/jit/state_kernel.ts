@@ -32,10 +32,10 @@ export interface StateKernelSpec {
   /** z [heads·p], or SiLU of it. */
   gate: Columns & { activated: boolean };
   /**
-   * What the kernel gives for v = (y + D·x)·silu(z). Without a norm, v [rows, heads·p] in float32. With one, v·gamma in bfloat16 as
-   * [heads·p/32, rows, 32], and sums of the squares of v, [rows, stateBlocks()], whose sum over a row is that of the row.
+   * What the kernel gives for v = (y + D·x)·silu(z). Without a norm, v [rows, heads·p] in float32. With one, v·gamma in bfloat16, as
+   * [heads·p/32, rows, 32] ('pieces') or [rows, heads·p] ('rows'), and sums of the squares of v, [rows, stateBlocks()], whose sum over a row is that of the row.
    */
-  norm: boolean;
+  norm: 'pieces' | 'rows' | null;
 }
 
 /** How the work is shared out: a matter of speed only. */
@@ -146,7 +146,9 @@ export function stateWriter(spec: StateKernelSpec, tiling = stateTiling(spec)): 
     return k;
   }
   const slot = k.int('mad.lo.u32', k.int('shr.u32', own, 5), rows, row);
-  const to = k.address(pointer('v'), k.int('mad.lo.u32', slot, 32, k.int('and.b32', own, 31)), 2);
+  const place =
+    norm === 'rows' ? k.int('mad.lo.u32', row, inner, own) : k.int('mad.lo.u32', slot, 32, k.int('and.b32', own, 31));
+  const to = k.address(pointer('v'), place, 2);
   const narrow = k.int('cvt.rn.bf16x2.f32', k.float('mov.f32', 0), k.float('mul.f32', v, gamma));
   k.when(state.speaks, () => k.run('st.global.u16', `[${to}]`, narrow));
   const mine = k.float('selp.f32', k.float('mul.f32', v, v), '0f00000000', state.speaks);
@@ -171,22 +173,22 @@ export interface StateInputs extends Pick<StateKernelSpec, 'heads' | 'headDim' |
   gate: { values: tf.Tensor; offset: number; activated: boolean };
   /** [heads] */
   D: tf.Tensor;
-  /** Weight of one norm over all channels, [heads·p]. */
-  gamma?: tf.Tensor;
+  /** Weight of one norm over all channels, [heads·p], and how v·gamma is to lie. */
+  norm?: { gamma: tf.Tensor; layout: 'pieces' | 'rows' };
 }
 
 export interface StateResult {
   /** The state after, in the type and, where nothing else needs that, the memory of the one before. */
   state: tf.Tensor;
-  /** v, or with gamma what StateKernelSpec.norm says. */
+  /** See StateKernelSpec.norm. */
   v: tf.Tensor;
-  /** [rows, parts]; with gamma alone. */
+  /** [rows, parts]; with a norm alone. */
   squares?: tf.Tensor2D;
 }
 
 /** Runs the kernel. Traced code for a GPU alone, without a gradient. @returns null where there is no kernel */
 export function stateStep(inputs: StateInputs): StateResult | null {
-  const { state, step, gate, D, gamma, heads, headDim, groups, stateSize } = inputs;
+  const { state, step, gate, D, norm, heads, headDim, groups, stateSize } = inputs;
   const rows = state.shape[0]!;
   const dtype = trueDtype(state);
   if (!tritonRuns() || (dtype !== 'float32' && dtype !== 'bfloat16')) return null;
@@ -198,14 +200,15 @@ export function stateStep(inputs: StateInputs): StateResult | null {
     ...{ rows, heads, headDim, groups, stateSize, dtype },
     step: columns(step),
     gate: { ...columns(gate), activated: gate.activated },
-    norm: gamma !== undefined,
+    norm: norm?.layout ?? null,
   };
   if (!stateKernelFits(spec)) return null;
   const inner = heads * headDim;
-  const given = [state, step.values, gate.values, D, ...(gamma ? [gamma] : [])];
-  const shapes = [state.shape, gamma ? [inner / 32, rows, 32] : [rows, inner], [rows, stateBlocks(spec)]];
-  const types: Dtype[] = [dtype, gamma ? 'bfloat16' : 'float32', 'float32'];
-  const count = gamma ? 3 : 2;
+  const given = [state, step.values, gate.values, D, ...(norm ? [norm.gamma] : [])];
+  const size = norm?.layout === 'pieces' ? [inner / 32, rows, 32] : [rows, inner];
+  const shapes = [state.shape, size, [rows, stateBlocks(spec)]];
+  const types: Dtype[] = [dtype, norm ? 'bfloat16' : 'float32', 'float32'];
+  const count = norm ? 3 : 2;
   const results = runTritonAll(
     stateKernel(spec),
     given,
@@ -213,5 +216,5 @@ export function stateStep(inputs: StateInputs): StateResult | null {
     types.slice(0, count),
     new Map([[0, 0]]),
   );
-  return { state: results[0]!, v: results[1]!, ...(gamma && { squares: results[2] as tf.Tensor2D }) };
+  return { state: results[0]!, v: results[1]!, ...(norm && { squares: results[2] as tf.Tensor2D }) };
 }

@@ -3,7 +3,7 @@
  * with skip and gate; output projection with its norm, the stream and what the next layer takes. States and contexts are updated in place.
  */
 import * as tf from '@tensorflow/tfjs';
-import { batchCounters, type BatchRows, castTo, stateStep } from '../jit/index.js';
+import { batchLayout, batchRows, type BatchRows, stateStep } from '../jit/index.js';
 import type { MixerSpec, MixerState } from './mixer.js';
 import { rmsNormByGroups } from './rms_norm_gated.js';
 import { activationInputs, type StoredState, storedState } from './step_activations.js';
@@ -17,14 +17,6 @@ export interface BatchCarry {
   rows: BatchRows;
   /** Of all layers, [b, layers, k-1, convSize], moved on for those that are done. */
   context: tf.Tensor4D;
-  /** See batchCounters(). */
-  counters: tf.Tensor1D;
-}
-
-/** x [b, size] as products of a few rows take it, [size/32, b, 32]. */
-function piecesOf(x: tf.Tensor): tf.Tensor {
-  const [b, size] = x.shape as [number, number];
-  return castTo(tf.transpose(tf.reshape(x, [b, size / 32, 32]), [1, 0, 2]), 'bfloat16');
 }
 
 /** Before the first layer. @param embedded [b, d] @param gamma weight of the first norm @param context see BatchCarry */
@@ -32,9 +24,8 @@ export function beginBatch(embedded: tf.Tensor2D, gamma: tf.Tensor, context: tf.
   const squares = tf.sum(tf.square(embedded), 1, true) as tf.Tensor2D;
   return {
     stream: embedded,
-    rows: { pieces: piecesOf(tf.mul(embedded, gamma)), squares },
+    rows: { values: batchRows(tf.mul(embedded, gamma)), squares },
     context,
-    counters: batchCounters(),
   };
 }
 
@@ -67,7 +58,6 @@ export function mixerBatchStep(
   const projected = first.batch?.({
     rows: carry.rows,
     epsilon,
-    counters: carry.counters,
     activations: {
       ...activationInputs(spec, weights, { layers: carry.context, layer }),
       ALog: tensor(weights, 'A_log'),
@@ -83,22 +73,21 @@ export function mixerBatchStep(
     state: state.stored ?? state.ssm,
     step: { values, offset: innerSize },
     gate: { values, offset: 0, activated: true },
-    ...(groups === 1 && { gamma }),
+    ...(groups === 1 && { norm: { gamma, layout: batchLayout(b) } }),
   });
   if (!own) return null;
   const rows: BatchRows =
     groups === 1
-      ? { pieces: own.v, squares: own.squares }
-      : { pieces: piecesOf(rmsNormByGroups(own.v, gamma, groups, epsilon)) };
+      ? { values: own.v, squares: own.squares }
+      : { values: batchRows(rmsNormByGroups(own.v, gamma, groups, epsilon)) };
   const ended = second.batch?.({
     rows,
     epsilon,
-    counters: projected.counters,
     residual: { stream: carry.stream, gamma: nextGamma },
   });
   if (!ended) return null;
   return {
-    carry: { stream: ended.y, rows: ended.next!, context: projected.context!, counters: ended.counters! },
+    carry: { stream: ended.y, rows: ended.next!, context: projected.context! },
     state: storedState(own.state),
   };
 }

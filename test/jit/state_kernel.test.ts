@@ -19,7 +19,7 @@ const small: StateKernelSpec = {
   dtype: 'bfloat16',
   step: { stride: 32 + 2 * 128 + 8 + 4, offset: 4 },
   gate: { stride: 40, offset: 8, activated: false },
-  norm: true,
+  norm: 'pieces',
 };
 
 const numbers = (size: number, seed: number): Float32Array => {
@@ -145,7 +145,8 @@ describe('the recurrence of several rows in PTX', () => {
   const cases: Record<string, Partial<StateKernelSpec>> = {
     'states in bfloat16': {},
     'states in float32': { dtype: 'float32' },
-    'no norm after it': { norm: false },
+    'no norm after it': { norm: null },
+    'rows one after another': { norm: 'rows' },
     'a gate that is SiLU already, one group': { gate: { stride: 32, offset: 0, activated: true }, groups: 1 },
     'columns of a whole warp': { stateSize: 128, dtype: 'float32', step: { stride: 32 + 512 + 8, offset: 0 } },
     'columns of a lane': { stateSize: 8, step: { stride: 32 + 32 + 8, offset: 0 }, headDim: 64, heads: 2 },
