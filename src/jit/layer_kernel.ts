@@ -70,7 +70,7 @@ export function layerStep(inputs: LayerInputs): LayerResult | null {
     ...{ width: x.size, heads, headDim, groups: inputs.groups, stateSize, stateType },
     ...{ normGroups: inputs.normGroups, epsilon: inputs.epsilon },
     ...{ taps: after.taps, bias: after.bias !== undefined, limit: after.limit },
-    ...{ first: first.format, second: second.format, masked: mask !== undefined },
+    ...{ first: first.format, second: second.format, masked: mask !== undefined, follow: false },
   };
   const tiling = layerTiling(spec, blocks);
   if (!layerFits(spec, tiling)) return null;

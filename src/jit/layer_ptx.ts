@@ -33,6 +33,8 @@ export interface LayerSpec {
   second: RowFormat;
   /** A mask is given: of 0 state and context stay as they are. */
   masked: boolean;
+  /** The next layer has an input projection of the same form. */
+  follow: boolean;
 }
 
 /** The two products of a layer. */
@@ -85,8 +87,13 @@ export function layerInputs(spec: LayerSpec): (readonly [name: string, dtype: Dt
       .filter(([name]) => name !== 'x' && name !== 'residual')
       .map(([name, dtype]) => [`second.${name}`, dtype] as const),
     ['counters', 'int32'],
+    ...(spec.follow ? parametersOf(first).filter(([name]) => MATRIX.includes(name)) : []).map(
+      ([name, dtype]) => [`follow.${name}`, dtype] as const,
+    ),
   ];
 }
+
+const MATRIX = ['weights', 'codes', 'scale', 'zero'];
 
 /** Outputs, after the inputs: the stream, what the input projection gives, the gated vector; in place of inputs what LAYER_IN_PLACE says. */
 export const LAYER_OUTPUTS = ['y', 'projected', 'gated', 'moved', 'next', 'counted'] as const;
@@ -111,6 +118,12 @@ export interface LayerTiling {
   fetch: Fetch | null;
   /** the first warp, which keeps the barriers, too. */
   all: boolean;
+  /** More such rows before the second barrier. */
+  later: number;
+  /** Whether first rows are in registers before the second barrier. */
+  hold: boolean;
+  /** Rows of the next layer's input projection that are brought into the cache at the end. */
+  follow: number;
 }
 
 /** @param blocks as many as certainly run at a time: multiprocessors of the card */
@@ -119,7 +132,7 @@ export function layerTiling(spec: LayerSpec, blocks: number): LayerTiling {
   const [a, b] = [rowPtxTiling(first, blocks), rowPtxTiling(second, blocks)];
   let pieces = 1;
   while (pieces < 4 && unitsOf(spec, pieces) > blocks * a.warps) pieces *= 2;
-  return { first: a, second: b, pieces, rows: 2, fetch: 32, all: true };
+  return { first: a, second: b, pieces, rows: 2, fetch: 32, all: true, later: 0, hold: false, follow: 0 };
 }
 
 const stateRows = ({ stateSize, stateType }: LayerSpec, pieces: number): StateRowsSpec => ({
@@ -279,9 +292,18 @@ export function layerWriter(spec: LayerSpec, tiling: LayerTiling): PtxWriter {
   const state = new StatePhase(k, spec, tiling, at);
   state.ask();
   state.run();
+  const ending = out();
+  if (tiling.hold) ending.ask();
+  for (let row = tiling.rows; row < tiling.rows + tiling.later; row++) ending.fetch(row, tiling.fetch ?? 32);
   barriers.wait();
   k.forgetArrays();
-  out().run();
+  ending.run(() => {
+    if (!spec.follow) return;
+    const named = Object.entries(at).filter(([name]) => name.startsWith('follow.'));
+    const matrix = Object.fromEntries(named.map(([name, pointer]) => [name.slice('follow.'.length), pointer]));
+    const next = new RowPhase(new RowPtx(k, first, tiling.first, matrix));
+    for (let row = 0; row < tiling.follow; row++) next.fetch(row, tiling.fetch ?? 32);
+  });
   return k;
 }
 

@@ -6,7 +6,7 @@ import { ArgumentError } from '../errors/index.js';
 import { PtxWriter, SHARED_BYTES } from './ptx.js';
 import { preparer } from './row_ptx_vector.js';
 import { type Fetch, fetchSpan } from './ptx_fetch.js';
-import { rowReader, storedSpans } from './row_ptx_rows.js';
+import { rowReader, type RowReader, storedSpans } from './row_ptx_rows.js';
 import { type Activations, parametersOf, type RowProductSpec } from './row_spec.js';
 import type { TritonKernel } from './triton.js';
 
@@ -323,7 +323,16 @@ export function rowPtxWriter(spec: RowProductSpec, tiling = rowPtxTiling(spec)):
 
 /** The work of a product within a kernel. */
 export class RowPhase {
+  private rows: RowReader | null = null;
+
   constructor(private readonly w: RowPtx) {}
+
+  /** Asks for the first rows, before the vector is there. */
+  ask(): void {
+    this.rows = rowReader(this.w);
+    this.rows.ask(0);
+    this.rows.ask(1);
+  }
 
   /** @param ahead what a warp does once, when it has asked for its last row and two rows are still to come, or fewer */
   run(ahead: () => void = () => {}): void {
@@ -335,9 +344,8 @@ export class RowPhase {
     // some of it hangs on a number that must be read first: warps that have no part in it do not wait
     const idle = k.compare('ge.u32', k.int('and.b32', k.thread, -32), w.count);
     k.unless(idle, () => ending.ask());
-    const rows = rowReader(w);
-    rows.ask(0);
-    rows.ask(1);
+    if (!this.rows) this.ask();
+    const rows = this.rows!;
     const zero = k.barrierZero();
     vector.write(zero);
     k.unless(idle, () => ending.keep(zero));

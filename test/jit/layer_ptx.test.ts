@@ -32,6 +32,7 @@ const small: LayerSpec = {
   first: bfloat16,
   second: bfloat16,
   masked: false,
+  follow: false,
 };
 
 const root = (values: ArrayLike<number>): number =>
@@ -71,6 +72,8 @@ function layerCase(spec: LayerSpec, mask = 1) {
   into.memory.slice(0, -1).forEach((buffer, i) => (given[names[i]!] = buffer));
   const behind = names.filter((name) => name.startsWith('second.'));
   behind.forEach((name, i) => (given[name] = out.memory[1 + i]!));
+  const after = names.filter((name) => name.startsWith('follow.'));
+  for (const name of after) given[name] = given[name.slice('follow.'.length)]!;
   const counters = new Int32Array(COUNTERS[0]);
   given['counters'] = counters;
   const contexts = given['context'] as Float32Array;
@@ -100,7 +103,18 @@ const tilingOf = (
   change: Partial<LayerTiling> & { blocks?: number; warps?: number; parts?: number } = {},
 ): LayerTiling => {
   const { blocks = 5, warps = 8, parts = 1, pieces = 2, rows = 2, fetch = 32, all = true } = change;
-  return { first: { blocks, warps, parts }, second: { blocks, warps, parts }, pieces, rows, fetch, all };
+  const { later = 1, hold = false, follow = 2 } = change;
+  return {
+    first: { blocks, warps, parts },
+    second: { blocks, warps, parts },
+    pieces,
+    rows,
+    fetch,
+    all,
+    later,
+    hold,
+    follow,
+  };
 };
 
 function check(spec: LayerSpec, tiling = tilingOf(), mask = 1, backwards = false): void {
@@ -129,6 +143,8 @@ describe('a layer as one kernel', () => {
     'a norm by groups, no bias, limits': { heads: 16, normGroups: 2, bias: false, taps: 2, limit: [0.001, 0.1] },
     'a mask': { masked: true },
     codes: { first: codes, second: codes },
+    'a layer that follows': { follow: true },
+    'a layer of codes that follows': { first: codes, second: codes, follow: true },
   };
   for (const [name, change] of Object.entries(cases))
     it(`is the same as in plain loops: ${name}`, () => check({ ...small, ...change }, tilingOf({ warps: 16 })));
@@ -138,7 +154,7 @@ describe('a layer as one kernel', () => {
       { blocks: 4, warps: 16 },
       { blocks: 17, warps: 4, pieces: 4 },
       { blocks: 9, pieces: 1, fetch: 128, all: false, rows: 1 },
-      { blocks: 9, parts: 2 },
+      { blocks: 9, parts: 2, hold: true },
     ];
     for (const tiling of tilings) check({ ...small, width: 512, heads: 16 }, tilingOf(tiling), 1, true);
     check({ ...small, first: codes, second: codes, width: 512 }, tilingOf({ parts: 2, blocks: 24, warps: 2 }));
