@@ -132,7 +132,7 @@ export function layerTiling(spec: LayerSpec, blocks: number): LayerTiling {
   const [a, b] = [rowPtxTiling(first, blocks), rowPtxTiling(second, blocks)];
   let pieces = 1;
   while (pieces < 4 && unitsOf(spec, pieces) > blocks * a.warps) pieces *= 2;
-  return { first: a, second: b, pieces, rows: 2, fetch: 32, all: true, later: 0, hold: false, follow: 0 };
+  return { first: a, second: b, pieces, rows: 2, fetch: 32, all: true, later: 2, hold: true, follow: 0 };
 }
 
 const stateRows = ({ stateSize, stateType }: LayerSpec, pieces: number): StateRowsSpec => ({
