@@ -31,6 +31,8 @@ const { values: args } = parseArgs({
   options: {
     hidden: { type: 'string', default: '768,4096' },
     tokens: { type: 'string', default: '16' },
+    /** Batches of rows that all read the same; with bfloat16 weights alone. */
+    rows: { type: 'string', default: '1,8,64' },
     device: { type: 'string', default: 'auto' },
   },
 });
@@ -82,33 +84,37 @@ function float64Reference(sizes: MixerSizes & { layers: number }, weights: Arrs)
 }
 
 /** One engine beside the reference: the same tokens one at a time, and what it writes by itself. */
-async function compare(engine: GenerationEngine, want: Reference): Promise<Record<string, unknown>> {
-  const state = await engine.createState(1);
+async function compare(engine: GenerationEngine, want: Reference, rows = 1): Promise<Record<string, unknown>> {
+  const state = await engine.createState(rows);
   let difference = 0;
   let squares = 0;
   let all = 0;
   let sameChoice = 0;
   for (const [t, token] of want.tokens.entries()) {
-    await engine.step(state, Int32Array.of(token));
-    const got = (await engine.logits(state))[0]!;
+    await engine.step(state, new Int32Array(rows).fill(token));
     const expected = want.logits[t]!;
-    difference = Math.max(difference, largestDifference(got, expected).difference);
-    expected.forEach((v, i) => ((squares += (got[i]! - v) ** 2), (all += v * v)));
-    sameChoice += Number(argmax(got) === argmax(expected));
+    for (const got of await engine.logits(state)) {
+      difference = Math.max(difference, largestDifference(got, expected).difference);
+      expected.forEach((v, i) => ((squares += (got[i]! - v) ** 2), (all += v * v)));
+      sameChoice += Number(argmax(got) === argmax(expected));
+    }
   }
   state.dispose();
   const result: Record<string, unknown> = {
     difference,
     relative: Math.sqrt(squares / all),
-    same_choice: `${sameChoice}/${want.tokens.length}`,
+    same_choice: `${sameChoice}/${rows * want.tokens.length}`,
   };
   if (engine.decode) {
-    const own = await engine.createState(1);
-    await engine.prefill(own, [PROMPT]);
-    const [written] = await engine.decode(own, TOKENS, GREEDY, []);
+    const own = await engine.createState(rows);
+    await engine.prefill(own, Array<Int32Array>(rows).fill(PROMPT));
+    const written = await engine.decode(own, TOKENS, GREEDY, []);
     own.dispose();
-    const parted = written!.findIndex((token, i) => token !== want.tokens[PROMPT.length + i]);
-    result.same_text = `${parted < 0 ? TOKENS : parted}/${TOKENS}`;
+    const agree = Array.from(written, (row) => {
+      const parted = Array.from(row).findIndex((token, i) => token !== want.tokens[PROMPT.length + i]);
+      return parted < 0 ? TOKENS : parted;
+    });
+    result.same_text = `${Math.min(...agree)}/${TOKENS}`;
   }
   return result;
 }
@@ -158,10 +164,17 @@ try {
       const largest = Math.max(...want.logits.map((row) => Math.max(...row.map(Math.abs))));
       const common = { hidden, layers, groups, weights: int4 ? 'int4' : 'bfloat16', largest_logit: largest };
       for (const kernels of ['own', 'XLA']) {
-        process.env.TFJS_MAMBA2_TRITON = kernels === 'own' ? '1' : '0';
-        const engine = new CompiledEngine(model.weights, { dtype: 'bfloat16', segments: [16], block: TOKENS });
-        print({ ...common, kernels, ...(await compare(engine, want)) });
-        engine.dispose();
+        for (const rows of int4 || kernels === 'XLA' ? [1] : args.rows.split(',').map(Number)) {
+          process.env.TFJS_MAMBA2_TRITON = kernels === 'own' ? '1' : '0';
+          const engine = new CompiledEngine(model.weights, {
+            dtype: 'bfloat16',
+            batches: [rows],
+            segments: [16],
+            block: TOKENS,
+          });
+          print({ ...common, kernels, rows, ...(await compare(engine, want, rows)) });
+          engine.dispose();
+        }
       }
       print({ ...common, kernels: 'op by op, float32', ...(await compare(new EagerEngine(model.weights), want)) });
       model.dispose();

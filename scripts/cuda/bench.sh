@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # The figures of bench/cuda/README.md as JSON lines: ours and those of the peers, on the same card.
 # Usage: . scripts/cuda/env.sh; scripts/cuda/bench.sh ours|peers|all [FOLDER of scripts/cuda/pack_peers.sh]      (.gpu/ssm)
-# Each part takes at most 500 s; a stage that fails or outlasts its own limit leaves a line and the rest runs. The lines are also in
+# Each part takes at most 500 s ($BENCH_SECONDS); a stage that fails or outlasts its own limit leaves a line and the rest runs. The lines are also in
 # $BENCH_OUT/lines.jsonl ($OUT/bench, else /tmp/bench), appended, errors in log.txt; then: npx tsx bench/cuda/table.ts lines.jsonl
-# `peers` needs no TensorFlow: torch, Triton and transformers of python3, and the folder.
+# `peers` needs no TensorFlow: torch, Triton and transformers of python3, and the folder. It leaves $BENCH_OUT/tuned.tgz, which variants of its Triton
+# kernels are best on that card; put into the folder it saves the next run about 60 s of compiling all of them.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 folder=${2:-.gpu/ssm}
@@ -25,19 +26,21 @@ ours() {
 }
 peers() {
   batches=1,8,32,64,128
-  # the first of each kernel's autotuners compiles all its variants, 16 at a time on 16 cores; the rest of them find the best on the disk
+  [ -e "$folder/tuned.tgz" ] && tar xzf "$folder/tuned.tgz" -C "$HOME"
+  # the first to use a kernel compiles all its variants, side by side on all cores; the others find the best on the disk
   ssm 'mamba_ssm' 120 --models 130m,2.7b --work prefill,decode --batches $batches                                    # about 70 s
-  ssm 'mamba_ssm 7b' 70 --models 7b --work prefill,decode,int4                                                       # 30
   ssm 'mamba_ssm train' 110 --models 130m --work train                                                               # 70
+  ssm 'mamba_ssm 7b' 70 --models 7b --work prefill,decode,int4                                                       # 30
   transformers 'transformers' 100 --models 130m,2.7b --work prefill,decode --batches $batches --tokens 16            # 70
   transformers 'transformers train' 90 --models 130m --work train --steps 2                                          # 60
   transformers 'transformers + kernels' 80 --kernels "$folder" --models 130m,2.7b --work prefill,decode --batches $batches --tokens 16 # 50
   transformers 'transformers + kernels train' 60 --kernels "$folder" --models 130m --work train                      # 25
   transformers 'transformers + kernels 7b' 50 --kernels "$folder" --models 7b --work prefill,decode --tokens 16      # 25
   transformers 'transformers 7b' 60 --models 7b --work prefill,decode --tokens 16                                    # 30
+  (cd "$HOME" && find .triton -name '*.autotune.json' | tar czf "$BENCH_OUT/tuned.tgz" -T -)
 }
 part() {
-  export BENCH_PART=$1 BENCH_END=$(($(date +%s) + 500))
+  export BENCH_PART=$1 BENCH_END=$(($(date +%s) + ${BENCH_SECONDS:-500}))
   "$1"
 }
 case ${1:-} in
