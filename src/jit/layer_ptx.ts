@@ -5,7 +5,7 @@
  */
 import { ArgumentError } from '../errors/index.js';
 import { PtxWriter } from './ptx.js';
-import { type Fetch, fetchSpan } from './ptx_fetch.js';
+import { type Fetch, fetchShared, fetchSpan } from './ptx_fetch.js';
 import { COUNTER_WORDS, GridBarriers } from './ptx_grid.js';
 import { RowPhase, type RowPointers, RowPtx, rowPtxFits, rowPtxTiling, type RowPtxTiling } from './row_ptx.js';
 import { type Activations, parametersOf, type RowFormat, type RowProductSpec } from './row_spec.js';
@@ -281,6 +281,11 @@ export function layerWriter(spec: LayerSpec, tiling: LayerTiling): PtxWriter {
     const how = tiling.fetch;
     if (how === null) return;
     const fetch = (): void => {
+      // small, but the next parts cannot begin without it
+      const warp = k.int('mad.lo.u32', k.block, warps, k.warp);
+      fetchShared(k, at['D']!, 4 * spec.heads, warp);
+      fetchShared(k, at['second.gamma']!, 4 * second.inner, warp);
+      fetchShared(k, at['x']!, 4 * spec.width, warp);
       new StatePhase(k, spec, tiling, at).fetch(how);
       const next = out();
       for (let row = 0; row < tiling.rows; row++) next.fetch(row, how);

@@ -19,3 +19,11 @@ export function fetchSpan(k: PtxWriter, address: string, bytes: number, how: Fet
     k.when(there, () => k.run('prefetch.global.L2', `[${at}+${from}]`));
   }
 }
+
+/** A span that all warps of all blocks share out: each a piece of it, where there is one. @param warp number of the warp among all */
+export function fetchShared(k: PtxWriter, base: string, bytes: number, warp: string): void {
+  const piece = k.int('mad.lo.u32', warp, 32, k.lane);
+  const there = k.compare('lt.u32', piece, Math.ceil(bytes / 32));
+  const at = k.address(base, piece, 32);
+  k.when(there, () => k.run('prefetch.global.L2', `[${at}]`));
+}
