@@ -14,15 +14,8 @@ import {
 } from './layer_ptx.js';
 import { trueDtype } from './ops.js';
 import type { RowProductInputs } from './row_product.js';
-import type { RowFormat } from './row_spec.js';
+import { activationTensors, matrixInputs, type StoredRows } from './row_step.js';
 import { blocksAtOnce, runTritonAll } from './triton.js';
-
-/** How a matrix lies in memory. */
-export interface StoredRows {
-  format: RowFormat;
-  /** Weights, or codes, scales and zeros. */
-  tensors: readonly tf.Tensor[];
-}
 
 /** What a layer is applied to; all float32 but place, matrices and state. Letters as in ssd.ts. */
 export interface LayerInputs {
@@ -75,13 +68,11 @@ export function layerStep(inputs: LayerInputs): LayerResult | null {
   const tiling = layerTiling(spec, blocks);
   if (!layerFits(spec, tiling)) return null;
   const [names, kinds] = [layerInputs(spec).map(([name]) => name), layerOutputs(spec).map(([, dtype]) => dtype)];
-  const matrix = ({ format, tensors }: StoredRows, prefix = ''): [string, tf.Tensor][] =>
-    (format.kind === 'codes' ? ['codes', 'scale', 'zero'] : ['weights']).map((name, i) => [prefix + name, tensors[i]!]);
   const given: Record<string, tf.Tensor | undefined> = {
     ...{ x, gamma: inputs.gamma, 'second.gamma': inputs.secondGamma, D: inputs.D, state, mask },
-    ...Object.fromEntries([...matrix(first), ...matrix(second, 'second.')]),
-    place: tf.tensor1d([after.place], 'int32'),
-    ...{ context: after.context, taps: after.weights, bias: after.bias, dt_bias: after.dtBias, A_log: after.ALog },
+    ...matrixInputs(first),
+    ...matrixInputs(second, 'second.'),
+    ...activationTensors(after),
     counters: inputs.counters ?? tf.zeros([...COUNTERS], 'int32'),
   };
   const inner = heads * headDim;

@@ -10,6 +10,7 @@ import { type Fetch, fetchSpan } from './ptx_fetch.js';
 import { rowReader, type RowReader, storedSpans } from './row_ptx_rows.js';
 import { parametersOf, type RowProductSpec } from './row_spec.js';
 import type { TritonKernel } from './triton.js';
+import type { Dtype } from './types.js';
 
 /** How a row product is shared out: a matter of speed only. */
 export interface RowPtxTiling {
@@ -32,15 +33,12 @@ export class RowPtx {
   readonly base: string;
   readonly count: string;
 
-  /**
-   * @param moves whether the convolution's older inputs are moved on where they lie: `masked` where `mask` points to more than 0
-   */
   constructor(
     readonly k: PtxWriter,
     readonly spec: RowProductSpec,
     readonly tiling: RowPtxTiling,
     private readonly pointers: RowPointers,
-    readonly moves: 'never' | 'always' | 'masked' = 'never',
+    readonly moves: Moves = 'never',
   ) {
     const { blocks, parts } = tiling;
     this.part = k.int('and.b32', k.warp, parts - 1);
@@ -100,22 +98,39 @@ export function rowPtxFits(spec: RowProductSpec, tiling = rowPtxTiling(spec)): b
   return vector + rows * (4 * parts + 16) + 1024 < SHARED_BYTES && out * inner < 2 ** 31;
 }
 
-/** The kernel of a product, over the inputs of parametersOf and the result. */
-export function rowPtxKernel(spec: RowProductSpec, tiling = rowPtxTiling(spec)): TritonKernel {
-  return rowPtxWriter(spec, tiling).kernel(tiling.blocks);
+/** Whether the convolution's older inputs are moved on where they lie; `masked` only where `mask` points to more than 0. */
+export type Moves = 'never' | 'always' | 'masked';
+
+/** Names and types of a kernel's parameters, results last: `moved`, which is the context's memory, where that is moved on. */
+export function rowPtxParameters(
+  spec: RowProductSpec,
+  moves: Moves = 'never',
+): (readonly [name: string, dtype: Dtype])[] {
+  return [
+    ...parametersOf(spec),
+    ...(moves === 'masked' ? [['mask', 'float32'] as const] : []),
+    ['y', 'float32'],
+    ...(moves === 'never' ? [] : [['moved', 'float32'] as const]),
+  ];
+}
+
+/** The kernel of a product. */
+export function rowPtxKernel(spec: RowProductSpec, tiling = rowPtxTiling(spec), moves: Moves = 'never'): TritonKernel {
+  return rowPtxWriter(spec, tiling, moves).kernel(tiling.blocks);
 }
 
 /** The kernel as it is written. */
-export function rowPtxWriter(spec: RowProductSpec, tiling = rowPtxTiling(spec)): PtxWriter {
+export function rowPtxWriter(spec: RowProductSpec, tiling = rowPtxTiling(spec), moves: Moves = 'never'): PtxWriter {
   if (!rowPtxFits(spec, tiling)) throw new ArgumentError('rowPtxKernel: no kernel for these sizes', { spec, tiling });
-  const parameters = [...parametersOf(spec), ['y', 'float32'] as const];
+  const parameters = rowPtxParameters(spec, moves);
   const k = new PtxWriter(
     'row_product',
     parameters.map(([, dtype]) => dtype),
     tiling.warps,
   );
-  const pointers = Object.fromEntries(parameters.map(([name], i) => [name, k.pointer(i)]));
-  new RowPhase(new RowPtx(k, spec, tiling, pointers)).run();
+  const own: Record<string, string> = Object.fromEntries(parameters.map(([name], i) => [name, k.pointer(i)]));
+  const pointers = { ...own, ...(own['moved'] && { context: own['moved'] }) };
+  new RowPhase(new RowPtx(k, spec, tiling, pointers, moves)).run();
   return k;
 }
 

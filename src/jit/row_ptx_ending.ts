@@ -2,13 +2,16 @@
 import type { RowPtx } from './row_ptx.js';
 import type { Activations } from './row_spec.js';
 
+/** In place of where an input goes: a step size of a row that stands still. */
+const STILL = -2;
+
 /** What is asked for of a channel or step size: registers, and under which conditions they mean something. */
 interface Asked {
   inside: string;
   step: string;
   moves: string | null;
   context: string;
-  /** Where in the context the channel's own input goes, or -1; null where that is left to others. */
+  /** Where in the context the channel's own input goes, or -1; STILL for a step size of a row that stands still; null: left to others. */
   newest: string | null;
   taps: string[];
   old: string[];
@@ -31,7 +34,7 @@ export class Ending {
     this.sums = k.array(4 * tiling.parts * w.rows);
     // what is known: the vector to add; or a sum, and the factor of the row's product or A_log
     if (spec.activations || spec.residual) this.ready = k.array(8 * w.rows);
-    if (spec.activations && spec.activations.taps > 1 && w.moves !== 'never') this.newest = k.array(4 * w.rows);
+    if (spec.activations && w.moves !== 'never') this.newest = k.array(4 * w.rows);
     this.within = k.compare('lt.u32', k.thread, w.count);
     this.place = k.int('add.u32', w.base, k.thread);
   }
@@ -53,15 +56,6 @@ export class Ending {
     const inside = k.set('p', 'and.pred', begun, small);
     const step = both(k.compare('ge.s32', channel, channels));
     return { channel, inside, step };
-  }
-
-  /** Whether older inputs are moved on by one where they lie, and with them the channel's; null where that is left to others. */
-  private moving(inside: string): string | null {
-    const { k, moves } = this.w;
-    if (moves === 'never') return null;
-    if (moves === 'always') return inside;
-    const mask = k.set('f', 'ld.global.nc.f32', `[${this.w.pointer('mask')}]`);
-    return k.set('p', 'and.pred', inside, k.compare('gt.f32', mask, '0f00000000'));
   }
 
   /**
@@ -88,9 +82,19 @@ export class Ending {
     const tapAt = k.set('d', 'add.s64', this.w.pointer('taps'), k.set('d', 'mul.wide.s32', channel, 4 * after.taps));
     const start = k.int('ld.global.nc.b32', `[${this.w.pointer('place')}]`);
     const context = k.set('d', 'add.s64', k.address(this.w.pointer('context'), start, 4), offset);
-    const moves = after.taps > 1 ? this.moving(inside) : null;
-    const own = k.int('add.u32', k.int('add.u32', start, channel), (after.taps - 2) * after.channels);
-    const newest = moves && k.int('selp.u32', own, -1, moves);
+    let moves = this.w.moves === 'never' ? null : inside;
+    let newest: string | null = null;
+    if (moves) {
+      let other: string | number = -1;
+      if (this.w.moves === 'masked') {
+        const mask = k.set('f', 'ld.global.nc.f32', `[${this.w.pointer('mask')}]`);
+        const on = k.compare('gt.f32', mask, '0f00000000');
+        moves = k.set('p', 'and.pred', inside, on);
+        other = k.int('selp.u32', -1, STILL, on);
+      }
+      const own = k.int('add.u32', k.int('add.u32', start, channel), (after.taps - 2) * after.channels);
+      newest = k.int('selp.u32', own, other, moves);
+    }
     const taps = k.registers('f', after.taps);
     const old = k.registers('f', after.taps - 1);
     k.when(inside, () => {
@@ -202,7 +206,10 @@ export class Ending {
       const from = k.place(this.newest, row, 4);
       k.when(within, () => k.run('ld.shared.b32', newest, `[${from}]`));
       const to = k.address(this.w.pointer('context'), newest, 4);
-      k.when(k.compare('ge.s32', newest, 0), () => k.run('st.global.f32', `[${to}]`, y));
+      if (spec.activations!.taps > 1)
+        k.when(k.compare('ge.s32', newest, 0), () => k.run('st.global.f32', `[${to}]`, y));
+      // a step of nothing leaves the state as it is
+      dt = k.float('selp.f32', 0, dt, k.compare('eq.s32', newest, STILL));
     }
     k.when(inside, () => k.run('st.global.f32', `[${at}+${shift}]`, activated));
     k.when(step, () => {

@@ -91,6 +91,9 @@ describe('a decoding step of one row on a GPU', () => {
       5,
     ));
 
-  it('is several kernels where it is not known how many blocks run at a time', () =>
-    expect(compare({ num_hidden_layers: 1 }, false, true, 0)).not.to.include('layer'));
+  const three = ['row_product', 'state', 'row_product'];
+  it('is three kernels a layer where it is not known how many blocks run at a time', () =>
+    expect(compare({}, false, true, 0)).to.deep.equal([...three, ...three]));
+
+  it('leaves states as they are there, too', () => compare({ num_hidden_layers: 1 }, true, false, 0));
 });
