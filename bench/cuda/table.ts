@@ -136,12 +136,13 @@ export function rowsOf(lines: readonly Line[]): Row[] {
     row.figures.set(engine, figure);
     figure.add(line, kind);
   }
-  // our lines about compiling come after a batch's figures and say what memory was taken until then
-  for (const { what, model, int4, batch, memory_mb, engine } of lines) {
-    if (what !== 'compile' || engine || !model || !memory_mb) continue;
-    const row = rows.get(nameOf({ model, int4: int4 ?? false, kind: 'decode', batch: batch ?? 1 }));
+  // our lines about compiling come after a batch's figures and say what memory was taken; of several batches all have their states there from the start
+  const compiled = lines.filter(({ what, engine, model }) => what === 'compile' && !engine && model);
+  for (const { stage, model, int4, batch, memory_mb } of compiled) {
+    const alone = compiled.every((other) => other.stage !== stage || other.model !== model || other.batch === batch);
+    const row = rows.get(nameOf({ model: model!, int4: int4 ?? false, kind: 'decode', batch: batch ?? 1 }));
     const figure = row?.figures.get(OURS);
-    if (figure) figure.memoryMb = memory_mb;
+    if (figure && alone) figure.memoryMb = memory_mb ?? null;
   }
   const models = ['130m', '2.7b', '7b'];
   const kinds: Kind[] = ['decode', 'call', 'prefill', 'train'];
@@ -203,7 +204,8 @@ function peer(figure: Figure | undefined, own: Figure | undefined, kind: Kind): 
   if (kind === 'train' && last.rows_at_once !== undefined && last.rows_at_once < (last.batch ?? 0))
     notes.push(`${last.rows_at_once} rows at once: ${failed ?? ''} with more`);
   if (kind === 'decode' && figure.ms) notes.push(`${milliseconds(figure.ms.median)} ms`);
-  return `${count(rate.median)} (${notes.join(', ')}${gigabytes(figure.memoryMb)})`;
+  const inside = `${notes.join(', ')}${gigabytes(figure.memoryMb)}`.replace(/^; /, '');
+  return `${count(rate.median)}${inside && ` (${inside})`}`;
 }
 
 /** The table in markdown, with a line above it that says what it was measured on, and what failed below it. */

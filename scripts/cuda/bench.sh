@@ -15,27 +15,28 @@ run() { stage "$1" "$2" node --import tsx bench/cuda/run.ts "${@:3}"; }
 ssm() { stage "$1" "$2" python3 bench/cuda/peers_ssm.py "$folder" "${@:3}"; }
 transformers() { stage "$1" "$2" python3 bench/cuda/peers.py "${@:3}"; }
 
+# Behind each stage: the seconds it took on an H100 with 16 cores.
 ours() {
-  run '130m' 80 --model 130m --prompt 2048 --block 64                                                                # about 45 s
-  run '2.7b' 110 --model 2.7b --prompt 2048 --block 64                                                               # 70
-  run '7b' 120 --model 7b --prompt 2048 --block 64                                                                   # 80
-  run '7b int4' 60 --model 7b --int4 --prompt 0 --block 64 --only-blocks                                             # 35
-  run '2.7b batches' 130 --model 2.7b --prompt 0 --block 16 --batches 8,32,64,128 --state bfloat16 --only-blocks --tokens 32 # 90
-  run '130m batches' 70 --model 130m --prompt 0 --block 16 --batches 8,32,64,128 --state bfloat16 --only-blocks --tokens 64  # 45
-  stage 'train' 110 node --import tsx bench/cuda/train.ts --steps 8                                                  # 70
+  run '130m' 80 --model 130m --prompt 2048 --block 64                                                                # 21 s
+  run '2.7b' 110 --model 2.7b --prompt 2048 --block 64                                                               # 55
+  run '7b' 120 --model 7b --prompt 2048 --block 64                                                                   # 67
+  run '7b int4' 60 --model 7b --int4 --prompt 0 --block 64 --only-blocks                                             # 46
+  run '2.7b batches' 130 --model 2.7b --prompt 0 --block 16 --batches 8,32,64,128 --state bfloat16 --only-blocks --tokens 32 # 107
+  run '130m batches' 70 --model 130m --prompt 0 --block 16 --batches 8,32,64,128 --state bfloat16 --only-blocks --tokens 64  # 44
+  stage 'train' 160 node --import tsx bench/cuda/train.ts --steps 8                                                  # more than 72
 }
 peers() {
   batches=1,8,32,64,128
   [ -e "$folder/tuned.tgz" ] && tar xzf "$folder/tuned.tgz" -C "$HOME"
   # the first to use a kernel compiles all its variants, side by side on all cores; the others find the best on the disk
-  ssm 'mamba_ssm' 120 --models 130m,2.7b --work prefill,decode --batches $batches                                    # about 70 s
-  ssm 'mamba_ssm train' 110 --models 130m --work train                                                               # 70
-  ssm 'mamba_ssm 7b' 70 --models 7b --work prefill,decode,int4                                                       # 30
-  transformers 'transformers' 100 --models 130m,2.7b --work prefill,decode --batches $batches --tokens 16            # 70
-  transformers 'transformers train' 90 --models 130m --work train --steps 2                                          # 60
-  transformers 'transformers + kernels' 80 --kernels "$folder" --models 130m,2.7b --work prefill,decode --batches $batches --tokens 16 # 50
-  transformers 'transformers + kernels train' 60 --kernels "$folder" --models 130m --work train                      # 25
-  transformers 'transformers + kernels 7b' 50 --kernels "$folder" --models 7b --work prefill,decode --tokens 16      # 25
+  ssm 'mamba_ssm' 120 --models 130m,2.7b --work prefill,decode --batches $batches                                    # 54 s
+  ssm 'mamba_ssm train' 110 --models 130m --work train                                                               # 59
+  ssm 'mamba_ssm 7b' 70 --models 7b --work prefill,decode,int4                                                       # 27
+  transformers 'transformers' 100 --models 130m,2.7b --work prefill,decode --batches $batches --tokens 16            # 74
+  transformers 'transformers train' 90 --models 130m --work train --steps 2                                          # 52
+  transformers 'transformers + kernels' 80 --kernels "$folder" --models 130m,2.7b --work prefill,decode --batches $batches --tokens 16 # 58
+  transformers 'transformers + kernels train' 60 --kernels "$folder" --models 130m --work train                      # 22
+  transformers 'transformers + kernels 7b' 50 --kernels "$folder" --models 7b --work prefill,decode --tokens 16      # 21
   transformers 'transformers 7b' 60 --models 7b --work prefill,decode --tokens 16                                    # 30
   (cd "$HOME" && find .triton -name '*.autotune.json' | tar czf "$BENCH_OUT/tuned.tgz" -T -)
 }

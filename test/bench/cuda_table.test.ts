@@ -40,6 +40,18 @@ describe('table of figures on a CUDA card', () => {
     ]);
   });
 
+  it('memory of a process that measures several batches belongs to none of them', () => {
+    const compile = (batch: number): string =>
+      `{${HEAD},"model":"130m","batch":${batch},"what":"compile","ms":{},"memory_mb":2500}`;
+    const two = [8, 32].map((batch) => decode.replace('"batch":1', `"batch":${batch}`));
+    expect(lines(...two, compile(8), compile(32)).join()).not.to.contain('GB');
+  });
+
+  it('a peer without ours beside it has no ratio', () => {
+    const peer = `{${PEER},"engine":"mamba_ssm","what":"training step","batch":8,"rows_at_once":8,"length":2048,"ms":[1024],"memory_mb":23500}`;
+    expect(lines(peer)).to.deep.equal(['| 130m bf16 | training step 8 x 2,048 | | 150,000 | | | 16,000 (23.5 GB) |']);
+  });
+
   it('memory that does not suffice: said, and the figure of the largest that fits', () => {
     const own = `{${HEAD},"model":"7b","dtype":"bfloat16","batch":1,"what":"prefill","tokens":2048,"ms":[80],"tok_s":25600}`;
     const peer = (tokens: number, rest: string): string =>
