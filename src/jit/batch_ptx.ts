@@ -66,7 +66,7 @@ export class BatchPtx {
     this.tile = k.int('shr.u32', k.warp, Math.log2(tiling.parts));
     const tiles = tilesOf(spec, tiling);
     this.idle = tiles * tiling.parts < this.warps ? k.compare('ge.u32', this.tile, tiles) : null;
-    this.shared = k.array(sharedOf(spec, tiling).bytes);
+    this.shared = k.array(sharedOf(spec, tiling));
     this.factors = spec.norm ? k.array(4 * spec.rows) : null;
   }
 
@@ -272,38 +272,26 @@ function prepareNorm(w: BatchPtx): void {
 /** A lane's results: of each eight of the given rows, four. */
 type Sums = string[][];
 
-/** Results of the warps that share rows of the matrix, in shared memory: [copies][rows][pitch]. @returns copies */
-function joinParts(w: BatchPtx, sums: Sums): number {
-  const { k, spec, tiling, pitch } = w;
-  const { copies } = sharedOf(spec, tiling);
+/** Puts a warp's results into shared memory, [parts][rows][pitch]. */
+function putResults(w: BatchPtx, sums: Sums): void {
+  const { k, spec, pitch } = w;
   const column = k.int('shl.b32', k.int('and.b32', k.lane, 3), 1); // of the rows
-  const copy = k.int('and.b32', w.part, copies - 1);
-  const row = k.int('mad.lo.u32', copy, spec.rows, column);
+  const row = k.int('mad.lo.u32', w.part, spec.rows, column);
   const own = k.int('mad.lo.u32', w.tile, 16, k.int('shr.u32', k.lane, 2));
   const to = k.place(w.shared, k.int('mad.lo.u32', row, pitch, own), 4);
-  const round = k.int('shr.u32', w.part, Math.log2(copies));
-  const places = sums.flatMap((four, eight) => four.map((x, i) => ({ x, eight, i })));
-  for (let turn = 0; turn < tiling.parts / copies; turn++) {
-    const turns = k.compare('eq.u32', round, turn);
-    const mine = w.idle ? k.set('p', 'and.pred', turns, k.compare('lt.u32', w.tile, tilesOf(spec, tiling))) : turns;
-    for (const { x, eight, i } of places) {
-      // results 0 and 1 are of two rows side by side, 2 and 3 the same of the matrix' row 8 below
-      const most = spec.rows - 8 * eight - (i & 1);
-      if (most <= 0) continue;
-      const there = most < 8 ? k.set('p', 'and.pred', mine, k.compare('lt.u32', column, most)) : mine;
-      const at = `[${to}+${4 * ((8 * eight + (i & 1)) * pitch + 8 * (i >> 1))}]`;
-      k.when(there, () => {
-        if (turn > 0) {
-          const old = k.register('f');
-          k.run('ld.shared.f32', old, at);
-          k.run('add.f32', x, x, old);
-        }
-        k.run('st.shared.f32', at, x);
-      });
-    }
-    k.barrier();
-  }
-  return copies;
+  const put = (): void =>
+    sums.forEach((four, eight) =>
+      four.forEach((x, i) => {
+        // results 0 and 1 are of two rows side by side, 2 and 3 the same of the matrix' row 8 below
+        const most = spec.rows - 8 * eight - (i & 1);
+        if (most <= 0) return;
+        const there = most < 8 ? k.compare('lt.u32', column, most) : null;
+        const at = `[${to}+${4 * ((8 * eight + (i & 1)) * pitch + 8 * (i >> 1))}]`;
+        k.when(there, () => k.run('st.shared.f32', at, x));
+      }),
+    );
+  if (w.idle) k.unless(w.idle, put);
+  else put();
 }
 
 /** The kernel, over batchParameters. */
@@ -323,7 +311,7 @@ export function batchWriter(spec: BatchProductSpec, tiling = batchTiling(spec)):
   prefetchEnd(w);
   prepareNorm(w);
   w.k.barrier();
-  endBatch(w, null);
+  endBatch(w);
   return w.k;
 }
 
@@ -370,5 +358,7 @@ function multiply(w: BatchPtx): void {
   });
   k.run('cp.async.wait_group', 0);
   k.barrier();
-  endBatch(w, joinParts(w, sums));
+  putResults(w, sums);
+  k.barrier();
+  endBatch(w);
 }

@@ -7,10 +7,10 @@ export function prefetchEnd(w: BatchPtx): void {
   new Ending(w).prefetch();
 }
 
-/** @param copies partial results side by side, [copies][rows][pitch], in shared memory; null where the product is given */
-export function endBatch(w: BatchPtx, copies: number | null): void {
+/** Goes on from the results of all parts, [parts][rows][pitch] in shared memory, or from a product that is given. */
+export function endBatch(w: BatchPtx): void {
   // made anew: what it holds need not stay in registers while rows are multiplied
-  new Ending(w).write(copies);
+  new Ending(w).write();
 }
 
 /** One of the given rows, as a warp comes to it. */
@@ -73,20 +73,20 @@ class Ending {
     return k.address(start, this.place, 4);
   }
 
-  write(copies: number | null): void {
+  write(): void {
     const after = this.w.spec.activations ? new Activated(this.w, this.place, this.has) : null;
     after?.read();
-    for (let i = 0; i < this.items.length; i += TOGETHER) this.some(this.items.slice(i, i + TOGETHER), copies, after);
+    for (let i = 0; i < this.items.length; i += TOGETHER) this.some(this.items.slice(i, i + TOGETHER), after);
   }
 
-  /** Of the block's own channels: the product of each item. */
-  private sums(items: readonly Item[], copies: number): string[] {
-    const { k, spec, shared, pitch } = this.w;
+  /** The product of each item. */
+  private sums(items: readonly Item[]): string[] {
+    const { k, spec, shared, pitch, tiling } = this.w;
     const from = k.place(shared, k.int('mad.lo.u32', this.first, pitch, this.own), 4);
     return items.map(({ after, there }) => {
-      const terms = Array.from({ length: copies }, (_, copy) => {
+      const terms = Array.from({ length: tiling.parts }, (_, part) => {
         const term = k.float('mov.f32', 0);
-        k.when(there, () => k.run('ld.shared.f32', term, `[${from}+${4 * (copy * spec.rows + after) * pitch}]`));
+        k.when(there, () => k.run('ld.shared.f32', term, `[${from}+${4 * (part * spec.rows + after) * pitch}]`));
         return term;
       });
       return terms.reduce((a, b) => k.float('add.f32', a, b));
@@ -105,9 +105,9 @@ class Ending {
   }
 
   /** The product of each item, times the factor of its norm. */
-  private products(items: readonly Item[], copies: number | null): string[] {
-    const { k, factors } = this.w;
-    const sums = copies === null ? this.given(items) : this.sums(items, copies);
+  private products(items: readonly Item[]): string[] {
+    const { k, factors, spec } = this.w;
+    const sums = spec.given ? this.given(items) : this.sums(items);
     const factorAt = factors && k.place(factors, this.first, 4);
     return items.map(({ after, row }, i) => {
       const sum = sums[i]!;
@@ -118,9 +118,9 @@ class Ending {
     });
   }
 
-  private some(items: readonly Item[], copies: number | null, activated: Activated | null): void {
+  private some(items: readonly Item[], activated: Activated | null): void {
     const { k, spec } = this.w;
-    const products = this.products(items, copies);
+    const products = this.products(items);
     if (activated) return activated.write(items, this.first, products);
     const added = spec.residual ? this.residuals(items) : null;
     const results = added ? products.map((y, i) => k.float('add.f32', y, added[i]!)) : products;

@@ -62,21 +62,16 @@ export const batchParts = (spec: BatchProductSpec, tiling = batchTiling(spec)): 
 /** Floats from one row's results in shared memory to the next one's: threads that write together meet no bank twice. */
 export const pitchOf = (spec: BatchProductSpec, tiling: BatchTiling): number => 16 * tilesOf(spec, tiling) + 4;
 
-/** Bytes of shared memory: chunks, in whose place results are put in the end; and how many partial results fit side by side. */
-export function sharedOf(
-  spec: BatchProductSpec,
-  tiling: BatchTiling,
-): { bytes: number; chunk: number; copies: number } {
+/** Bytes of shared memory: chunks, in whose place the results of all parts are put in the end, side by side. */
+export function sharedOf(spec: BatchProductSpec, tiling: BatchTiling): number {
   const { rows } = spec;
-  const chunk = tiling.chunk * rows * 64;
   const beyond = (8 * Math.ceil(rows / 8) - rows) * 64; // read with the last rows
-  const copy = rows * pitchOf(spec, tiling) * 4;
-  let copies = tiling.parts;
-  while (copies > 1 && copies * copy > MOST_SHARED) copies /= 2;
-  return { bytes: Math.max(tiling.buffers * chunk + beyond, copies * copy), chunk, copies };
+  const chunks = tiling.buffers * tiling.chunk * rows * 64 + beyond;
+  return Math.max(chunks, tiling.parts * rows * pitchOf(spec, tiling) * 4);
 }
 
-const MOST_SHARED = 40 * 1024;
+/** Bytes of chunks, at most. */
+const MOST_CHUNKS = 40 * 1024;
 /** Multiprocessors of an H100. */
 const BLOCKS = 132;
 
@@ -91,21 +86,20 @@ export function batchTiling(spec: BatchProductSpec): BatchTiling {
   const most = Math.max(1, Math.floor((tiles >= 4 ? 10240 : 20480) / (rows * 64))); // pieces in a chunk
   let parts = 1;
   while (2 * parts * tiles <= 16 && pieces % (2 * parts) === 0 && 2 * parts <= most) parts *= 2;
-  // pieces of weights under way, each of 8 registers
-  const slots = rows > 32 && parts * tiles > 8 ? 4 : 8;
+  const slots = 8; // pieces of weights under way, each of 8 registers
   const fits = (n: number): boolean => n <= most && n % parts === 0 && n <= slots * parts && pieces % n === 0;
   const chunk = [16, 12, 8, 6, 4, 3, 2, 1].find(fits) ?? 0;
   let ahead = 1;
   while (chunk > 0 && (ahead * 2 * chunk) / parts <= slots && pieces % (chunk * ahead * 2) === 0) ahead *= 2;
-  const buffers = chunk > 0 ? Math.min(8, Math.floor(MOST_SHARED / (chunk * rows * 64))) : 0;
+  const buffers = chunk > 0 ? Math.min(8, Math.floor(MOST_CHUNKS / (chunk * rows * 64))) : 0;
   return { blocks, parts, chunk, buffers, ahead };
 }
 
-/** Most rows that are multiplied by kernels of our own: for more, libraries are as fast. */
+/**
+ * Most rows that are multiplied by kernels of our own; their results are in registers. Of more rows the libraries' products are faster
+ * (bench/cuda/README.md).
+ */
 export const OWN_ROWS = 32;
-
-/** Most rows there can be: their results are in registers, in float32. */
-const MOST_ROWS = 64;
 
 /** Whether the kernel can be written for these sizes. */
 export function batchProductFits(spec: BatchProductSpec, tiling = batchTiling(spec)): boolean {
@@ -114,10 +108,10 @@ export function batchProductFits(spec: BatchProductSpec, tiling = batchTiling(sp
   const context = activations ? activations.layers * (activations.taps - 1) * activations.channels : 0;
   if (Math.max(out * inner, rows * Math.max(out + (activations?.heads ?? 0), context)) >= 2 ** 31) return false;
   if (spec.given) return rows <= 1024;
-  if (rows < 1 || rows > MOST_ROWS || chunk < 1 || chunk % parts !== 0 || buffers < 2) return false;
+  if (rows < 1 || rows > OWN_ROWS || chunk < 1 || chunk % parts !== 0 || buffers < 2) return false;
   if (!Number.isInteger(Math.log2(parts)) || inner % (32 * chunk * ahead) !== 0) return false;
   if (residual && out % 32 !== 0) return false;
-  if (warpsOf(spec, tiling) > 16 || sharedOf(spec, tiling).bytes + 4 * rows + 64 > SHARED_BYTES) return false;
+  if (warpsOf(spec, tiling) > 16 || sharedOf(spec, tiling) + 4 * rows + 64 > SHARED_BYTES) return false;
   return true;
 }
 
