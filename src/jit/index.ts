@@ -15,8 +15,6 @@ export type { Nest } from './nest.js';
 export * from './ops.js';
 export { batchMatMulBf16 } from './batch_matmul.js';
 export { rowProduct, type RowFormat, type RowProductInputs } from './row_product.js';
-export { layerStep } from './layer_kernel.js';
-export { rowStep, type StoredRows } from './row_step.js';
 export { linearRecurrence } from './recurrence.js';
 export { stepValues } from './step_kernel.js';
 export { stateStep, type StateResult } from './state_kernel.js';

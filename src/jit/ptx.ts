@@ -18,8 +18,6 @@ export function floatBits(value: number): string {
   return `0f${view.getUint32(0).toString(16).padStart(8, '0').toUpperCase()}`;
 }
 
-const SHARED = 'shared';
-
 /** Shared memory of a kernel that is declared in its text, at most. */
 export const SHARED_BYTES = 48 * 1024;
 
@@ -35,7 +33,7 @@ export const SHARED_BYTES = 48 * 1024;
 export class PtxWriter {
   private readonly counts: Record<RegisterKind, number> = { r: 0, f: 0, d: 0, p: 0 };
   private readonly lines: string[] = [];
-  private sharedAt = 0;
+  private readonly shared: string[] = [];
   private sharedBytes = 0;
   private labels = 0;
   private guard = '';
@@ -56,7 +54,7 @@ export class PtxWriter {
     this.warp = this.int('shr.u32', this.thread, 5);
   }
 
-  /** Bytes of shared memory that the kernel takes so far. */
+  /** Bytes of shared memory asked for so far. */
   get sharedSize(): number {
     return this.sharedBytes;
   }
@@ -71,7 +69,7 @@ export class PtxWriter {
 
   /** An instruction without a result, or into registers that there are. */
   run(op: string, ...operands: (string | number)[]): void {
-    this.lines.push(`${this.guard}${[op, operands.join(', ')].filter(Boolean).join(' ')};`);
+    this.lines.push(`${this.guard}${op} ${operands.join(', ')};`);
   }
 
   /** An instruction into a new register. */
@@ -125,25 +123,12 @@ export class PtxWriter {
     this.lines.push('bar.sync 0;');
   }
 
-  /**
-   * A barrier that gives a 0 of which the driver's compiler knows nothing: what is computed with it comes after the barrier, and plain loads
-   * before the barrier stay there. Left to itself that compiler puts loads off until their values are needed.
-   */
-  barrierZero(): string {
-    return this.int('bar.red.popc.u32', 0, this.compare('ge.u32', this.thread, 32 * this.warps));
-  }
-
   /** Shared memory. @returns a register with its address there */
   array(bytes: number): string {
-    const at = this.sharedAt;
-    this.sharedAt += Math.ceil(bytes / 16) * 16;
-    this.sharedBytes = Math.max(this.sharedBytes, this.sharedAt);
-    return this.int('add.u32', this.int('mov.u32', SHARED), at);
-  }
-
-  /** Arrays so far are needed no more: those to come take their place. A barrier must lie between the uses of both. */
-  forgetArrays(): void {
-    this.sharedAt = 0;
+    const name = `shared${this.shared.length}`;
+    this.shared.push(`.shared .align 16 .b8 ${name}[${bytes}];`);
+    this.sharedBytes += Math.ceil(bytes / 16) * 16;
+    return this.int('mov.u32', name);
   }
 
   /** What a parameter points to. */
@@ -205,8 +190,7 @@ export class PtxWriter {
     const declared = (Object.keys(DECLARED) as RegisterKind[])
       .filter((kind) => this.counts[kind] > 0)
       .map((kind) => `.reg .${DECLARED[kind]} ${kind}<${this.counts[kind]}>;`);
-    const shared = this.sharedBytes > 0 ? [`.shared .align 16 .b8 ${SHARED}[${this.sharedBytes}];`] : [];
-    return ['{', ...declared, ...shared, ...this.lines, 'mov.u32 $0, 0;', '}'].join('\n');
+    return ['{', ...declared, ...this.shared, ...this.lines, 'mov.u32 $0, 0;', '}'].join('\n');
   }
 
   /** @param grid blocks that are run */

@@ -3,29 +3,26 @@
  * first rows, makes the vector ready while they are on their way, and then always has a row ahead of the one that it multiplies.
  */
 import { ArgumentError } from '../errors/index.js';
+import { multiprocessors } from '../runtime/index.js';
 import { PtxWriter, SHARED_BYTES } from './ptx.js';
 import { preparer } from './row_ptx_vector.js';
-import { Ending } from './row_ptx_ending.js';
-import { type Fetch, fetchSpan } from './ptx_fetch.js';
-import { rowReader, type RowReader, storedSpans } from './row_ptx_rows.js';
+import { rowReader } from './row_ptx_rows.js';
 import { parametersOf, type RowProductSpec } from './row_spec.js';
 import type { TritonKernel } from './triton.js';
-import type { Dtype } from './types.js';
 
 /** How a row product is shared out: a matter of speed only. */
 export interface RowPtxTiling {
-  /** Blocks: as many as the card runs at a time. An H100 has 132 multiprocessors. */
+  /** Blocks: as many as the card runs at a time. */
   blocks: number;
   warps: number;
   /** Warps that share a row. */
   parts: number;
 }
 
-/** Where the parameters of a product point to, by the names of parametersOf and `y`. */
-export type RowPointers = Readonly<Record<string, string>>;
-
-/** A product in the making: sizes, what the parameters point to, and what all its parts share. */
+/** A kernel in the making: sizes, what the parameters point to, and what all its parts share. */
 export class RowPtx {
+  readonly k: PtxWriter;
+  readonly names: string[];
   /** Which of the warps of a row this one is, and which of the block's rows it begins with. */
   readonly part: string;
   readonly firstRow: string;
@@ -34,12 +31,17 @@ export class RowPtx {
   readonly count: string;
 
   constructor(
-    readonly k: PtxWriter,
     readonly spec: RowProductSpec,
     readonly tiling: RowPtxTiling,
-    private readonly pointers: RowPointers,
-    readonly moves: Moves = 'never',
   ) {
+    const parameters = [...parametersOf(spec), ['y', 'float32'] as const];
+    this.names = parameters.map(([name]) => name);
+    this.k = new PtxWriter(
+      'row_product',
+      parameters.map(([, dtype]) => dtype),
+      tiling.warps,
+    );
+    const { k } = this;
     const { blocks, parts } = tiling;
     this.part = k.int('and.b32', k.warp, parts - 1);
     this.firstRow = k.int('shr.u32', k.warp, Math.log2(parts));
@@ -50,7 +52,7 @@ export class RowPtx {
   }
 
   pointer(name: string): string {
-    return this.pointers[name]!;
+    return this.k.pointer(this.names.indexOf(name));
   }
 
   /** Rows that the warps of a block multiply at a time. */
@@ -68,8 +70,9 @@ export class RowPtx {
   }
 }
 
-/** Pieces that were fastest on an H100. */
-export function rowPtxTiling({ inner, out, format }: RowProductSpec, blocks = 132): RowPtxTiling {
+/** Pieces that were fastest on an H100. @param processors multiprocessors of the card; where that is 0, not known, those of an H100 */
+export function rowPtxTiling({ inner, out, format }: RowProductSpec, processors = multiprocessors()): RowPtxTiling {
+  const blocks = processors || 132;
   const warps = 16;
   // values that a warp can hold of a row, twice
   const most = format.kind === 'codes' ? 4096 : 2560;
@@ -95,113 +98,179 @@ export function rowPtxFits(spec: RowProductSpec, tiling = rowPtxTiling(spec)): b
   const rows = Math.ceil(out / blocks);
   if ((activations || residual) && rows > 32 * warps) return false;
   const vector = format.kind === 'codes' ? (inner / 128) * 328 : Math.ceil(inner / 256) * 1024;
-  return vector + rows * (4 * parts + 16) + 1024 < SHARED_BYTES && out * inner < 2 ** 31;
+  return vector + rows * (4 * parts + 12) + 1024 < SHARED_BYTES && out * inner < 2 ** 31;
 }
 
-/** Whether the convolution's older inputs are moved on where they lie; `masked` only where `mask` points to more than 0. */
-export type Moves = 'never' | 'always' | 'masked';
+/** Sums of rows, what is added to them, and what follows: one thread a row. */
+class Ending {
+  private readonly sums: string;
+  private readonly ready: string | null = null;
+  private readonly within: string;
+  private readonly place: string;
 
-/** Names and types of a kernel's parameters, results last: `moved`, which is the context's memory, where that is moved on. */
-export function rowPtxParameters(
-  spec: RowProductSpec,
-  moves: Moves = 'never',
-): (readonly [name: string, dtype: Dtype])[] {
-  return [
-    ...parametersOf(spec),
-    ...(moves === 'masked' ? [['mask', 'float32'] as const] : []),
-    ['y', 'float32'],
-    ...(moves === 'never' ? [] : [['moved', 'float32'] as const]),
-  ];
+  constructor(private readonly w: RowPtx) {
+    const { k, spec, tiling } = w;
+    this.sums = k.array(4 * tiling.parts * w.rows);
+    if (spec.activations) this.ready = k.array(8 * w.rows); // what is known, and the factor of the row's product or A_log
+    this.within = k.compare('lt.u32', k.thread, w.count);
+    this.place = k.int('add.u32', w.base, k.thread);
+  }
+
+  /** Where a warp puts the sum of a row of the block. */
+  sum(row: string): string {
+    const { k, tiling, part } = this.w;
+    return k.place(this.sums, k.int('mad.lo.u32', row, tiling.parts, part), 4);
+  }
+
+  /** The channel of a row after an input projection, and whether it is one of the convolution or a step size. */
+  private channel(row: string, within: string): { channel: string; inside: string; step: string } {
+    const { k, spec } = this.w;
+    const { first, channels } = spec.activations!;
+    const channel = k.int('sub.s32', row, first);
+    const both = (a: string): string => k.set('p', 'and.pred', a, within);
+    const begun = both(k.compare('ge.s32', channel, 0));
+    const small = k.compare('lt.s32', channel, channels);
+    const inside = k.set('p', 'and.pred', begun, small);
+    const step = both(k.compare('ge.s32', channel, channels));
+    return { channel, inside, step };
+  }
+
+  /** What needs no product, on its way before there is any: of a channel the convolution's older taps, of a step size its bias. */
+  prepare(): void {
+    const { k, spec } = this.w;
+    const { activations: after } = spec;
+    if (!after) return;
+    const { channel, inside, step } = this.channel(this.place, this.within);
+    const known = k.float('mov.f32', 0);
+    const factor = k.float('mov.f32', 0);
+    const tapAt = k.set('d', 'add.s64', this.w.pointer('taps'), k.set('d', 'mul.wide.s32', channel, 4 * after.taps));
+    const contextAt = k.set('d', 'mul.wide.s32', channel, 4);
+    const start = k.int('ld.global.nc.b32', `[${this.w.pointer('place')}]`);
+    const context = k.set('d', 'add.s64', k.address(this.w.pointer('context'), start, 4), contextAt);
+    for (let i = 0; i < after.taps; i++) {
+      const [tap, old] = [k.register('f'), k.register('f')];
+      k.when(inside, () => {
+        k.run('ld.global.nc.f32', tap, `[${tapAt}+${4 * i}]`);
+        if (i === after.taps - 1) return k.run('mov.f32', factor, tap);
+        k.run('ld.global.nc.f32', old, `[${context}+${4 * i * after.channels}]`);
+        k.run('fma.rn.f32', known, tap, old, known);
+      });
+    }
+    if (after.bias) {
+      const at = k.set('d', 'add.s64', this.w.pointer('bias'), contextAt);
+      const bias = k.register('f');
+      k.when(inside, () => {
+        k.run('ld.global.nc.f32', bias, `[${at}]`);
+        k.run('add.f32', known, known, bias);
+      });
+    }
+    const at = k.set('d', 'add.s64', this.w.pointer('dt_bias'), contextAt);
+    const rateAt = k.set('d', 'add.s64', this.w.pointer('A_log'), contextAt);
+    k.when(step, () => {
+      k.run('ld.global.nc.f32', known, `[${at}+${-4 * after.channels}]`);
+      k.run('ld.global.nc.f32', factor, `[${rateAt}+${-4 * after.channels}]`);
+    });
+    const to = k.place(this.ready!, k.thread, 8);
+    k.when(this.within, () => k.run('st.shared.v2.f32', `[${to}]`, `{${known}, ${factor}}`));
+  }
+
+  /** @param scale what all products are multiplied by */
+  finish(scale: string | null): void {
+    const { k } = this.w;
+    const row = k.int('mov.u32', k.thread);
+    const end = k.int('mov.u32', this.w.count);
+    k.repeat(() => {
+      const within = k.compare('lt.u32', row, end);
+      this.row(row, within, scale);
+      k.run('add.u32', row, row, this.w.threads);
+      // the same for all threads of a warp: where its first one is done
+      const lead = k.int('and.b32', row, -32);
+      return k.compare('lt.u32', lead, end);
+    });
+  }
+
+  private row(row: string, within: string, scale: string | null): void {
+    const { k, spec, tiling } = this.w;
+    const { parts } = tiling;
+    const from = k.place(this.sums, row, 4 * parts);
+    const place = k.int('add.u32', this.w.base, row);
+    const terms = k.registers('f', parts);
+    k.when(within, () => terms.forEach((term, i) => k.run('ld.shared.f32', term, `[${from}+${4 * i}]`)));
+    let y = terms.reduce((a, b) => k.float('add.f32', a, b));
+    if (scale) y = k.float('mul.f32', y, scale);
+    if (spec.residual) {
+      const added = k.register('f');
+      const at = k.address(this.w.pointer('residual'), place, 4);
+      k.when(within, () => k.run('ld.global.nc.f32', added, `[${at}]`));
+      y = k.float('add.f32', y, added);
+    }
+    const to = k.address(this.w.pointer('y'), place, 4);
+    if (spec.activations) this.activate(row, place, within, y, to);
+    else k.when(within, () => k.run('st.global.f32', `[${to}]`, y));
+  }
+
+  /** The gate with SiLU; convolution with SiLU, or step sizes and decays, stored behind all y. */
+  private activate(row: string, place: string, within: string, y: string, at: string): void {
+    const { k, spec } = this.w;
+    const { first, limit, heads } = spec.activations!;
+    const { inside, step } = this.channel(place, within);
+    const [known, factor] = k.registers('f', 2);
+    const from = k.place(this.ready!, row, 8);
+    k.when(within, () => k.run('ld.shared.v2.f32', `{${known}, ${factor}}`, `[${from}]`));
+    const convolution = k.float('fma.rn.f32', y, factor!, known!);
+    const gate = k.compare('lt.u32', place, first);
+    const activated = k.silu(k.float('selp.f32', y, convolution, gate));
+    let dt = k.softplus(k.float('add.f32', y, known!));
+    if (limit[0] > 0) dt = k.float('max.f32', dt, limit[0]);
+    if (Number.isFinite(limit[1])) dt = k.float('min.f32', dt, limit[1]);
+    const shift = 4 * (spec.out - first);
+    const rate = k.exp(k.float('min.f32', factor!, 80));
+    const decay = k.exp(k.float('max.f32', k.float('mul.f32', dt, k.float('neg.f32', rate)), -87));
+    const stored = k.float('selp.f32', activated, y, gate);
+    k.when(within, () => k.run('st.global.f32', `[${at}]`, stored));
+    k.when(inside, () => k.run('st.global.f32', `[${at}+${shift}]`, activated));
+    k.when(step, () => {
+      k.run('st.global.f32', `[${at}+${shift}]`, dt);
+      k.run('st.global.f32', `[${at}+${shift + 4 * heads}]`, decay);
+    });
+  }
 }
 
-/** The kernel of a product. */
-export function rowPtxKernel(spec: RowProductSpec, tiling = rowPtxTiling(spec), moves: Moves = 'never'): TritonKernel {
-  return rowPtxWriter(spec, tiling, moves).kernel(tiling.blocks);
+/** The kernel of a product, over the inputs of parametersOf and the result. */
+export function rowPtxKernel(spec: RowProductSpec, tiling = rowPtxTiling(spec)): TritonKernel {
+  return rowPtxWriter(spec, tiling).kernel(tiling.blocks);
 }
 
 /** The kernel as it is written. */
-export function rowPtxWriter(spec: RowProductSpec, tiling = rowPtxTiling(spec), moves: Moves = 'never'): PtxWriter {
+export function rowPtxWriter(spec: RowProductSpec, tiling = rowPtxTiling(spec)): PtxWriter {
   if (!rowPtxFits(spec, tiling)) throw new ArgumentError('rowPtxKernel: no kernel for these sizes', { spec, tiling });
-  const parameters = rowPtxParameters(spec, moves);
-  const k = new PtxWriter(
-    'row_product',
-    parameters.map(([, dtype]) => dtype),
-    tiling.warps,
-  );
-  const own: Record<string, string> = Object.fromEntries(parameters.map(([name], i) => [name, k.pointer(i)]));
-  const pointers = { ...own, ...(own['moved'] && { context: own['moved'] }) };
-  new RowPhase(new RowPtx(k, spec, tiling, pointers, moves)).run();
+  const w = new RowPtx(spec, tiling);
+  const { k } = w;
+  const rows = rowReader(w);
+  rows.ask(0);
+  rows.ask(1);
+  const ending = new Ending(w);
+  const vector = preparer(w);
+  vector.write();
+  ending.prepare();
+  k.barrier();
+  const scale = vector.finish();
+  rows.begin(vector);
+  const row = k.int('mov.u32', w.firstRow);
+  k.unless(k.compare('ge.u32', row, w.count), () => {
+    const multiply = (buffer: number): void => {
+      const sum = k.across('add.f32', rows.multiply(buffer));
+      const to = ending.sum(row);
+      k.when(k.compare('eq.u32', k.lane, 0), () => k.run('st.shared.f32', `[${to}]`, sum));
+      k.run('add.u32', row, row, w.step);
+    };
+    k.repeat(() => {
+      multiply(0);
+      k.unless(k.compare('ge.u32', row, w.count), () => multiply(1));
+      return k.compare('lt.u32', row, w.count);
+    });
+  });
+  k.barrier();
+  ending.finish(scale);
   return k;
-}
-
-/** The work of a product within a kernel. */
-export class RowPhase {
-  private rows: RowReader | null = null;
-
-  constructor(private readonly w: RowPtx) {}
-
-  /** Asks for the first rows, before the vector is there. */
-  ask(): void {
-    this.rows = rowReader(this.w);
-    this.rows.ask(0);
-    this.rows.ask(1);
-  }
-
-  /** @param ahead what a warp does once, when it has asked for its last row and two rows are still to come, or fewer */
-  run(ahead: () => void = () => {}): void {
-    const { w } = this;
-    const { k } = w;
-    const ending = new Ending(w);
-    const vector = preparer(w);
-    vector.ask();
-    // some of it hangs on a number that must be read first: warps that have no part in it do not wait
-    const idle = k.compare('ge.u32', k.int('and.b32', k.thread, -32), w.count);
-    k.unless(idle, () => ending.ask());
-    if (!this.rows) this.ask();
-    const rows = this.rows!;
-    const zero = k.barrierZero();
-    vector.write(zero);
-    k.unless(idle, () => ending.keep(zero));
-    k.barrier();
-    const scale = vector.finish();
-    rows.begin(vector);
-    const row = k.int('mov.u32', w.firstRow);
-    // the row after the next one is not there, but the next one is
-    const nearEnd = (): void =>
-      k.unless(k.compare('ge.u32', row, w.count), () => {
-        const after = k.int('add.u32', row, w.step);
-        k.unless(k.compare('lt.u32', after, w.count), ahead);
-      });
-    k.unless(k.compare('lt.u32', k.int('add.u32', row, w.step), w.count), ahead);
-    k.unless(k.compare('ge.u32', row, w.count), () => {
-      const multiply = (buffer: number): void => {
-        const sum = k.across('add.f32', rows.multiply(buffer));
-        const to = ending.sum(row);
-        k.when(k.compare('eq.u32', k.lane, 0), () => k.run('st.shared.f32', `[${to}]`, sum));
-        k.run('add.u32', row, row, w.step);
-        nearEnd();
-      };
-      k.repeat(() => {
-        multiply(0);
-        k.unless(k.compare('ge.u32', row, w.count), () => multiply(1));
-        return k.compare('lt.u32', row, w.count);
-      });
-    });
-    k.barrier();
-    ending.finish(scale);
-  }
-
-  /** Brings the warp's `index`th row into the cache. */
-  fetch(index: number, how: Fetch): void {
-    const { w } = this;
-    const { k } = w;
-    const row = k.int('add.u32', w.firstRow, index * w.step);
-    k.unless(k.compare('ge.u32', row, w.count), () => {
-      const place = k.int('add.u32', w.base, row);
-      for (const { name, bytes } of storedSpans(w.spec)) {
-        const part = k.int('mad.lo.u32', place, w.tiling.parts, w.part);
-        fetchSpan(k, k.address(w.pointer(name), part, bytes / w.tiling.parts), bytes / w.tiling.parts, how);
-      }
-    });
-  }
 }

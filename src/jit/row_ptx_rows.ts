@@ -1,7 +1,6 @@
 /** How a row product in PTX reads rows of a matrix and multiplies them, by stored format. */
 import type { RowPtx } from './row_ptx.js';
 import { GROUP_BYTES, type PreparedVector } from './row_ptx_vector.js';
-import type { RowProductSpec } from './row_spec.js';
 
 /** Two buffers of registers for parts of rows: one is multiplied while the other fills. */
 export interface RowReader {
@@ -11,17 +10,6 @@ export interface RowReader {
   begin(vector: PreparedVector): void;
   /** The lane's part of the product of the row in a buffer, which is then asked to take the next row. */
   multiply(buffer: number): string;
-}
-
-/** What a row of a stored matrix is made of, by the name of the parameter. */
-export function storedSpans({ format, inner }: RowProductSpec): { name: string; bytes: number }[] {
-  if (format.kind !== 'codes') return [{ name: 'weights', bytes: inner * (format.kind === 'bfloat16' ? 2 : 4) }];
-  const levels = (inner / format.groupSize) * (format.levels === 'bfloat16' ? 2 : 4);
-  return [
-    { name: 'codes', bytes: inner / 2 },
-    { name: 'scale', bytes: levels },
-    { name: 'zero', bytes: levels },
-  ];
 }
 
 /** The rows of a kernel in their format. */
@@ -55,8 +43,7 @@ class Next {
   }
 }
 
-/** The first rows are read by plain loads, which stay before a barrier. */
-const READ = { first: 'ld.global.L1::no_allocate.v4.b32', next: 'ld.global.nc.L1::no_allocate.v4.b32' };
+const READ = 'ld.global.nc.L1::no_allocate.v4.b32';
 
 /** Rows of bfloat16: eight values of a lane in each piece of 256. */
 class PlainRows implements RowReader {
@@ -88,7 +75,7 @@ class PlainRows implements RowReader {
 
   ask(buffer: number): void {
     const there = this.next.take();
-    this.buffers[buffer]!.forEach((_, piece) => this.load(buffer, piece, there, READ.first));
+    this.buffers[buffer]!.forEach((_, piece) => this.load(buffer, piece, there));
     this.go();
   }
 
@@ -96,12 +83,12 @@ class PlainRows implements RowReader {
     this.w.k.run('add.s64', this.at, this.at, this.w.step * this.w.spec.inner * 2);
   }
 
-  private load(buffer: number, piece: number, there: string, read: string): void {
+  private load(buffer: number, piece: number, there: string): void {
     const { k } = this.w;
     const partial = piece === this.pieces - 1 && this.rest < 32;
     const own = partial ? k.set('p', 'and.pred', there, k.compare('lt.u32', k.lane, this.rest)) : there;
     const registers = this.buffers[buffer]![piece]!;
-    k.when(own, () => k.run(read, `{${registers.join(', ')}}`, `[${this.at}+${512 * piece}]`));
+    k.when(own, () => k.run(READ, `{${registers.join(', ')}}`, `[${this.at}+${512 * piece}]`));
   }
 
   begin(vector: PreparedVector): void {
@@ -139,7 +126,7 @@ class PlainRows implements RowReader {
         own = own ? k.float('fma.rn.f32', low, x, own) : k.float('mul.f32', low, x);
         own = k.float('fma.rn.f32', high, y, own);
       });
-      this.load(buffer, piece, there, READ.next);
+      this.load(buffer, piece, there);
       if (this.factors.length > 0 && (piece + 1) % perNorm === 0) {
         const factor = this.factors[(piece + 1) / perNorm - 1]!;
         sum = sum ? k.float('fma.rn.f32', own!, factor, sum) : k.float('mul.f32', own!, factor);
@@ -197,8 +184,8 @@ class CodeRows implements RowReader {
 
   ask(buffer: number): void {
     const there = this.next.take();
-    this.buffers[buffer]!.codes.forEach((_, piece) => this.load(buffer, piece, there, READ.first));
-    this.loadLevels(buffer, there, 'ld.global');
+    this.buffers[buffer]!.codes.forEach((_, piece) => this.load(buffer, piece, there));
+    this.loadLevels(buffer, there);
     this.go();
   }
 
@@ -208,18 +195,18 @@ class CodeRows implements RowReader {
     for (const at of [this.scaleAt, this.zeroAt]) k.run('add.s64', at, at, (step * this.size * spec.inner) / 128);
   }
 
-  private load(buffer: number, piece: number, there: string, read: string): void {
+  private load(buffer: number, piece: number, there: string): void {
     const { k } = this.w;
     const partial = piece === this.pieces - 1 && this.rest < 32;
     const own = partial ? k.set('p', 'and.pred', there, k.compare('lt.u32', k.lane, this.rest)) : there;
     const registers = this.buffers[buffer]!.codes[piece]!;
-    k.when(own, () => k.run(read, `{${registers.join(', ')}}`, `[${this.at}+${512 * piece}]`));
+    k.when(own, () => k.run(READ, `{${registers.join(', ')}}`, `[${this.at}+${512 * piece}]`));
   }
 
-  private loadLevels(buffer: number, there: string, way: string): void {
+  private loadLevels(buffer: number, there: string): void {
     const { k } = this.w;
     const { scale, zero } = this.buffers[buffer]!;
-    const read = `${way}.${this.size === 2 ? 'u16' : 'b32'}`;
+    const read = this.size === 2 ? 'ld.global.nc.u16' : 'ld.global.nc.b32';
     const own = this.groups < 32 ? k.set('p', 'and.pred', there, this.own) : there;
     k.when(own, () => {
       k.run(read, scale, `[${this.scaleAt}]`);
@@ -283,7 +270,7 @@ class CodeRows implements RowReader {
         sums[2] = k.int('dp4a.u32.s32', odd, oddHigh, sums[2]!);
         sums[3] = k.int('dp4a.u32.s32', odd, oddLow, sums[3]!);
       });
-      this.load(buffer, piece, there, READ.next);
+      this.load(buffer, piece, there);
       const even = k.int('mad.lo.s32', sums[0]!, 256, sums[1]!);
       const odd = k.int('shr.s32', k.int('mad.lo.s32', sums[2]!, 256, sums[3]!), 4);
       const product = k.float('cvt.rn.f32.s32', k.int('add.s32', even, odd));
@@ -291,7 +278,7 @@ class CodeRows implements RowReader {
       const own = k.set('f', 'shfl.sync.idx.b32', scale, from, 31, -1);
       sum = k.float('fma.rn.f32', product, k.float('mul.f32', own, this.steps[piece]!), sum);
     });
-    this.loadLevels(buffer, there, 'ld.global.nc');
+    this.loadLevels(buffer, there);
     this.go();
     return sum;
   }

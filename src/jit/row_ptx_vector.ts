@@ -6,15 +6,10 @@ export const STEPS = 127 * 256;
 /** Bytes between groups of 128 channels in shared memory: two groups that lanes read together lie in different banks. */
 export const GROUP_BYTES = 320;
 
-/** Passes over a vector whose elements are in registers at a time. */
-const AHEAD = 4;
-
 /** Where the vector is in shared memory. */
 export interface PreparedVector {
-  /** Asks for what it is made of: before the rows, or it would come after them. */
-  ask(): void;
-  /** Writes it, each thread some channels; a barrier follows. @param zero see PtxWriter.barrierZero */
-  write(zero: string): void;
+  /** Writes it, each thread some channels; a barrier follows. */
+  write(): void;
   /** After it: factors of several norms become ready. @returns the factor of all products, where there is one norm */
   finish(): string | null;
   /** bfloat16: floats, [pieces of 256][halves of 8 channels][lanes][4]. Codes: see words(). */
@@ -71,19 +66,11 @@ class Vector implements PreparedVector {
     return this.codes ? 8 : 4;
   }
 
-  /** Passes that are asked for and not written yet. */
-  private readonly asked: Read[] = [];
-
-  ask(): void {
-    for (let pass = 0; pass < Math.min(this.passes, AHEAD); pass++) this.asked.push(this.read(pass));
-  }
-
-  write(zero: string): void {
-    const nothing = this.w.k.float('mov.b32', zero);
-    for (let pass = 0; pass < this.passes; pass++) {
-      const { x, ...rest } = this.asked[pass]!;
-      this.writePass(pass, { ...rest, x: x.map((value) => this.w.k.float('add.f32', value, nothing)) });
-      if (pass + AHEAD < this.passes) this.asked.push(this.read(pass + AHEAD));
+  write(): void {
+    // what two passes read goes out together
+    for (let pass = 0; pass < this.passes; pass += 2) {
+      const both = [pass, pass + 1].filter((i) => i < this.passes).map((i) => ({ i, read: this.read(i) }));
+      for (const { i, read } of both) this.writePass(i, read);
     }
   }
 
@@ -117,7 +104,7 @@ class Vector implements PreparedVector {
     if (there) for (const x of out) k.run('mov.f32', x, '0f00000000');
     k.when(there, () =>
       k.run(
-        count === 4 ? 'ld.global.v4.f32' : 'ld.global.f32',
+        count === 4 ? 'ld.global.nc.v4.f32' : 'ld.global.nc.f32',
         count === 4 ? `{${out.join(', ')}}` : out[0]!,
         `[${at}+${offset}]`,
       ),

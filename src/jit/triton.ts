@@ -3,7 +3,6 @@
  * its own Triton: the custom call `__gpu$xla.gpu.triton`, through which JAX's Pallas kernels run too. Nothing of the kind exists on CPUs.
  */
 import type * as tf from '@tensorflow/tfjs';
-import { multiprocessors } from '../runtime/index.js';
 import { currentGraph, isTracing, record, symbolic, valueOf } from './backend.js';
 import { callModule } from './call_module.js';
 import { dtypeNumber } from './dtypes.js';
@@ -241,29 +240,15 @@ export type KernelRunner = (
 ) => tf.Tensor[];
 
 let runner: KernelRunner | null = null;
-let processors = 0;
 
-/**
- * Code whose kernels of ours are run by `run`, at once: what layers make of them can so be checked without a GPU.
- * @param blocks see blocksAtOnce()
- */
-export function withKernelRunner<T>(run: KernelRunner, code: () => T, blocks = 0): T {
+/** Code whose kernels of ours are run by `run`, at once: what layers make of them can so be checked without a GPU. */
+export function withKernelRunner<T>(run: KernelRunner, code: () => T): T {
   runner = run;
-  processors = blocks;
   try {
     return code();
   } finally {
     runner = null;
   }
-}
-
-/**
- * Blocks that certainly run at a time, one for each multiprocessor; 0 where that is not known, or no kernel of ours runs. Until it is shown to be
- * faster, kernels whose blocks wait for each other are left out but with TFJS_MAMBA2_LAYER=1.
- */
-export function blocksAtOnce(): number {
-  if (runner) return processors;
-  return tritonRuns() && process.env['TFJS_MAMBA2_LAYER'] === '1' ? multiprocessors() : 0;
 }
 
 /**

@@ -55,7 +55,6 @@ export function bfloat16Storage(shape: readonly number[], init?: WeightBytes): W
       apply: (x) => matMulStored(x, vars['']!),
       rows: (ids) => gatherRows(vars['']!, ids),
       fused: (input) => rowProduct(shape, { kind: 'bfloat16' }, input, [vars['']!]),
-      parts: { format: { kind: 'bfloat16' }, tensors: [vars['']!] },
       batch: (input) => batchProduct(shape, input, vars['']!),
     }),
   };

@@ -4,7 +4,7 @@
  * otherwise (bfloat16, packed int4, a base with a LoRA adapter).
  */
 import * as tf from '@tensorflow/tfjs';
-import type { BatchProductInputs, BatchProductResult, RowProductInputs, StoredRows } from '../jit/index.js';
+import type { BatchProductInputs, BatchProductResult, RowProductInputs } from '../jit/index.js';
 import type { WeightStorage } from './storage.js';
 
 /** A linear map [out, in] that is not a float32 tensor but knows how to act like one. */
@@ -21,8 +21,6 @@ export interface StoredMatrix {
   fused?(input: RowProductInputs): tf.Tensor2D | null;
   /** The product with a few rows and what is around it as one kernel; null where the device has no such kernel. Traced code. */
   batch?(input: BatchProductInputs): BatchProductResult | null;
-  /** How it lies in memory, for a kernel that takes two of a layer's matrices. Traced code. */
-  readonly parts?: StoredRows;
   /** How this matrix is kept in a compiled program; absent on forms that only exist while tracing. */
   storage?(): WeightStorage;
 }

@@ -45,14 +45,13 @@ export function rowStorage(m: QuantizedMatrix, activationQuantization = true): W
     },
     weight: (vars) => {
       const format = { kind: 'codes', groupSize: m.groupSize, levels: dtype, exact: !activationQuantization } as const;
-      const tensors = [vars['.codes'], vars['.scale'], vars['.zero']];
       const form = new RowForm(m.bits, m.groupSize, vars['.codes'], vars['.scale'], vars['.zero']);
       return {
         ...packedMatrix(m.shape, form),
         // the kernels know int4 alone
         ...(m.bits === 4 && {
-          fused: (input: RowProductInputs) => rowProduct(m.shape, format, input, tensors),
-          parts: { format, tensors },
+          fused: (input: RowProductInputs) =>
+            rowProduct(m.shape, format, input, [vars['.codes'], vars['.scale'], vars['.zero']]),
         }),
       };
     },

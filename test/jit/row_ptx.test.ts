@@ -103,6 +103,17 @@ describe('row products in PTX', () => {
       }
   });
 
+  it('has a block for each multiprocessor', () => {
+    const spec: RowProductSpec = { out: 4096, inner: 4096, format: bfloat16, norm };
+    for (const blocks of [46, 108, 144]) {
+      const tiling = rowPtxTiling(spec, blocks);
+      expect(tiling.blocks).to.equal(blocks);
+      expect(rowPtxFits(spec, tiling)).to.equal(true);
+    }
+    // an H100's where the card is not known
+    expect(rowPtxTiling(spec, 0).blocks).to.equal(132);
+  });
+
   it('says where there is no kernel', () => {
     const fits = (spec: Partial<RowProductSpec>): boolean =>
       rowPtxFits({ out: 8, inner: 512, format: bfloat16, ...spec });

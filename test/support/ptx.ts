@@ -1,8 +1,8 @@
 /**
  * Runs a kernel that is a block of PTX (src/jit/ptx.ts), thread by thread in plain loops: what it means can then be checked without a GPU.
  * Knows the instructions that PtxWriter writes. Stricter than a card: reads beyond a buffer, wide reads off their alignment, branches that
- * part the threads of a warp, barriers that not all warps reach, blocks that wait for each other forever, and reads by `ld.global.nc` of
- * what the kernel has written are errors, and so are conditions that nobody wrote. Other such registers hold NaN or its bits.
+ * part the threads of a warp, barriers that not all warps reach, reads by `ld.global.nc` of what the kernel has written, and conditions
+ * that nobody wrote are errors. Other registers that nobody wrote hold NaN or its bits.
  */
 import { bitsOf, COMPARE, floatOf, PLAIN, u } from './ptx_numbers.js';
 import { multiplyTiles } from './ptx_tiles.js';
@@ -36,8 +36,6 @@ class Card {
   readonly views: DataView[];
   /** Words that the kernel has written, by the memory that they lie in. */
   private readonly written = new Map<ArrayBufferLike, Uint8Array>();
-  /** Counts what other blocks may wait for. */
-  events = 0;
 
   constructor(memory: readonly ArrayBufferView[]) {
     this.views = memory.map((x) => new DataView(x.buffer, x.byteOffset, x.byteLength));
@@ -50,7 +48,6 @@ class Card {
   }
 
   writes(view: DataView, at: number): void {
-    this.events++;
     this.words(view)[(view.byteOffset + at) >> 2] = 1;
   }
 
@@ -70,11 +67,6 @@ type Copy = [to: number, bytes: Uint8Array];
 
 /** A block of threads. */
 class Block {
-  /** Where each warp goes on, and whether it waits there for the others. */
-  private readonly at: number[];
-  private readonly waits: boolean[];
-  /** Of a barrier that counts: the register of the count, and the condition that is counted. */
-  private counted: { to: string; of: string } | null = null;
   private readonly registers = new Map<string, Lanes>();
   private readonly operands = new Map<string, number | Lanes>();
   private readonly arrays = new Map<string, number>();
@@ -90,8 +82,6 @@ class Block {
     private readonly block: number,
     private readonly warps: number,
   ) {
-    this.at = new Array<number>(warps).fill(0);
-    this.waits = new Array<boolean>(warps).fill(false);
     let at = 0;
     for (const [name, bytes] of shared) {
       this.arrays.set(name, at);
@@ -101,33 +91,19 @@ class Block {
     for (let i = 0; i + 4 <= at; i += 4) this.shared.setFloat32(i, NaN, true);
   }
 
-  get done(): boolean {
-    return this.at.every((from) => from >= this.code.length);
-  }
-
-  /** Runs all warps until they wait for each other, or have asked what another block did (`ld.acquire`). */
-  advance(): void {
-    for (let warp = 0; warp < this.warps; warp++) if (!this.waits[warp]) this.warp(warp);
-    if (!this.waits.every((x) => x)) return;
-    if (new Set(this.at).size > 1) throw new Error(`ptx: warps wait at different places: ${this.at.join()}`);
-    this.card.events++;
-    if (this.counted) {
-      const { to, of } = this.counted;
-      this.lanes(to).fill(this.lanes(of).reduce((sum, x) => sum + x, 0));
-      this.counted = null;
+  run(): void {
+    const at = new Array<number>(this.warps).fill(0);
+    while (at[0]! < this.code.length) {
+      at.forEach((from, warp) => (at[warp] = this.warp(warp, from)));
+      if (new Set(at).size > 1) throw new Error(`ptx: warps wait at different places: ${at.join()}`);
     }
-    if (!this.done) this.waits.fill(false);
   }
 
-  private warp(warp: number): void {
-    for (let i = this.at[warp]!; i < this.code.length; i++) {
+  /** Runs a warp until a barrier or the end. @returns where it goes on */
+  private warp(warp: number, from: number): number {
+    for (let i = from; i < this.code.length; i++) {
       const { guard, negated, op, operands } = this.code[i]!;
-      this.at[warp] = i + 1;
-      if (op === 'bar.sync' || op === 'bar.red.popc.u32') {
-        if (op !== 'bar.sync') this.counted = { to: operands[0]!, of: operands[2]! };
-        this.waits[warp] = true;
-        return;
-      }
+      if (op === 'bar.sync') return i + 1;
       const on = Array.from({ length: LANES }, (_, lane) => {
         if (!guard) return true;
         const holds = this.lanes(guard)[warp * LANES + lane]!;
@@ -139,15 +115,9 @@ class Block {
         if (on[0]) i = this.labels.get(operands[0]!)! - 1;
         continue;
       }
-      if (op === 'trap') {
-        if (on.includes(true)) throw new Error('ptx: trap');
-        continue;
-      }
       this.step(op, operands, warp, on);
-      if (op.startsWith('ld.acquire')) return;
     }
-    this.at[warp] = this.code.length;
-    this.waits[warp] = true;
+    return this.code.length;
   }
 
   private lanes(name: string): Lanes {
@@ -185,11 +155,9 @@ class Block {
   private step(op: string, operands: readonly string[], warp: number, on: readonly boolean[]): void {
     const threads = on.flatMap((yes, lane) => (yes ? [warp * LANES + lane] : []));
     const [to, ...from] = operands as [string, ...string[]];
-    if (op.startsWith('prefetch.') || op.startsWith('cp.async.bulk.prefetch.')) {
-      // an address beyond memory would do no harm, but be of no use
-      const bytes = Number(from[0]);
-      for (const thread of threads) this.locate(op, to, from[0] ? 16 : 1, thread);
-      if (from[0]) for (const thread of threads) this.locate(op, to.replace(']', `+${bytes - 4}]`), 4, thread);
+    if (op.startsWith('prefetch.')) {
+      // beyond memory it would do no harm, but be of no use
+      for (const thread of threads) this.locate(op, to, 1, thread);
       return;
     }
     if (op.startsWith('fence.')) return;
@@ -200,13 +168,6 @@ class Block {
         view.setInt32(at, (old + this.value(from[1]!, thread)) | 0, true);
         this.card.writes(view, at);
         this.set(to, thread, old);
-      }
-    } else if (op.startsWith('red.')) {
-      if (!op.endsWith('.global.add.u32')) throw new Error(`ptx: unknown instruction ${op}`);
-      for (const thread of threads) {
-        const { view, at } = this.locate(op, to, 4, thread);
-        view.setInt32(at, (view.getInt32(at, true) + this.value(from[0]!, thread)) | 0, true);
-        this.card.writes(view, at);
       }
     } else if (op.startsWith('ld.') || op.startsWith('st.')) {
       for (const thread of threads) this.access(op, operands, thread);
@@ -304,14 +265,10 @@ const split = (text: string): string[] =>
     ?.map((x) => x.trim())
     .filter(Boolean) ?? [];
 
-/**
- * Runs all blocks of a kernel over buffers, one per parameter. The same buffer may be several.
- * @param backwards the last block begins
- */
+/** Runs all blocks of a kernel over buffers, one per parameter. The same buffer may be several. */
 export function runPtx(
   kernel: { text: string; grid: number; warps: number },
   memory: readonly ArrayBufferView[],
-  backwards = false,
 ): void {
   const body = /elementwise_inline_asm "\{(.*)\}" \{/.exec(kernel.text)![1]!;
   const code: Instruction[] = [];
@@ -329,17 +286,5 @@ export function runPtx(
     }
   }
   const card = new Card(memory);
-  const block = (i: number): Block => new Block(code, labels, card, shared, i, kernel.warps);
-  const all = Array.from({ length: kernel.grid }, (_, i) => (backwards ? kernel.grid - 1 - i : i));
-  // blocks that ask after each other run side by side, others one by one
-  if (!code.some(({ op }) => op.startsWith('ld.acquire')))
-    for (const i of all) for (const one = block(i); !one.done;) one.advance();
-  else {
-    const blocks = all.map(block);
-    while (blocks.some(({ done }) => !done)) {
-      const { events } = card;
-      for (const one of blocks) if (!one.done) one.advance();
-      if (card.events === events) throw new Error('ptx: blocks wait for each other forever');
-    }
-  }
+  for (let block = 0; block < kernel.grid; block++) new Block(code, labels, card, shared, block, kernel.warps).run();
 }

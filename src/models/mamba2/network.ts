@@ -8,7 +8,6 @@ import type { BatchRows } from '../../jit/index.js';
 import { beginBatch, mixerBatchStep, takesBatches } from '../../layers/batch_step.js';
 import { Mamba2Block, mixerPart } from '../../layers/block.js';
 import { LMHead, TokenEmbedding } from '../../layers/embedding.js';
-import { type LayerCarry, mixerLayerStep } from '../../layers/layer_step.js';
 import type { MixerState } from '../../layers/mixer.js';
 import { RMSNorm } from '../../layers/rms_norm.js';
 import type { SpecLayer } from '../../layers/base.js';
@@ -94,9 +93,8 @@ export class Mamba2Network {
    * @returns the normed stream [b, t, d] and the new state of each layer, all new tensors
    */
   hidden(weights: Weights, embedded: tf.Tensor3D, options: HiddenOptions = {}): Hidden {
-    const bare = options.mergeStep && options.withoutNorm && !options.onBlock;
-    const kernels = bare ? (this.stepOfOne(weights, embedded, options) ?? this.stepOfRows(weights, embedded, options)) : null;
-    if (kernels) return kernels;
+    const few = options.mergeStep && options.withoutNorm && !options.onBlock ? this.stepOfRows(weights, embedded, options) : null;
+    if (few) return few;
     const states: MixerState[] = [];
     let h = embedded;
     for (const [i, block] of this.blocks.entries()) {
@@ -118,25 +116,6 @@ export class Mamba2Network {
     if (options.withoutNorm) return { h, states };
     const normed = this.norm_f.forward(h, part(weights, 'backbone.norm_f.')) as tf.Tensor3D;
     return { h: normed, states };
-  }
-
-  /** A decoding step of one row by a kernel a layer (layer_step.ts), with states updated in place. Null where there is none. */
-  private stepOfOne(weights: Weights, embedded: tf.Tensor3D, { states, mask, between }: HiddenOptions): Hidden | null {
-    const [b, t, d] = embedded.shape;
-    const context = states?.[0]?.context?.layers;
-    if (b !== 1 || t !== 1 || !context) return null;
-    let carry: LayerCarry = { stream: tf.reshape(embedded, [1, d]), context, counters: null };
-    const after: MixerState[] = [];
-    for (const [i, { spec }] of this.blocks.entries()) {
-      const own = part(weights, `backbone.layers.${i}.`);
-      if (between) carry = { ...carry, stream: between(carry.stream) };
-      const out = mixerLayerStep(spec, mixerPart(own), tensor(own, 'norm.weight'), carry, states[i]!, i, mask);
-      if (!out) return null;
-      carry = out.carry;
-      after.push({ conv: states[i]!.conv, ...out.state });
-    }
-    const moved = after.map((state, layer) => ({ ...state, context: { layers: carry.context, layer } }));
-    return { h: tf.reshape(carry.stream, [1, 1, d]), states: moved };
   }
 
   /** A decoding step of a few rows by kernels of our own (batch_step.ts), whose states are updated in place. Null where there are none. */
