@@ -121,9 +121,9 @@ describe('CompiledEngine', function () {
     expect(new Set(drawn[0]![0]).size).greaterThan(4);
   });
 
-  it('leaves a finished row as it is while others go on', async () => {
+  for (const state_dtype of ['float32', 'bfloat16'] as const) it(`leaves a finished row as it is while others go on (states in ${state_dtype})`, async () => {
     const golden = loadGolden('padding');
-    const { engine } = await load(golden);
+    const { engine } = await load(golden, { state_dtype });
     const prompts = (golden.inputs.prompts as number[][]).map((p) => Int32Array.from(p));
     const state = await engine.createState(3);
     await engine.prefill(state, prompts);
@@ -172,9 +172,9 @@ describe('CompiledEngine', function () {
     expectClose(parts.logits, long.logits, TOLERANCE, 'in parts');
   });
 
-  it('keeps states apart: clone, select, switching and disposal', async () => {
+  for (const state_dtype of ['float32', 'bfloat16'] as const) it(`keeps states apart: clone, select, switching and disposal (states in ${state_dtype})`, async () => {
     const golden = loadGolden('g1-forward');
-    const { engine } = await load(golden);
+    const { engine } = await load(golden, { state_dtype });
     const ids = (golden.inputs.input_ids as number[][]).map((r) => Int32Array.from(r.slice(0, 20)));
     const state = await engine.createState(2);
     await engine.prefill(state, ids);
