@@ -1,4 +1,5 @@
 /** What a product of a matrix with a few rows at a time on a GPU (batch_ptx.ts) is made of: its parts, sizes and parameters. */
+import { multiprocessors } from '../runtime/index.js';
 import { SHARED_BYTES } from './ptx.js';
 import type { Activations } from './row_spec.js';
 import type { Dtype } from './types.js';
@@ -73,14 +74,15 @@ export function sharedOf(spec: BatchProductSpec, tiling: BatchTiling): number {
 /** Bytes of chunks, at most. */
 const MOST_CHUNKS = 40 * 1024;
 /** Multiprocessors of an H100. */
-const BLOCKS = 132;
+const H100 = 132;
 
-/** Pieces that were fastest on an H100. */
-export function batchTiling(spec: BatchProductSpec): BatchTiling {
+/** Pieces that were fastest on an H100. @param processors multiprocessors of the card; where that is 0, not known, those of an H100 */
+export function batchTiling(spec: BatchProductSpec, processors = multiprocessors()): BatchTiling {
   const { rows, out, inner } = spec;
   if (spec.given) return { blocks: Math.ceil(out / 32), parts: 1, chunk: 0, buffers: 0, ahead: 0 };
-  let blocks = Math.min(BLOCKS, Math.ceil(out / 4));
-  while (out / blocks > 96) blocks += BLOCKS;
+  const all = processors || H100;
+  let blocks = Math.min(all, Math.ceil(out / 4));
+  while (out / blocks > 96) blocks += all;
   const tiles = 2 ** Math.ceil(Math.log2(Math.ceil(out / blocks / 16)));
   const pieces = inner / 32;
   const most = Math.max(1, Math.floor((tiles >= 4 ? 10240 : 20480) / (rows * 64))); // pieces in a chunk

@@ -17,7 +17,7 @@ export { batchMatMulBf16 } from './batch_matmul.js';
 export { rowProduct, type RowFormat, type RowProductInputs } from './row_product.js';
 export { linearRecurrence } from './recurrence.js';
 export { stepValues } from './step_kernel.js';
-export { stateStep, type StateResult } from './state_kernel.js';
+export { stateStep } from './state_kernel.js';
 export {
   batchLayout,
   batchProduct,

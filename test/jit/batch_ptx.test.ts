@@ -262,10 +262,14 @@ describe('a matrix times a few rows in PTX', () => {
           { rows, out: d, inner, norm: { parts: 40, epsilon: 1e-5 }, residual: true },
           { rows, out: vocabulary, inner: d, norm: { parts: 132, epsilon: 1e-5 } },
         ];
-        for (const spec of specs) {
-          expect(batchProductFits(spec), `${rows} rows of ${spec.out} x ${spec.inner}`).to.equal(true);
-          expect(warpsOf(spec, batchTiling(spec))).to.be.at.least(4);
-        }
+        // H100, its PCIe form, A100, L4
+        for (const spec of specs)
+          for (const processors of [132, 114, 108, 58]) {
+            const tiling = batchTiling(spec, processors);
+            expect(batchProductFits(spec, tiling), `${rows} rows of ${spec.out} x ${spec.inner}`).to.equal(true);
+            expect(warpsOf(spec, tiling)).to.be.at.least(4);
+            expect(tiling.blocks % processors).to.equal(0);
+          }
       }
   });
 
