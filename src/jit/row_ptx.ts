@@ -71,9 +71,13 @@ export class RowPtx {
 }
 
 /** Pieces that were fastest on an H100. @param processors multiprocessors of the card; where that is 0, not known, those of an H100 */
-export function rowPtxTiling({ inner, out, format }: RowProductSpec, processors = multiprocessors()): RowPtxTiling {
-  const blocks = processors || 132;
+export function rowPtxTiling(spec: RowProductSpec, processors = multiprocessors()): RowPtxTiling {
+  const { inner, out, format, activations, residual } = spec;
   const warps = 16;
+  const atOnce = processors || 132;
+  // a block ends a row a thread, or keeps the sums of twice as many; small cards run several blocks one after another
+  const rows = (activations || residual ? 1 : 2) * 32 * warps;
+  const blocks = atOnce * Math.ceil(out / (atOnce * rows));
   // values that a warp can hold of a row, twice
   const most = format.kind === 'codes' ? 4096 : 2560;
   let parts = 1;

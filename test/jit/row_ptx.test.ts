@@ -76,8 +76,9 @@ describe('row products in PTX', () => {
     expect([...y]).to.deep.equal(new Array(8).fill(0));
   });
 
-  it('fits the projections and heads of all public sizes as an H100 runs them', () => {
-    for (const format of [bfloat16, codes])
+  it('fits the projections and heads of all public sizes, on cards of 14 to 144 multiprocessors', () => {
+    const cards = [14, 46, 108, 132, 144];
+    for (const [format, card] of [bfloat16, codes].flatMap((format) => cards.map((card) => [format, card] as const)))
       for (const [d, groups, vocabulary] of [
         [768, 1, 50288],
         [1024, 1, 50288],
@@ -96,9 +97,10 @@ describe('row products in PTX', () => {
           { out: vocabulary, inner: d, format, norm },
         ];
         for (const spec of specs) {
-          expect(rowPtxFits(spec), `${d}: ${spec.out} x ${spec.inner}`).to.equal(true);
-          const { warps, parts } = rowPtxTiling(spec);
-          expect(warps % parts).to.equal(0);
+          const tiling = rowPtxTiling(spec, card);
+          expect(rowPtxFits(spec, tiling), `${d}: ${spec.out} x ${spec.inner}`).to.equal(true);
+          expect(tiling.warps % tiling.parts).to.equal(0);
+          expect(tiling.blocks % card).to.equal(0);
         }
       }
   });
@@ -125,6 +127,8 @@ describe('row products in PTX', () => {
     expect(fits({ norm: { groups: 4, epsilon: 1 } }), 'norms that end within a warp').to.equal(false);
     expect(fits({ out: 2 ** 22, inner: 512 }), 'offsets beyond int32').to.equal(false);
     expect(fits({ inner: 16384 }), 'a vector beyond shared memory').to.equal(false);
-    expect(fits({ out: 132 * 513, residual: true }), 'more rows than threads').to.equal(false);
+    const one = { blocks: 1, warps: 16, parts: 1 };
+    const rows = (out: number): boolean => rowPtxFits({ out, inner: 512, format: bfloat16, residual: true }, one);
+    expect([rows(512), rows(513)], 'more rows than threads').to.deep.equal([true, false]);
   });
 });
