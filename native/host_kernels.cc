@@ -369,10 +369,16 @@ napi_value SettleMemory(napi_env, napi_callback_info) {
   return nullptr;
 }
 
-napi_value CountMultiprocessors(napi_env env, napi_callback_info) {
-  napi_value count;
-  napi_create_int32(env, Multiprocessors(), &count);
-  return count;
+// [multiprocessors, compute capability]
+napi_value Gpu(napi_env env, napi_callback_info) {
+  const GpuInfo gpu = LeastGpu();
+  napi_value pair, value;
+  napi_create_array(env, &pair);
+  napi_create_int32(env, gpu.multiprocessors, &value);
+  napi_set_element(env, pair, 0, value);
+  napi_create_int32(env, gpu.capability, &value);
+  napi_set_element(env, pair, 1, value);
+  return pair;
 }
 
 }  // namespace
@@ -383,7 +389,7 @@ NAPI_MODULE_INIT() {
   napi_set_named_property(env, exports, "register", fn);
   napi_create_function(env, "settleMemory", NAPI_AUTO_LENGTH, SettleMemory, nullptr, &fn);
   napi_set_named_property(env, exports, "settleMemory", fn);
-  napi_create_function(env, "multiprocessors", NAPI_AUTO_LENGTH, CountMultiprocessors, nullptr, &fn);
-  napi_set_named_property(env, exports, "multiprocessors", fn);
+  napi_create_function(env, "gpu", NAPI_AUTO_LENGTH, Gpu, nullptr, &fn);
+  napi_set_named_property(env, exports, "gpu", fn);
   return exports;
 }

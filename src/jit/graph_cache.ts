@@ -7,7 +7,7 @@ import * as fs from 'node:fs';
 import * as os from 'node:os';
 import * as path from 'node:path';
 import { cpuFeatures } from '../runtime/cpu.js';
-import { multiprocessors } from '../runtime/load.js';
+import { computeCapability, multiprocessors } from '../runtime/load.js';
 import { TENSORFLOW_VERSION } from '../runtime/paths.js';
 import { nodeBackend } from './native.js';
 import type { GraphCache, TensorSpec, VariableSpec } from './types.js';
@@ -29,8 +29,8 @@ export function graphFolder(
 ): string {
   const specs = [...variables].map(([name, { shape, dtype }]) => [name, shape, dtype]);
   const gpu = nodeBackend().isUsingGpuDevice;
-  // kernels of ours have as many blocks as there are multiprocessors
-  const around = [TENSORFLOW_VERSION, cpuFeatures(), gpu, ...(gpu ? [multiprocessors()] : [])];
+  // kernels of ours have as many blocks as there are multiprocessors, and old cards have none
+  const around = [TENSORFLOW_VERSION, cpuFeatures(), gpu, ...(gpu ? [multiprocessors(), computeCapability()] : [])];
   const text = JSON.stringify([cache.key, specs, functions, around]);
   return path.join(cache.folder, createHash('sha256').update(text).digest('hex').slice(0, 32));
 }

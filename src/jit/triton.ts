@@ -3,6 +3,7 @@
  * its own Triton: the custom call `__gpu$xla.gpu.triton`, through which JAX's Pallas kernels run too. Nothing of the kind exists on CPUs.
  */
 import type * as tf from '@tensorflow/tfjs';
+import { computeCapability } from '../runtime/index.js';
 import { currentGraph, isTracing, record, symbolic, valueOf } from './backend.js';
 import { callModule } from './call_module.js';
 import { dtypeNumber } from './dtypes.js';
@@ -251,12 +252,18 @@ export function withKernelRunner<T>(run: KernelRunner, code: () => T): T {
   }
 }
 
+/** XLA compiles Triton's language for compute capability 8.0 and later, and our kernels in PTX use instructions of these cards. */
+export function takesTriton(capability: number): boolean {
+  return capability === 0 || capability >= 80;
+}
+
 /**
- * Whether kernels of ours run where the traced code will: on a GPU, in one piece that XLA compiles. TFJS_MAMBA2_TRITON=0 leaves them out.
+ * Whether kernels of ours run where the traced code will: on a GPU that takes them, in one piece that XLA compiles. TFJS_MAMBA2_TRITON=0
+ * leaves them out.
  */
 export function tritonRuns(): boolean {
   if (runner) return true;
-  return compilesForGpu() && process.env['TFJS_MAMBA2_TRITON'] !== '0';
+  return compilesForGpu() && process.env['TFJS_MAMBA2_TRITON'] !== '0' && takesTriton(computeCapability());
 }
 
 /** Whether the code that runs now is traced for a GPU, in one piece that XLA compiles. */

@@ -84,8 +84,8 @@ export function hostKernels(): readonly string[] {
 interface HostAddon {
   register(): string[];
   settleMemory(): void;
-  /** An addon that an older setup built does not have it. */
-  multiprocessors?(): number;
+  /** Multiprocessors and compute capability. An addon that an older setup built does not have it. */
+  gpu?(): readonly [number, number];
 }
 
 let addon: HostAddon | null = null;
@@ -99,14 +99,16 @@ export function settleMemory(): void {
   addon?.settleMemory();
 }
 
-let processors: number | null = null;
+let gpu: readonly [number, number] | null = null;
 
-/**
- * Multiprocessors of the GPU that has fewest of those this process sees, as its driver says: kernels whose blocks wait for each other have no
- * more blocks. 0 where it is not known.
- */
+/** Multiprocessors of the GPU that has fewest of those this process sees, as its driver says. 0 where it is not known. */
 export function multiprocessors(): number {
-  return (processors ??= addon?.multiprocessors?.() ?? 0);
+  return (gpu ??= addon?.gpu?.() ?? [0, 0])[0];
+}
+
+/** Compute capability of the oldest GPU that this process sees, times ten: 80 for 8.0. 0 where it is not known. */
+export function computeCapability(): number {
+  return (gpu ??= addon?.gpu?.() ?? [0, 0])[1];
 }
 
 /** Makes the kernels known to XLA. Without them (another libtensorflow or processor) XLA's own code does their work. */

@@ -5,6 +5,7 @@ import {
   type RowProductSpec,
   type RowProductTiling,
 } from '../../src/jit/row_product.js';
+import { takesTriton } from '../../src/jit/triton.js';
 import { rowProductCase } from '../support/row_products.js';
 import { runTtir } from '../support/ttir.js';
 
@@ -113,5 +114,10 @@ describe('row products on a GPU', () => {
     expect(fits({ out: 2 ** 23, inner: 1024 }), 'offsets beyond int32').to.equal(false);
     expect(fits({ inner: 64 * 9 }), 'nine pieces').to.equal(false);
     expect(fits({ inner: 64 * 7 }), 'seven pieces').to.equal(true);
+  });
+
+  it('is left to XLA on GPUs before compute capability 8.0, and taken where the driver does not say', () => {
+    expect([70, 75, 80, 86, 90, 120].map(takesTriton)).to.deep.equal([false, false, true, true, true, true]);
+    expect(takesTriton(0)).to.equal(true);
   });
 });

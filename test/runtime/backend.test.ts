@@ -2,7 +2,7 @@ import { expect } from 'chai';
 import { cpuFeatures } from '../../src/runtime/cpu.js';
 import { memoryLeft } from '../../src/runtime/environment.js';
 import { type GpuMemory, gpuNames } from '../../src/runtime/gpu.js';
-import { spawnSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
 import * as fs from 'node:fs';
 import * as os from 'node:os';
 import * as path from 'node:path';
@@ -176,6 +176,28 @@ describe('configureRuntime', function () {
     expect(count('cpu')).to.equal(0);
     if (gpuNames().length > 0) expect(count('auto')).to.be.greaterThan(0);
     else expect(count('auto')).to.equal(0);
+  });
+
+  it('takes the least of what several GPUs have, and nothing for granted that a driver does not say', () => {
+    const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'driver-'));
+    try {
+      const asked = (body: string): unknown => {
+        const source = path.join(dir, 'cuda.cc');
+        fs.writeFileSync(source, `extern "C" { int cuInit(unsigned) { return 0; } ${body} }`);
+        execFileSync('g++', ['-shared', '-fPIC', '-o', path.join(dir, 'libcuda.so.1'), source]);
+        const code = `runtime.loadTensorFlow('cpu'); console.log(JSON.stringify([runtime.multiprocessors(), runtime.computeCapability()]));`;
+        return JSON.parse(run(code, { LD_LIBRARY_PATH: dir }).out);
+      };
+      const devices = `int cuDeviceGetCount(int* n) { *n = 2; return 0; } int cuDeviceGet(int* d, int i) { *d = i; return 0; }`;
+      // an A100 (108 multiprocessors, 8.0) and a T4 (40, 7.5)
+      const attribute = `int cuDeviceGetAttribute(int* v, int a, int d) { *v = a == 16 ? (d ? 40 : 108) : a == 75 ? (d ? 7 : 8) : d ? 5 : 0; return 0; }`;
+      expect(asked(devices + attribute)).to.deep.equal([40, 75]);
+      const failing = `int cuDeviceGetAttribute(int* v, int, int d) { *v = 8; return d; }`;
+      expect(asked(devices + failing)).to.deep.equal([0, 0]);
+      expect(asked(devices)).to.deep.equal([0, 0]);
+    } finally {
+      fs.rmSync(dir, { recursive: true, force: true });
+    }
   });
 
   it('prefers wide vectors where the processor has them, unless somebody chose a width', () => {
