@@ -139,3 +139,10 @@ export function trainingArguments(given: { output_dir: string } & Partial<Traini
     fail('save_total_limit', 'a positive integer or null');
   return args;
 }
+
+/** Optimizer steps of a run, at least one. @param epochs may end within one @param stepsOf steps of an epoch, by its number */
+export function plannedSteps(epochs: number, stepsOf: (epoch: number) => number): number {
+  let total = 0;
+  for (let epoch = 0; epoch < Math.floor(epochs); epoch++) total += stepsOf(epoch);
+  return Math.max(1, Math.ceil(total + (epochs % 1) * stepsOf(Math.floor(epochs))));
+}

@@ -103,3 +103,18 @@ export function prepareBatch(batch: Batch, vocab_size: number): PreparedBatch {
   }
   return out;
 }
+
+/** The shapes that batches of some epochs have, each once. @param from a DataLoader, or anything that gives an epoch's batches */
+export async function batchShapes(
+  from: { batches(epoch: number): AsyncIterable<Batch> },
+  epochs: number,
+): Promise<BatchShape[]> {
+  const found = new Map<string, BatchShape>();
+  for (let epoch = 0; epoch < epochs; epoch++) {
+    for await (const { input_ids, segments } of from.batches(epoch)) {
+      const shape = { batch: input_ids.length, length: input_ids[0]!.length, segments: segments !== undefined };
+      found.set(JSON.stringify(shape), shape);
+    }
+  }
+  return [...found.values()];
+}

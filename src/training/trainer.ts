@@ -5,8 +5,8 @@ import { writeFileAtomic } from '../checkpoints/index.js';
 import { ArgumentError, TrainingError } from '../errors/index.js';
 import type { Mamba2ForCausalLM } from '../models/mamba2/index.js';
 import { PeftModel } from '../peft/index.js';
-import { type TrainingArguments, trainingArguments } from './arguments.js';
-import { type Batch, type BatchShape, prepareBatch, type PreparedBatch } from './batch.js';
+import { plannedSteps, type TrainingArguments, trainingArguments } from './arguments.js';
+import { type Batch, batchShapes, prepareBatch, type PreparedBatch } from './batch.js';
 import {
   type LogEntry,
   ProgressCallback,
@@ -177,7 +177,7 @@ export class Trainer {
     const stepsOf = (epoch: number): number => Math.max(1, Math.ceil(loader.size(epoch) / accumulation));
     if (!loader.sized && args.max_steps < 0)
       throw new ArgumentError('Trainer: a stream has no length; set max_steps', {});
-    const total = args.max_steps > 0 ? args.max_steps : this.plannedSteps(stepsOf);
+    const total = args.max_steps > 0 ? args.max_steps : plannedSteps(args.num_train_epochs, stepsOf);
     await this.announce();
     const resumed = await this.resume(options.resume_from_checkpoint);
     if (!resumed) this.state = { ...this.state, global_step: 0, epoch: 0, num_input_tokens_seen: 0, log_history: [] };
@@ -230,32 +230,15 @@ export class Trainer {
     const { args } = this;
     const step = this.training();
     if (step.engine !== 'compiled') return;
-    const shapesOf = async (from: DataLoader, epochs: number): Promise<BatchShape[]> => {
-      const found = new Map<string, BatchShape>();
-      for (let epoch = 0; epoch < epochs; epoch++) {
-        for await (const { input_ids, segments } of from.batches(epoch)) {
-          const shape = { batch: input_ids.length, length: input_ids[0]!.length, segments: segments !== undefined };
-          found.set(JSON.stringify(shape), shape);
-        }
-      }
-      return [...found.values()];
-    };
     const source = await this.trainData().catch(() => null);
     if (Array.isArray(source)) {
       const loader = this.loader(source, true);
       const accumulation = args.gradient_accumulation_steps;
       const epochs = args.max_steps > 0 ? (args.max_steps * accumulation) / loader.size(0) : args.num_train_epochs;
-      step.expect(accumulation > 1 ? 'accumulate' : 'step', await shapesOf(loader, Math.min(Math.ceil(epochs), 20)));
+      step.expect(accumulation > 1 ? 'accumulate' : 'step', await batchShapes(loader, Math.min(Math.ceil(epochs), 20)));
     }
     const evaluation = await this.evalData();
-    if (Array.isArray(evaluation)) step.expect('evaluate', await shapesOf(this.loader(evaluation, false), 1));
-  }
-
-  private plannedSteps(stepsOf: (epoch: number) => number): number {
-    const { num_train_epochs: epochs } = this.args;
-    let total = 0;
-    for (let epoch = 0; epoch < Math.floor(epochs); epoch++) total += stepsOf(epoch);
-    return Math.max(1, Math.ceil(total + (epochs % 1) * stepsOf(Math.floor(epochs))));
+    if (Array.isArray(evaluation)) step.expect('evaluate', await batchShapes(this.loader(evaluation, false), 1));
   }
 
   private async resume(from: string | boolean | undefined): Promise<boolean> {
