@@ -191,6 +191,22 @@ describe('states', function () {
         expect((kept(returned!) as Mamba2State).ids).to.deep.equal([whole]);
       });
 
+      it('of an answer that ends at an end token lie right behind that token', async () => {
+        const prompt = ids(9, 6);
+        const free = (await model.generate({ input_ids: [prompt], max_new_tokens: 12, ...greedy })) as number[][];
+        const rest = free[0]!.slice(prompt.length);
+        // ends in the middle of what the engine decodes at a time
+        const at = rest.findIndex((id, i) => i > 0 && rest.indexOf(id) === i);
+        const eos_token_id = rest[at]!;
+        const options = { input_ids: [prompt], max_new_tokens: 12, do_sample: false, eos_token_id };
+        const out = (await model.generate({ ...options, return_state: true })) as GenerateOutput;
+        const text = [...prompt, ...rest.slice(0, at + 1)];
+        expect(out.sequences[0]).to.deep.equal(text);
+        const state = kept(out.state! as Mamba2State);
+        expect(state.seen).to.deep.equal([text.length]);
+        expectClose((await logits(state))[0]!, want(text), TOLERANCE, 'after the end token');
+      });
+
       it('an abort while reading leaves whole segments, a usable state and no tensors', async () => {
         const text = ids(61, kind === 'eager' ? 1100 : 40);
         const piece = kind === 'eager' ? 512 : 8;
