@@ -29,8 +29,9 @@ export function graphFolder(
 ): string {
   const specs = [...variables].map(([name, { shape, dtype }]) => [name, shape, dtype]);
   const gpu = nodeBackend().isUsingGpuDevice;
-  // kernels of ours have as many blocks as there are multiprocessors, and old cards have none
-  const around = [TENSORFLOW_VERSION, cpuFeatures(), gpu, ...(gpu ? [multiprocessors(), computeCapability()] : [])];
+  // kernels of ours have as many blocks as there are multiprocessors; old cards, and who asks for it, have none
+  const kernels = [multiprocessors(), computeCapability(), process.env['TFJS_MAMBA2_TRITON'] !== '0'];
+  const around = [TENSORFLOW_VERSION, cpuFeatures(), gpu, ...(gpu ? kernels : [])];
   const text = JSON.stringify([cache.key, specs, functions, around]);
   return path.join(cache.folder, createHash('sha256').update(text).digest('hex').slice(0, 32));
 }

@@ -147,8 +147,7 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
       pack: !onGpu(),
       layered: this.options.layered ?? onGpu(),
       kernels: this.options.products !== 'float32',
-      // kernels for a GPU depend on more than the key says
-      graphs: onGpu() ? null : graphCacheDir(),
+      graphs: graphCacheDir(),
       onCompile: this.options.onCompile,
     });
     await program.compile();
