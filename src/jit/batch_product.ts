@@ -5,7 +5,7 @@
 import * as tf from '@tensorflow/tfjs';
 import { batchKernel } from './batch_ptx.js';
 import { batchParts, batchProductFits, type BatchProductSpec, batchTiling, OWN_ROWS } from './batch_spec.js';
-import type { Activations } from './row_spec.js';
+import type { ActivationInputs } from './row_spec.js';
 import { attr } from './graphdef.js';
 import { castFloat32, castTo, rawOp } from './ops.js';
 import { runTritonAll, tritonRuns } from './triton.js';
@@ -23,21 +23,8 @@ export interface BatchRows {
 export interface BatchProductInputs {
   rows: BatchRows;
   epsilon: number;
-  activations?: Omit<Activations, 'bias'> & {
-    /** Raw inputs before, of all layers, [rows, layers, taps-1, channels], and where this layer's begin in a row. */
-    context: tf.Tensor;
-    place: number;
-    /** [channels, 1, taps] */
-    weights: tf.Tensor;
-    /** [channels] */
-    bias?: tf.Tensor;
-    /** [heads] */
-    dtBias: tf.Tensor;
-    /** [heads] */
-    ALog: tf.Tensor;
-    /** [rows], of 0 and 1: 0 for rows that keep their context */
-    mask?: tf.Tensor;
-  };
+  /** A_log [heads]; mask [rows], of 0 and 1: 0 for rows that keep their context */
+  activations?: ActivationInputs & { ALog: tf.Tensor; mask?: tf.Tensor };
   /** [rows, out], and the weight of the norm that follows, [out]. */
   residual?: { stream: tf.Tensor; gamma: tf.Tensor };
 }

@@ -8,7 +8,7 @@ import * as tf from '@tensorflow/tfjs';
 import { ArgumentError } from '../errors/index.js';
 import { rowsOf } from './row_formats.js';
 import { rowPtxFits, rowPtxKernel } from './row_ptx.js';
-import { type Activations, type RowFormat, type RowProductSpec, rowProductFits, rowTiling } from './row_spec.js';
+import { type ActivationInputs, type RowFormat, type RowProductSpec, rowProductFits, rowTiling } from './row_spec.js';
 import { RowWriter } from './row_writer.js';
 import { type TritonKernel, type TtirValue, runTriton, tritonRuns } from './triton.js';
 
@@ -80,19 +80,8 @@ export interface RowProductInputs {
   norm?: { gamma: tf.Tensor; groups: number; epsilon: number };
   /** [1, out] */
   residual?: tf.Tensor;
-  activations?: Omit<Activations, 'bias'> & {
-    /** Raw inputs before, of all layers, [1, layers, taps-1, channels], and where this layer's begin */
-    context: tf.Tensor;
-    place: number;
-    /** [channels, 1, taps] */
-    weights: tf.Tensor;
-    /** [channels] */
-    bias?: tf.Tensor;
-    /** [heads] */
-    dtBias: tf.Tensor;
-    /** [heads]. Given, for kernels of GPUs: the gate is stored as SiLU, and decays follow the step sizes (see the spec's). */
-    ALog?: tf.Tensor;
-  };
+  /** Of one row. A_log [heads], given for kernels of GPUs: the gate is stored as SiLU, and decays follow the step sizes (see the spec's). */
+  activations?: ActivationInputs & { ALog?: tf.Tensor };
 }
 
 /**

@@ -1,4 +1,5 @@
 /** What a row product (row_product.ts) is made of: its parts, sizes and parameters. */
+import type * as tf from '@tensorflow/tfjs';
 import type { Dtype } from './types.js';
 
 /** How the rows of a matrix [out, in] are stored. */
@@ -42,6 +43,19 @@ export interface Activations {
   bias: boolean;
   /** Bounds of step sizes. */
   limit: readonly [number, number];
+}
+
+/** What they are worked out from; float32. */
+export interface ActivationInputs extends Omit<Activations, 'bias'> {
+  /** Raw inputs before, of all layers, [rows, layers, taps-1, channels], and where this layer's begin in a row */
+  context: tf.Tensor;
+  place: number;
+  /** [channels, 1, taps] */
+  weights: tf.Tensor;
+  /** [channels] */
+  bias?: tf.Tensor;
+  /** [heads] */
+  dtBias: tf.Tensor;
 }
 
 /** Sizes of the pieces that programs work in: a matter of speed only. */

@@ -4,7 +4,7 @@
  */
 import * as tf from '@tensorflow/tfjs';
 import { ArgumentError } from '../errors/index.js';
-import type { Activations } from './row_spec.js';
+import type { ActivationInputs, Activations } from './row_spec.js';
 import { type TritonKernel, TritonWriter, type TtirValue, runTriton, tritonRuns } from './triton.js';
 
 export interface StepKernelSpec extends Activations {
@@ -86,18 +86,9 @@ export function stepKernel(spec: StepKernelSpec): TritonKernel {
 }
 
 /** What the kernel is applied to; float32. */
-export interface StepInputs extends Omit<Activations, 'bias'> {
+export interface StepInputs extends ActivationInputs {
   /** [rows, wide] */
   raw: tf.Tensor2D;
-  /** Raw inputs before, of all layers, [rows, layers, taps-1, channels], and where this layer's begin in a row */
-  context: tf.Tensor4D;
-  place: number;
-  /** [channels, 1, taps] */
-  weights: tf.Tensor;
-  /** [channels] */
-  bias?: tf.Tensor;
-  /** [heads] */
-  dtBias: tf.Tensor;
   /** [heads] */
   ALog: tf.Tensor;
   /** [rows], of 0 and 1 */
@@ -109,7 +100,7 @@ export function stepValues(inputs: StepInputs): tf.Tensor2D | null {
   const { raw, context, place, weights, bias, dtBias, ALog, mask } = inputs;
   const { first, channels, taps, heads, limit } = inputs;
   const [rows, wide] = raw.shape;
-  const layers = context.shape[1];
+  const layers = context.shape[1]!;
   const sizes = { first, channels, taps, heads, limit, rows, wide, layers };
   const spec: StepKernelSpec = { ...sizes, bias: bias !== undefined, masked: mask !== undefined };
   if (!tritonRuns() || !stepKernelFits(spec)) return null;
