@@ -3,9 +3,9 @@
  * than OWN_ROWS rows the product is XLA's, and what follows is one kernel.
  */
 import * as tf from '@tensorflow/tfjs';
+import { type ActivationInputs, activationsOf, activationValues } from './activations.js';
 import { batchKernel } from './batch_ptx.js';
 import { batchParts, batchProductFits, type BatchProductSpec, batchTiling, OWN_ROWS } from './batch_spec.js';
-import type { ActivationInputs } from './row_spec.js';
 import { attr } from './graphdef.js';
 import { castFloat32, castTo, rawOp } from './ops.js';
 import { runTritonAll, tritonRuns } from './triton.js';
@@ -23,8 +23,7 @@ export interface BatchRows {
 export interface BatchProductInputs {
   rows: BatchRows;
   epsilon: number;
-  /** A_log [heads]; mask [rows], of 0 and 1: 0 for rows that keep their context */
-  activations?: ActivationInputs & { ALog: tf.Tensor; mask?: tf.Tensor };
+  activations?: ActivationInputs & { ALog: tf.Tensor };
   /** [rows, out], and the weight of the norm that follows, [out]. */
   residual?: { stream: tf.Tensor; gamma: tf.Tensor };
 }
@@ -75,12 +74,7 @@ export function batchProduct(
     residual: residual !== undefined,
     ...(after && {
       activations: {
-        first: after.first,
-        channels: after.channels,
-        taps: after.taps,
-        heads: after.heads,
-        limit: after.limit,
-        bias: after.bias !== undefined,
+        ...activationsOf(after),
         layers: after.context.shape[1]!,
         masked: after.mask !== undefined,
       },
@@ -91,19 +85,10 @@ export function batchProduct(
   const flags = { transpose_a: attr.bool(false), transpose_b: attr.bool(true) };
   const raw = own ? null : rawOp('MatMul', [given.values, matrix], flags)[0]!;
   if (raw && !after && !residual) return { y: scaled(castFloat32(raw) as tf.Tensor2D, spec, given.squares) };
-  const behind = after && [
-    tf.tensor1d([after.place], 'int32'),
-    after.context,
-    after.weights,
-    after.bias,
-    after.dtBias,
-    after.ALog,
-    after.mask,
-  ];
   const all = [
     ...(raw ? [raw] : [given.values, matrix]),
     given.squares,
-    ...(behind ?? []),
+    ...(after ? activationValues(after) : []),
     residual?.stream,
     residual?.gamma,
   ];

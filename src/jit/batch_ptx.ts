@@ -16,7 +16,7 @@ import {
   tilesOf,
   warpsOf,
 } from './batch_spec.js';
-import { PtxWriter } from './ptx.js';
+import { PtxWriter, READ_ONCE } from './ptx.js';
 import type { TritonKernel } from './triton.js';
 
 /** A kernel in the making: sizes, what the parameters point to, and what all its parts share. */
@@ -55,13 +55,10 @@ export class BatchPtx {
       this.factors = spec.norm ? k.array(4 * spec.rows) : null;
       return;
     }
-    const [whole, rest] = [Math.floor(spec.out / tiling.blocks), spec.out % tiling.blocks];
     // blocks begin at different channels, and so read different rows of memory at a time
     const turn = k.int('div.u32', k.int('mul.lo.u32', k.block, this.rounds), tiling.blocks);
     this.round = k.int('min.u32', turn, this.rounds - 1);
-    const before = k.int('min.u32', k.block, rest);
-    this.base = k.int('mad.lo.u32', k.block, whole, before);
-    this.count = k.int('add.u32', k.int('selp.u32', 1, 0, k.compare('lt.u32', k.block, rest)), whole);
+    ({ base: this.base, count: this.count } = k.share(spec.out, tiling.blocks));
     this.part = k.int('and.b32', k.warp, tiling.parts - 1);
     this.tile = k.int('shr.u32', k.warp, Math.log2(tiling.parts));
     const tiles = tilesOf(spec, tiling);
@@ -106,7 +103,6 @@ export class BatchPtx {
   }
 }
 
-const READ = 'ld.global.nc.L1::no_allocate.v4.b32';
 const MULTIPLY = 'mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32';
 
 /** A warp's 16 rows of the matrix: of each eight of them a lane has 16 bytes of row lane/4 in each piece. */
@@ -155,7 +151,7 @@ class Weights {
     const offset = 64 * slot * tiling.parts;
     this.slots[slot]!.forEach((words, eight) => {
       const at = `[${this.at}+${offset + 16 * eight * spec.inner}]`;
-      k.when(when[eight]!, () => k.run(READ, `{${words.join(', ')}}`, at));
+      k.when(when[eight]!, () => k.run(READ_ONCE, `{${words.join(', ')}}`, at));
     });
   }
 

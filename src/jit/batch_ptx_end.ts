@@ -281,8 +281,7 @@ class Activated {
       const stored = k.float('selp.f32', dt, activated, this.step);
       const offset = 4 * after * size;
       k.when(there, () => k.run('st.global.f32', `[${yAt}+${offset}]`, stored));
-      const rate = k.exp(k.float('min.f32', this.rate, 80));
-      const decay = k.exp(k.float('max.f32', k.float('mul.f32', dt, k.float('neg.f32', rate)), -87));
+      const decay = k.decay(this.rate, dt);
       const step = k.set('p', 'and.pred', there, this.step);
       k.when(step, () => k.run('st.global.f32', `[${yAt}+${offset + 4 * heads}]`, decay));
       const moves = mask ? k.set('p', 'and.pred', inside, k.compare('ne.f32', mask, '0f00000000')) : inside;
@@ -294,10 +293,7 @@ class Activated {
 
   private stepSize(y: string, mask: string | null): string {
     const { k, spec } = this.w;
-    const { limit } = spec.activations!;
-    let dt = k.softplus(k.float('add.f32', y, this.bias));
-    if (limit[0] > 0) dt = k.float('max.f32', dt, limit[0]);
-    if (Number.isFinite(limit[1])) dt = k.float('min.f32', dt, limit[1]);
+    const dt = k.stepSize(k.float('add.f32', y, this.bias), spec.activations!.limit);
     return mask ? k.float('mul.f32', dt, mask) : dt;
   }
 }

@@ -1,7 +1,7 @@
 /** What a product of a matrix with a few rows at a time on a GPU (batch_ptx.ts) is made of: its parts, sizes and parameters. */
 import { multiprocessors } from '../runtime/index.js';
+import { activationParameters, type Activations } from './activations.js';
 import { SHARED_BYTES } from './ptx.js';
-import type { Activations } from './row_spec.js';
 import type { Dtype } from './types.js';
 
 /**
@@ -129,13 +129,7 @@ export function batchParameters(spec: BatchProductSpec): (readonly [name: string
           ['weights', 'bfloat16'],
         ] as const)),
     ...float(...(norm ? ['squares'] : [])),
-    ...(activations
-      ? ([
-          ['place', 'int32'],
-          ...float('context', 'taps', ...(activations.bias ? ['bias'] : []), 'dt_bias', 'A_log'),
-          ...float(...(activations.masked ? ['mask'] : [])),
-        ] as const)
-      : []),
+    ...(activations ? activationParameters(activations, activations.masked) : []),
     ...float(...(residual ? ['residual', 'gamma'] : [])),
     ...float('y', ...(activations ? ['moved'] : [])),
     ...(residual ? ([['next', 'bfloat16'], ...float('sums')] as const) : []),

@@ -18,6 +18,9 @@ export function floatBits(value: number): string {
   return `0f${view.getUint32(0).toString(16).padStart(8, '0').toUpperCase()}`;
 }
 
+/** Reads 16 bytes of a matrix, which no other block reads and nobody again. */
+export const READ_ONCE = 'ld.global.nc.L1::no_allocate.v4.b32';
+
 /** Shared memory of a kernel that is declared in its text, at most. */
 export const SHARED_BYTES = 48 * 1024;
 
@@ -34,7 +37,6 @@ export class PtxWriter {
   private readonly counts: Record<RegisterKind, number> = { r: 0, f: 0, d: 0, p: 0 };
   private readonly lines: string[] = [];
   private readonly shared: string[] = [];
-  private sharedBytes = 0;
   private labels = 0;
   private guard = '';
   /** Number of the thread, of its lane in a warp, of the warp, and of the block. */
@@ -52,11 +54,6 @@ export class PtxWriter {
     this.block = this.set('r', 'mov.u32', '%ctaid.x');
     this.lane = this.int('and.b32', this.thread, 31);
     this.warp = this.int('shr.u32', this.thread, 5);
-  }
-
-  /** Bytes of shared memory asked for so far. */
-  get sharedSize(): number {
-    return this.sharedBytes;
   }
 
   register(kind: RegisterKind): string {
@@ -127,7 +124,6 @@ export class PtxWriter {
   array(bytes: number): string {
     const name = `shared${this.shared.length}`;
     this.shared.push(`.shared .align 16 .b8 ${name}[${bytes}];`);
-    this.sharedBytes += Math.ceil(bytes / 16) * 16;
     return this.int('mov.u32', name);
   }
 
@@ -183,6 +179,29 @@ export class PtxWriter {
     let sum = this.float('mov.f32', 2 / 17);
     for (let odd = 15; odd >= 1; odd -= 2) sum = this.float('fma.rn.f32', sum, square, 2 / odd);
     return this.float('fma.rn.f32', z, sum, this.float('max.f32', x, 0));
+  }
+
+  /** Step size dt of x with its bias: softplus, within its bounds. */
+  stepSize(x: string, limit: readonly [number, number]): string {
+    let dt = this.softplus(x);
+    if (limit[0] > 0) dt = this.float('max.f32', dt, limit[0]);
+    if (Number.isFinite(limit[1])) dt = this.float('min.f32', dt, limit[1]);
+    return dt;
+  }
+
+  /** exp(-exp(A_log)·dt), of exponents that float32 has room for */
+  decay(ALog: string, dt: string): string {
+    const rate = this.exp(this.float('min.f32', ALog, 80));
+    return this.exp(this.float('max.f32', this.float('mul.f32', dt, this.float('neg.f32', rate)), -87));
+  }
+
+  /** The block's share of `total` things that blocks share evenly: its first one, and how many are its own. */
+  share(total: number, blocks: number): { base: string; count: string } {
+    const [whole, rest] = [Math.floor(total / blocks), total % blocks];
+    const before = this.int('min.u32', this.block, rest);
+    const base = this.int('mad.lo.u32', this.block, whole, before);
+    const more = this.int('selp.u32', 1, 0, this.compare('lt.u32', this.block, rest));
+    return { base, count: this.int('add.u32', more, whole) };
   }
 
   /** The block of assembly: its parameters are $1, $2, …; $0 is a result of no meaning. */

@@ -4,22 +4,16 @@
  * works the norm out anew and multiplies a few rows. Matrices of bfloat16 and of codes have kernels in PTX (row_ptx.ts) where their sizes
  * allow it; all others are Triton kernels, written here, in which vectors stay float32 and are not rounded.
  */
-import * as tf from '@tensorflow/tfjs';
+import type * as tf from '@tensorflow/tfjs';
 import { ArgumentError } from '../errors/index.js';
+import { type ActivationInputs, activationsOf, activationValues } from './activations.js';
 import { rowsOf } from './row_formats.js';
 import { rowPtxFits, rowPtxKernel } from './row_ptx.js';
-import { type ActivationInputs, type RowFormat, type RowProductSpec, rowProductFits, rowTiling } from './row_spec.js';
+import { type RowFormat, type RowProductSpec, rowProductFits, rowTiling } from './row_spec.js';
 import { RowWriter } from './row_writer.js';
 import { type TritonKernel, type TtirValue, runTriton, tritonRuns } from './triton.js';
 
-export {
-  rowProductFits,
-  rowTiling,
-  type Activations,
-  type RowFormat,
-  type RowProductSpec,
-  type RowProductTiling,
-} from './row_spec.js';
+export { rowProductFits, rowTiling, type RowFormat, type RowProductSpec, type RowProductTiling } from './row_spec.js';
 
 function build(w: RowWriter): TritonKernel {
   const { k, spec, tiling } = w;
@@ -81,7 +75,7 @@ export interface RowProductInputs {
   /** [1, out] */
   residual?: tf.Tensor;
   /** Of one row. A_log [heads], given for kernels of GPUs: the gate is stored as SiLU, and decays follow the step sizes (see the spec's). */
-  activations?: ActivationInputs & { ALog?: tf.Tensor };
+  activations?: Omit<ActivationInputs, 'mask'>;
 }
 
 /**
@@ -104,33 +98,12 @@ export function rowProduct(
     format,
     norm: norm && { groups: norm.groups, epsilon: norm.epsilon },
     residual: residual !== undefined,
-    ...(after && {
-      activations: {
-        first: after.first,
-        channels: after.channels,
-        taps: after.taps,
-        heads: after.heads,
-        bias: after.bias !== undefined,
-        limit: after.limit,
-      },
-    }),
+    ...(after && { activations: activationsOf(after) }),
   };
   const ptx = rowPtxFits(spec);
   if (skip || gate || (after && !after.ALog)) return null; // forms of the CPU
   if (!tritonRuns() || x.size !== inner || !(ptx || rowProductFits(spec))) return null;
-  const place = after && tf.tensor1d([after.place], 'int32');
-  const given = [
-    x,
-    norm?.gamma,
-    ...matrix,
-    residual,
-    place,
-    after?.context,
-    after?.weights,
-    after?.bias,
-    after?.dtBias,
-    after?.ALog,
-  ];
+  const given = [x, norm?.gamma, ...matrix, residual, ...(after ? activationValues(after) : [])];
   const extra = after ? after.channels + 2 * after.heads : 0;
   return runTriton(
     ptx ? rowPtxKernel(spec) : rowProductKernel(spec),

@@ -45,10 +45,7 @@ export class RowPtx {
     const { blocks, parts } = tiling;
     this.part = k.int('and.b32', k.warp, parts - 1);
     this.firstRow = k.int('shr.u32', k.warp, Math.log2(parts));
-    const [whole, rest] = [Math.floor(spec.out / blocks), spec.out % blocks];
-    const before = k.int('min.u32', k.block, rest);
-    this.base = k.int('mad.lo.u32', k.block, whole, before);
-    this.count = k.int('add.u32', k.int('selp.u32', 1, 0, k.compare('lt.u32', k.block, rest)), whole);
+    ({ base: this.base, count: this.count } = k.share(spec.out, blocks));
   }
 
   pointer(name: string): string {
@@ -224,12 +221,9 @@ class Ending {
     const convolution = k.float('fma.rn.f32', y, factor!, known!);
     const gate = k.compare('lt.u32', place, first);
     const activated = k.silu(k.float('selp.f32', y, convolution, gate));
-    let dt = k.softplus(k.float('add.f32', y, known!));
-    if (limit[0] > 0) dt = k.float('max.f32', dt, limit[0]);
-    if (Number.isFinite(limit[1])) dt = k.float('min.f32', dt, limit[1]);
+    const dt = k.stepSize(k.float('add.f32', y, known!), limit);
     const shift = 4 * (spec.out - first);
-    const rate = k.exp(k.float('min.f32', factor!, 80));
-    const decay = k.exp(k.float('max.f32', k.float('mul.f32', dt, k.float('neg.f32', rate)), -87));
+    const decay = k.decay(factor!, dt);
     const stored = k.float('selp.f32', activated, y, gate);
     k.when(within, () => k.run('st.global.f32', `[${at}]`, stored));
     k.when(inside, () => k.run('st.global.f32', `[${at}+${shift}]`, activated));

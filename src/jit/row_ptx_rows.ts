@@ -1,4 +1,5 @@
 /** How a row product in PTX reads rows of a matrix and multiplies them, by stored format. */
+import { READ_ONCE } from './ptx.js';
 import type { RowPtx } from './row_ptx.js';
 import { GROUP_BYTES, type PreparedVector } from './row_ptx_vector.js';
 
@@ -43,8 +44,6 @@ class Next {
   }
 }
 
-const READ = 'ld.global.nc.L1::no_allocate.v4.b32';
-
 /** Rows of bfloat16: eight values of a lane in each piece of 256. */
 class PlainRows implements RowReader {
   private readonly buffers: string[][][];
@@ -88,7 +87,7 @@ class PlainRows implements RowReader {
     const partial = piece === this.pieces - 1 && this.rest < 32;
     const own = partial ? k.set('p', 'and.pred', there, k.compare('lt.u32', k.lane, this.rest)) : there;
     const registers = this.buffers[buffer]![piece]!;
-    k.when(own, () => k.run(READ, `{${registers.join(', ')}}`, `[${this.at}+${512 * piece}]`));
+    k.when(own, () => k.run(READ_ONCE, `{${registers.join(', ')}}`, `[${this.at}+${512 * piece}]`));
   }
 
   begin(vector: PreparedVector): void {
@@ -200,7 +199,7 @@ class CodeRows implements RowReader {
     const partial = piece === this.pieces - 1 && this.rest < 32;
     const own = partial ? k.set('p', 'and.pred', there, k.compare('lt.u32', k.lane, this.rest)) : there;
     const registers = this.buffers[buffer]!.codes[piece]!;
-    k.when(own, () => k.run(READ, `{${registers.join(', ')}}`, `[${this.at}+${512 * piece}]`));
+    k.when(own, () => k.run(READ_ONCE, `{${registers.join(', ')}}`, `[${this.at}+${512 * piece}]`));
   }
 
   private loadLevels(buffer: number, there: string): void {

@@ -1,5 +1,5 @@
 /** What a row product (row_product.ts) is made of: its parts, sizes and parameters. */
-import type * as tf from '@tensorflow/tfjs';
+import { activationParameters, type Activations } from './activations.js';
 import type { Dtype } from './types.js';
 
 /** How the rows of a matrix [out, in] are stored. */
@@ -27,35 +27,6 @@ export interface RowProductSpec {
   residual?: boolean;
   /** What follows the product y of an input projection z | x B C | dt: see Activations. */
   activations?: Activations;
-}
-
-/**
- * A step of the causal convolution with SiLU over channels y[first …], and step sizes dt of what comes after them, with the decays
- * exp(-exp(A_log)·dt): all written behind y, of which what comes before the channels, the gate, is stored as SiLU. So the result is
- * silu(z) | xBC | dt, the latter two as projected, then xBC | dt as activated | decays.
- */
-export interface Activations {
-  first: number;
-  channels: number;
-  taps: number;
-  /** Step sizes, one per head. */
-  heads: number;
-  bias: boolean;
-  /** Bounds of step sizes. */
-  limit: readonly [number, number];
-}
-
-/** What they are worked out from; float32. */
-export interface ActivationInputs extends Omit<Activations, 'bias'> {
-  /** Raw inputs before, of all layers, [rows, layers, taps-1, channels], and where this layer's begin in a row */
-  context: tf.Tensor;
-  place: number;
-  /** [channels, 1, taps] */
-  weights: tf.Tensor;
-  /** [channels] */
-  bias?: tf.Tensor;
-  /** [heads] */
-  dtBias: tf.Tensor;
 }
 
 /** Sizes of the pieces that programs work in: a matter of speed only. */
@@ -132,11 +103,6 @@ export function parametersOf(spec: RowProductSpec): (readonly [name: string, dty
         ] as const)
       : ([['weights', format.kind]] as const)),
     ...float(...(residual ? ['residual'] : [])),
-    ...(activations
-      ? ([
-          ['place', 'int32'],
-          ...float('context', 'taps', ...(activations.bias ? ['bias'] : []), 'dt_bias', 'A_log'),
-        ] as const)
-      : []),
+    ...(activations ? activationParameters(activations) : []),
   ];
 }

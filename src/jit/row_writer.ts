@@ -1,6 +1,7 @@
 /** The parts of a row product (row_product.ts) but for the matrix: the vector with gate and norm, and what follows the product. */
 import { TritonWriter, type TtirValue } from './triton.js';
-import { type Activations, columnsOf, parametersOf, type RowProductSpec, type RowProductTiling } from './row_spec.js';
+import type { Activations } from './activations.js';
+import { columnsOf, parametersOf, type RowProductSpec, type RowProductTiling } from './row_spec.js';
 
 /** A piece of the vector: before the weights of the norm and after. */
 export interface Piece {

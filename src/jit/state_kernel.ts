@@ -5,7 +5,7 @@
 import type * as tf from '@tensorflow/tfjs';
 import { ArgumentError } from '../errors/index.js';
 import { PtxWriter } from './ptx.js';
-import { STATE_ACCESS, type StateAccess, StateRows, stateRowsOf } from './state_ptx.js';
+import { StateRows, stateRowsOf } from './state_ptx.js';
 import { trueDtype } from './ops.js';
 import { runTritonAll, tritonRuns, type TritonKernel } from './triton.js';
 import type { Dtype } from './types.js';
@@ -43,7 +43,6 @@ export interface StateTiling {
   warps: number;
   /** See StateRowsSpec. */
   pieces: number;
-  access: StateAccess;
 }
 
 /** Pieces that were fastest on an H100. */
@@ -53,7 +52,7 @@ export function stateTiling({ heads, headDim, dtype, stateSize }: StateKernelSpe
   const each = headDim / stateRowsOf({ stateSize, dtype, pieces });
   let warps = Math.max(each, 4);
   while (warps > each && (heads * each) % warps !== 0) warps /= 2;
-  return { warps, pieces, access: STATE_ACCESS };
+  return { warps, pieces };
 }
 
 /** Warps that share a head; 0 where they cannot. */
@@ -112,7 +111,7 @@ export function stateWriter(spec: StateKernelSpec, tiling = stateTiling(spec)): 
   const block = k.int('sub.s32', k.block, k.int('mul.lo.u32', row, blocks));
   const head = k.int('mad.lo.u32', block, tiling.warps / each, k.int('shr.u32', k.warp, Math.log2(each)));
 
-  const state = new StateRows(k, { stateSize: n, dtype, pieces: tiling.pieces }, tiling.access);
+  const state = new StateRows(k, { stateSize: n, dtype, pieces: tiling.pieces });
   const part = k.int('mul.lo.u32', k.int('and.b32', k.warp, each - 1), state.count); // the warp's first row in its head
   const first = k.int('mad.lo.u32', k.int('mad.lo.u32', row, heads, head), p, part);
   const bytes = n * (dtype === 'bfloat16' ? 2 : 4);

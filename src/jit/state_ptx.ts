@@ -13,16 +13,8 @@ export interface StateRowsSpec {
   pieces: number;
 }
 
-/** Instructions that read and write the state: a matter of speed only. */
-export interface StateAccess {
-  read: string;
-  write: string;
-}
-
-export const STATE_ACCESS: StateAccess = {
-  read: 'ld.global.L1::no_allocate.v4.b32',
-  write: 'st.global.L1::no_allocate.v4.b32',
-};
+const READ = 'ld.global.L1::no_allocate.v4.b32';
+const WRITE = 'st.global.L1::no_allocate.v4.b32';
 
 /** Elements in 16 bytes. */
 const perLane = ({ dtype }: StateRowsSpec): number => (dtype === 'bfloat16' ? 8 : 4);
@@ -51,7 +43,6 @@ export class StateRows {
   constructor(
     private readonly k: PtxWriter,
     private readonly spec: StateRowsSpec,
-    private readonly access: StateAccess = STATE_ACCESS,
   ) {
     this.each = perLane(spec);
     this.lanes = spec.stateSize / this.each;
@@ -75,20 +66,19 @@ export class StateRows {
 
   /** Asks for the rows. @param place see place() */
   ask(place: string): void {
-    this.words.forEach((words, piece) =>
-      this.k.run(this.access.read, `{${words.join(', ')}}`, `[${place}+${512 * piece}]`),
-    );
+    this.words.forEach((words, piece) => this.k.run(READ, `{${words.join(', ')}}`, `[${place}+${512 * piece}]`));
   }
 
   /**
    * Numbers of the state's columns that the lane needs, such as B.
-   * @param at address of a vector of n floats @param read instruction for four of them
+   * @param at address of a vector of n floats
    */
-  columns(at: string, read = 'ld.global.nc.v4.f32'): string[] {
+  columns(at: string): string[] {
     const { k } = this;
     const from = k.address(at, this.column, 4);
     const all = k.registers('f', this.each);
-    for (let i = 0; i < this.each; i += 4) k.run(read, `{${all.slice(i, i + 4).join(', ')}}`, `[${from}+${4 * i}]`);
+    for (let i = 0; i < this.each; i += 4)
+      k.run('ld.global.nc.v4.f32', `{${all.slice(i, i + 4).join(', ')}}`, `[${from}+${4 * i}]`);
     return all;
   }
 
@@ -116,13 +106,11 @@ export class StateRows {
     return this.gather(sums);
   }
 
-  /** Writes the rows. @param when a condition under which they are, if not always */
-  store(place: string, when: string | null = null): void {
+  /** Writes the rows where the condition holds. */
+  store(place: string, when: string): void {
     const { k } = this;
     k.when(when, () =>
-      this.words.forEach((words, piece) =>
-        k.run(this.access.write, `[${place}+${512 * piece}]`, `{${words.join(', ')}}`),
-      ),
+      this.words.forEach((words, piece) => k.run(WRITE, `[${place}+${512 * piece}]`, `{${words.join(', ')}}`)),
     );
   }
 

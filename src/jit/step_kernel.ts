@@ -2,9 +2,15 @@
  * What lies between an input projection and the recurrence in a decoding step of several rows, as one Triton kernel of our own on GPUs:
  * a step of the causal convolution with SiLU, step sizes and decays. XLA makes three kernels of it.
  */
-import * as tf from '@tensorflow/tfjs';
+import type * as tf from '@tensorflow/tfjs';
 import { ArgumentError } from '../errors/index.js';
-import type { ActivationInputs, Activations } from './row_spec.js';
+import {
+  type ActivationInputs,
+  activationParameters,
+  type Activations,
+  activationsOf,
+  activationValues,
+} from './activations.js';
 import { type TritonKernel, TritonWriter, type TtirValue, runTriton, tritonRuns } from './triton.js';
 
 export interface StepKernelSpec extends Activations {
@@ -32,15 +38,12 @@ export function stepKernelFits({ rows, wide, layers, taps, channels }: StepKerne
 export function stepKernel(spec: StepKernelSpec): TritonKernel {
   if (!stepKernelFits(spec)) throw new ArgumentError('stepKernel: no kernel for these sizes', { spec });
   const { rows, wide, layers, first, channels, taps, heads, bias, masked, limit } = spec;
-  const names = [
-    ...['raw', 'place', 'context', 'taps', ...(bias ? ['bias'] : []), 'dt_bias', 'A_log', ...(masked ? ['mask'] : [])],
-    'y',
-  ];
+  const parameters = [['raw', 'float32'], ...activationParameters(spec, masked), ['y', 'float32']] as const;
   const k = new TritonWriter(
     'step',
-    names.map((name) => (name === 'place' ? 'int32' : 'float32')),
+    parameters.map(([, dtype]) => dtype),
   );
-  const pointer = (name: string): TtirValue => k.parameters[names.indexOf(name)]!;
+  const pointer = (name: string): TtirValue => k.parameters[parameters.findIndex(([own]) => own === name)]!;
   const int = (op: 'addi' | 'muli' | 'subi' | 'divsi' | 'minsi', a: TtirValue, b: TtirValue | number): TtirValue =>
     k.binary(`arith.${op}`, a, b);
   const add = (a: TtirValue, b: TtirValue | number): TtirValue => k.binary('arith.addf', a, b);
@@ -89,22 +92,18 @@ export function stepKernel(spec: StepKernelSpec): TritonKernel {
 export interface StepInputs extends ActivationInputs {
   /** [rows, wide] */
   raw: tf.Tensor2D;
-  /** [heads] */
   ALog: tf.Tensor;
-  /** [rows], of 0 and 1 */
-  mask?: tf.Tensor;
 }
 
 /** Runs the kernel. Traced code for a GPU alone, without a gradient. @returns its result; null where there is no kernel */
 export function stepValues(inputs: StepInputs): tf.Tensor2D | null {
-  const { raw, context, place, weights, bias, dtBias, ALog, mask } = inputs;
-  const { first, channels, taps, heads, limit } = inputs;
+  const { raw, context, channels, heads, mask } = inputs;
   const [rows, wide] = raw.shape;
-  const layers = context.shape[1]!;
-  const sizes = { first, channels, taps, heads, limit, rows, wide, layers };
-  const spec: StepKernelSpec = { ...sizes, bias: bias !== undefined, masked: mask !== undefined };
+  const spec: StepKernelSpec = {
+    ...activationsOf(inputs),
+    ...{ rows, wide, layers: context.shape[1]!, masked: mask !== undefined },
+  };
   if (!tritonRuns() || !stepKernelFits(spec)) return null;
-  const given = [raw, tf.tensor1d([place], 'int32'), context, weights, bias, dtBias, ALog, mask];
-  const present = given.filter((t) => t !== undefined);
-  return runTriton(stepKernel(spec), present, [rows, channels + 2 * heads]) as tf.Tensor2D;
+  const given = [raw, ...activationValues(inputs)];
+  return runTriton(stepKernel(spec), given, [rows, channels + 2 * heads]) as tf.Tensor2D;
 }
