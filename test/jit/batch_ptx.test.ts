@@ -10,6 +10,7 @@ import {
   batchTiling,
   warpsOf,
 } from '../../src/jit/batch_spec.js';
+import { PUBLIC_SIZES } from '../support/public_sizes.js';
 import { runPtx } from '../support/ptx.js';
 
 const numbers = (size: number, seed: number, scale = 1): Float32Array => {
@@ -245,20 +246,11 @@ describe('a matrix times a few rows in PTX', () => {
   });
 
   it('fits all public sizes', () => {
-    for (const [d, groups, vocabulary] of [
-      [768, 1, 50288],
-      [1024, 1, 50288],
-      [1536, 1, 50288],
-      [2048, 1, 50288],
-      [2560, 1, 50288],
-      [4096, 8, 32768],
-    ] as const)
+    for (const { d, inner, heads, channels, projected, vocabulary } of PUBLIC_SIZES)
       for (const rows of [2, 5, 8, 24, 32]) {
-        const [inner, heads] = [2 * d, d / 32];
-        const channels = inner + 2 * groups * 128;
         const after = { ...activations, first: inner, channels, heads, layers: 64, masked: true };
         const specs: BatchProductSpec[] = [
-          { rows, out: inner + channels + heads, inner: d, norm: { parts: 132, epsilon: 1e-5 }, activations: after },
+          { rows, out: projected, inner: d, norm: { parts: 132, epsilon: 1e-5 }, activations: after },
           { rows, out: d, inner, norm: { parts: 40, epsilon: 1e-5 }, residual: true },
           { rows, out: vocabulary, inner: d, norm: { parts: 132, epsilon: 1e-5 } },
         ];

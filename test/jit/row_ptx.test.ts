@@ -2,6 +2,7 @@ import { expect } from 'chai';
 import { rowPtxFits, rowPtxKernel, rowPtxTiling, type RowPtxTiling } from '../../src/jit/row_ptx.js';
 import type { RowProductSpec } from '../../src/jit/row_product.js';
 import { runPtx } from '../support/ptx.js';
+import { PUBLIC_SIZES } from '../support/public_sizes.js';
 import { rowProductCase } from '../support/row_products.js';
 
 const norm = { groups: 1, epsilon: 1e-5 };
@@ -79,17 +80,7 @@ describe('row products in PTX', () => {
   it('fits the projections and heads of all public sizes, on cards of 14 to 144 multiprocessors', () => {
     const cards = [14, 46, 108, 132, 144];
     for (const [format, card] of [bfloat16, codes].flatMap((format) => cards.map((card) => [format, card] as const)))
-      for (const [d, groups, vocabulary] of [
-        [768, 1, 50288],
-        [1024, 1, 50288],
-        [1536, 1, 50288],
-        [2048, 1, 50288],
-        [2560, 1, 50288],
-        [4096, 8, 32768],
-      ] as const) {
-        const [inner, heads] = [2 * d, d / 32];
-        const channels = inner + 2 * groups * 128;
-        const out = inner + channels + heads;
+      for (const { d, groups, inner, heads, channels, projected: out, vocabulary } of PUBLIC_SIZES) {
         const after = { first: inner, channels, taps: 4, heads, bias: true, limit: [0, Infinity] as const };
         const specs: RowProductSpec[] = [
           { out, inner: d, format, norm, activations: after },

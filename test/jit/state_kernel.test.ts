@@ -8,6 +8,7 @@ import {
   stateTiling,
   type StateTiling,
 } from '../../src/jit/state_kernel.js';
+import { PUBLIC_SIZES } from '../support/public_sizes.js';
 import { runPtx } from '../support/ptx.js';
 
 const small: StateKernelSpec = {
@@ -201,17 +202,9 @@ describe('the recurrence of several rows in PTX', () => {
   });
 
   it('fits all public sizes', () => {
-    for (const [d, groups] of [
-      [768, 1],
-      [1024, 1],
-      [1536, 1],
-      [2048, 1],
-      [2560, 1],
-      [4096, 8],
-    ] as const)
+    for (const { d, groups, heads } of PUBLIC_SIZES)
       for (const rows of [2, 8, 64, 128])
         for (const dtype of ['bfloat16', 'float32'] as const) {
-          const heads = d / 32;
           const stride = 64 * heads + 256 * groups + 2 * heads;
           const spec = {
             ...small,
