@@ -101,14 +101,19 @@ export function settleMemory(): void {
 
 let gpu: readonly [number, number] | null = null;
 
+/** What the driver says, asked once, as soon as there is an addon to ask. */
+function gpuSizes(): readonly [number, number] {
+  return (gpu ??= addon?.gpu?.() ?? null) ?? [0, 0];
+}
+
 /** Multiprocessors of the GPU that has fewest of those this process sees, as its driver says. 0 where it is not known. */
 export function multiprocessors(): number {
-  return (gpu ??= addon?.gpu?.() ?? [0, 0])[0];
+  return gpuSizes()[0];
 }
 
 /** Compute capability of the oldest GPU that this process sees, times ten: 80 for 8.0. 0 where it is not known. */
 export function computeCapability(): number {
-  return (gpu ??= addon?.gpu?.() ?? [0, 0])[1];
+  return gpuSizes()[1];
 }
 
 /** Makes the kernels known to XLA. Without them (another libtensorflow or processor) XLA's own code does their work. */
