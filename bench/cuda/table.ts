@@ -50,6 +50,8 @@ interface RowKey {
   int4: boolean;
   kind: Kind;
   batch: number;
+  /** One row decoded with states in bfloat16: our own lines alone say so. */
+  narrow: boolean;
 }
 
 const ENGINES = ['transformers', 'transformers + kernels', 'mamba_ssm'] as const;
@@ -120,7 +122,13 @@ export interface Row extends RowKey {
   figures: Map<string, Figure>;
 }
 
-const nameOf = ({ model, int4, kind, batch }: RowKey): string => `${model}${int4 ? ' int4' : ''} ${kind} ${batch}`;
+/** What is measured, whatever states are stored in. */
+const workOf = ({ model, int4, kind, batch }: Omit<RowKey, 'narrow'>): string =>
+  `${model}${int4 ? ' int4' : ''} ${kind} ${batch}`;
+const nameOf = (row: RowKey): string => `${workOf(row)}${row.narrow ? ' narrow' : ''}`;
+
+const isNarrow = ({ engine, state, batch = 1 }: Line, kind: Kind): boolean =>
+  kind === 'decode' && batch === 1 && !engine && state === 'bfloat16';
 
 /** All figures, a row for each thing that was measured, in the order of the table. */
 export function rowsOf(lines: readonly Line[]): Row[] {
@@ -128,7 +136,10 @@ export function rowsOf(lines: readonly Line[]): Row[] {
   for (const line of lines) {
     const kind = kindOf(line.what ?? '');
     if (!kind || !line.model || line.layers !== undefined) continue;
-    const key = { model: line.model, int4: line.int4 ?? false, kind, batch: line.batch ?? 1 };
+    const key = {
+      ...{ model: line.model, int4: line.int4 ?? false, kind, batch: line.batch ?? 1 },
+      narrow: isNarrow(line, kind),
+    };
     const row = rows.get(nameOf(key)) ?? { ...key, figures: new Map<string, Figure>() };
     rows.set(nameOf(key), row);
     const engine = line.engine ?? OURS;
@@ -138,11 +149,18 @@ export function rowsOf(lines: readonly Line[]): Row[] {
   }
   // our lines about compiling come after a batch's figures and say what memory was taken; of several batches all have their states there from the start
   const compiled = lines.filter(({ what, engine, model }) => what === 'compile' && !engine && model);
-  for (const { stage, model, int4, batch, memory_mb } of compiled) {
+  for (const line of compiled) {
+    const { stage, model, int4, batch, memory_mb } = line;
     const alone = compiled.every((other) => other.stage !== stage || other.model !== model || other.batch === batch);
-    const row = rows.get(nameOf({ model: model!, int4: int4 ?? false, kind: 'decode', batch: batch ?? 1 }));
+    const key = { model: model!, int4: int4 ?? false, kind: 'decode', batch: batch ?? 1 } as const;
+    const row = rows.get(nameOf({ ...key, narrow: isNarrow(line, 'decode') }));
     const figure = row?.figures.get(OURS);
     if (figure && alone) figure.memoryMb = memory_mb ?? null;
+  }
+  // mamba_ssm's states are in bfloat16 too
+  for (const row of rows.values()) {
+    const peer = row.narrow ? rows.get(workOf(row))?.figures.get('mamba_ssm') : undefined;
+    if (peer) row.figures.set('mamba_ssm', peer);
   }
   const models = ['130m', '2.7b', '7b'];
   const kinds: Kind[] = ['decode', 'call', 'prefill', 'train'];
@@ -152,6 +170,7 @@ export function rowsOf(lines: readonly Line[]): Row[] {
     Number(row.batch > 1 && row.kind === 'decode'),
     kinds.indexOf(row.kind),
     row.batch,
+    Number(row.narrow),
   ];
   return [...rows.values()].sort((a, b) => {
     const [x, y] = [rank(a), rank(b)];
@@ -167,7 +186,7 @@ const count = (value: number): string =>
 const milliseconds = (value: number): string => Number(value.toPrecision(3)).toString();
 const gigabytes = (mb: number | null): string => (mb === null ? '' : `; ${(mb / 1000).toFixed(1)} GB`);
 
-function describe({ kind, batch, figures }: Row): string {
+function describe({ kind, batch, narrow, figures }: Row): string {
   const { last } = figures.get(OURS) ?? [...figures.values()][0]!;
   switch (kind) {
     case 'prefill':
@@ -177,7 +196,7 @@ function describe({ kind, batch, figures }: Row): string {
     case 'call':
       return `decode, batch ${batch}, one call a token`;
     case 'decode':
-      return `decode, batch ${batch}${last?.what?.startsWith('decode, ') ? last.what.slice('decode'.length) : ''}`;
+      return `decode, batch ${batch}${last?.what?.startsWith('decode, ') ? last.what.slice('decode'.length) : ''}${narrow ? ', states in bf16' : ''}`;
   }
 }
 
@@ -187,7 +206,8 @@ function ours(figure: Figure | undefined, kind: Kind): string {
   if (!rate || !ms) return figure.failures.at(-1)?.failed ?? '';
   const each =
     kind === 'prefill' || kind === 'train' ? `${milliseconds(ms.median)} ms` : `${milliseconds(ms.median)} ms a token`;
-  const states = kind === 'decode' && figure.last.state === 'bfloat16' ? ', states in bf16' : '';
+  const { state, batch = 1 } = figure.last;
+  const states = kind === 'decode' && batch > 1 && state === 'bfloat16' ? ', states in bf16' : '';
   return `${count(rate.median)} tok/s (${each}; ${count(rate.min)}–${count(rate.max)}${gigabytes(figure.memoryMb)}${states})`;
 }
 
@@ -222,7 +242,7 @@ export function table(lines: readonly Line[]): string {
       );
   const rows = rowsOf(lines).map((row) => {
     const own = row.figures.get(OURS);
-    const bar = BARS[nameOf(row)];
+    const bar = BARS[workOf(row)];
     return [
       `${row.model} ${row.int4 ? 'int4' : 'bf16'}`,
       describe(row),

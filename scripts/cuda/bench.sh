@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The figures of bench/cuda/README.md as JSON lines: ours and those of the peers, on the same card.
-# Usage: . scripts/cuda/env.sh; scripts/cuda/bench.sh ours|peers|all [FOLDER of scripts/cuda/pack_peers.sh]      (.gpu/ssm)
-# Each part takes at most 500 s ($BENCH_SECONDS); a stage that fails or outlasts its own limit leaves a line and the rest runs. The lines are also in
+# Usage: . scripts/cuda/env.sh; scripts/cuda/bench.sh ours|train|peers|all [FOLDER of scripts/cuda/pack_peers.sh]      (.gpu/ssm)
+# Each part takes at most 580 s ($BENCH_SECONDS); a stage that fails or outlasts its own limit leaves a line and the rest runs. The lines are also in
 # $BENCH_OUT/lines.jsonl ($OUT/bench, else /tmp/bench), appended, errors in log.txt; then: npx tsx bench/cuda/table.ts lines.jsonl
 # `peers` needs no TensorFlow: torch, Triton and transformers of python3, and the folder. It leaves $BENCH_OUT/tuned.tgz, which variants of its Triton
 # kernels are best on that card; put into the folder it saves the next run about 60 s of compiling all of them.
@@ -21,9 +21,15 @@ ours() {
   run '2.7b' 110 --model 2.7b --prompt 2048 --block 64                                                               # 55
   run '7b' 120 --model 7b --prompt 2048 --block 64                                                                   # 67
   run '7b int4' 60 --model 7b --int4 --prompt 0 --block 64 --only-blocks                                             # 46
+  for model in '130m' '2.7b' '7b' '7b --int4'; do
+    run "$model, states in bf16" 70 --model $model --state bfloat16 --prompt 0 --block 64 --only-blocks              # 12, 25, 40, 40
+  done
   run '2.7b batches' 130 --model 2.7b --prompt 0 --block 16 --batches 8,32,64,128 --state bfloat16 --only-blocks --tokens 32 # 107
   run '130m batches' 70 --model 130m --prompt 0 --block 16 --batches 8,32,64,128 --state bfloat16 --only-blocks --tokens 64  # 44
-  stage 'train' 160 node --import tsx bench/cuda/train.ts --steps 8                                                  # more than 72
+  run '2.7b again' 60 --model 2.7b --prompt 2048 --block 64 --rounds 1 --tokens 64                                   # compiled programs are there
+}
+train() {
+  stage 'train' 200 node --import tsx bench/cuda/train.ts --steps 8                                                  # 130
 }
 peers() {
   batches=1,8,32,64,128
@@ -41,11 +47,11 @@ peers() {
   (cd "$HOME" && find .triton -name '*.autotune.json' | tar czf "$BENCH_OUT/tuned.tgz" -T -)
 }
 part() {
-  export BENCH_PART=$1 BENCH_END=$(($(date +%s) + ${BENCH_SECONDS:-500}))
+  export BENCH_PART=$1 BENCH_END=$(($(date +%s) + ${BENCH_SECONDS:-580}))
   "$1"
 }
 case ${1:-} in
-  ours | peers) part "$1" ;;
-  all) part ours && part peers ;;
-  *) echo 'usage: scripts/cuda/bench.sh ours|peers|all [FOLDER]' >&2 && exit 2 ;;
+  ours | train | peers) part "$1" ;;
+  all) part ours && part train && part peers ;;
+  *) echo 'usage: scripts/cuda/bench.sh ours|train|peers|all [FOLDER]' >&2 && exit 2 ;;
 esac

@@ -7,4 +7,4 @@ link libcublas.so.13 libcublas.so.12; link libcublasLt.so.13 libcublasLt.so.12; 
 link libcusolver.so.12 libcusolver.so.11; link libcusparse.so.12 libcusparse.so.12; link libcudnn.so.9 libcudnn.so.9
 link libnccl.so.2 libnccl.so.2; link libcupti.so.13 libcupti.so.12; link libnvJitLink.so.13 libnvJitLink.so.12; link libcurand.so.10 libcurand.so.10
 mkdir -p /tmp/rt/runtime/node_modules/@tensorflow/tfjs-node-gpu/deps && ln -sfn /tmp/tfgpu /tmp/rt/runtime/node_modules/@tensorflow/tfjs-node-gpu/deps/lib
-ln -sf libtensorflow_cc.so.2 /tmp/tfgpu/libtensorflow.so.2; ln -sfn /tmp/rt/node_modules node_modules
+ln -sf libtensorflow_cc.so.2 /tmp/tfgpu/libtensorflow.so.2

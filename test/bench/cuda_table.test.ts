@@ -40,6 +40,16 @@ describe('table of figures on a CUDA card', () => {
     ]);
   });
 
+  it('one row with states in bfloat16 has a row of its own, beside the peer that stores them so', () => {
+    const narrow = decode.replace('float32', 'bfloat16').replace('[0.25,0.5,0.2]', '[0.125]');
+    const peer = (engine: string): string =>
+      `{${PEER},"engine":"${engine}","what":"decode","batch":1,"ms_token":[0.5],"memory_mb":1000}`;
+    expect(lines(decode, narrow, peer('transformers'), peer('mamba_ssm'))).to.deep.equal([
+      '| 130m bf16 | decode, batch 1, blocks of 64 | 4,000 tok/s (0.25 ms a token; 2,000–5,000) | 2,500 | 2,000 (2 x, 0.5 ms; 1.0 GB) | | 2,000 (2 x, 0.5 ms; 1.0 GB) |',
+      '| | decode, batch 1, blocks of 64, states in bf16 | 8,000 tok/s (0.125 ms a token; 8,000–8,000) | 2,500 | | | 2,000 (4 x, 0.5 ms; 1.0 GB) |',
+    ]);
+  });
+
   it('memory of a process that measures several batches belongs to none of them', () => {
     const compile = (batch: number): string =>
       `{${HEAD},"model":"130m","batch":${batch},"what":"compile","ms":{},"memory_mb":2500}`;
