@@ -1,6 +1,6 @@
 /**
- * The recurrence of a decoding step on a GPU as one kernel in PTX, with the skip and the gate after it and, where one norm follows and is
- * asked for, its weight and the sums of its squares. States are updated where they lie.
+ * The recurrence of a decoding step of several rows on a GPU as one kernel in PTX, with the skip and the gate after it and, where one norm
+ * follows, its weight and the sums of its squares. States are updated where they lie.
  */
 import type * as tf from '@tensorflow/tfjs';
 import { ArgumentError } from '../errors/index.js';
@@ -36,8 +36,6 @@ export interface StateKernelSpec {
    * [heads·p/32, rows, 32] ('pieces') or [rows, heads·p] ('rows'), and sums of the squares of v, [rows, stateBlocks()], whose sum over a row is that of the row.
    */
   norm: 'pieces' | 'rows' | null;
-  /** A mask [rows] says whose state stays as it is: 0. Without it, those do whose step size is 0. */
-  masked?: boolean;
 }
 
 /** How the work is shared out: a matter of speed only. */
@@ -48,10 +46,8 @@ export interface StateTiling {
 }
 
 /** Pieces that were fastest on an H100. */
-export function stateTiling({ rows, heads, headDim, dtype, stateSize }: StateKernelSpec): StateTiling {
-  // of one row, more warps with less each
-  const most = headDim / stateRowsOf({ stateSize, dtype, pieces: 4 });
-  let pieces = rows === 1 && most <= 16 ? 4 : 8;
+export function stateTiling({ heads, headDim, dtype, stateSize }: StateKernelSpec): StateTiling {
+  let pieces = 8;
   while (pieces > 1 && headDim % stateRowsOf({ stateSize, dtype, pieces }) !== 0) pieces /= 2;
   const each = headDim / stateRowsOf({ stateSize, dtype, pieces });
   let warps = Math.max(each, 4);
@@ -84,11 +80,11 @@ export function stateKernelFits(spec: StateKernelSpec, tiling = stateTiling(spec
 }
 
 /** Names and types of what the kernel is over, in order: inputs, then results, of which the first is the first input's memory. */
-export function stateParameters({ dtype, norm, masked }: StateKernelSpec): (readonly [name: string, dtype: Dtype])[] {
+export function stateParameters({ dtype, norm }: StateKernelSpec): (readonly [name: string, dtype: Dtype])[] {
   const float = (...names: string[]): (readonly [string, Dtype])[] => names.map((name) => [name, 'float32']);
   return [
     ['state', dtype],
-    ...float('step', 'gate', 'D', ...(norm ? ['gamma'] : []), ...(masked ? ['mask'] : [])),
+    ...float('step', 'gate', 'D', ...(norm ? ['gamma'] : [])),
     ['next', dtype],
     ['v', norm ? 'bfloat16' : 'float32'],
     ...float(...(norm ? ['squares'] : [])),
@@ -104,7 +100,7 @@ export function stateKernel(spec: StateKernelSpec, tiling = stateTiling(spec)): 
 export function stateWriter(spec: StateKernelSpec, tiling = stateTiling(spec)): PtxWriter {
   if (!stateKernelFits(spec, tiling))
     throw new ArgumentError('stateKernel: no kernel for these sizes', { spec, tiling });
-  const { heads, headDim: p, groups, stateSize: n, dtype, step, gate, norm, rows, masked } = spec;
+  const { heads, headDim: p, groups, stateSize: n, dtype, step, gate, norm, rows } = spec;
   const parameters = stateParameters(spec);
   const types = parameters.map(([, type]) => type);
   const k = new PtxWriter('state', types, tiling.warps);
@@ -138,11 +134,10 @@ export function stateWriter(spec: StateKernelSpec, tiling = stateTiling(spec)): 
   const z = load(k.set('d', 'mad.wide.u32', row, 4 * gate.stride, pointer('gate')), own, gate.offset);
   const skip = load(pointer('D'), head);
   const gamma = norm ? load(pointer('gamma'), own) : null;
-  const moves = masked ? load(pointer('mask'), row) : dt;
 
   const y = state.advance(decay, k.float('mul.f32', x, dt), B, C);
   // a row that is switched off has no step, and its state is what it was
-  state.store(at('next'), k.compare('ne.f32', moves, '0f00000000'));
+  state.store(at('next'), k.compare('ne.f32', dt, '0f00000000'));
   const v = k.float('mul.f32', k.float('fma.rn.f32', skip, x, y), gate.activated ? z : k.silu(z));
   if (!gamma) {
     const to = k.address(k.set('d', 'mad.wide.u32', row, 4 * inner, pointer('v')), own, 4);
@@ -179,8 +174,6 @@ export interface StateInputs extends Pick<StateKernelSpec, 'heads' | 'headDim' |
   D: tf.Tensor;
   /** Weight of one norm over all channels, [heads·p], and how v·gamma is to lie. */
   norm?: { gamma: tf.Tensor; layout: 'pieces' | 'rows' };
-  /** [rows], of 0 and 1. See StateKernelSpec.masked. */
-  mask?: tf.Tensor;
 }
 
 export interface StateResult {
@@ -194,7 +187,7 @@ export interface StateResult {
 
 /** Runs the kernel. Traced code for a GPU alone, without a gradient. @returns null where there is no kernel */
 export function stateStep(inputs: StateInputs): StateResult | null {
-  const { state, step, gate, D, norm, mask, heads, headDim, groups, stateSize } = inputs;
+  const { state, step, gate, D, norm, heads, headDim, groups, stateSize } = inputs;
   const rows = state.shape[0]!;
   const dtype = trueDtype(state);
   if (!tritonRuns() || (dtype !== 'float32' && dtype !== 'bfloat16')) return null;
@@ -207,11 +200,10 @@ export function stateStep(inputs: StateInputs): StateResult | null {
     step: columns(step),
     gate: { ...columns(gate), activated: gate.activated },
     norm: norm?.layout ?? null,
-    masked: mask !== undefined,
   };
   if (!stateKernelFits(spec)) return null;
   const inner = heads * headDim;
-  const given = [state, step.values, gate.values, D, ...(norm ? [norm.gamma] : []), ...(mask ? [mask] : [])];
+  const given = [state, step.values, gate.values, D, ...(norm ? [norm.gamma] : [])];
   const size = norm?.layout === 'pieces' ? [inner / 32, rows, 32] : [rows, inner];
   const shapes = [state.shape, size, [rows, stateBlocks(spec)]];
   const types: Dtype[] = [dtype, norm ? 'bfloat16' : 'float32', 'float32'];

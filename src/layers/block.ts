@@ -40,7 +40,7 @@ export function blockForward(
     let mixed: ReturnType<typeof mixerForward>;
     const part = mixerPart(weights);
     const fused = x.shape[1] === 1 && options ? mixerFusedStep(spec, part, x, gamma, options) : null;
-    if (fused) return [fused.y, fused.state.conv, fused.state.ssm, fused.state.stored];
+    if (fused) return [fused.y, fused.state.conv, fused.state.ssm];
     if (x.shape[1] === 1 && options?.mergeStep) {
       const { scaled, factor } = rmsParts(x, gamma, spec.epsilon);
       mixed = mixerForward(spec, part, scaled as tf.Tensor3D, {

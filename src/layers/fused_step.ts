@@ -1,10 +1,10 @@
 /** A decoding step of one row as few kernels, where the weights' stored forms have them (StoredMatrix.fused). */
 import * as tf from '@tensorflow/tfjs';
-import { type RowProductInputs, tritonRuns } from '../jit/index.js';
+import { compilesForGpu, type RowProductInputs } from '../jit/index.js';
 import { gpuStep } from './gpu_step.js';
 import type { MixerOptions, MixerSpec, MixerState } from './mixer.js';
 import { ssdStep } from './ssd.js';
-import { activationInputs, type StoredState } from './step_activations.js';
+import { activationInputs } from './step_activations.js';
 import { isStored, tensor, type Weights } from './weights.js';
 
 /** What the two projections of a fused step are given besides their matrices. */
@@ -50,7 +50,7 @@ export function mixerFusedStep(
   const [first, second] = [weights['in_proj.weight']!, weights['out_proj.weight']!];
   if (options.mergeStep === false || spec.useBias || !state?.context || u.size !== spec.hiddenSize) return null;
   if (!isStored(first) || !isStored(second)) return null;
-  const gpu = tritonRuns();
+  const gpu = compilesForGpu();
   if (mask && !gpu) return null;
   const inputs = fusedInputs(spec, weights, u, inputNorm, state.context, gpu);
   const all = first.fused?.(inputs.first); // z | xBC | dt, then xBC | dt activated
@@ -58,20 +58,18 @@ export function mixerFusedStep(
   const part = (begin: number, size: number, shape: number[]): tf.Tensor =>
     tf.reshape(tf.slice(all, [0, begin], [1, size]), shape);
   let x: tf.Tensor;
-  let after: StoredState;
+  let ssm: tf.Tensor4D;
   if (gpu) {
-    ({ gated: x, state: after } = gpuStep(spec, weights, all, state, mask));
+    ({ gated: x, state: ssm } = gpuStep(spec, weights, all, state.ssm, mask));
   } else {
-    const step = ssdStep({
+    ({ y: x, state: ssm } = ssdStep({
       x: part(projSize, innerSize, [1, h, p]) as tf.Tensor3D,
       B: part(projSize + innerSize, g * n, [1, g, n]) as tf.Tensor3D,
       C: part(projSize + innerSize + g * n, g * n, [1, g, n]) as tf.Tensor3D,
       dt: part(projSize + convSize, h, [1, h]) as tf.Tensor2D,
       A: tf.neg(tf.exp(tensor(weights, 'A_log'))) as tf.Tensor1D,
       state: state.ssm,
-    });
-    x = step.y;
-    after = { ssm: step.state };
+    }));
   }
   const y = second.fused?.({
     ...inputs.second,
@@ -82,5 +80,5 @@ export function mixerFusedStep(
   const newest = part(innerSize, convSize, [1, 1, convSize]);
   const moved = k > 2 ? tf.concat([tf.slice(state.conv, [0, 1, 0], [1, k - 2, convSize]), newest], 1) : newest;
   const conv = mask ? tf.where(tf.greater(tf.reshape(mask, [1, 1, 1]), 0), moved, state.conv) : moved;
-  return { y: tf.reshape(y, u.shape), state: { conv: conv as tf.Tensor3D, ...after } };
+  return { y: tf.reshape(y, u.shape), state: { conv: conv as tf.Tensor3D, ssm } };
 }

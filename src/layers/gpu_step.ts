@@ -1,16 +1,14 @@
 /**
- * The recurrence of a decoding step of one row on a GPU, between the kernels of its two projections: one more kernel, in PTX or made by
- * XLA. Skip and gate are in it, so that the output projection, whose every block reads its whole vector, reads one vector and not three.
+ * The recurrence of a decoding step of one row on a GPU, between the kernels of its two projections: one more kernel, which XLA makes. Skip
+ * and gate are in it, so that the output projection, whose every block reads its whole vector, reads one vector and not three.
  */
 import * as tf from '@tensorflow/tfjs';
-import { stateStep } from '../jit/index.js';
 import type { MixerSpec } from './mixer.js';
-import { type StoredState, storedState } from './step_activations.js';
 import { tensor, type Weights } from './weights.js';
 
 /**
  * @param all what an input projection gives: silu(z) | xBC | dt as projected, xBC | dt as activated | decays (see Activations)
- * @param before the state, [1, h, p, n], and as it is stored
+ * @param ssm the state before, [1, h, p, n]
  * @param mask [1, 1]: 0 leaves the state as it is
  * @returns (y + D·x)·silu(z), [1, innerSize], and the state after
  */
@@ -18,29 +16,9 @@ export function gpuStep(
   spec: MixerSpec,
   weights: Weights,
   all: tf.Tensor2D,
-  before: StoredState,
-  mask?: tf.Tensor2D,
-): { gated: tf.Tensor2D; state: StoredState } {
-  const { numHeads: heads, headDim, nGroups: groups, stateSize, projSize } = spec;
-  const own = stateStep({
-    ...{ heads, headDim, groups, stateSize, D: tensor(weights, 'D') },
-    state: before.stored ?? before.ssm,
-    step: { values: all, offset: projSize },
-    gate: { values: all, offset: 0, activated: true },
-    ...(mask && { mask: tf.reshape(mask, [1]) }),
-  });
-  if (own) return { gated: own.v as tf.Tensor2D, state: storedState(own.state) };
-  return stepByXla(spec, weights, all, before.ssm, mask);
-}
-
-/** The same as tfjs has it, for XLA to make one kernel of. */
-function stepByXla(
-  spec: MixerSpec,
-  weights: Weights,
-  all: tf.Tensor2D,
   ssm: tf.Tensor4D,
   mask?: tf.Tensor2D,
-): { gated: tf.Tensor2D; state: StoredState } {
+): { gated: tf.Tensor2D; state: tf.Tensor4D } {
   const { numHeads: h, headDim: p, nGroups: g, stateSize: n, innerSize, convSize, projSize } = spec;
   const r = h / g;
   const part = (begin: number, shape: number[]): tf.Tensor =>
@@ -61,6 +39,6 @@ function stepByXla(
   const gated = tf.matMul(tf.reshape(terms, [g, r * p, n]), tf.ones([g, n, 1]));
   return {
     gated: tf.reshape(gated, [1, innerSize]),
-    state: { ssm: tf.reshape(S, [1, h, p, n]) },
+    state: tf.reshape(S, [1, h, p, n]),
   };
 }

@@ -91,8 +91,8 @@ interface Results {
   squares: Float32Array;
 }
 
-function run(spec: StateKernelSpec, given: Case, tiling: StateTiling, off: readonly number[] = []): Results {
-  const { rows, heads, headDim: p, dtype, norm, masked } = spec;
+function run(spec: StateKernelSpec, given: Case, tiling: StateTiling): Results {
+  const { rows, heads, headDim: p, dtype, norm } = spec;
   const inner = heads * p;
   const narrow = dtype === 'bfloat16';
   // as in a program: the result is the input's memory
@@ -100,18 +100,7 @@ function run(spec: StateKernelSpec, given: Case, tiling: StateTiling, off: reado
   const v = norm ? new Uint16Array(rows * inner).fill(0x7fc0) : new Float32Array(rows * inner).fill(NaN);
   const squares = new Float32Array(rows * stateBlocks(spec, tiling)).fill(NaN);
   const { step, gate, D, gamma } = given;
-  const mask = Float32Array.from({ length: rows }, (_, row) => Number(!off.includes(row)));
-  const memory = [
-    bytes,
-    step,
-    gate,
-    D,
-    ...(norm ? [gamma] : []),
-    ...(masked ? [mask] : []),
-    bytes,
-    v,
-    ...(norm ? [squares] : []),
-  ];
+  const memory = [bytes, step, gate, D, ...(norm ? [gamma] : []), bytes, v, ...(norm ? [squares] : [])];
   runPtx(stateKernel(spec, tiling), memory);
   const next = decodeFloat32(new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength), narrow ? 'BF16' : 'F32');
   if (!norm) return { next, v: v as Float32Array, squares };
@@ -123,18 +112,13 @@ function run(spec: StateKernelSpec, given: Case, tiling: StateTiling, off: reado
 }
 
 function check(spec: StateKernelSpec, tiling: StateTiling, off: readonly number[] = []): Results {
-  // with a mask, step sizes of rows that are switched off are those of others
-  const given = inputs(spec, spec.masked ? [] : off);
-  const got = run(spec, given, tiling, off);
+  const given = inputs(spec, off);
+  const got = run(spec, given, tiling);
   const want = plain(spec, given);
   const { rows, heads, headDim, stateSize, dtype, norm } = spec;
   const inner = heads * headDim;
   const step = dtype === 'bfloat16' ? 2 ** -8 : 1e-6;
-  const kept = (row: number): boolean => spec.masked === true && off.includes(row);
-  want.next.forEach((x, i) => {
-    if (kept(Math.floor(i / (inner * stateSize)))) return;
-    expect(got.next[i], `state ${i}`).to.be.closeTo(x, step * Math.abs(x) + 1e-6);
-  });
+  want.next.forEach((x, i) => expect(got.next[i], `state ${i}`).to.be.closeTo(x, step * Math.abs(x) + 1e-6));
   for (const row of off) {
     const [begin, end] = [row, row + 1].map((r) => r * inner * stateSize);
     expect([...got.next.subarray(begin, end)]).to.deep.equal([...given.state.subarray(begin, end)]);
@@ -158,7 +142,7 @@ const tiled = (spec: StateKernelSpec, change: Partial<StateTiling> = {}): StateT
   ...change,
 });
 
-describe('the recurrence of a step in PTX', () => {
+describe('the recurrence of several rows in PTX', () => {
   const cases: Record<string, Partial<StateKernelSpec>> = {
     'states in bfloat16': {},
     'states in float32': { dtype: 'float32' },
@@ -199,15 +183,6 @@ describe('the recurrence of a step in PTX', () => {
     }
   });
 
-  it('leaves the states of rows as they are that a mask switches off', () => {
-    for (const change of [{ dtype: 'bfloat16' }, { dtype: 'float32', norm: null }] as const) {
-      const spec = sized({ ...change, masked: true });
-      check(spec, tiled(spec));
-      check(spec, tiled(spec), [1]);
-      check({ ...spec, rows: 1 }, tiled({ ...spec, rows: 1 }), [0]);
-    }
-  });
-
   it('gives a row what it gives it alone', () => {
     const spec = sized({});
     const all = inputs(spec);
@@ -228,7 +203,7 @@ describe('the recurrence of a step in PTX', () => {
 
   it('fits all public sizes', () => {
     for (const { d, groups, heads } of PUBLIC_SIZES)
-      for (const rows of [1, 2, 8, 64, 128])
+      for (const rows of [2, 8, 64, 128])
         for (const dtype of ['bfloat16', 'float32'] as const) {
           const stride = 64 * heads + 256 * groups + 2 * heads;
           const spec = {
@@ -243,7 +218,7 @@ describe('the recurrence of a step in PTX', () => {
             gate: { stride: 64 * heads, offset: 0, activated: true },
           };
           expect(stateKernelFits(spec), `${d} x ${rows}`).to.equal(true);
-          expect(stateTiling(spec).pieces).to.equal(rows === 1 ? 4 : 8);
+          expect(stateTiling(spec).pieces).to.equal(8);
         }
   });
 
