@@ -66,6 +66,8 @@ export class PtxWriter {
 
   /** An instruction without a result, or into registers that there are. */
   run(op: string, ...operands: (string | number)[]): void {
+    const odd = operands.find((x) => typeof x === 'number' && !Number.isInteger(x));
+    if (odd !== undefined) throw new Error(`PtxWriter.run: ${op} has an operand ${odd}, expected whole numbers`);
     this.lines.push(`${this.guard}${op} ${operands.join(', ')};`);
   }
 

@@ -59,7 +59,11 @@ export function stateTiling({ heads, headDim, dtype, stateSize }: StateKernelSpe
 function warpsOfHead({ headDim, dtype, stateSize }: StateKernelSpec, { warps, pieces }: StateTiling): number {
   const count = stateRowsOf({ stateSize, dtype, pieces });
   const each = headDim / count;
-  return count > 0 && Number.isInteger(Math.log2(each)) && Number.isInteger(Math.log2(warps)) && each <= warps
+  return count > 0 &&
+    each >= 1 &&
+    Number.isInteger(Math.log2(each)) &&
+    Number.isInteger(Math.log2(warps)) &&
+    each <= warps
     ? each
     : 0;
 }

@@ -222,12 +222,23 @@ describe('the recurrence of several rows in PTX', () => {
         }
   });
 
+  it('can be written wherever it fits', () => {
+    for (const headDim of [2, 8, 12, 16, 64])
+      for (const stateSize of [4, 8, 16, 64, 128])
+        for (const dtype of ['bfloat16', 'float32'] as const) {
+          const spec = sized({ headDim, stateSize, dtype });
+          if (stateKernelFits(spec)) stateKernel(spec);
+        }
+  });
+
   it('says where there is no kernel', () => {
     const fits = (change: Partial<StateKernelSpec>): boolean => stateKernelFits({ ...small, ...change });
     expect(fits({})).to.equal(true);
     expect(fits({ stateSize: 96 }), 'lanes that are no power of two').to.equal(false);
     expect(fits({ stateSize: 512 }), 'columns of more than a warp').to.equal(false);
     expect(fits({ headDim: 3 }), 'heads that warps do not share').to.equal(false);
+    const smaller = { headDim: 8, stateSize: 8, dtype: 'float32' } as const;
+    expect(fits(smaller), 'heads of fewer rows than a warp takes').to.equal(false);
     expect(fits({ groups: 3 }), 'groups that do not share the heads').to.equal(false);
     expect(fits({ step: { stride: 301, offset: 0 } }), 'B and C off their alignment').to.equal(false);
     expect(fits({ rows: 2 ** 20 }), 'offsets beyond int32').to.equal(false);
