@@ -10,7 +10,7 @@ import { quantizeWeights } from '../../src/models/mamba2/quantized.js';
 import { Int4WeightOnlyConfig } from '../../src/quant/index.js';
 import { Mamba2ForCausalLM } from '../../src/models/mamba2/causal_lm.js';
 import { loadCheckpoint } from '../../src/models/mamba2/pretrained.js';
-import { selectBackend } from '../../src/runtime/index.js';
+import { configureRuntime, selectBackend } from '../../src/runtime/index.js';
 import { gpuMemoryMb } from './memory.js';
 import { syntheticModel } from './synthetic.js';
 
@@ -31,6 +31,7 @@ const { values: args } = parseArgs({
     layers: { type: 'string' },
     whole: { type: 'boolean', default: false }, // prompts in one program, not one a layer
     'only-blocks': { type: 'boolean', default: false },
+    cache: { type: 'boolean', default: false }, // programs and graphs are kept in the cache folder, and taken from there
   },
 });
 const number = (key: 'prompt' | 'tokens' | 'block' | 'rounds'): number => Number(args[key]);
@@ -43,10 +44,12 @@ const print = (record: Record<string, unknown>): void =>
       state: args.state,
       ...(args.int4 && { int4: true }),
       ...(args.whole && { whole: true }),
+      ...(args.cache && { cache: true }),
       ...(args.layers && { layers: Number(args.layers) }),
       ...record,
     }),
   );
+if (args.cache) configureRuntime({ compileCache: true });
 const report = await selectBackend(args.device as 'auto');
 print({ device: report });
 /** A checkpoint of this machine, quantised if asked for. */

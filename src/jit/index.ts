@@ -26,7 +26,7 @@ export {
   type BatchProductResult,
   type BatchRows,
 } from './batch_product.js';
-export { compilesForGpu } from './triton.js';
+export { compilesForGpu, tritonRuns } from './triton.js';
 export { hasHostKernel, runHostKernel } from './host_kernel.js';
 export { whileLoop } from './control.js';
 export { GRAPH_BACKEND, isSymbolic, isTracing } from './backend.js';

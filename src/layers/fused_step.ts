@@ -1,6 +1,6 @@
 /** A decoding step of one row as few kernels, where the weights' stored forms have them (StoredMatrix.fused). */
 import * as tf from '@tensorflow/tfjs';
-import { compilesForGpu, type RowProductInputs } from '../jit/index.js';
+import { type RowProductInputs, tritonRuns } from '../jit/index.js';
 import { gpuStep } from './gpu_step.js';
 import type { MixerOptions, MixerSpec, MixerState } from './mixer.js';
 import { ssdStep } from './ssd.js';
@@ -50,7 +50,7 @@ export function mixerFusedStep(
   const [first, second] = [weights['in_proj.weight']!, weights['out_proj.weight']!];
   if (options.mergeStep === false || spec.useBias || !state?.context || u.size !== spec.hiddenSize) return null;
   if (!isStored(first) || !isStored(second)) return null;
-  const gpu = compilesForGpu();
+  const gpu = tritonRuns();
   if (mask && !gpu) return null;
   const inputs = fusedInputs(spec, weights, u, inputNorm, state.context, gpu);
   const all = first.fused?.(inputs.first); // z | xBC | dt, then xBC | dt activated

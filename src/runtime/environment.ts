@@ -146,6 +146,22 @@ export function preferWideVectors(): void {
  */
 const LOOP_FLAG = '--xla_disable_hlo_passes=while-loop-invariant-code-motion';
 
+/**
+ * For GPUs: products of prompts, of many rows and of training are the libraries', as these choose them. XLA would first try its own in
+ * Triton's language and all variants of the libraries' on the card, for most of the time that compiling takes, to be no faster
+ * (docs/decisions/013-products-on-gpus.md).
+ */
+const PRODUCT_FLAGS = ['--xla_gpu_autotune_level=0', NO_TF32_FLAG];
+
+/** XLA's flags for a device: those there are, and what nobody has chosen otherwise. @param gpu whether it is a GPU */
+export function defaultFlags(flags: string, gpu: boolean): string {
+  if (!gpu) return /xla_disable_hlo_passes/.test(flags) ? flags : mergeFlags(flags, [LOOP_FLAG]);
+  // one without the other would be slow: products in Triton's language are so where no variants are tried
+  return /xla_gpu_autotune_level|xla_gpu_enable_triton_gemm=true/.test(flags)
+    ? flags
+    : mergeFlags(flags, PRODUCT_FLAGS);
+}
+
 /** Where graphs of programs may be kept for the next process; null unless compiled programs are kept in the cache folder too. */
 export function graphCacheDir(): string | null {
   return ownCache ? path.join(cacheRoot(), 'graphs') : null;
@@ -156,9 +172,8 @@ const [MOST_PROGRAMS, MOST_GRAPHS] = [4 * 2 ** 30, 2 ** 29];
 
 /** Sets, for a runtime about to load, what nobody has set. */
 export function applyDefaults(runtime: string): void {
-  const xlaFlags = process.env.XLA_FLAGS ?? '';
   const onCpu = process.env.CUDA_VISIBLE_DEVICES === '-1' || gpuNames().length === 0;
-  if (onCpu && !/xla_disable_hlo_passes/.test(xlaFlags)) process.env.XLA_FLAGS = mergeFlags(xlaFlags, [LOOP_FLAG]);
+  process.env.XLA_FLAGS = defaultFlags(process.env.XLA_FLAGS ?? '', !onCpu);
   // flags change what is compiled, and TensorFlow's key for it does not contain them
   if (ownCache) {
     const folder = compileCacheDir();

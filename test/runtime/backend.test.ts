@@ -1,6 +1,6 @@
 import { expect } from 'chai';
 import { cpuFeatures } from '../../src/runtime/cpu.js';
-import { memoryLeft } from '../../src/runtime/environment.js';
+import { defaultFlags, memoryLeft } from '../../src/runtime/environment.js';
 import { type GpuMemory, gpuNames } from '../../src/runtime/gpu.js';
 import { execFileSync, spawnSync } from 'node:child_process';
 import * as fs from 'node:fs';
@@ -115,7 +115,8 @@ describe('configureRuntime', function () {
   this.timeout(30000);
 
   it('sets the environment before TensorFlow loads, and refuses changes after', () => {
-    const loops = gpuNames().length > 0 ? '' : ' --xla_disable_hlo_passes=while-loop-invariant-code-motion';
+    const onGpu = gpuNames().length > 0;
+    const own = onGpu ? '--xla_gpu_autotune_level=0' : '--xla_disable_hlo_passes=while-loop-invariant-code-motion';
     const { out, err, code } = run(
       `runtime.configureRuntime({ tf32: false, threads: 1, xlaFlags: ['--xla_cpu_prefer_vector_width=256', '--xla_cpu_enable_fast_math=false'], tfXlaFlags: ['--tf_xla_clustering_debug'] });
        runtime.configureRuntime({ xlaFlags: ['--xla_cpu_prefer_vector_width=512'] });
@@ -128,7 +129,7 @@ describe('configureRuntime', function () {
     );
     expect(code, err).to.equal(0);
     expect(out.split('\n')).to.deep.equal([
-      `["0","1","--tf_xla_min_cluster_size=4 --tf_xla_clustering_debug","--xla_gpu_enable_triton_gemm=false --xla_cpu_prefer_vector_width=512 --xla_cpu_enable_fast_math=false${loops}"]`,
+      `["0","1","--tf_xla_min_cluster_size=4 --tf_xla_clustering_debug","--xla_gpu_enable_triton_gemm=false --xla_cpu_prefer_vector_width=512 --xla_cpu_enable_fast_math=false ${own}"]`,
       'DeviceError NVIDIA_TF32_OVERRIDE',
     ]);
   });
@@ -168,6 +169,17 @@ describe('configureRuntime', function () {
     expect(own[0]).to.equal('--xla_disable_hlo_passes=dce');
     for (const [, folder] of [plain, wide, own]) expect(folder).to.match(/^--tf_xla_persistent_cache_directory=\S+$/);
     expect(new Set([plain[1], wide[1], own[1]]).size).to.equal(3);
+  });
+
+  it('lets the libraries choose the products of a GPU, unless somebody else does', () => {
+    const products = '--xla_gpu_autotune_level=0 --xla_gpu_enable_triton_gemm=false';
+    expect(defaultFlags('', true)).to.equal(products);
+    expect(defaultFlags('--a=1 --xla_gpu_enable_triton_gemm=false', true)).to.equal(
+      '--a=1 --xla_gpu_enable_triton_gemm=false --xla_gpu_autotune_level=0',
+    );
+    for (const chosen of ['--xla_gpu_autotune_level=4', '--xla_gpu_enable_triton_gemm=true'])
+      expect(defaultFlags(chosen, true)).to.equal(chosen);
+    expect(defaultFlags('', false)).not.to.include('gpu');
   });
 
   it('knows how many multiprocessors a GPU has, and of none nothing', () => {

@@ -8,8 +8,10 @@ import { type Memory, runTtir } from './ttir.js';
 
 type Buffer = Float32Array | Int32Array | Uint8Array;
 
-function bytesOf(x: tf.Tensor): Buffer {
+/** @param wide bfloat16 as numbers, which the interpreter of Triton's language takes */
+function bytesOf(x: tf.Tensor, wide: boolean): Buffer {
   const dtype = trueDtype(x);
+  if (dtype === 'bfloat16' && wide) return (castFloat32(x).dataSync() as Float32Array).slice();
   if (dtype === 'bfloat16') return encodeFloat32(castFloat32(x).dataSync() as Float32Array, 'BF16').slice();
   return (x.dataSync() as Buffer).slice();
 }
@@ -18,7 +20,8 @@ function bytesOf(x: tf.Tensor): Buffer {
 export function plainKernels(names: string[] = []): KernelRunner {
   return (kernel, inputs, results, aliases) => {
     names.push(kernel.name);
-    const given = inputs.map(bytesOf);
+    const ptx = kernel.text.includes('elementwise_inline_asm');
+    const given = inputs.map((x) => bytesOf(x, !ptx));
     const made = results.map(({ shape, dtype }, i): Buffer => {
       const input = aliases.get(i);
       if (input !== undefined) return given[input]!; // the same memory
@@ -27,7 +30,7 @@ export function plainKernels(names: string[] = []): KernelRunner {
       return dtype === 'int32' ? new Int32Array(size).fill(-1) : new Float32Array(size).fill(NaN);
     });
     const memory = [...given, ...made];
-    if (kernel.text.includes('elementwise_inline_asm')) runPtx(kernel, memory);
+    if (ptx) runPtx(kernel, memory);
     else runTtir(kernel, memory as Memory);
     return results.map(({ shape, dtype }, i) => {
       const own = made[i]!;
