@@ -7,6 +7,7 @@ import {
   addModelOptions,
   addSamplingOptions,
   keepCompiledPrograms,
+  loadingOptions,
   loadModel,
   readContinuation,
   readPrompt,
@@ -53,9 +54,8 @@ async function generate(words: string[], options: Options): Promise<void> {
     import('../pipelines/index.js'),
     import('../generation/index.js'),
   ]);
-  const { device, dtype, engine } = options;
   await keepCompiledPrograms();
-  const generator = await pipeline('text-generation', options.model, { device, dtype, engine });
+  const generator = await pipeline('text-generation', options.model, loadingOptions(options) as never);
   try {
     const streaming = options.stream && !options.json;
     const streamer = new TextStreamer(generator.tokenizer, { skip_special_tokens: true, callback_function: write });

@@ -31,15 +31,32 @@ export interface ModelOptions {
   device: Device;
   dtype?: string;
   engine?: string;
+  stateDtype?: string;
 }
 
-/** `--model --device --dtype --engine`. */
+/** `--model --device --dtype --engine --state-dtype`. */
 export function addModelOptions(command: Command): Command {
   return command
     .requiredOption('--model <dir>', 'folder of the model: config.json, weights, tokenizer')
     .addOption(new Option('--device <device>', 'where to run').choices(DEVICES).default('auto'))
     .option('--dtype <type>', 'how to hold the weights, e.g. float32 or bfloat16 (default: the engine’s choice)')
-    .addOption(new Option('--engine <engine>', 'op by op, or compiled by XLA').choices(['auto', 'eager', 'compiled']));
+    .addOption(new Option('--engine <engine>', 'op by op, or compiled by XLA').choices(['auto', 'eager', 'compiled']))
+    .addOption(
+      new Option(
+        '--state-dtype <type>',
+        'how to hold states between tokens (default: float32; bfloat16 is faster on a GPU)',
+      ).choices(['float32', 'bfloat16']),
+    );
+}
+
+/** What these options stand for when a model is loaded. */
+export function loadingOptions({
+  device,
+  dtype,
+  engine,
+  stateDtype,
+}: ModelOptions): Record<string, string | undefined> {
+  return { device, dtype, engine, state_dtype: stateDtype };
 }
 
 export interface SamplingOptions {
@@ -118,8 +135,8 @@ export async function keepCompiledPrograms(): Promise<void> {
 }
 
 /** The model that the options name, whose compiled programs are kept. */
-export async function loadModel({ model, device, dtype, engine }: ModelOptions): Promise<Mamba2ForCausalLM> {
+export async function loadModel(options: ModelOptions): Promise<Mamba2ForCausalLM> {
   await keepCompiledPrograms();
   const { AutoModelForCausalLM } = await import('../models/auto/index.js');
-  return AutoModelForCausalLM.from_pretrained(model, { device, dtype, engine } as never);
+  return AutoModelForCausalLM.from_pretrained(options.model, loadingOptions(options) as never);
 }

@@ -30,6 +30,18 @@ describe('mamba2 generate', function () {
     });
   });
 
+  it('holds states in another type', () => {
+    const options = ['generate', '--model', MODEL, '--max-new-tokens', '8', '--state-dtype'];
+    const { code, out, err } = mamba2([...options, 'bfloat16', golden.prompt]);
+    expect(code, err).to.equal(0);
+    // eight tokens, of which the rounding changes none
+    expect(golden.full_text.startsWith(out.trimEnd())).to.equal(true);
+    expect(out.length).to.be.greaterThan(golden.prompt.length + 1);
+    expect(mamba2([...options, 'int4', golden.prompt]).err).to.match(
+      /--state-dtype.*Allowed choices are float32, bfloat16/,
+    );
+  });
+
   it('samples the same text from the same seed, and another from another', () => {
     const sample = (seed: string) => {
       const options = ['--temperature', '0.8', '--top-p', '0.95', '--max-new-tokens', '24', '--json'];

@@ -1,9 +1,9 @@
-/** What quantising costs a trained model: perplexity of tiny-books-mamba2 on an opening chapter of Jane Austen's. */
+/** What quantising, and states in bfloat16, cost a trained model: perplexity of tiny-books-mamba2 on an opening chapter of Jane Austen's. */
 import { expect } from 'chai';
 import * as fs from 'node:fs';
 import * as path from 'node:path';
 import type * as tf from '@tensorflow/tfjs';
-import { Mamba2ForCausalLM } from '../../../src/models/mamba2/index.js';
+import { Mamba2ForCausalLM, type PretrainedOptions } from '../../../src/models/mamba2/index.js';
 import { Int4WeightOnlyConfig, Int8WeightOnlyConfig, type QuantizationConfig } from '../../../src/quant/index.js';
 import { useBackend } from '../../support/backends.js';
 import { goldenDir } from '../../support/goldens.js';
@@ -33,8 +33,8 @@ describe('perplexity of quantised tiny-books-mamba2', function () {
   }
 
   /** Token by token through the compiled engine, as generation runs. */
-  async function decoding(quantization_config: QuantizationConfig): Promise<number> {
-    model = await Mamba2ForCausalLM.from_pretrained(MODEL, { quantization_config, engine: 'compiled' });
+  async function decoding(options: PretrainedOptions): Promise<number> {
+    model = await Mamba2ForCausalLM.from_pretrained(MODEL, { ...options, engine: 'compiled' });
     const engine = await model.engine();
     const state = await engine.createState(1);
     let sum = 0;
@@ -56,13 +56,20 @@ describe('perplexity of quantised tiny-books-mamba2', function () {
   });
 
   it('int4 compiled, activations rounded to int8, is within 0.5 % of it', async () => {
-    const got = await decoding(new Int4WeightOnlyConfig(float32));
+    const got = await decoding({ quantization_config: new Int4WeightOnlyConfig(float32) });
     expect(got / stated.int4_group128_perplexity).to.be.closeTo(1, 5e-3);
   });
 
   it('int4 compiled without rounding activations is the stated value within 0.1 %', async () => {
-    const got = await decoding(new Int4WeightOnlyConfig({ ...float32, activation_quantization: false }));
+    const quantization_config = new Int4WeightOnlyConfig({ ...float32, activation_quantization: false });
+    const got = await decoding({ quantization_config });
     expect(got / stated.int4_group128_perplexity).to.be.closeTo(1, 1e-3);
+  });
+
+  it('states in bfloat16, of the model as it is, cost less than 0.1 %', async () => {
+    const got = await decoding({ state_dtype: 'bfloat16' });
+    expect(got / stated.perplexity).to.be.closeTo(1, 1e-3);
+    expect(got, 'they are rounded').not.to.equal(stated.perplexity);
   });
 
   it('bfloat16 scales, the default for this checkpoint, cost less than 0.3 %', async () => {
