@@ -369,6 +369,22 @@ napi_value SettleMemory(napi_env, napi_callback_info) {
   return nullptr;
 }
 
+// tensorFloat32(allowed): whether TensorFlow, and XLA by what it is told of each product, may round float32 to TF32. Returns whether
+// TensorFlow has such a switch.
+napi_value TensorFloat32(napi_env env, napi_callback_info info) {
+  size_t count = 1;
+  napi_value argument, result;
+  bool allowed = true;
+  napi_get_cb_info(env, info, &count, &argument, nullptr, nullptr);
+  napi_get_value_bool(env, argument, &allowed);
+  void* library = dlopen("libtensorflow_framework.so.2", RTLD_LAZY | RTLD_NOLOAD);
+  const auto enable = reinterpret_cast<void (*)(bool)>(
+      library ? dlsym(library, "_ZN3tsl32enable_tensor_float_32_executionEb") : nullptr);
+  if (enable) enable(allowed);
+  napi_get_boolean(env, enable != nullptr, &result);
+  return result;
+}
+
 // [multiprocessors, compute capability]
 napi_value Gpu(napi_env env, napi_callback_info) {
   const GpuInfo gpu = LeastGpu();
@@ -391,5 +407,7 @@ NAPI_MODULE_INIT() {
   napi_set_named_property(env, exports, "settleMemory", fn);
   napi_create_function(env, "gpu", NAPI_AUTO_LENGTH, Gpu, nullptr, &fn);
   napi_set_named_property(env, exports, "gpu", fn);
+  napi_create_function(env, "tensorFloat32", NAPI_AUTO_LENGTH, TensorFloat32, nullptr, &fn);
+  napi_set_named_property(env, exports, "tensorFloat32", fn);
   return exports;
 }

@@ -194,7 +194,7 @@ export function applyDefaults(runtime: string): void {
 
 /**
  * Where compiled programs are kept: a folder per kind of processor, since code that XLA made for one must not run on
- * another, per version of TensorFlow, and for XLA's flags.
+ * another, per version of TensorFlow, and for XLA's flags and whether float32 may be rounded to TF32.
  */
 export function compileCacheDir(): string {
   const kind = [
@@ -203,6 +203,8 @@ export function compileCacheDir(): string {
     TENSORFLOW_VERSION,
     ...cpuFeatures(),
     process.env.XLA_FLAGS ?? '',
+    // products in whole float32 are other programs
+    ...(process.env.NVIDIA_TF32_OVERRIDE === '0' ? ['float32'] : []),
   ].join('|');
   return path.join(cacheRoot(), 'xla', createHash('sha256').update(kind).digest('hex').slice(0, 16));
 }

@@ -86,6 +86,8 @@ interface HostAddon {
   settleMemory(): void;
   /** Multiprocessors and compute capability. An addon that an older setup built does not have it. */
   gpu?(): readonly [number, number];
+  /** Whether TensorFlow may round float32 products to TF32; returns whether it has that switch. Likewise. */
+  tensorFloat32?(allowed: boolean): boolean;
 }
 
 let addon: HostAddon | null = null;
@@ -122,6 +124,8 @@ function registerKernels(dir: string): void {
   if (process.env['TFJS_MAMBA2_NATIVE'] === '0' || !fs.existsSync(file)) return;
   addon = createRequire(import.meta.url)(file) as HostAddon;
   kernels = addon.register();
+  // NVIDIA's libraries read the variable, but XLA chooses among their products and its own by what TensorFlow says of each
+  if (process.env.NVIDIA_TF32_OVERRIDE === '0') addon.tensorFloat32?.(false);
 }
 
 interface StderrGuard {

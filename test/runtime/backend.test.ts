@@ -134,6 +134,32 @@ describe('configureRuntime', function () {
     ]);
   });
 
+  it('asks XLA for products in whole float32 where TF32 is switched off', () => {
+    const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'tfjs-mamba2-test-'));
+    const code = (tf32: string): string => `
+      import { jit } from ${JSON.stringify(path.resolve('src/jit/index.ts'))};
+      runtime.configureRuntime({ tf32: ${tf32}, xlaFlags: ['--xla_dump_to=${dir}/${tf32}', '--xla_dump_hlo_as_text'] });
+      await runtime.selectBackend('tensorflow');
+      await jit((a, b) => tf.add(tf.matMul(a, b), tf.einsum('ij,jk->ik', a, b)))(tf.ones([3, 8]), tf.ones([8, 5]));`;
+    try {
+      for (const tf32 of ['false', 'true']) {
+        expect(run(code(tf32)).code).to.equal(0);
+        const texts = fs.readdirSync(path.join(dir, tf32)).filter((name) => name.includes('before_optimizations.txt'));
+        const products = texts.flatMap((name) =>
+          fs
+            .readFileSync(path.join(dir, tf32, name), 'utf8')
+            .split('\n')
+            .filter((line) => / dot\(/.test(line)),
+        );
+        expect(products.length, 'products').to.equal(2);
+        const whole = products.filter((line) => line.includes('operand_precision={highest,highest}'));
+        expect(whole.length, `tf32: ${tf32}`).to.equal(tf32 === 'false' ? 2 : 0);
+      }
+    } finally {
+      fs.rmSync(dir, { recursive: true });
+    }
+  });
+
   it('limits the memory of a GPU', () => {
     const code = `runtime.configureRuntime({ gpuMemoryLimit: 4096, allowGrowth: false, gpus: [1] });
       const e = process.env;
