@@ -99,7 +99,7 @@ export function batchTiling(spec: BatchProductSpec, processors = multiprocessors
 
 /**
  * Most rows that are multiplied by kernels of our own; their results are in registers. Of more rows the libraries' products are faster
- * (bench/cuda/README.md).
+ * (bench/cuda/bounds.md).
  */
 export const OWN_ROWS = 32;
 

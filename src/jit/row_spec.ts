@@ -56,7 +56,7 @@ export function columnsOf(spec: RowProductSpec, most: number): number {
   return powerOfTwo(groupSize) === groupSize && groupSize >= 32 && columns >= groupSize ? columns : 0;
 }
 
-/** Pieces that were fastest on an H100 for the sizes of mamba2-130m, mamba2-2.7b and Codestral Mamba (bench/cuda/README.md). */
+/** Pieces that were fastest on an H100 for the sizes of mamba2-130m, mamba2-2.7b and Codestral Mamba (bench/cuda/bounds.md). */
 export function rowTiling({ inner, format, residual, activations }: RowProductSpec): RowProductTiling {
   if (format.kind === 'codes') return { rows: 8, columns: 4096, warps: inner > 4096 ? 8 : 4, turns: 1 };
   const narrow = format.kind === 'bfloat16';
