@@ -1,6 +1,6 @@
 /**
  * How far logits on one device are from golden values, by type and settings, as JSON lines: eager and compiled, prompts and steps.
- * `npx tsx bench/cuda/differences.ts` (NVIDIA_TF32_OVERRIDE=0 and XLA_FLAGS=--xla_gpu_enable_triton_gemm=false for exact float32)
+ * `npx tsx bench/cuda/differences.ts` (NVIDIA_TF32_OVERRIDE=0 for exact float32)
  */
 import { Mamba2ForCausalLM } from '../../src/models/mamba2/causal_lm.js';
 import { CompiledEngine } from '../../src/models/mamba2/compiled_engine.js';

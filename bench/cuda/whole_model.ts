@@ -1,7 +1,7 @@
 /**
  * How far whole models are from float64, by what their steps are made of: kernels of our own (PTX on a GPU), XLA alone, op by op. The goldens'
  * models are too small for the kernels in PTX; these have random weights and dimensions that fit them. JSON lines.
- * `npx tsx bench/cuda/whole_model.ts --hidden 768,4096 --tokens 16` (NVIDIA_TF32_OVERRIDE=0 and XLA_FLAGS=--xla_gpu_enable_triton_gemm=false as for differences.ts)
+ * `npx tsx bench/cuda/whole_model.ts --hidden 768,4096 --tokens 16` (NVIDIA_TF32_OVERRIDE=0 as for differences.ts)
  */
 import * as fs from 'node:fs';
 import * as os from 'node:os';

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# All suites of golden values on this machine's GPU, float32 without TF32, in parallel; then differences.ts with TF32 off and on,
+# All suites of golden values on this machine's GPU (and nowhere else), float32 without TF32, in parallel; then differences.ts with TF32 off and on,
 # whole_model.ts (kernels too large for the goldens) and sampled.ts (the same seed on the CPU).
 # Usage: . scripts/cuda/env.sh; scripts/cuda/goldens.sh [SECONDS]      (17 processes; about 150 s on 16 cores)
 set -uo pipefail
@@ -8,8 +8,8 @@ logs=$(mktemp -d)
 native=(--grep '\[(wasm|cpu)\]' --invert)
 suite() {
   local name=$1; shift
-  env NVIDIA_TF32_OVERRIDE=0 "XLA_FLAGS=${XLA_FLAGS:-} --xla_gpu_enable_triton_gemm=false" \
-    timeout "$limit" node node_modules/mocha/bin/mocha.js --timeout 400000 --reporter dot "$@" > "$logs/$name" 2>&1 || echo "FAILED" >> "$logs/$name"
+  env TEST_DEVICE=gpu NVIDIA_TF32_OVERRIDE=0 timeout "$limit" node node_modules/mocha/bin/mocha.js --timeout 400000 --reporter dot "$@" \
+    > "$logs/$name" 2>&1 || echo "FAILED" >> "$logs/$name"
 }
 suite forward test/models/mamba2/goldens.test.ts "${native[@]}" &
 suite compiled test/models/mamba2/compiled_engine.test.ts "${native[@]}" &
@@ -29,11 +29,13 @@ done
 wait
 for log in "$logs"/*; do
   echo "$(basename "$log"): $(grep -E 'passing|failing|pending|FAILED' "$log" | tr -s ' \n' ' ')"
+  # the names of all that failed, and the first errors
+  grep -A 2 -E '^  +[0-9]+\) ' "$log"
   grep -A 400 failing "$log" | head -60
 done
-env NVIDIA_TF32_OVERRIDE=0 "XLA_FLAGS=${XLA_FLAGS:-} --xla_gpu_enable_triton_gemm=false" node --import tsx bench/cuda/differences.ts
+env NVIDIA_TF32_OVERRIDE=0 node --import tsx bench/cuda/differences.ts
 node --import tsx bench/cuda/differences.ts
-env NVIDIA_TF32_OVERRIDE=0 "XLA_FLAGS=${XLA_FLAGS:-} --xla_gpu_enable_triton_gemm=false" node --import tsx bench/cuda/whole_model.ts
+env NVIDIA_TF32_OVERRIDE=0 node --import tsx bench/cuda/whole_model.ts
 node --import tsx bench/cuda/sampled.ts
 failed=$(grep -l FAILED "$logs"/* | wc -l)
 rm -rf "$logs"

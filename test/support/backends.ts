@@ -1,6 +1,6 @@
 /** Runs a suite once per tfjs backend. */
 import * as tf from '@tensorflow/tfjs';
-import { loadTensorFlow } from '../../src/runtime/load.js';
+import { loadTensorFlow, selectBackend } from '../../src/runtime/index.js';
 import '@tensorflow/tfjs-backend-wasm';
 import { setWasmPaths } from '@tensorflow/tfjs-backend-wasm';
 import { createRequire } from 'node:module';
@@ -11,10 +11,11 @@ export type BackendName = 'tensorflow' | 'wasm' | 'cpu';
 const require = createRequire(import.meta.url);
 let loaded = false;
 
-/** Selects a backend, loading what it needs. */
+/** Selects a backend, loading what it needs. TEST_DEVICE=gpu: TensorFlow's must be one on a GPU. */
 export async function useBackend(name: BackendName): Promise<void> {
   if (name === 'tensorflow' && !loaded) {
-    loadTensorFlow();
+    if (process.env['TEST_DEVICE'] === 'gpu') await selectBackend('gpu');
+    else loadTensorFlow();
     loaded = true;
   }
   if (name === 'wasm') setWasmPaths(path.dirname(require.resolve('@tensorflow/tfjs-backend-wasm')) + '/');
