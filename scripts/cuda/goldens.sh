@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # All suites of golden values on this machine's GPU (and nowhere else), float32 without TF32, in parallel; then differences.ts with TF32 off and on,
 # whole_model.ts (kernels too large for the goldens) and sampled.ts (the same seed on the CPU).
-# Usage: . scripts/cuda/env.sh; scripts/cuda/goldens.sh [SECONDS]      (17 processes; about 150 s on 16 cores)
+# Usage: . scripts/cuda/env.sh; scripts/cuda/goldens.sh [SECONDS]      (18 processes; about 150 s on 16 cores)
 set -uo pipefail
 limit=${1:-300}
 logs=$(mktemp -d)
@@ -19,6 +19,7 @@ suite gradients test/training/gradients.test.ts test/training/step.test.ts "${na
 suite lora test/peft/goldens.test.ts test/peft/quantized.test.ts "${native[@]}" &
 suite pipelines test/pipelines/perplexity.test.ts test/pipelines/pipelines.test.ts "${native[@]}" &
 suite layers test/layers/*.test.ts "${native[@]}" &
+suite assembled test/jit/assembled.test.ts &
 suite matrices test/quant/matrix.test.ts test/models/mamba2/state.test.ts "${native[@]}" &
 for engine in eager compiled; do
   suite "trained-model-$engine" test/models/mamba2/books_model.test.ts --grep "$engine" &
