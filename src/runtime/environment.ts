@@ -4,9 +4,9 @@ import * as fs from 'node:fs';
 import * as os from 'node:os';
 import * as path from 'node:path';
 import { ArgumentError, DeviceError } from '../errors/index.js';
-import { cacheRoot, packageDir, TENSORFLOW_VERSION } from './paths.js';
+import { cacheRoot, packageDir, readManifest, type RuntimeVariant, TENSORFLOW_VERSION } from './paths.js';
 import { cpuFeatures } from './cpu.js';
-import { gpuMemory, gpuNames, type GpuMemory } from './gpu.js';
+import { canOpen, gpuMemory, gpuNames, type GpuMemory } from './gpu.js';
 import { pruneCache } from './prune.js';
 
 export interface RuntimeOptions {
@@ -162,6 +162,19 @@ export function defaultFlags(flags: string, gpu: boolean): string {
     : mergeFlags(flags, PRODUCT_FLAGS);
 }
 
+/**
+ * Whether a runtime that is about to load will find a GPU.
+ * @param variant of the runtime's library; undefined where nobody has said @param visible CUDA_VISIBLE_DEVICES
+ * @param card whether the machine has one
+ */
+export function expectsGpu(
+  variant: RuntimeVariant | undefined,
+  visible: string | undefined,
+  card: () => boolean,
+): boolean {
+  return variant !== 'cpu' && !/^(-1)?$/.test(visible ?? '0') && card();
+}
+
 /** Where graphs of programs may be kept for the next process; null unless compiled programs are kept in the cache folder too. */
 export function graphCacheDir(): string | null {
   return ownCache ? path.join(cacheRoot(), 'graphs') : null;
@@ -172,8 +185,9 @@ const [MOST_PROGRAMS, MOST_GRAPHS] = [4 * 2 ** 30, 2 ** 29];
 
 /** Sets, for a runtime about to load, what nobody has set. */
 export function applyDefaults(runtime: string): void {
-  const onCpu = process.env.CUDA_VISIBLE_DEVICES === '-1' || gpuNames().length === 0;
-  process.env.XLA_FLAGS = defaultFlags(process.env.XLA_FLAGS ?? '', !onCpu);
+  const card = (): boolean => gpuNames().length > 0 || canOpen('libcuda.so.1');
+  const gpu = expectsGpu(readManifest(runtime)?.variant, process.env.CUDA_VISIBLE_DEVICES, card);
+  process.env.XLA_FLAGS = defaultFlags(process.env.XLA_FLAGS ?? '', gpu);
   // flags change what is compiled, and TensorFlow's key for it does not contain them
   if (ownCache) {
     const folder = compileCacheDir();

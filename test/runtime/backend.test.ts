@@ -1,6 +1,6 @@
 import { expect } from 'chai';
 import { cpuFeatures } from '../../src/runtime/cpu.js';
-import { defaultFlags, memoryLeft } from '../../src/runtime/environment.js';
+import { defaultFlags, expectsGpu, memoryLeft } from '../../src/runtime/environment.js';
 import { type GpuMemory, gpuNames } from '../../src/runtime/gpu.js';
 import { execFileSync, spawnSync } from 'node:child_process';
 import * as fs from 'node:fs';
@@ -115,8 +115,7 @@ describe('configureRuntime', function () {
   this.timeout(30000);
 
   it('sets the environment before TensorFlow loads, and refuses changes after', () => {
-    const onGpu = gpuNames().length > 0;
-    const own = onGpu ? '--xla_gpu_autotune_level=0' : '--xla_disable_hlo_passes=while-loop-invariant-code-motion';
+    const own = '--xla_disable_hlo_passes=while-loop-invariant-code-motion';
     const { out, err, code } = run(
       `runtime.configureRuntime({ tf32: false, threads: 1, xlaFlags: ['--xla_cpu_prefer_vector_width=256', '--xla_cpu_enable_fast_math=false'], tfXlaFlags: ['--tf_xla_clustering_debug'] });
        runtime.configureRuntime({ xlaFlags: ['--xla_cpu_prefer_vector_width=512'] });
@@ -125,7 +124,7 @@ describe('configureRuntime', function () {
        const e = process.env;
        console.log(JSON.stringify([e.NVIDIA_TF32_OVERRIDE, e.TF_NUM_INTRAOP_THREADS, e.TF_XLA_FLAGS, e.XLA_FLAGS]));
        try { runtime.configureRuntime({ tf32: true }); } catch (error) { console.log(error.name, error.data.changed.join()); }`,
-      { XLA_FLAGS: '', TF_XLA_FLAGS: '--tf_xla_min_cluster_size=4' },
+      { XLA_FLAGS: '', TF_XLA_FLAGS: '--tf_xla_min_cluster_size=4', CUDA_VISIBLE_DEVICES: '-1' },
     );
     expect(code, err).to.equal(0);
     expect(out.split('\n')).to.deep.equal([
@@ -206,6 +205,15 @@ describe('configureRuntime', function () {
     for (const chosen of ['--xla_gpu_autotune_level=4', '--xla_gpu_enable_triton_gemm=true'])
       expect(defaultFlags(chosen, true)).to.equal(chosen);
     expect(defaultFlags('', false)).not.to.include('gpu');
+  });
+
+  it('sets for a GPU what is for GPUs, and not where only the machine has one', () => {
+    const [there, none] = [() => true, () => false];
+    expect(expectsGpu('gpu', undefined, there)).to.equal(true);
+    expect(expectsGpu(undefined, '0,1', there)).to.equal(true);
+    expect(expectsGpu('cpu', undefined, there), 'a library for CPUs').to.equal(false);
+    expect(expectsGpu('gpu', undefined, none), 'no card').to.equal(false);
+    for (const hidden of ['-1', '']) expect(expectsGpu('gpu', hidden, there), 'hidden').to.equal(false);
   });
 
   it('knows how many multiprocessors a GPU has, and of none nothing', () => {
