@@ -10,7 +10,7 @@ import { nodeName, type Traced } from './function.js';
 import { attr, savedModel, type NodeText } from './graphdef.js';
 import { outOfMemory } from './memory_error.js';
 import { nodeBackend, type NativeTensor } from './native.js';
-import { byteShape, STORAGE, storageNodes, storageTypes } from './storage.js';
+import { byteShape, placeOf, STORAGE, storageNodes, storageTypes } from './storage.js';
 import type { Bytes, Dtype, VariableSpec } from './types.js';
 
 const number = dtypeNumber;
@@ -82,6 +82,21 @@ export function writeGraph(
   fs.writeFileSync(path.join(folder, GRAPH_FILE), savedModel(nodes, [...library.values()]));
 }
 
+/** What storage is fed: int32 alone, see storage.ts. */
+type Ints = readonly [shape: readonly number[], data: Int32Array];
+
+const int = (value: number): Ints => [[], Int32Array.of(value)];
+const ints = (values: readonly number[]): Ints => [[values.length], Int32Array.from(values)];
+
+/** Bytes as whole words: the same memory where it is aligned and there is no rest, else a copy with zeros behind it. */
+function wordsOf(bytes: Bytes): Int32Array {
+  const { buffer, byteOffset, byteLength } = bytes;
+  if (byteOffset % 4 === 0 && byteLength % 4 === 0) return new Int32Array(buffer, byteOffset, byteLength / 4);
+  const words = new Int32Array(Math.ceil(byteLength / 4));
+  new Uint8Array(words.buffer).set(new Uint8Array(buffer, byteOffset, byteLength));
+  return words;
+}
+
 /** One TensorFlow session with its variables. */
 export class Session {
   private id: number | null;
@@ -112,23 +127,20 @@ export class Session {
   clear(names: readonly string[]): void {
     for (const name of names) {
       const { dtype, shape } = this.variables.get(name)!;
-      this.storage(`zeroing the variable '${name}'`, name, STORAGE.clear(dtype), [
-        ['int32', [shape.length], Int32Array.from(shape)],
-      ]);
+      this.storage(`zeroing the variable '${name}'`, name, STORAGE.clear(dtype), [ints(shape)]);
     }
   }
 
   /** Sets a variable from bytes, which are copied before this returns. */
   set(name: string, bytes: Bytes): void {
     const spec = this.variables.get(name)!;
-    const flat = new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-    const shape = byteShape(spec);
+    const words = wordsOf(bytes);
     const onCpu = !nodeBackend().isUsingGpuDevice;
-    const types = Uint8Array.from(this.types, (dtype) => (dtype === spec.dtype ? 1 : 0));
     this.storage(`setting the variable '${name}'`, name, onCpu ? STORAGE.setAny : STORAGE.set(spec.dtype), [
-      ...(onCpu ? [['bool', [types.length], types] as const] : []),
-      ['int32', [shape.length], Int32Array.from(shape)],
-      ['uint8', [flat.length], flat],
+      ints(byteShape(spec)),
+      [[words.length], words],
+      ints([bytes.byteLength]),
+      ...(onCpu ? [int(this.types.indexOf(spec.dtype))] : []),
     ]);
   }
 
@@ -136,10 +148,9 @@ export class Session {
   read(name: string): Uint8Array {
     const spec = this.variables.get(name)!;
     const size = sizeOf(spec.shape) * dtypeBytes(spec.dtype);
-    const rest = Int32Array.of((4 - (size % 4)) % 4);
     const words = this.storage(`reading the variable '${name}'`, name, STORAGE.read(spec.dtype), [
-      ['int32', [1], Int32Array.of(size)],
-      ['int32', [1], rest],
+      ints([size]),
+      ints([(4 - (size % 4)) % 4]),
     ]);
     return new Uint8Array(words.buffer, words.byteOffset, size);
   }
@@ -168,14 +179,13 @@ export class Session {
     what: string,
     variable: string,
     { feeds, fetch }: { feeds: string; fetch: string },
-    values: readonly (readonly [Dtype, readonly number[], ArrayBufferView])[],
+    values: readonly Ints[],
   ): ArrayBufferView {
-    const mask = new Uint8Array(this.variables.size);
-    mask[this.positions.get(variable)!] = 1;
+    const place = placeOf(this.positions.get(variable)!, this.variables.size);
     const ids: number[] = [];
     try {
-      ids.push(this.binding.createTensor([mask.length], number('bool'), mask));
-      for (const [dtype, shape, data] of values) ids.push(this.binding.createTensor(shape, number(dtype), data));
+      for (const [shape, data] of [...place.map(int), ...values])
+        ids.push(this.binding.createTensor(shape, number('int32'), data));
       const [out] = this.execute(what, ids, feeds, fetch) as [NativeTensor];
       ids.push(out.id);
       return this.binding.tensorDataSync(out.id);

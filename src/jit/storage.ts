@@ -2,28 +2,44 @@
  * The part of a program's outer graph that fills, clears and reads its variables. TensorFlow spends a good part of a second on
  * every new combination of feeds and fetches of a large graph (it prunes and optimises the graph anew), so there is one for
  * filling, one for clearing and one for reading per element type, whatever the number of variables, and few nodes for each of
- * them: the handle of the variable is chosen by a bit that is fed, through Switch and Merge, and its shape is fed. Data travels as
- * bytes, which suits every element type. On a CPU, where a start is short enough to notice, filling is the same for all types.
+ * them: the handle of the variable is chosen by its place, which is fed, through Switch and Merge, and its shape is fed. Places are those in
+ * groups, about as many groups as each has members: what chooses is on the host, and each of its bits costs microseconds to bring to a GPU.
+ * Data travels as int32 words, which suits every element type, and which tfjs leaves on the host: of all others it puts a copy on the GPU,
+ * to be fetched back. On a CPU, where a start is short enough to notice, filling is the same for all types.
  */
 import { dtypeBytes, dtypeNumber, DT_RESOURCE } from './dtypes.js';
 import { nodeName, storedDtype } from './function.js';
 import { attr, type Attrs, type NodeText } from './graphdef.js';
 import type { Dtype, VariableDtype, VariableSpec } from './types.js';
 
+const PLACE = 'storage_group:0,storage_member:0';
+
 /** Names of what is fed and fetched for variables of a type. */
 export const STORAGE = {
   set: (dtype: VariableDtype) => ({
-    feeds: 'storage_mask:0,storage_shape:0,storage_bytes:0',
+    feeds: `${PLACE},storage_shape:0,storage_words:0,storage_size:0`,
     fetch: `set_${dtype}_done:0`,
   }),
-  /** Any type: which one is fed as a mask over the types of all variables. Only on a CPU. */
-  setAny: { feeds: 'storage_mask:0,storage_types:0,storage_shape:0,storage_bytes:0', fetch: 'set_done:0' },
-  clear: (dtype: VariableDtype) => ({ feeds: 'storage_mask:0,storage_shape:0', fetch: `clear_${dtype}_done:0` }),
+  /** Any type: which one is fed, its number in storageTypes(). Only on a CPU. */
+  setAny: {
+    feeds: `${PLACE},storage_shape:0,storage_words:0,storage_size:0,storage_type:0`,
+    fetch: 'set_done:0',
+  },
+  clear: (dtype: VariableDtype) => ({ feeds: `${PLACE},storage_shape:0`, fetch: `clear_${dtype}_done:0` }),
   read: (dtype: VariableDtype) => ({
-    feeds: 'storage_mask:0,storage_shape:0,storage_rest:0',
+    feeds: `${PLACE},storage_shape:0,storage_rest:0`,
     fetch: `get_${dtype}_words:0`,
   }),
 };
+
+/** Variables of a group, but for the last one. @param count of all variables */
+const membersOf = (count: number): number => Math.max(1, Math.ceil(Math.sqrt(count)));
+
+/** What to feed as `storage_group` and `storage_member`. @param k number of the variable among `count` */
+export function placeOf(k: number, count: number): readonly [group: number, member: number] {
+  const members = membersOf(count);
+  return [Math.floor(k / members), k % members];
+}
 
 /** Dimensions to feed as `storage_shape` when bytes are set. */
 export function byteShape(spec: VariableSpec): number[] {
@@ -82,6 +98,21 @@ class Nodes {
     return `${this.add(name, 'Switch', [value, open], { T: attr.type(dtype) })}:1`;
   }
 
+  /** Scalars of bool, one for each number below `count`: whether it is the one in `chosen`. @returns their name without the number */
+  bits(name: string, chosen: string, count: number): string {
+    const all = this.ints(
+      `${name}_all`,
+      Array.from({ length: count }, (_, i) => i),
+    );
+    const attrs = { T: type('int32'), incompatible_shape_error: attr.bool(true) };
+    const equal = this.add(`${name}_equal`, 'Equal', [all, chosen], attrs, HOST);
+    return this.add(name, 'Unpack', [equal], { T: type('bool'), num: attr.int(count), axis: attr.int(0) }, HOST);
+  }
+
+  merge(name: string, dtype: number, values: readonly string[]): string {
+    return this.add(name, 'Merge', values, { T: attr.type(dtype), N: attr.int(values.length) });
+  }
+
   /** Assigns to the chosen handle; a constant named `${name}_done` exists once that is done. */
   assign(name: string, dtype: Dtype, value: string, handle = 'storage_handle'): void {
     this.add(`${name}_to`, 'AssignVariableOp', [handle, value], { dtype: type(dtype) });
@@ -96,8 +127,17 @@ class Nodes {
 function setNodes(nodes: Nodes, dtype: VariableDtype, copies: boolean, open: string | null): void {
   const stored = storedDtype(dtype);
   const n = `set_${dtype}`;
-  let value = 'storage_bytes';
-  if (open !== null) value = nodes.gate(`${n}_given`, dtypeNumber('uint8'), value, open);
+  let value = 'storage_words';
+  if (open !== null) value = nodes.gate(`${n}_given`, dtypeNumber('int32'), value, open);
+  value = nodes.bitcast(`${n}_quads`, 'int32', 'uint8', value);
+  value = nodes.reshape(`${n}_padded`, 'uint8', value, 'storage_flat');
+  value = nodes.add(
+    `${n}_bytes`,
+    'Slice',
+    [value, 'storage_begin', 'storage_size'],
+    { T: type('uint8'), Index: type('int32') },
+    HOST,
+  );
   if (copies && stored === dtype) value = nodes.add(`${n}_copy`, 'DeepCopy', [value], { T: type('uint8') }, HOST);
   value = nodes.reshape(`${n}_form`, 'uint8', value, 'storage_shape');
   if (dtypeBytes(dtype) > 1) value = nodes.bitcast(`${n}_bits`, 'uint8', dtype, value);
@@ -141,7 +181,7 @@ function readNodes(nodes: Nodes, dtype: VariableDtype): void {
   nodes.bitcast(`${n}_words`, 'uint8', 'int32', value);
 }
 
-/** Element types of the variables, in the order of `storage_types`. */
+/** Element types of the variables, by `storage_type`. */
 export function storageTypes(variables: ReadonlyMap<string, VariableSpec>): VariableDtype[] {
   return [...new Set([...variables.values()].map((spec) => spec.dtype))];
 }
@@ -150,13 +190,19 @@ export function storageTypes(variables: ReadonlyMap<string, VariableSpec>): Vari
 export function storageNodes(variables: ReadonlyMap<string, VariableSpec>, onCpu: boolean): NodeText[] {
   const nodes = new Nodes();
   if (variables.size === 0) return [];
-  nodes.placeholder('storage_mask', dtypeNumber('bool'), [variables.size]);
+  for (const name of ['storage_group', 'storage_member']) nodes.placeholder(name, dtypeNumber('int32'), []);
   nodes.placeholder('storage_shape', dtypeNumber('int32'), [-1]);
-  nodes.placeholder('storage_bytes', dtypeNumber('uint8'), [-1]);
+  nodes.placeholder('storage_words', dtypeNumber('int32'), [-1]);
+  nodes.placeholder('storage_size', dtypeNumber('int32'), [1]);
   nodes.placeholder('storage_rest', dtypeNumber('int32'), [1]);
-  const count = attr.int(variables.size);
-  nodes.add('storage_bits', 'Unpack', ['storage_mask'], { T: type('bool'), num: count, axis: attr.int(0) }, HOST);
-  const chosen = [...variables].map(([name, spec], k) => {
+  nodes.ints('storage_flat', [-1]);
+  nodes.ints('storage_begin', [0]);
+  const members = membersOf(variables.size);
+  const groups = Math.ceil(variables.size / members);
+  const memberBits = nodes.bits('storage_members', 'storage_member', members);
+  const groupBits = nodes.bits('storage_groups', 'storage_group', groups);
+  const chosen: string[][] = Array.from({ length: groups }, () => []);
+  [...variables].forEach(([name, spec], k) => {
     const n = nodeName(name);
     const attrs = {
       dtype: type(storedDtype(spec.dtype)),
@@ -165,14 +211,18 @@ export function storageNodes(variables: ReadonlyMap<string, VariableSpec>, onCpu
       container: attr.string(''),
     };
     nodes.add(`var_${n}`, 'VarHandleOp', [], attrs);
-    return `${nodes.add(`pick_${n}`, 'Switch', [`var_${n}`, `storage_bits:${k}`], { T: attr.type(DT_RESOURCE) })}:1`;
+    const [group, member] = placeOf(k, variables.size);
+    chosen[group]!.push(nodes.gate(`pick_${n}`, DT_RESOURCE, `var_${n}`, `${memberBits}:${member}`));
   });
-  nodes.add('storage_handle', 'Merge', chosen, { T: attr.type(DT_RESOURCE), N: count });
+  const handles = chosen.map((picks, group) => {
+    const one = nodes.merge(`group_${group}`, DT_RESOURCE, picks);
+    return nodes.gate(`pick_group_${group}`, DT_RESOURCE, one, `${groupBits}:${group}`);
+  });
+  nodes.merge('storage_handle', DT_RESOURCE, handles);
   const types = storageTypes(variables);
   if (onCpu) {
-    nodes.placeholder('storage_types', dtypeNumber('bool'), [types.length]);
-    const attrs = { T: type('bool'), num: attr.int(types.length), axis: attr.int(0) };
-    nodes.add('storage_type_bits', 'Unpack', ['storage_types'], attrs, HOST);
+    nodes.placeholder('storage_type', dtypeNumber('int32'), []);
+    nodes.bits('storage_type_bits', 'storage_type', types.length);
   }
   types.forEach((dtype, k) => {
     setNodes(nodes, dtype, onCpu, onCpu ? `storage_type_bits:${k}` : null);
@@ -181,7 +231,7 @@ export function storageNodes(variables: ReadonlyMap<string, VariableSpec>, onCpu
   });
   if (onCpu) {
     const done = types.map((dtype) => `set_${dtype}_done`);
-    nodes.add('set_done', 'Merge', done, { T: type('bool'), N: attr.int(types.length) });
+    nodes.merge('set_done', dtypeNumber('bool'), done);
   }
   return nodes.list;
 }

@@ -151,31 +151,58 @@ describe('Program', () => {
     program.dispose();
   });
 
-  it('keeps variables of many types and ranks apart', async () => {
-    const program = new Program();
-    const types: [VariableDtype, number, (n: number) => Float32Array | Int32Array | Uint8Array][] = [
-      ['float32', 4, (n): Float32Array => Float32Array.from({ length: n }, (_, i) => i + 0.5)],
-      ['bfloat16', 2, (n): Uint8Array => new Uint8Array(bf16(Array.from({ length: n }, (_, i) => i + 1)).buffer)],
-      ['uint8', 1, (n): Uint8Array => Uint8Array.from({ length: n }, (_, i) => 250 - i)],
-      ['int32', 4, (n): Int32Array => Int32Array.from({ length: n }, (_, i) => -i - 7)],
-    ];
-    const shapes = [[], [3], [2, 3], [1, 2, 5], [1]];
-    const bytes = new Map<string, Uint8Array>();
-    for (const shape of shapes) {
-      for (const [dtype, , make] of types) {
-        const name = `${dtype}_${shape.join('x') || 'scalar'}`;
-        const data = make(shape.reduce((a, d) => a * d, 1));
-        bytes.set(name, new Uint8Array(data.buffer.slice(0)));
-        program.variable(name, { shape, dtype, init: () => data });
+  for (const form of ['', ', as they lie on a GPU'])
+    it(`keeps variables of many types and ranks apart${form}`, async () => {
+      const backend = tf.backend() as unknown as { isUsingGpuDevice: boolean };
+      const device = backend.isUsingGpuDevice;
+      backend.isUsingGpuDevice = device || form !== '';
+      const program = new Program();
+      const types: [VariableDtype, number, (n: number) => Float32Array | Int32Array | Uint8Array][] = [
+        ['float32', 4, (n): Float32Array => Float32Array.from({ length: n }, (_, i) => i + 0.5)],
+        ['bfloat16', 2, (n): Uint8Array => new Uint8Array(bf16(Array.from({ length: n }, (_, i) => i + 1)).buffer)],
+        ['uint8', 1, (n): Uint8Array => Uint8Array.from({ length: n }, (_, i) => 250 - i)],
+        ['int32', 4, (n): Int32Array => Int32Array.from({ length: n }, (_, i) => -i - 7)],
+      ];
+      const shapes = [[], [3], [2, 3], [1, 2, 5], [1]];
+      const bytes = new Map<string, Uint8Array>();
+      for (const shape of shapes) {
+        for (const [dtype, , make] of types) {
+          const name = `${dtype}_${shape.join('x') || 'scalar'}`;
+          const data = make(shape.reduce((a, d) => a * d, 1));
+          bytes.set(name, new Uint8Array(data.buffer.slice(0)));
+          program.variable(name, { shape, dtype, init: () => data });
+        }
       }
+      await program.compile();
+      for (const [name, want] of bytes) expect([...program.readBytes(name)], name).deep.equal([...want]);
+      program.zero(['bfloat16_2x3', 'int32_scalar']);
+      for (const [name, want] of bytes) {
+        const zero = name === 'bfloat16_2x3' || name === 'int32_scalar';
+        expect([...program.readBytes(name)], name).deep.equal(zero ? [...want].map(() => 0) : [...want]);
+      }
+      program.dispose();
+      backend.isUsingGpuDevice = device;
+    });
+
+  it('keeps any number of variables apart', async () => {
+    for (const count of [1, 2, 3, 5, 16, 17]) {
+      const program = new Program();
+      for (let k = 0; k < count; k++)
+        program.variable(`v${k}`, { shape: [2], dtype: 'float32', init: () => Float32Array.of(k, -k) });
+      await program.compile();
+      program.zero(['v0']);
+      for (let k = 1; k < count; k++) expect([...program.read(`v${k}`)]).to.deep.equal([k, -k]);
+      expect([...program.read('v0')]).to.deep.equal([0, 0]);
+      program.dispose();
     }
+  });
+
+  it('takes bytes that do not begin at a whole word', async () => {
+    const program = new Program();
+    program.variable('v', { shape: [3], dtype: 'bfloat16' });
     await program.compile();
-    for (const [name, want] of bytes) expect([...program.readBytes(name)], name).deep.equal([...want]);
-    program.zero(['bfloat16_2x3', 'int32_scalar']);
-    for (const [name, want] of bytes) {
-      const zero = name === 'bfloat16_2x3' || name === 'int32_scalar';
-      expect([...program.readBytes(name)], name).deep.equal(zero ? [...want].map(() => 0) : [...want]);
-    }
+    program.assign('v', new Uint8Array(new Uint8Array([9, 9, 9, 1, 2, 3, 4, 5, 6, 9]).buffer, 3, 6));
+    expect([...program.readBytes('v')]).to.deep.equal([1, 2, 3, 4, 5, 6]);
     program.dispose();
   });
 
