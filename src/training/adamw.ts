@@ -90,13 +90,17 @@ export function adamwUpdate(
 export class AdamW extends tf.Optimizer {
   /** @nocollapse */
   static className = 'AdamW';
+  /** tfjs takes anything with an optimizer's methods for an instance of its Optimizer, and classes inherit that. */
+  static override [Symbol.hasInstance](value: unknown): boolean {
+    return Object.prototype.isPrototypeOf.call(this.prototype as object, value as object);
+  }
   learningRate: number;
   readonly beta1: number;
   readonly beta2: number;
   readonly epsilon: number;
   readonly weightDecay: number;
   readonly maxGradNorm: number | null;
-  private readonly decays: (name: string, shape: readonly number[]) => boolean;
+  readonly decays: (name: string, shape: readonly number[]) => boolean;
   private readonly moments = new Map<string, { first: tf.Variable; second: tf.Variable }>();
   private steps = 0;
   /** Global norm of the gradients of the last step, before clipping; null when clipping is off. */

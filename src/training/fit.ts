@@ -2,7 +2,7 @@
 import * as tf from '@tensorflow/tfjs';
 import { ArgumentError, TrainingError } from '../errors/index.js';
 import { PeftModel } from '../peft/index.js';
-import { AdamW, decaysByDefault } from './adamw.js';
+import { AdamW } from './adamw.js';
 import { type Batch, prepareBatch, type PreparedBatch } from './batch.js';
 import { createStep } from './create_step.js';
 import { collate, type TokenizedExample, shuffled } from './data/index.js';
@@ -61,6 +61,8 @@ export class CausalLMTrainer {
   private step: TrainingStep | null = null;
   private optimizer: tf.Optimizer | null = null;
   private settings: CompileArgs = {};
+  /** Whether another optimizer changed the model's variables since the step took them over. */
+  private changed = false;
 
   constructor(readonly model: TrainableModel) {}
 
@@ -80,6 +82,7 @@ export class CausalLMTrainer {
       });
     this.dispose();
     this.settings = args;
+    this.changed = false;
     this.optimizer = args.optimizer ?? new AdamW();
     const adamw = this.optimizer instanceof AdamW ? this.optimizer : null;
     this.step = createStep(trainableOf(this.model), {
@@ -90,7 +93,7 @@ export class CausalLMTrainer {
         epsilon: adamw.epsilon,
         weightDecay: adamw.weightDecay,
         maxGradNorm: adamw.maxGradNorm,
-        decays: decaysByDefault,
+        decays: adamw.decays,
       }),
     });
   }
@@ -132,6 +135,7 @@ export class CausalLMTrainer {
       );
       const named = [...variables.values()].map((v, i) => [v.name, tf.div(gradients[i]!, items)] as const);
       optimizer.applyGradients(Object.fromEntries(named));
+      this.changed = true;
       return loss.dataSync()[0]! / items;
     });
   }
@@ -217,6 +221,8 @@ export class CausalLMTrainer {
     const size = args.batchSize ?? 8;
     let [sum, items, hits] = [0, 0, 0];
     const metrics = this.settings.metrics ?? [];
+    if (this.changed) step.refresh();
+    this.changed = false;
     if (metrics.includes('accuracy')) this.sync();
     for (let i = 0; i < examples.length; i += size) {
       const prepared = prepareBatch(collate(examples.slice(i, i + size), { pad_token_id: 0 }), this.vocabulary);

@@ -1,10 +1,12 @@
 /** compile, fit, evaluate and predict with tfjs' own optimizers and callbacks. */
 import * as tf from '@tensorflow/tfjs';
 import { expect } from 'chai';
+import { loadCheckpoint } from '../../src/models/mamba2/pretrained.js';
 import { Mamba2Config, Mamba2ForCausalLM } from '../../src/models/mamba2/index.js';
 import { AdamW, CausalLMTrainer } from '../../src/training/index.js';
 import { useBackend } from '../support/backends.js';
-import { expectClose } from '../support/compare.js';
+import { expectClose, expectTensor } from '../support/compare.js';
+import { loadGolden } from '../support/goldens.js';
 
 const tiny = (): Mamba2ForCausalLM =>
   new Mamba2ForCausalLM(
@@ -55,6 +57,52 @@ describe('compile and fit', () => {
       expect(after.perplexity).to.be.closeTo(Math.exp(after.loss), 1e-6);
     });
   }
+
+  // the golden gradients are torch's
+  for (const engine of ['eager', 'compiled'] as const) {
+    it(`gives other optimizers of tfjs the gradients, and evaluates what they made (${engine})`, async () => {
+      const golden = loadGolden('gradients/g1');
+      const { config, source } = await loadCheckpoint(golden.dir);
+      const other = new Mamba2ForCausalLM(config, source);
+      const batch = golden.inputs as { input_ids: number[][]; labels: number[][] };
+      const loss = (): number => tf.tidy(() => other.forward({ ...batch, use_cache: false }).loss!.dataSync()[0]!);
+      const rows = batch.input_ids.map((input_ids, i) => ({ input_ids, labels: batch.labels[i]! }));
+      const keras = new CausalLMTrainer(other);
+      keras.compile({ optimizer: tf.train.sgd(0.1), step: { engine, xla: false } });
+      const before = await keras.evaluate(rows, { batchSize: rows.length });
+      expectClose([before.loss], [loss()], 1e-5, 'before');
+      const weights = Object.entries(other.weights.all()) as [string, tf.Variable][];
+      const old = new Map(weights.map(([name, v]) => [name, v.dataSync().slice()]));
+      expectClose([await keras.trainOnBatch(batch)], golden.tensor('loss').data, 1e-5, 'loss');
+      for (const [name, v] of weights) {
+        const gradient = golden.tensor(`grad.${name}`);
+        const moved = tf.tidy(() => tf.div(tf.sub(tf.tensor(old.get(name)!, v.shape), v), 0.1));
+        expectTensor(moved, gradient, 1e-3, name);
+        moved.dispose();
+      }
+      const after = await keras.evaluate(rows, { batchSize: rows.length });
+      expectClose([after.loss], [loss()], 1e-5, 'after');
+      expect(after.loss).to.be.below(before.loss - 1e-3);
+      keras.dispose();
+      other.dispose();
+    });
+  }
+
+  it('lets an AdamW’s own rule say which tensors decay', async () => {
+    const norm = model.weights.all()['backbone.norm_f.weight'] as tf.Variable;
+    const matrix = model.weights.all()['backbone.embeddings.weight'] as tf.Variable;
+    const [a, b] = [norm.dataSync().slice(), matrix.dataSync().slice()];
+    const decays = (name: string): boolean => name === 'backbone.norm_f.weight';
+    // epsilon this large leaves of the update the decay alone
+    trainer.compile({ optimizer: new AdamW({ learningRate: 0.5, weightDecay: 0.5, epsilon: 1e30, decays }), step });
+    await trainer.trainOnBatch({ input_ids: [[1, 2, 3]], labels: [[1, 2, 3]] });
+    expectClose(
+      norm.dataSync(),
+      a.map((w) => w * 0.75),
+      1e-6,
+    );
+    expectClose(matrix.dataSync(), b, 1e-6);
+  });
 
   it('evaluates to the mean of the model’s own loss', async () => {
     trainer.compile({ step });
