@@ -12,6 +12,8 @@ export interface TrainerState {
   max_steps: number;
   /** Epochs done, with fractions. */
   epoch: number;
+  /** Updates made before the epoch under way; not in checkpoints of earlier versions. */
+  epoch_start?: number;
   /** Tokens seen, padding not counted. */
   num_input_tokens_seen: number;
   log_history: LogEntry[];

@@ -78,6 +78,7 @@ export class SFTTrainer extends Trainer {
       model,
       args,
       callbacks: options.callbacks,
+      onWarning: options.onWarning,
       packing,
       max_length: packing || !Array.isArray(options.train_dataset) ? (max_length ?? undefined) : undefined,
       pad_token_id: options.processing_class.pad_token_id ?? options.processing_class.eos_token_id ?? undefined,

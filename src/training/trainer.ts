@@ -2,7 +2,7 @@
 import * as fs from 'node:fs';
 import * as path from 'node:path';
 import { writeFileAtomic } from '../checkpoints/index.js';
-import { ArgumentError, TrainingError } from '../errors/index.js';
+import { ArgumentError } from '../errors/index.js';
 import type { Mamba2ForCausalLM } from '../models/mamba2/index.js';
 import { PeftModel } from '../peft/index.js';
 import { plannedSteps, type TrainingArguments, trainingArguments } from './arguments.js';
@@ -25,6 +25,7 @@ import { createStep } from './create_step.js';
 import { DataLoader, type ExampleSource } from './data/index.js';
 import { CURVE_FILE, JsonlLog, lossCurve, TensorBoardLog } from './logs.js';
 import { type TrainableModel, trainableOf } from './objective.js';
+import { notFinite, positionOf } from './position.js';
 import { scheduleFactor } from './schedules.js';
 import type { TrainingStep } from './step.js';
 
@@ -43,6 +44,7 @@ export interface TrainerOptions {
   /** Default: the model's pad token, else 0. It never counts. */
   pad_token_id?: number;
   padding_side?: 'left' | 'right';
+  onWarning?: (message: string) => void;
 }
 
 export interface TrainOutput {
@@ -52,8 +54,8 @@ export interface TrainOutput {
   /** Seconds, and tokens per second (padding not counted). */
   train_runtime: number;
   train_tokens_per_second: number;
-  /** Why the run ended early: a signal, or a callback. */
-  stopped_by: 'SIGINT' | 'SIGTERM' | 'callback' | null;
+  /** Why the run ended early: a signal, a callback, or a stream that gave no more examples. */
+  stopped_by: 'SIGINT' | 'SIGTERM' | 'callback' | 'data' | null;
 }
 
 /**
@@ -180,7 +182,10 @@ export class Trainer {
     const total = args.max_steps > 0 ? args.max_steps : plannedSteps(args.num_train_epochs, stepsOf);
     await this.announce();
     const resumed = await this.resume(options.resume_from_checkpoint);
-    if (!resumed) this.state = { ...this.state, global_step: 0, epoch: 0, num_input_tokens_seen: 0, log_history: [] };
+    if (!resumed) {
+      const start = { global_step: 0, epoch: 0, epoch_start: 0, num_input_tokens_seen: 0, log_history: [] };
+      this.state = { ...this.state, ...start };
+    }
     const { state } = this;
     state.max_steps = total;
     control.should_stop = false;
@@ -196,9 +201,10 @@ export class Trainer {
     process.once('SIGINT', onSignal).once('SIGTERM', onSignal);
     const began = performance.now();
     const totals = { loss: 0, steps: 0, tokens: 0 };
+    let fed: boolean;
     try {
       await this.each((c) => c.on_train_begin?.(args, state, control));
-      await this.run(loader, total, accumulation, stepsOf, totals);
+      fed = await this.run(loader, total, accumulation, stepsOf, totals);
       if (control.should_stop && signal && args.save_strategy !== 'no') await this.save();
       else if (
         args.save_strategy !== 'no' &&
@@ -219,7 +225,7 @@ export class Trainer {
       training_loss: totals.steps > 0 ? totals.loss / totals.steps : NaN,
       train_runtime: seconds,
       train_tokens_per_second: totals.tokens / seconds,
-      stopped_by: signal ?? (control.should_stop ? 'callback' : null),
+      stopped_by: signal ?? (control.should_stop ? 'callback' : fed ? null : 'data'),
     };
   }
 
@@ -249,25 +255,21 @@ export class Trainer {
     return true;
   }
 
-  /** The loop over epochs and steps. */
+  /** The loop over epochs and steps. @returns false when a stream ended before the run did */
   private async run(
     loader: DataLoader,
     total: number,
     accumulation: number,
     stepsOf: (epoch: number) => number,
     totals: { loss: number; steps: number; tokens: number },
-  ): Promise<void> {
+  ): Promise<boolean> {
     const { args, state, control } = this;
     const warmup = args.warmup_steps > 0 ? args.warmup_steps : Math.ceil(total * args.warmup_ratio);
     const logged = { loss: 0, steps: 0, tokens: 0, since: performance.now() };
     // where a resumed run goes on: whole epochs are skipped, then steps of the epoch under way
-    let done = 0;
-    for (let epoch = 0; state.global_step < total && !control.should_stop; epoch++) {
+    let { epoch, done } = await positionOf(loader, state, accumulation, stepsOf);
+    for (; state.global_step < total && !control.should_stop; epoch++) {
       const inEpoch = loader.sized ? stepsOf(epoch) : Infinity;
-      if (state.global_step >= done + inEpoch) {
-        done += inEpoch;
-        continue;
-      }
       let at = Math.max(0, state.global_step - done);
       const skip = at * accumulation;
       let group: PreparedBatch[] = [];
@@ -281,21 +283,12 @@ export class Trainer {
           rate,
           (args.seed * 65_537 + state.global_step) | 0,
         );
-        if (!Number.isFinite(loss) || !Number.isFinite(gradNorm)) {
-          throw new TrainingError(
-            `Step ${state.global_step + 1} (epoch ${epoch}, batches ${index - group.length} to ${index - 1}): ${Number.isFinite(loss) ? `the gradients' norm is ${gradNorm}` : `the loss is ${loss}`}. The weights are those of step ${state.global_step}. Lower learning_rate, or look at this batch's examples.`,
-            {
-              step: state.global_step + 1,
-              epoch,
-              batches: [index - group.length, index - 1],
-              loss,
-              grad_norm: gradNorm,
-            },
-          );
-        }
+        if (!Number.isFinite(loss) || !Number.isFinite(gradNorm))
+          throw notFinite(state.global_step + 1, epoch, [index - group.length, index - 1], loss, gradNorm);
         at++;
         state.global_step++;
         state.epoch = loader.sized ? epoch + at / inEpoch : epoch;
+        state.epoch_start = done;
         const tokens = group.reduce((sum, b) => sum + b.tokens, 0);
         state.num_input_tokens_seen += tokens;
         for (const sum of [totals, logged]) {
@@ -329,11 +322,19 @@ export class Trainer {
         if (prepared.items > 0) group.push(prepared);
         if (index % accumulation !== 0 || group.length === 0) continue;
         await update();
-        if (state.global_step >= total || control.should_stop) return;
+        if (state.global_step >= total || control.should_stop) return true;
       }
       if (group.length > 0) await update();
+      if (index === 0) {
+        if (state.global_step === 0) throw new ArgumentError('Trainer: the stream of examples has none', {});
+        this.options.onWarning?.(
+          `The examples end at step ${state.global_step}, and max_steps is ${total}: the stream gives nothing a second time. The run ends here; a function that makes the stream begins it again.`,
+        );
+        return false;
+      }
       done += loader.sized ? inEpoch : at;
     }
+    return true;
   }
 
   /**
