@@ -17,7 +17,10 @@ export interface LoraConfigFields {
   layers_to_transform: readonly number[] | number | null;
   /** With layers_to_transform: what comes before a block's number in module names, as a regular expression or several. Default: any name. */
   layers_pattern: readonly string[] | string | null;
-  /** Modules trained whole and stored with the adapter, for example ['lm_head', 'norm_f']. Default none. */
+  /**
+   * Modules trained whole and stored with the adapter, for example ['lm_head', 'norm_f']. Default none. 'embeddings' is the
+   * lookup alone: a head tied to it keeps the base's matrix.
+   */
   modules_to_save: readonly string[] | null;
   /** Scale by lora_alpha / sqrt(r) instead. Default false. */
   use_rslora: boolean;

@@ -132,23 +132,24 @@ export function storableLoraMatrix(base: Weight, adapters: MatrixAdapters): Stor
   return { ...loraMatrix(base, adapters), storage };
 }
 
-/** An embedding whose lookup and whose product (a tied head) use different matrices. */
-export function tiedPair(rows: tf.Tensor2D, product: tf.Tensor2D): StoredMatrix {
-  const over = (r: tf.Tensor2D, p: tf.Tensor2D): StoredMatrix => ({
-    shape: p.shape,
-    apply: (x) => tf.matMul(x, p, false, true),
+/**
+ * An embedding whose lookup and whose product (a tied head) use different matrices.
+ * @param rows [v, d], of the lookup @param head [v, d], of the product
+ */
+export function tiedPair(rows: tf.Tensor2D, head: Weight): StoredMatrix {
+  const over = (r: tf.Tensor2D, h: Weight): StoredMatrix => ({
+    shape: h.shape,
+    apply: (x) => linear(x, h) as tf.Tensor2D,
     rows: (ids) => tf.gather(r, ids) as tf.Tensor2D,
   });
-  const spec = (x: tf.Tensor2D): VariableSpec => ({
-    shape: x.shape,
-    dtype: 'float32',
-    init: () => x.dataSync<'float32'>(),
-  });
-  return {
-    ...over(rows, product),
-    storage: () => ({
-      variables: { '.rows': spec(rows), '.product': spec(product) },
-      weight: (vars) => over(vars['.rows'] as tf.Tensor2D, vars['.product'] as tf.Tensor2D),
-    }),
+  const storage = (): WeightStorage => {
+    const below = baseStorage(head);
+    if (!below) throw new ArgumentError("This quantised base has no compiled form; use engine: 'eager'", {});
+    const spec: VariableSpec = { shape: rows.shape, dtype: 'float32', init: () => rows.dataSync<'float32'>() };
+    return {
+      variables: { ...below.variables, '.rows': spec },
+      weight: (vars) => over(vars['.rows'] as tf.Tensor2D, below.weight(vars)),
+    };
   };
+  return { ...over(rows, head), storage };
 }

@@ -8,7 +8,8 @@ import type { CausalLMInputs, CausalLMOutputs } from '../models/mamba2/index.js'
 import { Mamba2Config, Mamba2ForCausalLM } from '../models/mamba2/index.js';
 import { type AdaptedModule, LoraAdapter } from './adapter.js';
 import { LoraConfig, type LoraConfigFields } from './config.js';
-import { type DropoutSeed, loraMatrix, lowRankDelta, type LowRank, storableLoraMatrix, tiedPair } from './matrix.js';
+import { type DropoutSeed, loraMatrix, type LowRank, storableLoraMatrix, tiedPair } from './matrix.js';
+import { EMBEDDINGS, isTied, type MergedWeights, mergedWeights } from './merge.js';
 
 export interface PeftOptions {
   /** Default 'default'. */
@@ -161,7 +162,11 @@ export class PeftModel {
       const adapter = this.adapter(name);
       const prefix = this.active.length > 1 ? `${name}:` : '';
       const own = Object.fromEntries([...adapter.variables.keys()].map((key) => [key, trainable[prefix + key]!]));
-      for (const key of adapter.saved) weights[key] = own[key]!;
+      for (const key of adapter.saved) {
+        // as in PEFT, an embedding that is trained whole is the lookup's: a tied head keeps the base's matrix
+        const shared = key === EMBEDDINGS && isTied(this.base);
+        weights[key] = shared ? tiedPair(own[key] as tf.Tensor2D, frozen[key]!) : own[key]!;
+      }
       for (const at of adapter.modules) {
         const part = parts.get(at.weight) ?? { linear: [], embedding: [] };
         part[at.kind === 'embedding' ? 'embedding' : 'linear'].push(adapter.lowRank(at, own));
@@ -217,40 +222,11 @@ export class PeftModel {
       throw new ArgumentError(`Cannot ${what} while adapters are merged; call unmerge_adapter() first`, {});
   }
 
-  /** Weights with the active adapters added in, as new tensors; `head` when a tied head must stay without them. */
-  private mergedWeights(): { changed: Map<string, tf.Tensor>; head: boolean } {
-    const changed = new Map<string, tf.Tensor>();
-    let head = false;
-    for (const name of this.active_adapters) {
-      const adapter = this.adapter(name);
-      const own = Object.fromEntries(adapter.variables);
-      for (const key of adapter.saved) {
-        changed.get(key)?.dispose();
-        changed.set(key, tf.clone(own[key]!));
-      }
-      for (const at of adapter.modules) {
-        const base = changed.get(at.weight) ?? this.base[at.weight]!;
-        if (isStored(base)) {
-          throw new ArgumentError(
-            `Cannot merge into '${at.weight}': the base is quantised. Load it in float32, or keep the adapter beside it.`,
-            { weight: at.weight },
-          );
-        }
-        const tiedHead = !('lm_head.weight' in this.base) && at.weight === 'backbone.embeddings.weight';
-        if (tiedHead && at.kind === 'head') {
-          throw new ArgumentError(
-            `Cannot merge an adapter of 'lm_head' into a tied model: head and embedding share one matrix. Keep the adapter beside it.`,
-            {},
-          );
-        }
-        head ||= tiedHead;
-        const kind = at.kind === 'embedding' ? 'embedding' : 'linear';
-        const sum = tf.tidy(() => tf.add(base, lowRankDelta(adapter.lowRank(at, own), kind)));
-        if (changed.has(at.weight)) base.dispose();
-        changed.set(at.weight, sum);
-      }
-    }
-    return { changed, head };
+  private mergedWeights(): MergedWeights {
+    return mergedWeights(
+      this.base,
+      this.active_adapters.map((name) => this.adapter(name)),
+    );
   }
 
   /**
@@ -260,7 +236,7 @@ export class PeftModel {
    */
   merge_adapter(options: { safe_merge?: boolean } = {}): void {
     this.refuseMerged('merge');
-    const { changed, head } = this.mergedWeights();
+    const { changed, untied } = this.mergedWeights();
     try {
       if (options.safe_merge) {
         for (const [name, tensor] of changed) {
@@ -274,8 +250,7 @@ export class PeftModel {
       }
       const { weights } = this.base_model;
       this.base_model.resetEngine();
-      if (head)
-        this.untied = tf.tidy(() => tf.variable(tf.clone(this.base['backbone.embeddings.weight'] as tf.Tensor), false));
+      if (untied) this.untied = tf.tidy(() => tf.variable(tf.clone(this.base[EMBEDDINGS] as tf.Tensor), false));
       this.merged = [...changed].map(([name, tensor]) => {
         const variable = this.base[name] as tf.Variable;
         const before = tf.clone(variable);
@@ -284,9 +259,8 @@ export class PeftModel {
         return { name, before };
       });
       if (this.untied) {
-        const [rows, table] = [this.base['backbone.embeddings.weight']!, this.untied];
-        // the adapter of an embedding acts on the lookup alone: a tied head goes on with the matrix from before
-        weights.store('backbone.embeddings.weight', tiedPair(rows as tf.Tensor2D, table as unknown as tf.Tensor2D));
+        // adapters of an embedding act on the lookup alone: a tied head goes on with the matrix from before
+        weights.store(EMBEDDINGS, tiedPair(this.base[EMBEDDINGS] as tf.Tensor2D, this.untied));
       }
     } finally {
       for (const tensor of changed.values()) tensor.dispose();
@@ -307,8 +281,8 @@ export class PeftModel {
   }
 
   /**
-   * A model of its own with the active adapters merged into its weights. When the head is tied and the adapter acts on
-   * the embedding, its head is stored apart (tie_word_embeddings false): the adapter acts on the lookup alone.
+   * A model of its own with the active adapters merged into its weights. When the head is tied and an adapter acts on
+   * the embedding or trains it whole, its head is stored apart (tie_word_embeddings false): the lookup alone is changed.
    * The PeftModel stays usable.
    * @example
    * const merged = peft.merge_and_unload();
@@ -316,16 +290,15 @@ export class PeftModel {
    */
   merge_and_unload(): Mamba2ForCausalLM {
     this.refuseMerged('merge');
-    const { changed, head } = this.mergedWeights();
+    const { changed, untied } = this.mergedWeights();
     const config = new Mamba2Config({
       ...this.config.to_dict(),
-      tie_word_embeddings: this.config.tie_word_embeddings && !head,
+      tie_word_embeddings: this.config.tie_word_embeddings && !untied,
     });
     const model = new Mamba2ForCausalLM(config);
     try {
       for (const [name, variable] of Object.entries(model.weights.all())) {
-        const value =
-          changed.get(name) ?? this.base[name === 'lm_head.weight' && head ? 'backbone.embeddings.weight' : name];
+        const value = changed.get(name) ?? this.base[name === 'lm_head.weight' && untied ? EMBEDDINGS : name];
         if (value === undefined || isStored(value))
           throw new ArgumentError(`Cannot merge: '${name}' is quantised; load the base in float32`, { name });
         (variable as tf.Variable).assign(value);

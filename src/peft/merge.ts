@@ -1,0 +1,67 @@
+/** Adapters added into the weights below them: the same outputs at the plain model's speed. */
+import * as tf from '@tensorflow/tfjs';
+import { ArgumentError } from '../errors/index.js';
+import { isStored, type Weights } from '../layers/index.js';
+import type { AdaptedModule, LoraAdapter } from './adapter.js';
+import { lowRankDelta } from './matrix.js';
+
+/** The embedding's matrix, which a tied head shares. */
+export const EMBEDDINGS = 'backbone.embeddings.weight';
+
+/** True when the head of a model with these weights is its embedding once more. */
+export function isTied(weights: Weights): boolean {
+  return !('lm_head.weight' in weights);
+}
+
+/** Weights that merging changes. */
+export interface MergedWeights {
+  /** New tensors by name, the caller's to dispose. */
+  changed: Map<string, tf.Tensor>;
+  /** True when a tied head must go on with the matrix from before: adapters act on the lookup alone, as in PEFT. */
+  untied: boolean;
+}
+
+/**
+ * Weights with adapters added in.
+ * @throws ArgumentError for a quantised base, and for an adapter of a tied head, which has no matrix of its own.
+ */
+export function mergedWeights(base: Weights, adapters: readonly LoraAdapter[]): MergedWeights {
+  const changed = new Map<string, tf.Tensor>();
+  const put = (name: string, value: tf.Tensor): void => {
+    changed.get(name)?.dispose();
+    changed.set(name, value);
+  };
+  try {
+    // whole modules first: what other adapters add goes on top of them, as in PeftModel.compose
+    for (const adapter of adapters) for (const name of adapter.saved) put(name, tf.clone(adapter.variables.get(name)!));
+    for (const adapter of adapters)
+      for (const at of adapter.modules) put(at.weight, merged(base, changed, adapter, at));
+  } catch (error) {
+    tf.dispose([...changed.values()]);
+    throw error;
+  }
+  return { changed, untied: isTied(base) && changed.has(EMBEDDINGS) };
+}
+
+function merged(
+  base: Weights,
+  changed: ReadonlyMap<string, tf.Tensor>,
+  adapter: LoraAdapter,
+  at: AdaptedModule,
+): tf.Tensor {
+  const weight = changed.get(at.weight) ?? base[at.weight]!;
+  if (isStored(weight)) {
+    throw new ArgumentError(
+      `Cannot merge into '${at.weight}': the base is quantised. Load it in float32, or keep the adapter beside it.`,
+      { weight: at.weight },
+    );
+  }
+  if (at.kind === 'head' && isTied(base)) {
+    throw new ArgumentError(
+      `Cannot merge an adapter of 'lm_head' into a tied model: head and embedding share one matrix. Keep the adapter beside it.`,
+      {},
+    );
+  }
+  const kind = at.kind === 'embedding' ? 'embedding' : 'linear';
+  return tf.tidy(() => tf.add(weight, lowRankDelta(adapter.lowRank(at, Object.fromEntries(adapter.variables)), kind)));
+}

@@ -1,0 +1,126 @@
+/** An embedding trained whole (modules_to_save) on a model with a tied head: the lookup changes, the head does not, as in PEFT. */
+import * as path from 'node:path';
+import * as tf from '@tensorflow/tfjs';
+import { expect } from 'chai';
+import { Mamba2ForCausalLM } from '../../src/models/mamba2/causal_lm.js';
+import { loadCheckpoint } from '../../src/models/mamba2/pretrained.js';
+import { load_peft_model, type PeftModel } from '../../src/peft/index.js';
+import { createStep, prepareBatch, trainableOf } from '../../src/training/index.js';
+import { onBackends, tensorCount, useBackend } from '../support/backends.js';
+import { expectClose, expectTensor } from '../support/compare.js';
+import { loadGolden } from '../support/goldens.js';
+
+const golden = loadGolden('lora-tied');
+const adapter = path.join(golden.dir, 'adapter');
+const { input_ids, labels } = golden.inputs as Record<string, number[][]>;
+
+async function base(engine: 'eager' | 'compiled' = 'eager'): Promise<Mamba2ForCausalLM> {
+  const { config, source } = await loadCheckpoint(golden.dir);
+  return new Mamba2ForCausalLM(config, source, { engine });
+}
+const logits = (model: PeftModel | Mamba2ForCausalLM): tf.Tensor3D =>
+  model.forward({ input_ids: input_ids!, use_cache: false }).logits;
+
+onBackends(['tensorflow', 'wasm', 'cpu'], 'lora-tied', () => {
+  it('gives the logits of PEFT: active, merged in place, unmerged, and merged into a model of its own', async () => {
+    const model = await base();
+    const plain = tf.tidy(() => logits(model).dataSync().slice());
+    const before = tensorCount();
+    const peft = await load_peft_model(model, adapter);
+    const check = (of: PeftModel | Mamba2ForCausalLM, what: string): void =>
+      tf.tidy(() => expectTensor(logits(of), golden.tensor('logits'), 1e-4, what));
+    check(peft, 'active');
+    peft.merge_adapter({ safe_merge: true });
+    check(peft, 'merged');
+    peft.unmerge_adapter();
+    check(peft, 'unmerged');
+    const whole = peft.merge_and_unload();
+    check(whole, 'a model of its own');
+    expect(whole.config.tie_word_embeddings).to.equal(false);
+    for (const name of ['lm_head.weight', 'backbone.embeddings.weight']) {
+      const got = (whole.weights.all()[name] as tf.Tensor).dataSync();
+      expect(got, name).to.deep.equal(golden.tensor(`merged.${name}`).data);
+    }
+    whole.dispose();
+    peft.dispose();
+    expect(tf.tidy(() => logits(model).dataSync())).to.deep.equal(plain);
+    expect(tensorCount()).to.deep.equal(before);
+    model.dispose();
+  });
+});
+
+describe('training lora-tied', function () {
+  this.timeout(240_000);
+  before(() => useBackend('tensorflow'));
+
+  it('gives the loss and the gradient of every tensor', async () => {
+    const model = await base();
+    const peft = await load_peft_model(model, adapter);
+    const loss = (): tf.Scalar => peft.forward({ input_ids: input_ids!, labels, use_cache: false }).loss!;
+    tf.tidy(() => {
+      const trainable = peft.trainable();
+      const { value, grads } = tf.variableGrads(loss, [...trainable.values()]);
+      expectClose(value, golden.tensor('loss').data, 1e-5, 'loss');
+      for (const [key, variable] of trainable)
+        expectTensor(grads[variable.name]!, golden.tensor(`grad.base_model.model.${key}`), 1e-4, key);
+    });
+    peft.dispose();
+    model.dispose();
+  });
+
+  for (const engine of ['eager', 'compiled'] as const) {
+    it(`evaluates and trains on it (${engine})`, async () => {
+      const model = await base();
+      const head = (model.weights.all()['backbone.embeddings.weight'] as tf.Tensor).dataSync().slice();
+      const peft = await load_peft_model(model, adapter);
+      const batch = prepareBatch({ input_ids: input_ids!, labels: labels! }, 31);
+      const step = createStep(trainableOf(peft), { engine, xla: false });
+      expectClose([(await step.evaluate(batch)) / batch.items], golden.tensor('loss').data, 1e-5, 'loss');
+      const { loss, gradNorm } = await step.step([batch], 1e-2, 0);
+      expectClose([loss], golden.tensor('loss').data, 1e-5, 'loss of a step');
+      let squares = 0;
+      for (const [name, { data }] of golden.expected)
+        if (name.startsWith('grad.')) data.forEach((x) => (squares += x * x));
+      expectClose([gradNorm], [Math.sqrt(squares)], 1e-4, 'gradients');
+      const after = await step.evaluate(batch);
+      step.sync();
+      step.dispose();
+      const trained = tf.tidy(
+        () => peft.forward({ input_ids: input_ids!, labels, use_cache: false }).loss!.dataSync()[0]!,
+      );
+      expectClose([after / batch.items], [trained], 1e-5, 'after a step');
+      expect(trained).to.be.below(loss);
+      expect((peft.frozen()['backbone.embeddings.weight'] as tf.Tensor).dataSync()).to.deep.equal(head);
+      peft.dispose();
+      model.dispose();
+    });
+  }
+
+  it('writes the same compiled and eager, merged too', async () => {
+    const texts: number[][][] = [];
+    for (const engine of ['eager', 'compiled'] as const) {
+      const model = await base(engine);
+      const peft = await load_peft_model(model, adapter);
+      const write = async (): Promise<number[]> =>
+        (
+          (await peft.generate({
+            input_ids: [input_ids![0]!],
+            max_new_tokens: 8,
+            do_sample: false,
+            eos_token_id: null,
+          })) as number[][]
+        )[0]!;
+      const own = [await write()];
+      peft.merge_adapter();
+      own.push(await write());
+      texts.push(own);
+      peft.dispose();
+      model.dispose();
+    }
+    expect(texts[1]).to.deep.equal(texts[0]);
+    expect(texts[0]![1]).to.deep.equal(texts[0]![0]);
+    // the first of the new tokens is the one of PEFT
+    const next = golden.tensor('logits').data.subarray(7 * 31, 8 * 31) as Float32Array;
+    expect(texts[0]![0]![8]).to.equal(next.indexOf(Math.max(...next)));
+  });
+});
