@@ -5,7 +5,7 @@ import { RandomStream } from '../generation/random.js';
 import type { Weight, Weights } from '../layers/index.js';
 import { isStored } from '../layers/index.js';
 import type { LoraConfig } from './config.js';
-import { matchesModule, type TargetKind, targetKind } from './config.js';
+import { type TargetKind, targetKind } from './config.js';
 import type { LowRank } from './matrix.js';
 
 /** A module under an adapter. */
@@ -63,12 +63,7 @@ export function adaptedModules(config: LoraConfig, weights: Weights): AdaptedMod
 /** Names of the weights that modules_to_save trains whole. @throws ArgumentError when a name matches nothing */
 export function savedWeights(config: LoraConfig, weights: Weights): string[] {
   const wanted = config.modules_to_save ?? [];
-  const names = Object.keys(weights).filter((weight) => {
-    const module = moduleOf(weight);
-    // a name may be that of a module that holds others, such as a whole mixer
-    const path = module.split('.');
-    return path.some((_, i) => matchesModule(path.slice(0, i + 1).join('.'), wanted));
-  });
+  const names = Object.keys(weights).filter((weight) => config.trainsWhole(moduleOf(weight)));
   for (const name of wanted) {
     if (!names.some((weight) => new RegExp(`(^|\\.)${name.replace(/[.]/g, '\\.')}\\.`).test(weight))) {
       const reason = name === 'lm_head' && !('lm_head.weight' in weights) ? ': its head is tied to the embedding' : '';

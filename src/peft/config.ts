@@ -206,9 +206,16 @@ export class LoraConfig {
     return fromPattern(this.alpha_pattern, module, this.lora_alpha) / (this.use_rslora ? Math.sqrt(rank) : rank);
   }
 
-  /** Whether a module is to be adapted. */
+  /** Whether modules_to_save names a module, or one that holds it. */
+  trainsWhole(module: string): boolean {
+    const path = module.split('.');
+    return path.some((_, i) => matchesModule(path.slice(0, i + 1).join('.'), this.modules_to_save ?? []));
+  }
+
+  /** Whether a module is to be adapted; as in PEFT, none that is trained whole. */
   targets(module: string): boolean {
     if (this.exclude_modules && matchesModule(module, this.exclude_modules)) return false;
+    if (this.trainsWhole(module)) return false;
     if (!matchesModule(module, this.target_modules)) return false;
     // a module that is named in full is wanted wherever it is
     if (!this.layers_to_transform?.length || this.target_modules.includes(module)) return true;

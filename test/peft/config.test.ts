@@ -96,6 +96,15 @@ describe('LoraConfig', () => {
     });
   }
 
+  it('adapts no module that is trained whole, nor what is in it, as PEFT', () => {
+    const targets = (modules_to_save: string[], name: string): boolean =>
+      new LoraConfig({ target_modules: ['in_proj', 'embeddings'], modules_to_save }).targets(name);
+    expect(targets(['embeddings'], 'backbone.embeddings')).to.equal(false);
+    expect(targets(['layers.1'], 'backbone.layers.1.mixer.in_proj')).to.equal(false);
+    expect(targets(['layers.1'], 'backbone.layers.0.mixer.in_proj')).to.equal(true);
+    expect(targets(['layers.1'], 'backbone.layers.11.mixer.in_proj')).to.equal(true);
+  });
+
   for (const [what, fields, message] of [
     ['blocks of a regular expression', { target_modules: '.*in_proj', layers_to_transform: 1 }, /layers_to_transform/],
     ['a pattern without blocks', { layers_pattern: 'layers' }, /layers_pattern cannot be used without/],
