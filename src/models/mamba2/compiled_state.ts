@@ -72,8 +72,7 @@ export class CompiledState implements EngineState {
     }
     const pick = <T>(from: readonly T[]): T[] => rows.map((row) => from[row]!);
     const child = new CompiledState(this.keeper, rows.length, pick(this.seen), pick(this.fed));
-    child.origin = { state: this, rows: [...rows] };
-    this.heirs.add(child);
+    child.descend(this, [...rows]);
     return child;
   }
 
@@ -105,6 +104,12 @@ export class CompiledState implements EngineState {
     return values && rowsOf(values, state.batch, rows);
   }
 
+  /** Will have these rows of that state, once somebody asks. */
+  private descend(state: CompiledState, rows: readonly number[]): void {
+    this.origin = { state, rows };
+    state.heirs.add(this);
+  }
+
   detach(): void {
     this.origin?.state.heirs.delete(this);
     this.origin = null;
@@ -113,6 +118,12 @@ export class CompiledState implements EngineState {
   dispose(): void {
     if (this.disposed) return;
     this.disposed = true;
+    const { origin } = this;
+    if (origin) {
+      // a selection that was never worked out has nothing to leave: who waits for rows of it takes them where it would have
+      for (const heir of this.heirs) heir.descend(origin.state, heir.origin!.rows.map((row) => origin.rows[row]!));
+      this.heirs.clear();
+    }
     this.detach();
     this.parked = this.heirs.size > 0 ? this.parked : null;
     // while heirs wait, a resident state's values stay in the slot for them

@@ -99,6 +99,25 @@ describe('states', function () {
         expect(state.seen).to.deep.equal([13]);
       });
 
+      it('forks of forks outlive the forks between, whatever becomes of the first', async () => {
+        const rows = [ids(34, 5), ids(35, 9), ids(36, 2)];
+        const state = kept(await model.prefill(rows));
+        const copy = await state.clone();
+        const again = kept(await copy.clone());
+        const part = await state.select([2, 0]);
+        const spread = await part.select([1, 1, 0]); // rows 0, 0, 2
+        const one = kept(await spread.select([2]));
+        const turned = kept(await spread.select([2, 0, 1])); // rows 2, 0, 0
+        for (const between of [part, copy, spread]) between.dispose();
+        const check = async (fork: Mamba2State, of: number[]): Promise<void> =>
+          (await logits(fork)).forEach((row, i) => expectClose(row, want(rows[of[i]!]!), TOLERANCE, `rows ${of.join()} at ${i}`));
+        await check(one, [2]); // while the first is where it was
+        await model.prefill([[1], [2], [3]], { state });
+        await check(turned, [2, 0, 0]);
+        state.dispose();
+        await check(again, [0, 1, 2]);
+      });
+
       it('give the same rows in any order of the batch', async () => {
         const rows = [ids(31, 5), ids(32, 21), ids(33, 12)];
         for (const order of [
