@@ -75,6 +75,23 @@ export class Mamba2Cache {
     return this.layers[0]!.conv.shape[0];
   }
 
+  /** @throws ArgumentError when it is not one of a model of these sizes and `batch` rows */
+  check(config: Mamba2Config, batch: number): void {
+    const { layers } = this;
+    if (layers.length !== config.num_hidden_layers) {
+      throw new ArgumentError(`forward: the cache has ${layers.length} layers, the model has ${config.num_hidden_layers}`, { cache: layers.length, model: config.num_hidden_layers });
+    }
+    if (this.batch !== batch) throw new ArgumentError(`forward: the cache holds ${this.batch} rows, the input ${batch}`, { cache: this.batch, input: batch });
+    const shapes = stateShapes(config, batch);
+    layers.forEach((layer, i) => {
+      for (const key of ['conv', 'ssm'] as const) {
+        if (layer[key].shape.join() !== shapes[key].join()) {
+          throw new ArgumentError(`forward: layer ${i} of the cache has ${key} [${layer[key].shape}], the model expects [${shapes[key]}]`, { layer: i });
+        }
+      }
+    });
+  }
+
   get has_previous_state(): boolean {
     return this.seen_tokens > 0;
   }

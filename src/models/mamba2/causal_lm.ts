@@ -82,21 +82,23 @@ export class Mamba2ForCausalLM {
   static async from_pretrained(dir: string, options: PretrainedOptions = {}): Promise<Mamba2ForCausalLM> {
     const { device, onWarning, config: overrides, quantization_config, ...engineOptions } = options;
     const { config, source, warnings } = await loadCheckpoint(dir, overrides);
-    warnings.forEach((warning) => onWarning?.(warning));
-    // imported here so that a bundle for the browser, which loads LayersModels, has no native code in it
-    const { preferWideVectors, selectBackend } = await import('../../runtime/index.js');
-    if (quantization_config || config.to_dict()['quantization_config']) preferWideVectors();
-    if (device !== undefined || !tf.getBackend()) await selectBackend(device ?? 'auto');
-    const model = new Mamba2ForCausalLM(config, source, engineOptions);
+    let model: Mamba2ForCausalLM | null = null;
     try {
+      warnings.forEach((warning) => onWarning?.(warning));
+      // imported here so that a bundle for the browser, which loads LayersModels, has no native code in it
+      const { preferWideVectors, selectBackend } = await import('../../runtime/index.js');
+      if (quantization_config || config.to_dict()['quantization_config']) preferWideVectors();
+      if (device !== undefined || !tf.getBackend()) await selectBackend(device ?? 'auto');
+      model = new Mamba2ForCausalLM(config, source, engineOptions);
       await restoreQuantized(model.weights);
       if (quantization_config) await quantizeWeights(model.weights, quantization_config);
+      model.generation_config = await GenerationConfig.from_pretrained(dir, config.to_dict());
+      return model;
     } catch (error) {
-      model.dispose();
+      if (model) model.dispose();
+      else await source.close();
       throw error;
     }
-    model.generation_config = await GenerationConfig.from_pretrained(dir, config.to_dict());
-    return model;
   }
 
   /**

@@ -211,7 +211,7 @@ export class Mamba2Model {
    * that was passed in).
    *
    * @throws ArgumentError for ids outside the vocabulary, a mask of the wrong size, both or neither of the inputs, or a
-   *   cache of another batch size
+   *   cache of another batch size or another model
    */
   forward(inputs: ModelInputs): ModelOutputs {
     const { cache } = inputs;
@@ -221,15 +221,13 @@ export class Mamba2Model {
     const result = tf.tidy(() => {
       const { embedded, padding } = this.prepare(inputs);
       const [b, t] = embedded.shape;
-      if (cache && cache.batch !== b) {
-        throw new ArgumentError(`forward: the cache holds ${cache.batch} rows, the input ${b}`, { cache: cache.batch, input: b });
-      }
+      cache?.check(this.config, b);
       const restore = (x: tf.Tensor3D): tf.Tensor3D => (padding?.back ? reorder(x, padding.back) : tf.clone(x));
-      const onBlock = inputs.output_hidden_states ? (h: tf.Tensor3D): void => void kept.push(tf.keep(restore(h))) : undefined;
+      const onBlock = inputs.output_hidden_states ? (h: tf.Tensor3D): void => void kept.push(restore(h)) : undefined;
       const mask = padding ? tf.tensor2d(padding.mask, [b, t]) : undefined;
       const { h, states } = this.network.hidden(weights, embedded, { states: cache?.layers, mask, onBlock });
       const last = restore(h);
-      return { last, conv: keepCache ? states.map((s) => s.conv) : [], ssm: keepCache ? states.map((s) => s.ssm) : [], t };
+      return { last, conv: keepCache ? states.map((s) => s.conv) : [], ssm: keepCache ? states.map((s) => s.ssm) : [], kept, t };
     });
     const outputs: ModelOutputs = { last_hidden_state: result.last };
     if (keepCache) {
@@ -238,7 +236,7 @@ export class Mamba2Model {
       outputs.cache.advance(states, result.t);
     }
     // in the order of transformers: the output of every block, then the normed stream
-    if (inputs.output_hidden_states) outputs.hidden_states = [...kept, tf.clone(result.last)];
+    if (inputs.output_hidden_states) outputs.hidden_states = [...result.kept, tf.clone(result.last)];
     return outputs;
   }
 

@@ -2,7 +2,7 @@
 import { ArgumentError, GenerationError } from '../../errors/index.js';
 import type { GenerationEngine } from '../../generation/engine.js';
 import { generateFor } from '../../generation/generate.js';
-import { feedsOf, type GenerateInputs, type GenerateOutput, type IdRow } from '../../generation/inputs.js';
+import { checkIds, feedsOf, type GenerateInputs, type GenerateOutput, type IdRow } from '../../generation/inputs.js';
 import type { Tokenizer } from '../../tokenizers/index.js';
 import type { Mamba2ForCausalLM } from './causal_lm.js';
 import { Mamba2State } from './state.js';
@@ -38,6 +38,7 @@ export async function prefillState(model: Mamba2ForCausalLM, prompt: PrefillInpu
   if (rows.length === 0 || empty >= 0) {
     throw new ArgumentError(`prefill: ${rows.length === 0 ? 'there is no prompt' : `the prompt of row ${empty} is empty`}; expected at least one token`, { row: empty });
   }
+  rows.forEach((row, i) => checkIds(row, i, model.config.vocab_size, 'the prompt'));
   const engine = await model.engine();
   const state = given ?? new Mamba2State(model, await engine.createState(rows.length), new Array<number[]>(rows.length).fill([]));
   try {

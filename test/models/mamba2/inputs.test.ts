@@ -4,6 +4,7 @@ import { expect } from 'chai';
 import { ArgumentError, DisposedError } from '../../../src/errors/index.js';
 import { idGrid, type IdsLike, readMask, reorder } from '../../../src/models/mamba2/inputs.js';
 import { Mamba2Cache } from '../../../src/models/mamba2/cache.js';
+import { Mamba2Config } from '../../../src/models/mamba2/config.js';
 import type { CausalLMInputs } from '../../../src/models/mamba2/causal_lm.js';
 import { causalLoss, shiftLabels } from '../../../src/models/mamba2/loss.js';
 import { onBackends, useBackend } from '../../support/backends.js';
@@ -105,6 +106,20 @@ describe('forward refuses', () => {
     tiny.model.forward({ input_ids: [[1], [2]], cache }).logits.dispose();
     cache.dispose();
     expect(thrown(() => tiny.model.forward({ input_ids: [[1], [2]], cache }))).to.be.instanceOf(DisposedError);
+    expect(tf.memory().numTensors).to.equal(start);
+  });
+
+  it('a cache of another model, and leaves that cache as it was', () => {
+    const start = tf.memory().numTensors;
+    const { config } = tiny.model;
+    const others = [{ num_hidden_layers: config.num_hidden_layers + 1 }, { state_size: 2 * config.state_size }];
+    for (const change of others) {
+      const cache = Mamba2Cache.zeros(new Mamba2Config({ ...config.to_dict(), ...change }), 1);
+      const layers = cache.layers.length;
+      expect(thrown(() => tiny.model.forward({ input_ids: [[1]], cache }))).to.be.instanceOf(ArgumentError).with.property('message').that.contains('the model');
+      expect(cache.layers.length).to.equal(layers);
+      cache.dispose();
+    }
     expect(tf.memory().numTensors).to.equal(start);
   });
 

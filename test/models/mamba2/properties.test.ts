@@ -43,6 +43,11 @@ for (const [title, overrides] of [
     const at = ({ data, t }: { data: Float32Array; t: number }, row: number, position: number): Float32Array =>
       data.subarray((row * t + position) * V, (row * t + position + 1) * V);
 
+    it('leaves nothing behind in a tidy, hidden states included', () => {
+      const ids = randomIds(lcg(1), 1, 3, V);
+      tf.tidy(() => void tiny.model.forward({ input_ids: ids, output_hidden_states: true, use_cache: false }));
+    });
+
     it('computes what the oracle computes, states included', () => {
       const [ids] = randomIds(lcg(1), 1, 9, V);
       const want = tiny.oracle(ids!);

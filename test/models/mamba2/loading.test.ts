@@ -1,0 +1,47 @@
+/** What loading and reading a prompt refuse, and that a failure leaves nothing open. */
+import * as fs from 'node:fs';
+import { expect } from 'chai';
+import { ArgumentError, GenerationError } from '../../../src/errors/index.js';
+import { Mamba2ForCausalLM } from '../../../src/models/mamba2/causal_lm.js';
+import { useBackend } from '../../support/backends.js';
+import { rejection } from '../../support/errors.js';
+import { tinyModel } from '../../support/tiny_model.js';
+
+const MODEL = 'models/tiny-books-mamba2';
+const OPEN = '/proc/self/fd';
+
+/** Files of weights that this process has open. */
+function openWeights(): number {
+  return fs.readdirSync(OPEN).filter((fd) => {
+    try {
+      return fs.readlinkSync(`${OPEN}/${fd}`).endsWith('model.safetensors');
+    } catch {
+      return false; // closed meanwhile
+    }
+  }).length;
+}
+
+describe('loading a model', () => {
+  before(() => useBackend('tensorflow'));
+
+  it('leaves no file open where the device cannot be had', async function () {
+    if (!fs.existsSync(OPEN)) return this.skip();
+    const before = openWeights();
+    const wrong = { device: 'abacus' as 'cpu' };
+    expect(await rejection(Mamba2ForCausalLM.from_pretrained(MODEL, wrong))).to.be.instanceOf(ArgumentError);
+    expect(openWeights()).to.equal(before);
+  });
+
+  for (const engine of ['eager', 'compiled'] as const)
+    it(`reads only ids that are whole numbers of the vocabulary (${engine})`, async () => {
+      const { model } = tinyModel();
+      const own = new Mamba2ForCausalLM(model.config, null, { engine, segments: [4] });
+      for (const id of [1.5, NaN, 2 ** 32 + 5, -1, model.config.vocab_size]) {
+        const error = await rejection(own.prefill([1, id]));
+        expect(error, String(id)).to.be.instanceOf(GenerationError);
+        expect(error.message).to.contain(`holds ${id} at position 1`);
+      }
+      own.dispose();
+      model.dispose();
+    });
+});
