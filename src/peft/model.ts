@@ -136,8 +136,16 @@ export class PeftModel {
     }
   }
 
-  /** Trainable variables of the active adapters, by PEFT's keys without prefix; several adapters prefix theirs with their name. */
+  /**
+   * Trainable variables of the active adapters, by PEFT's keys without prefix; several adapters prefix theirs with their name.
+   * @throws ArgumentError while adapters are merged: the network does not read them then
+   */
   trainable(): Map<string, tf.Variable> {
+    this.refuseMerged('train or evaluate adapters');
+    return this.variables();
+  }
+
+  private variables(): Map<string, tf.Variable> {
     const out = new Map<string, tf.Variable>();
     for (const name of this.active_adapters)
       for (const [key, variable] of this.adapter(name).variables)
@@ -145,7 +153,7 @@ export class PeftModel {
     return out;
   }
 
-  /** The base's weights, which training leaves alone. */
+  /** The base's weights, which training leaves alone. While adapters are merged, these have them in. */
   frozen(): Weights {
     return this.base;
   }
@@ -154,8 +162,10 @@ export class PeftModel {
    * All weights of the network over given tensors: the one place where base and adapters are put together. Pure, so a
    * compiled program calls it with its own tensors.
    * @param trainable tensors under the keys of trainable() @param frozen the base's weights @param seed for dropout, int32 [2]
+   * @throws ArgumentError while adapters are merged: they would count twice
    */
   compose(trainable: Readonly<Record<string, tf.Tensor>>, frozen: Weights, seed?: tf.Tensor1D): Weights {
+    this.refuseMerged('train or evaluate adapters');
     const weights: Record<string, Weight> = { ...frozen };
     const parts = new Map<string, { linear: LowRank[]; embedding: LowRank[] }>();
     for (const name of this.active_adapters) {
@@ -188,7 +198,7 @@ export class PeftModel {
   private install(): void {
     const { weights } = this.base_model;
     this.base_model.resetEngine();
-    const composed = this.compose(Object.fromEntries(this.trainable()), this.base);
+    const composed = this.compose(Object.fromEntries(this.variables()), this.base);
     for (const [name, weight] of Object.entries(composed)) {
       const changed = weight !== this.base[name];
       const original = this.base[name]!;
@@ -200,7 +210,7 @@ export class PeftModel {
   get_nb_trainable_parameters(): { trainable: number; all: number } {
     const sum = (shapes: (readonly number[])[]): number =>
       shapes.reduce((total, shape) => total + shape.reduce((a, b) => a * b, 1), 0);
-    const trainable = sum([...this.trainable().values()].map((v) => v.shape));
+    const trainable = sum([...this.variables().values()].map((v) => v.shape));
     return { trainable, all: trainable + sum(Object.values(this.base).map((w) => w.shape)) };
   }
 

@@ -1,0 +1,54 @@
+/** What may be done with a model while its adapters are merged, and what is refused rather than done wrongly. */
+import * as tf from '@tensorflow/tfjs';
+import { expect } from 'chai';
+import { ArgumentError } from '../../src/errors/index.js';
+import type { Mamba2ForCausalLM } from '../../src/models/mamba2/index.js';
+import { get_peft_model, type LoraConfigFields, type PeftModel } from '../../src/peft/index.js';
+import { createStep, prepareBatch, trainableOf } from '../../src/training/index.js';
+import { useBackend } from '../support/backends.js';
+import { expectClose } from '../support/compare.js';
+import { thrown } from '../support/errors.js';
+import { tinyModel } from '../support/tiny_model.js';
+
+const row = [1, 5, 2, 9, 3, 10, 4, 4];
+
+function adapted(
+  fields: Partial<LoraConfigFields> = {},
+  sizes: Parameters<typeof tinyModel>[0] = {},
+): { model: Mamba2ForCausalLM; peft: PeftModel } {
+  const { model } = tinyModel(sizes);
+  return { model, peft: get_peft_model(model, { r: 2, init_lora_weights: false, ...fields }, { seed: 3 }) };
+}
+
+describe('merged adapters', function () {
+  this.timeout(120_000);
+  before(() => useBackend('tensorflow'));
+
+  for (const engine of ['eager', 'compiled'] as const) {
+    it(`are neither trained nor evaluated: they would count twice (${engine})`, async () => {
+      const { model, peft } = adapted();
+      const loss = (): number =>
+        tf.tidy(() => peft.forward({ input_ids: [row], labels: [row], use_cache: false }).loss!.dataSync()[0]!);
+      const batch = prepareBatch({ input_ids: [row], labels: [row] }, 11);
+      const step = createStep(trainableOf(peft), { engine, xla: false });
+      const evaluate = async (): Promise<number> => (await step.evaluate(batch)) / batch.items;
+      peft.merge_adapter();
+      const merged = loss();
+      const error = thrown(() => createStep(trainableOf(peft), { engine, xla: false }));
+      expect(error).to.be.instanceOf(ArgumentError);
+      expect(error.message).to.match(/merged; call unmerge_adapter\(\) first/);
+      // a step from before does not see the merged weights as its base either
+      const refused = await evaluate().then(
+        () => null,
+        (reason: unknown) => reason,
+      );
+      expect(refused).to.be.instanceOf(ArgumentError);
+      expect(peft.get_nb_trainable_parameters().trainable).to.be.above(0);
+      peft.unmerge_adapter();
+      expectClose([await evaluate()], [merged], 1e-5, 'unmerged again');
+      step.dispose();
+      peft.dispose();
+      model.dispose();
+    });
+  }
+});
