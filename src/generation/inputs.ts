@@ -95,7 +95,7 @@ const INPUT_KEYS = new Set([
 ]);
 
 /** The options among the inputs of a call. */
-export function optionsOf(inputs: Omit<GenerateInputs, 'input_ids'>): Record<string, unknown> {
+export function optionsOf(inputs: GenerateInputs): Record<string, unknown> {
   return Object.fromEntries(Object.entries(inputs).filter(([key]) => !INPUT_KEYS.has(key)));
 }
 
@@ -217,8 +217,7 @@ function unpad(rows: number[][], mask: GenerateInputs['attention_mask'], name: s
   });
 }
 
-/** @throws GenerationError when a row holds something that is no id of the vocabulary */
-export function checkIds(ids: readonly number[], row: number, vocab_size: number, name: string): void {
+function checkIds(ids: readonly number[], row: number, vocab_size: number, name: string): void {
   const at = ids.findIndex((id) => !Number.isInteger(id) || id < 0 || id >= vocab_size);
   if (at < 0) return;
   throw new GenerationError(

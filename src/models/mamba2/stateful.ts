@@ -2,7 +2,7 @@
 import { ArgumentError, GenerationError } from '../../errors/index.js';
 import type { GenerationEngine } from '../../generation/engine.js';
 import { generateFor } from '../../generation/generate.js';
-import { checkIds, feedsOf, type GenerateInputs, type GenerateOutput, type IdRow } from '../../generation/inputs.js';
+import { feedsOf, type GenerateInputs, type GenerateOutput, type IdRow } from '../../generation/inputs.js';
 import type { Tokenizer } from '../../tokenizers/index.js';
 import type { Mamba2ForCausalLM } from './causal_lm.js';
 import { Mamba2State } from './state.js';
@@ -38,7 +38,7 @@ export async function prefillState(model: Mamba2ForCausalLM, prompt: PrefillInpu
   if (rows.length === 0 || empty >= 0) {
     throw new ArgumentError(`prefill: ${rows.length === 0 ? 'there is no prompt' : `the prompt of row ${empty} is empty`}; expected at least one token`, { row: empty });
   }
-  rows.forEach((row, i) => checkIds(row, i, model.config.vocab_size, 'the prompt'));
+  rows.forEach((row, i) => checkIds(row, i, model.config.vocab_size));
   const engine = await model.engine();
   const state = given ?? new Mamba2State(model, await engine.createState(rows.length), new Array<number[]>(rows.length).fill([]));
   try {
@@ -52,6 +52,13 @@ export async function prefillState(model: Mamba2ForCausalLM, prompt: PrefillInpu
   } finally {
     if (given?.batch === rows.length || !given) noteRead(state, rows);
   }
+}
+
+function checkIds(ids: readonly number[], row: number, vocab_size: number): void {
+  const position = ids.findIndex((id) => !Number.isInteger(id) || id < 0 || id >= vocab_size);
+  if (position < 0) return;
+  const got = ids[position];
+  throw new ArgumentError(`prefill: row ${row} holds ${got} at position ${position}; expected ids from 0 to ${vocab_size - 1}`, { row, position, got, vocab_size });
 }
 
 function noteRead(state: Mamba2State, rows: readonly (readonly number[])[]): void {
