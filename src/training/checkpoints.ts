@@ -22,7 +22,10 @@ import type { TrainingStep } from './step.js';
 const STATE_FILE = 'trainer_state.json';
 const TENSORS_FILE = 'training_state.safetensors';
 const NAME = /^checkpoint-(\d+)$/;
+/** One that is being written, or deleted. */
 const ASIDE = /^\.checkpoint-\d+\.part$/;
+/** One whose name another is about to get. */
+const REPLACED = /^\.(checkpoint-\d+)\.old$/;
 
 /** Checkpoints of a folder, oldest first. */
 export function listCheckpoints(dir: string): { dir: string; step: number }[] {
@@ -38,11 +41,18 @@ export function listCheckpoints(dir: string): { dir: string; step: number }[] {
     .sort((a, b) => a.step - b.step);
 }
 
-/** Removes what a killed run left half written. */
+async function remove(dir: string): Promise<void> {
+  await fs.promises.rm(dir, { recursive: true, force: true });
+}
+
+/** Removes what a killed run left half written, and gives a checkpoint its name back that was about to be replaced. */
 export async function removeUnfinished(dir: string): Promise<void> {
   if (!fs.existsSync(dir)) return;
   for (const name of await fs.promises.readdir(dir)) {
-    if (ASIDE.test(name)) await fs.promises.rm(path.join(dir, name), { recursive: true, force: true });
+    const replaced = REPLACED.exec(name);
+    if (replaced && !fs.existsSync(path.join(dir, replaced[1]!)))
+      await fs.promises.rename(path.join(dir, name), path.join(dir, replaced[1]!));
+    else if (replaced || ASIDE.test(name)) await remove(path.join(dir, name));
   }
 }
 
@@ -73,10 +83,14 @@ export async function saveTrainingCheckpoint(
   limit: number | null,
 ): Promise<string> {
   const name = `checkpoint-${state.global_step}`;
-  const [aside, final] = [path.join(dir, `.${name}.part`), path.join(dir, name)];
+  const [aside, replaced, final] = [`.${name}.part`, `.${name}.old`, name].map((n) => path.join(dir, n)) as [
+    string,
+    string,
+    string,
+  ];
   step.sync();
   try {
-    await fs.promises.rm(aside, { recursive: true, force: true });
+    await remove(aside);
     await fs.promises.mkdir(aside, { recursive: true });
     await saveModel(model, aside);
     const tensors = [...trainableOf(model).trainable()].flatMap(([key, variable]) => {
@@ -97,17 +111,29 @@ export async function saveTrainingCheckpoint(
       path.join(aside, STATE_FILE),
       `${JSON.stringify({ ...state, optimizer_steps: step.steps }, null, 2)}\n`,
     );
-    await fs.promises.rm(final, { recursive: true, force: true });
+    // an earlier run's of this name stays until the new one has the name: one of them is whole at any moment
+    if (fs.existsSync(final)) {
+      await remove(replaced);
+      await fs.promises.rename(final, replaced);
+    }
     await fs.promises.rename(aside, final);
     await syncFolder(dir);
+    await remove(replaced);
   } catch (error) {
-    await fs.promises.rm(aside, { recursive: true, force: true }).catch(() => undefined);
+    await remove(aside).catch(() => undefined);
+    if (fs.existsSync(replaced) && !fs.existsSync(final))
+      await fs.promises.rename(replaced, final).catch(() => undefined);
     throw saveError(final, error);
   }
   if (limit !== null) {
     const old = listCheckpoints(dir).filter((c) => c.step < state.global_step);
-    for (const { dir: folder } of old.slice(0, Math.max(0, old.length - (limit - 1))))
-      await fs.promises.rm(folder, { recursive: true, force: true });
+    for (const { dir: folder, step: of } of old.slice(0, Math.max(0, old.length - (limit - 1)))) {
+      // a folder that is half deleted has no checkpoint's name
+      const going = path.join(dir, `.checkpoint-${of}.part`);
+      await remove(going);
+      await fs.promises.rename(folder, going);
+      await remove(going);
+    }
   }
   return final;
 }

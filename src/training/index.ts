@@ -21,7 +21,8 @@ export {
 } from './callbacks.js';
 export { listCheckpoints } from './checkpoints.js';
 export { lossCurve, TensorBoardLog } from './logs.js';
-export { Trainer, type TrainerOptions, type TrainOutput } from './trainer.js';
+export { Trainer } from './trainer.js';
+export type { TrainerOptions, TrainOutput } from './trainer_options.js';
 export { SFTTrainer, type SFTOptions, type SFTTrainerOptions } from './sft_trainer.js';
 export { scheduleFactor, type ScheduleOptions, SCHEDULERS, type SchedulerType } from './schedules.js';
 export { CausalLMTrainer, type CompileArgs, type FitArgs, type FitCallback, type FitMetric } from './fit.js';

@@ -28,35 +28,7 @@ import { type TrainableModel, trainableOf } from './objective.js';
 import { notFinite, positionOf } from './position.js';
 import { scheduleFactor } from './schedules.js';
 import type { TrainingStep } from './step.js';
-
-export interface TrainerOptions {
-  /** A model, all of it trained; or a model with adapters, they alone trained. */
-  model: TrainableModel;
-  args: { output_dir: string } & Partial<TrainingArguments>;
-  /** Examples as ids: a list, or a stream (then max_steps is needed). */
-  train_dataset?: ExampleSource;
-  eval_dataset?: ExampleSource;
-  callbacks?: readonly TrainerCallback[];
-  /** Whole documents packed into rows of max_length. Default false. */
-  packing?: boolean;
-  /** Default: the longest example's; needed for streams and packing. */
-  max_length?: number;
-  /** Default: the model's pad token, else 0. It never counts. */
-  pad_token_id?: number;
-  padding_side?: 'left' | 'right';
-  onWarning?: (message: string) => void;
-}
-
-export interface TrainOutput {
-  global_step: number;
-  /** Mean of the losses of this call's steps. */
-  training_loss: number;
-  /** Seconds, and tokens per second (padding not counted). */
-  train_runtime: number;
-  train_tokens_per_second: number;
-  /** Why the run ended early: a signal, a callback, or a stream that gave no more examples. */
-  stopped_by: 'SIGINT' | 'SIGTERM' | 'callback' | 'data' | null;
-}
+import type { TrainerOptions, TrainOutput } from './trainer_options.js';
 
 /**
  * Trains a model: gradient accumulation, schedules, evaluation, logs, checkpoints and exact resumption.
@@ -84,6 +56,8 @@ export class Trainer {
   private readonly callbacks: readonly TrainerCallback[];
   private step: TrainingStep | null = null;
   private announced = false;
+  /** The step of the last checkpoint of this run; output_dir may hold those of others. */
+  private saved: number | null = null;
   private jsonl: JsonlLog | null = null;
   private tensorboard: TensorBoardLog | null = null;
 
@@ -205,13 +179,7 @@ export class Trainer {
     try {
       await this.each((c) => c.on_train_begin?.(args, state, control));
       fed = await this.run(loader, total, accumulation, stepsOf, totals);
-      if (control.should_stop && signal && args.save_strategy !== 'no') await this.save();
-      else if (
-        args.save_strategy !== 'no' &&
-        listCheckpoints(args.output_dir).at(-1)?.step !== state.global_step &&
-        state.global_step > 0
-      )
-        await this.save();
+      if (args.save_strategy !== 'no' && state.global_step > 0) await this.save();
       this.training().sync();
       this.causal.resetEngine();
       await this.writeCurve();
@@ -248,10 +216,13 @@ export class Trainer {
   }
 
   private async resume(from: string | boolean | undefined): Promise<boolean> {
+    this.saved = null;
     if (from === undefined || from === false) return false;
-    const dir = from === true ? listCheckpoints(this.args.output_dir).at(-1)?.dir : from;
+    const own = listCheckpoints(this.args.output_dir);
+    const dir = from === true ? own.at(-1)?.dir : from;
     if (dir === undefined) return false;
     this.state = await loadTrainingCheckpoint(this.model, this.training(), dir);
+    this.saved = own.find((c) => path.resolve(c.dir) === path.resolve(dir))?.step ?? null;
     return true;
   }
 
@@ -362,6 +333,7 @@ export class Trainer {
 
   private async save(): Promise<void> {
     const { args, state, control } = this;
+    if (this.saved === state.global_step) return;
     const dir = await saveTrainingCheckpoint(
       this.model,
       this.training(),
@@ -369,6 +341,7 @@ export class Trainer {
       args.output_dir,
       args.save_total_limit,
     );
+    this.saved = state.global_step;
     await this.writeCurve();
     await this.each((c) => c.on_save?.(args, state, control, dir));
   }
