@@ -122,21 +122,27 @@ export class GenerationConfig {
   }
 
   /**
-   * This config with the options of a call over it, checked and with defaults.
+   * This config with that of a call over it, and the options of the call over both; checked and with defaults. Of each
+   * of them `undefined` leaves what is below, `null` turns an option off.
    *
+   * @param call options by name
+   * @param over a config given with the call
    * @throws GenerationError for an unknown or unsupported option or a wrong value, by name
    */
-  resolve(call: Record<string, unknown> = {}): ResolvedOptions {
-    const given: Record<string, unknown> = {};
-    for (const name of OPTION_NAMES) given[name] = this[name];
+  resolve(call: Record<string, unknown> = {}, over?: GenerationConfig | null): ResolvedOptions {
     for (const [key, value] of Object.entries(this.#rest)) if (!(key in call)) checkOption(key, value, 'file');
+    const asked: Record<string, unknown> = {};
+    for (const name of OPTION_NAMES) if (over?.[name] !== undefined) asked[name] = over[name];
     for (const [key, value] of Object.entries(call)) {
       checkOption(key, value, 'call');
-      if (value !== undefined) given[key] = value;
+      if (value !== undefined) asked[key] = value;
     }
+    const given: Record<string, unknown> = {};
+    for (const name of OPTION_NAMES) given[name] = this[name];
+    Object.assign(given, asked);
     for (const name of OPTION_NAMES) checkOption(name, given[name], 'call'); // fields may have been changed since
     // A length given in the call wins over the other kind of length in the model's config.
-    if (call.max_length != null && call.max_new_tokens === undefined) given.max_new_tokens = null;
+    if (asked.max_length != null && asked.max_new_tokens === undefined) given.max_new_tokens = null;
     const options = withDefaults(given as GenerationOptions);
     checkTogether(options);
     return options;

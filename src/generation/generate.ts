@@ -5,7 +5,6 @@ import type { EngineState, GenerationEngine } from './engine.js';
 import { Guidance } from './guidance.js';
 import { optionsOf, readNegativePrompts, readPrompts } from './inputs.js';
 import type { GenerateInputs, GenerateOutput, Prompt } from './inputs.js';
-import { OPTION_NAMES } from './options.js';
 import { freshSeed, RandomStream } from './random.js';
 import { criteriaOf, limitOf, newTokens, processorsOf, streamOf } from './run.js';
 import type { Row, Run } from './run.js';
@@ -45,7 +44,7 @@ async function generateRows(
   config: GenerationConfig,
   inputs: GenerateInputs,
 ): Promise<GenerateOutput> {
-  const options = config.resolve({ ...given(inputs.generation_config), ...optionsOf(inputs) });
+  const options = resolveOptions(config, inputs);
   checkInputs(options, inputs, engine);
   const prompts = readPrompts(inputs, options, engine.vocab_size);
   checkLengths(options, prompts);
@@ -85,17 +84,18 @@ export async function generateFor(
   const known = (modelConfig as { vocab_limit?: number | null }).vocab_limit;
   const vocab_limit = inputs.vocab_limit ?? inputs.tokenizer?.vocab_size ?? known;
   const output = await generate(engine, generationConfig, { ...inputs, vocab_limit });
-  const whole =
-    inputs.return_dict_in_generate ??
-    inputs.generation_config?.return_dict_in_generate ??
-    generationConfig.return_dict_in_generate;
+  const whole = resolveOptions(generationConfig, inputs).return_dict_in_generate;
   return whole || inputs.return_state ? output : output.sequences;
 }
 
-/** The options that a config given with the call sets. */
-function given(config: GenerationConfig | null | undefined): Record<string, unknown> {
-  if (!config) return {};
-  return Object.fromEntries(OPTION_NAMES.map((name) => [name, config[name]]));
+/**
+ * The options that a call of generate() runs with: its own win over its `generation_config`, which wins over the model's.
+ *
+ * @param config the model's own options
+ * @throws GenerationError for an unknown or unsupported option or a wrong value, by name
+ */
+export function resolveOptions(config: GenerationConfig, inputs: GenerateInputs): ResolvedOptions {
+  return config.resolve(optionsOf(inputs), inputs.generation_config);
 }
 
 function checkInputs(o: ResolvedOptions, inputs: GenerateInputs, engine: GenerationEngine): void {

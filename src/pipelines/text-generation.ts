@@ -1,4 +1,5 @@
 import { ArgumentError } from '../errors/index.js';
+import { resolveOptions } from '../generation/generate.js';
 import { generateFor } from '../generation/index.js';
 import type { GenerateInputs, GenerateOutput } from '../generation/index.js';
 import type { ChatMessage, ChatTemplateOptions, Tokenizer } from '../tokenizers/index.js';
@@ -131,8 +132,9 @@ async function run(
   const items = await Promise.all(inputs.map((input) => encode(tokenizer, input, options)));
   const engine = await model.engine();
   // The seed is drawn once: rows of later batches go on with further streams of the same seed.
-  const seed = generate.seed ?? model.generation_config.seed ?? Math.floor(Math.random() * 2 ** 32);
-  const copies = Math.max(1, generate.num_return_sequences ?? model.generation_config.num_return_sequences ?? 1);
+  const resolved = resolveOptions(model.generation_config, { ...generate, input_ids: [] });
+  const seed = resolved.seed ?? Math.floor(Math.random() * 2 ** 32);
+  const copies = resolved.num_return_sequences;
   const results = new Array<TextGenerationOutput[]>(items.length);
   for (const batch of batches(items, batch_size, generate.streamer != null)) {
     const { new_tokens } = (await generateFor(engine, model.generation_config, model.config, {

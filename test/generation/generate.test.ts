@@ -352,6 +352,11 @@ describe('generate', () => {
     const other = new GenerationConfig({ max_new_tokens: 2 });
     const given = await generateFor(engine, made, {}, { input_ids: [[1, 2]], generation_config: other });
     expect((given as GenerateOutput).new_tokens[0].length).to.equal(2);
+    const off = await generateFor(engine, made, {}, { input_ids: [[1, 2]], return_dict_in_generate: null });
+    expect(off).to.deep.equal([[1, 2, ...greedy([1, 2], 3)]]);
+    const offByConfig = new GenerationConfig({ return_dict_in_generate: null });
+    const alsoOff = await generateFor(engine, made, {}, { input_ids: [[1, 2]], generation_config: offByConfig });
+    expect(alsoOff).to.deep.equal(off);
   });
 
   describe('refuses', () => {

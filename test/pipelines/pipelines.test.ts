@@ -64,6 +64,28 @@ describe('text-generation pipeline', () => {
     }
   });
 
+  it('takes the number of rows and the seed from the call, from its generation_config or from the model, in this order', async () => {
+    const model = toyModel(new ToyEngine(4096, hashedLogits(4096)));
+    const generator = await pipeline('text-generation', model, { tokenizer });
+    const texts = ['Once upon a time', 'The sea'];
+    const options = { do_sample: true, seed: 1, num_return_sequences: 2 };
+    const want = await generator(texts, options);
+    expect(want.map((rows) => rows.length)).to.deep.equal([2, 2]);
+    texts.forEach((text, i) => want[i].forEach((row) => expect(row.generated_text.startsWith(text)).to.equal(true)));
+    const generation_config = new GenerationConfig(options);
+    expect(await generator(texts, { generation_config })).to.deep.equal(want);
+    // An undefined option of the call leaves what is below it.
+    expect(await generator(texts, { generation_config, seed: undefined })).to.deep.equal(want);
+
+    Object.assign(model.generation_config, { num_return_sequences: 3, seed: 9 });
+    expect(await generator(texts, { generation_config })).to.deep.equal(want);
+    const single = await generator(texts, { do_sample: true, num_return_sequences: null });
+    expect(single.map((rows) => rows.length)).to.deep.equal([1, 1]);
+    // Without a seed each call draws anew.
+    const unseeded = { do_sample: true, seed: null };
+    expect(await generator(texts, unseeded)).to.not.deep.equal(await generator(texts, unseeded));
+  });
+
   it('answers a chat, one or several, or goes on with its last message', async () => {
     const chat = [{ role: 'user', content: 'Who is she?' }];
     const prompt = await tokenizer.encode('[user] Who is she?\n[assistant] ');
