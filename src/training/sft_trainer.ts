@@ -80,7 +80,9 @@ export class SFTTrainer extends Trainer {
       callbacks: options.callbacks,
       onWarning: options.onWarning,
       packing,
-      max_length: packing || !Array.isArray(options.train_dataset) ? (max_length ?? undefined) : undefined,
+      // made from the texts when needed, see evalData(); that there is one is checked now
+      eval_dataset: options.eval_dataset && [],
+      max_length: max_length ?? undefined,
       pad_token_id: options.processing_class.pad_token_id ?? options.processing_class.eos_token_id ?? undefined,
     });
     this.tokenizer = options.processing_class;

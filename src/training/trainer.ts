@@ -22,7 +22,7 @@ import {
   saveTrainingCheckpoint,
 } from './checkpoints.js';
 import { createStep } from './create_step.js';
-import { DataLoader, type ExampleSource } from './data/index.js';
+import { DataLoader, type ExampleSource, type TokenizedExample } from './data/index.js';
 import { CURVE_FILE, JsonlLog, lossCurve, TensorBoardLog } from './logs.js';
 import { type TrainableModel, trainableOf } from './objective.js';
 import { notFinite, positionOf } from './position.js';
@@ -65,6 +65,12 @@ export class Trainer {
   constructor(private readonly options: TrainerOptions) {
     this.args = trainingArguments(options.args);
     this.model = options.model;
+    if (this.args.eval_strategy !== 'no' && !options.eval_dataset) {
+      throw new ArgumentError(
+        `Trainer: eval_strategy is '${this.args.eval_strategy}' and there is no eval_dataset; give one, or leave eval_strategy at 'no'`,
+        { eval_strategy: this.args.eval_strategy },
+      );
+    }
     this.callbacks = [...(this.args.disable_tqdm ? [] : [new ProgressCallback()]), ...(options.callbacks ?? [])];
   }
 
@@ -85,7 +91,7 @@ export class Trainer {
   private loader(source: ExampleSource, training: boolean): DataLoader {
     const { args, options } = this;
     const longest = Array.isArray(source)
-      ? Math.max(1, ...source.map((e: { input_ids: readonly number[] }) => e.input_ids.length))
+      ? (source as readonly TokenizedExample[]).reduce((most, e) => Math.max(most, e.input_ids.length), 1)
       : undefined;
     const max_length = options.max_length ?? longest;
     if (max_length === undefined) throw new ArgumentError('Trainer: a stream of examples needs max_length', {});

@@ -257,6 +257,26 @@ describe('Trainer', () => {
     model.dispose();
   });
 
+  it('takes a list of 200,000 examples', async () => {
+    const model = fresh();
+    const trainer = new Trainer({
+      model,
+      args: args({ max_steps: 1 }),
+      train_dataset: new Array<{ input_ids: number[] }>(200_000).fill({ input_ids: [1, 2, 3] }),
+    });
+    expect((await trainer.train()).global_step).to.equal(1);
+    trainer.dispose();
+    model.dispose();
+  });
+
+  it('refuses an eval_strategy without eval_dataset before it trains', () => {
+    const model = fresh();
+    expect(() => new Trainer({ model, args: args({ eval_strategy: 'steps' }), train_dataset: examples })).to.throw(
+      /eval_strategy is 'steps' and there is no eval_dataset/,
+    );
+    model.dispose();
+  });
+
   it('refuses wrong options by name, and a checkpoint of another model', async () => {
     for (const [more, message] of [
       [{ learning_rat: 1 }, /no option 'learning_rat'/],
