@@ -1,6 +1,7 @@
 /** compile, fit, evaluate and predict in the manner of tf.LayersModel, for a causal language model. */
 import * as tf from '@tensorflow/tfjs';
 import { ArgumentError, TrainingError } from '../errors/index.js';
+import type { Mamba2ForCausalLM } from '../models/mamba2/causal_lm.js';
 import { PeftModel } from '../peft/index.js';
 import { AdamW } from './adamw.js';
 import { type Batch, prepareBatch, type PreparedBatch } from './batch.js';
@@ -63,11 +64,17 @@ export class CausalLMTrainer {
   private settings: CompileArgs = {};
   /** Whether another optimizer changed the model's variables since the step took them over. */
   private changed = false;
+  /** Whether there was an update since an engine of the model was last forgotten. */
+  private updated = false;
 
   constructor(readonly model: TrainableModel) {}
 
+  private get causal(): Mamba2ForCausalLM {
+    return this.model instanceof PeftModel ? this.model.base_model : this.model;
+  }
+
   private get vocabulary(): number {
-    return (this.model instanceof PeftModel ? this.model.base_model : this.model).config.vocab_size;
+    return this.causal.config.vocab_size;
   }
 
   /** @throws ArgumentError for another loss or metric */
@@ -107,6 +114,7 @@ export class CausalLMTrainer {
   async trainOnBatch(batch: Batch): Promise<number> {
     const { step, optimizer } = this.compiled();
     const prepared = prepareBatch(batch, this.vocabulary);
+    this.updated = true;
     const loss =
       optimizer instanceof AdamW
         ? (await step.step([prepared], optimizer.learningRate, step.steps)).loss
@@ -185,7 +193,20 @@ export class CausalLMTrainer {
       callback.setParams({ epochs: args.epochs ?? 1, metrics: ['loss'] });
       (callback as unknown as { setModel(model: unknown): void }).setModel(served);
     }
-    const stops = (): boolean => served.stopTraining;
+    try {
+      await this.epochs(batches, args, callbacks, () => served.stopTraining);
+    } finally {
+      this.sync();
+    }
+    return history;
+  }
+
+  private async epochs(
+    batches: (epoch: number) => AsyncIterable<Batch>,
+    args: FitArgs,
+    callbacks: readonly FitCallback[],
+    stops: () => boolean,
+  ): Promise<void> {
     for (const c of callbacks) await c.onTrainBegin();
     for (let epoch = 0; epoch < (args.epochs ?? 1) && !stops(); epoch++) {
       for (const c of callbacks) await c.onEpochBegin(epoch);
@@ -208,8 +229,6 @@ export class CausalLMTrainer {
       for (const c of callbacks) await c.onEpochEnd(epoch, logs);
     }
     for (const c of callbacks) await c.onTrainEnd();
-    this.sync();
-    return history;
   }
 
   /** Mean loss over all positions that count, and the metrics asked for in compile(). */
@@ -256,9 +275,11 @@ export class CausalLMTrainer {
     return logits;
   }
 
-  /** Brings the model's own weights up to date. */
+  /** Brings the model's own weights up to date, and what generates from them. */
   sync(): void {
     this.step?.sync();
+    if (this.updated) this.causal.resetEngine();
+    this.updated = false;
   }
 
   /** Frees the step. Model and optimizer are the caller's. */

@@ -40,6 +40,27 @@ describe('compile and fit', () => {
     model.dispose();
   });
 
+  it('generates from the weights as they are after fit(), with either engine', async () => {
+    for (const engine of ['eager', 'compiled'] as const) {
+      const own = new Mamba2ForCausalLM(model.config, null, { engine, segments: [4] });
+      const learner = new CausalLMTrainer(own);
+      const text = [1, 2, 3, 7, 8, 9, 7, 8, 9];
+      const write = async (): Promise<number[]> => {
+        const rows = await own.generate({ input_ids: [[1, 2, 3]], max_new_tokens: 6, do_sample: false });
+        return (rows as number[][])[0]!;
+      };
+      await write(); // the engine has the weights of before
+      learner.compile({ optimizer: new AdamW({ learningRate: 0.05 }), step });
+      await learner.fit(
+        Array.from({ length: 8 }, () => ({ input_ids: text })),
+        { epochs: 20 },
+      );
+      expect(await write(), engine).to.deep.equal(text);
+      learner.dispose();
+      own.dispose();
+    }
+  });
+
   for (const [name, optimizer] of [
     ['AdamW', () => new AdamW({ learningRate: 1e-2 })],
     ['tf.train.adam', () => tf.train.adam(1e-2)],

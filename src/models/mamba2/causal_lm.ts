@@ -126,7 +126,10 @@ export class Mamba2ForCausalLM {
     this.generation_config = GenerationConfig.from_model_config(config.to_dict());
   }
 
-  /** The same layers as a tf.LayersModel: ids int32 [b, t] -> logits [b, t, v]. */
+  /**
+   * The same layers as a tf.LayersModel: ids int32 [b, t] -> logits [b, t, v]. Where its weights were changed, as by setWeights(), resetEngine()
+   * lets generate() take them.
+   */
   get layersModel(): tf.LayersModel {
     return this.weights.layersModels().causal;
   }
