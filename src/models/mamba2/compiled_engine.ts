@@ -1,15 +1,16 @@
 /** Decoding through one compiled program: the default on the tensorflow backend. */
 import { encodeFloat32 } from '../../checkpoints/dtypes.js';
 import { graphCacheDir, onGpu, settleMemory } from '../../runtime/index.js';
-import { ArgumentError, GenerationError } from '../../errors/index.js';
+import { ArgumentError, DisposedError, GenerationError } from '../../errors/index.js';
 import type { EngineSampling, EngineState, GenerationEngine, StateArrays } from '../../generation/engine.js';
 import type { CompileHook, Program } from '../../jit/index.js';
-import { CompiledState, type Parked, type StateKeeper } from './compiled_state.js';
+import { CompiledState, type StateKeeper } from './compiled_state.js';
 import { historyMask, uniformsOf } from './decode_inputs.js';
 import { buildDecodingProgram, COUNT, MAX_TOP_K, names, type ProgramDtype, type StateDtype, stateNames, UNLIMITED } from './decoding_program.js';
 import type { NetworkWeights } from './modeling.js';
+import { type Parked, parkedOf, tensorsOf } from './parked.js';
 import { segmentFor } from './segments.js';
-import { checkStateArrays, stateTensors } from './state_arrays.js';
+import { checkStateArrays } from './state_arrays.js';
 import { samplesInProgram, samplingSettings } from './sampling.js';
 
 export interface CompiledEngineOptions {
@@ -92,40 +93,18 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
     const { config } = this.weights.network;
     const batch = checkStateArrays(config, arrays);
     const state = new CompiledState(this, batch, arrays.seen, arrays.fed);
-    const layers = Array.from({ length: config.num_hidden_layers }, (_, i) => i);
-    const size = arrays.tensors['layers.0.conv']!.data.length / batch;
-    const conv = new Float32Array(batch * layers.length * size);
-    for (const layer of layers) {
-      const { data } = arrays.tensors[`layers.${layer}.conv`]!;
-      for (let row = 0; row < batch; row++) conv.set(data.subarray(row * size, (row + 1) * size), (row * layers.length + layer) * size);
-    }
-    const copies = [...layers.map((layer) => `layers.${layer}.ssm`), 'logits'].map((name) => arrays.tensors[name]!.data.slice());
-    state.parked = [conv, ...copies];
+    state.parked = parkedOf(config, arrays);
     return state;
   }
 
   toArrays(state: CompiledState, values: Parked | null): StateArrays {
-    const { config } = this.weights.network;
-    const tensors = stateTensors(config, state.batch);
-    const layers = config.num_hidden_layers;
-    for (let layer = 0; values && layer < layers; layer++) {
-      const conv = tensors[`layers.${layer}.conv`]!.data;
-      const size = conv.length / state.batch;
-      for (let row = 0; row < state.batch; row++) {
-        const from = (row * layers + layer) * size;
-        conv.set(values[0]!.subarray(from, from + size), row * size);
-      }
-      tensors[`layers.${layer}.ssm`]!.data.set(values[1 + layer]!);
-    }
-    // a row that was fed nothing has none: what the variable holds there is of no meaning
-    const logits = tensors['logits']!.data;
-    if (values) state.fed.forEach((fed, row) => fed && logits.set(values[1 + layers]!.subarray(row * this.vocab_size, (row + 1) * this.vocab_size), row * this.vocab_size));
+    const tensors = tensorsOf(this.weights.network.config, state.fed, values);
     return { seen: [...state.seen], fed: [...state.fed], tensors };
   }
 
   /** The program, with functions for this batch size. */
   private async ready(batch: number): Promise<Program> {
-    if (this.disposed) throw new GenerationError('This engine was disposed with its model', {});
+    if (this.disposed) throw new DisposedError('This engine was disposed of: with its model, or because its weights changed', {});
     if (this.program && this.batches.includes(batch)) return this.program;
     if (this.program) {
       // a loaded graph cannot grow: park what is resident and load one with the new size
@@ -165,7 +144,9 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
 
   park(state: CompiledState): Parked {
     if (!state.resident) throw new GenerationError('internal: a state that is nowhere cannot be parked', { id: state.id });
-    return this.variables(state.batch).map((name) => this.program!.read(name) as Float32Array);
+    const { program } = this;
+    if (!program) throw new DisposedError('This state went with its engine, which was disposed of: with the model, or because its weights changed', {});
+    return this.variables(state.batch).map((name) => program.read(name) as Float32Array);
   }
 
   release(state: CompiledState): void {
@@ -190,7 +171,9 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
 
   /** Brings a state into the slot of its size. */
   private async settle(state: EngineState, rows: number): Promise<{ own: CompiledState; program: Program }> {
-    if (!(state instanceof CompiledState)) throw new ArgumentError('This state belongs to another engine', { state });
+    if (!(state instanceof CompiledState && state.isOf(this))) {
+      throw new ArgumentError('This state belongs to another engine: of another model, or of this one before its weights changed', { state });
+    }
     const own = state.alive();
     if (own.batch !== rows) throw new ArgumentError(`The state has ${own.batch} rows, got ${rows}`, { state: own.batch, got: rows });
     const program = await this.ready(own.batch);

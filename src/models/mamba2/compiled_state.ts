@@ -4,13 +4,11 @@
  */
 import { DisposedError, GenerationError } from '../../errors/index.js';
 import type { EngineState, StateArrays } from '../../generation/engine.js';
-
-/** A state's variables on the host: one array of row-major float32 per variable, in stateNames order. */
-export type Parked = Float32Array[];
+import { type Parked, rowsOf } from './parked.js';
 
 /** What a state asks of the engine that made it. */
 export interface StateKeeper {
-  /** Copies a resident state's variables to the host. */
+  /** Copies a resident state's variables to the host. @throws DisposedError when they went with the engine */
   park(state: CompiledState): Parked;
   /** Variables as arrays in the form of every engine; null stands for zeros. */
   toArrays(state: CompiledState, values: Parked | null): StateArrays;
@@ -19,15 +17,6 @@ export interface StateKeeper {
 }
 
 let serial = 0;
-
-function rowsOf(values: Parked, batch: number, rows: readonly number[]): Parked {
-  return values.map((whole) => {
-    const size = whole.length / batch;
-    const out = new Float32Array(size * rows.length);
-    rows.forEach((row, i) => out.set(whole.subarray(row * size, (row + 1) * size), i * size));
-    return out;
-  });
-}
 
 export class CompiledState implements EngineState {
   readonly id = serial++;
@@ -58,6 +47,11 @@ export class CompiledState implements EngineState {
   alive(): this {
     if (this.disposed) throw new DisposedError('This generation state was disposed');
     return this;
+  }
+
+  /** Whether that engine made it: no other has its values. */
+  isOf(keeper: StateKeeper): boolean {
+    return this.keeper === keeper;
   }
 
   async clone(): Promise<CompiledState> {

@@ -3,7 +3,7 @@ import * as fs from 'node:fs';
 import * as os from 'node:os';
 import * as path from 'node:path';
 import { expect } from 'chai';
-import { ArgumentError, CheckpointError, GenerationError, SaveError } from '../../../src/errors/index.js';
+import { ArgumentError, CheckpointError, DisposedError, GenerationError, SaveError } from '../../../src/errors/index.js';
 import type { GenerateOutput } from '../../../src/generation/index.js';
 import { Int8WeightOnlyConfig } from '../../../src/quant/index.js';
 import { get_peft_model } from '../../../src/peft/index.js';
@@ -313,6 +313,30 @@ describe('states', function () {
     const state = kept(await models.eager.prefill([1]));
     await refusal(models.compiled.prefill([2], { state }), ArgumentError);
     await refusal(models.compiled.generate({ input_ids: [[2]], state }), ArgumentError);
+  });
+
+  it('of an engine that was replaced are refused, and no other text is taken for theirs', async () => {
+    const model = kept(await Mamba2ForCausalLM.from_pretrained(dir, { engine: 'compiled', segments: [4, 8] }));
+    const parked = kept(await model.prefill([3, 4]));
+    const state = kept(await model.prefill([1, 2]));
+    const fork = kept(await state.clone());
+    const { tensors } = await parked.toArrays();
+    model.resetEngine();
+    const other = kept(await model.prefill(ids(81, 7)));
+    for (const lost of [state, fork, parked]) {
+      expect((await refusal(model.prefill([5], { state: lost }), ArgumentError)).message).to.contain('belongs to another engine');
+      expect((await refusal(model.generate({ ...greedy, input_ids: [[5]], state: lost, max_new_tokens: 2 }), ArgumentError)).message).to.contain('another engine');
+      expect((await refusal(logits(lost), ArgumentError)).message).to.contain('another engine');
+    }
+    for (const lost of [state, fork]) {
+      expect((await refusal(lost.toArrays(), DisposedError)).message).to.contain('went with its engine');
+      await refusal(lost.save(path.join(root, 'lost.safetensors')), DisposedError);
+    }
+    expect(fs.existsSync(path.join(root, 'lost.safetensors'))).to.equal(false);
+    // what lies on the host already can be saved yet
+    expect((await parked.toArrays()).tensors).to.deep.equal(tensors);
+    for (const lost of [state, fork, parked]) lost.dispose();
+    expectClose((await logits(other))[0]!, want(ids(81, 7)), TOLERANCE);
   });
 
   it('in files that are damaged or something else are refused', async () => {
