@@ -181,7 +181,10 @@ export class ExponentialDecayLengthPenalty implements LogitsProcessor {
   process(input_ids: readonly number[], scores: Float32Array): void {
     const over = input_ids.length - this.start;
     if (over <= 0) return;
-    for (const id of this.eos_token_id) scores[id] += Math.abs(scores[id]) * (this.factor ** over - 1);
+    for (const id of this.eos_token_id) {
+      // An end that is forbidden (min_new_tokens) stays so: -Infinity and an infinite penalty would make NaN.
+      if (scores[id] !== -Infinity) scores[id] += Math.abs(scores[id]) * (this.factor ** over - 1);
+    }
   }
 }
 

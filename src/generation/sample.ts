@@ -1,6 +1,6 @@
 import { GenerationError } from '../errors/index.js';
 import type { EngineSampling } from './engine.js';
-import { argmax, draw } from './scores.js';
+import { argmax, draw, hasNaN } from './scores.js';
 import { finishOf } from './run.js';
 import type { Row, Run } from './run.js';
 
@@ -60,8 +60,8 @@ async function decodeStep(run: Run, rows: readonly Row[], live: Row[], trace: Tr
 /** The chosen id: the best (the first of equals), or one drawn with the row's next random number. */
 function choose(scores: Float32Array, row: Row, number: number): number {
   const id = row.random ? draw(scores, row.random.uniform()) : argmax(scores).index;
-  if (id >= 0 && !Number.isNaN(scores[id])) return id;
-  const nan = scores.some(Number.isNaN);
+  const nan = hasNaN(scores);
+  if (id >= 0 && !nan) return id;
   throw new GenerationError(
     nan
       ? `The scores of row ${number} are NaN after ${row.ids.length} ids: the model's weights or a processor are wrong. ` +

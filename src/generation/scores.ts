@@ -3,7 +3,10 @@
  * probability 0.
  */
 
-/** Indices of the entries that are left (not -Infinity), best first or worst first; ties by index in ascending order. */
+/**
+ * Indices of the entries that are left (not -Infinity), best first or worst first; ties by index in ascending order. NaN
+ * ranks above all, so that whatever keeps the best keeps it to be found.
+ */
 export function order(scores: Float32Array, direction: 'ascending' | 'descending'): Uint32Array {
   // One number holds the rank of a float32 (its bits, made monotonic) and its index, so that the engine's own sort of
   // numbers does the work: some ten times as fast as a comparator on a vocabulary of 50,000.
@@ -12,7 +15,7 @@ export function order(scores: Float32Array, direction: 'ascending' | 'descending
   let count = 0;
   for (let i = 0; i < scores.length; i++) {
     if (scores[i] === -Infinity) continue;
-    const b = scores[i] === 0 ? 0 : bits[i]; // -0 ranks with 0
+    const b = scores[i] === 0 ? 0 : Number.isNaN(scores[i]) ? QUIET_NAN : bits[i]; // -0 ranks with 0, -NaN with NaN
     let rank = b >= 0x80000000 ? 0xffffffff - b : b + 0x80000000;
     if (direction === 'descending') rank = 0xffffffff - rank;
     keys[count++] = rank * INDEX_RANGE + i;
@@ -21,6 +24,14 @@ export function order(scores: Float32Array, direction: 'ascending' | 'descending
   return Uint32Array.from(sorted, (key) => key % INDEX_RANGE);
 }
 const INDEX_RANGE = 2 ** 21;
+/** The bits of NaN without a sign. */
+const QUIET_NAN = 0x7fc00000;
+
+/** Whether a score is NaN. */
+export function hasNaN(scores: Float32Array): boolean {
+  for (let i = 0; i < scores.length; i++) if (Number.isNaN(scores[i])) return true;
+  return false;
+}
 
 /** The k-th largest score (1 is the largest); -Infinity where fewer are left. */
 export function kthLargest(scores: Float32Array, k: number): number {
@@ -87,7 +98,7 @@ export function entropy(probabilities: Float64Array): number {
 
 /**
  * Draws an index with the probabilities of the scores' softmax: the first at which the running sum of probabilities,
- * taken in the order of ids, exceeds `uniform` times the total. -1 where nothing is left.
+ * taken in the order of ids, exceeds `uniform` times the total. -1 where nothing is left, or a score is NaN.
  *
  * @param uniform a number in [0, 1)
  */
@@ -97,9 +108,10 @@ export function draw(scores: Float32Array, uniform: number): number {
   let total = 0;
   const sums = new Float64Array(scores.length);
   for (let i = 0; i < scores.length; i++) {
-    total += Math.exp(scores[i] - max);
+    total += scores[i] === max ? 1 : Math.exp(scores[i] - max); // equal, too, where both are infinite
     sums[i] = total;
   }
+  if (Number.isNaN(total)) return -1;
   const target = uniform * total;
   let low = 0;
   let high = scores.length - 1;

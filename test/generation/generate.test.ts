@@ -265,6 +265,15 @@ describe('generate', () => {
     expect(chi).to.be.below(16.3); // exceeded once in 1000 seeds
   });
 
+  it('forbids the end with min_new_tokens while a penalty makes it likelier', async () => {
+    const options = { min_new_tokens: 5, exponential_decay_length_penalty: [0, 1.1] as const, max_new_tokens: 8 };
+    for (const choice of [{}, { do_sample: true, seed: 2, top_k: 5 }, { do_sample: true, seed: 2, top_p: 0.9 }]) {
+      const { new_tokens } = await run({ input_ids: prompts, eos_token_id: 4, ...options, ...choice });
+      const without = await run({ input_ids: prompts, suppress_tokens: [4], max_new_tokens: 5, ...choice });
+      expect(new_tokens.map((row) => row.slice(0, 5))).to.deep.equal(without.new_tokens);
+    }
+  });
+
   it('keeps scores and logits of each step when asked', async () => {
     const options = { input_ids: prompts, max_new_tokens: 4, output_scores: true, output_logits: true };
     const { scores, logits, new_tokens } = await run({ ...options, repetition_penalty: 1.5 });
@@ -402,6 +411,21 @@ describe('generate', () => {
         const error = await rejection(generate(broken, config, { input_ids: prompts, ...options }));
         expect(error).to.be.instanceOf(GenerationError);
         expect(error.message).to.include('NaN');
+      }
+      expect(broken.live).to.equal(0);
+    });
+
+    it('one score that is NaN, of the model or of a processor', async () => {
+      const broken = new ToyEngine(V, (ids) => logitsOf(ids).with(4, NaN));
+      const nan = { process: (_: readonly number[], scores: Float32Array): void => void (scores[4] = NaN) };
+      for (const options of [{}, { do_sample: true }, { do_sample: true, top_k: 5, top_p: 0.9 }, { num_beams: 2 }]) {
+        for (const error of [
+          await rejection(generate(broken, config, { input_ids: prompts, ...options })),
+          await rejection(run({ input_ids: prompts, ...options, logits_processor: [nan] })),
+        ]) {
+          expect(error, JSON.stringify(options)).to.be.instanceOf(GenerationError);
+          expect(error.message).to.match(/^The scores of (row|prompt) 0 are NaN after/);
+        }
       }
       expect(broken.live).to.equal(0);
     });

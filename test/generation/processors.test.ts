@@ -191,6 +191,42 @@ describe('logits processors and warpers', () => {
     expect(thrown(() => run([none], [4], [1]))).to.be.instanceOf(GenerationError);
   });
 
+  it('exponential_decay_length_penalty leaves an end that is forbidden so', () => {
+    // transformers 5.24: ExponentialDecayLengthPenalty((0, factor), [2, 1], 1) of these scores after three ids
+    for (const [factor, want] of [
+      [1.1, -1.58],
+      [0.9, -2.38],
+      [1, -2],
+    ]) {
+      const got = run([new p.ExponentialDecayLengthPenalty([0, factor], [2, 1], 1)], [1, 2, 3], [1, -2, -Infinity, 3]);
+      expect([got[0], got[2], got[3]]).to.deep.equal([1, -Infinity, 3]);
+      expect(got[1]).to.be.closeTo(want, 1e-6);
+    }
+  });
+
+  it('hide no NaN, of either sign, among scores that they narrow', () => {
+    const bits = new Uint32Array(6);
+    for (const nan of [0x7fc00000, 0xffc00000]) {
+      for (const at of [0, 3, 5]) {
+        for (const [name, warper] of Object.entries({
+          top_k: new w.TopKLogitsWarper(2),
+          top_p: new w.TopPLogitsWarper(0.5),
+          top_h: new w.TopHLogitsWarper(0.5),
+          min_p: new w.MinPLogitsWarper(0.5),
+          typical_p: new w.TypicalLogitsWarper(0.5),
+          epsilon_cutoff: new w.EpsilonLogitsWarper(0.3),
+          eta_cutoff: new w.EtaLogitsWarper(0.3),
+        })) {
+          const scores = new Float32Array(bits.buffer);
+          scores.set([1, 4, -Infinity, 2, 3, 0]);
+          bits[at] = nan;
+          warper.process([], scores);
+          expect(scores[at], `${name} at ${at}`).to.be.NaN;
+        }
+      }
+    }
+  });
+
   it('removes the padding rows of the vocabulary', () => {
     const options = new GenerationConfig().resolve({ remove_invalid_values: true });
     const list = buildProcessors(options, { prompt_length: 1, max_length: 9, batch_id: 0, vocab_limit: 3 });
