@@ -1,8 +1,8 @@
-/** Adapter folders: adapter_config.json and adapter_model.safetensors, as PEFT reads and writes them. */
+/** Adapter folders: adapter_config.json and adapter_model.safetensors, as PEFT reads and writes them; of several, a folder each. */
 import * as fs from 'node:fs';
 import * as path from 'node:path';
 import {
-  AtomicFile,
+  type AtomicFile,
   decodeFloat32,
   encodeFloat32,
   isFloatDtype,
@@ -10,9 +10,11 @@ import {
   readTextIfThere,
   SafetensorsFile,
 } from '../checkpoints/index.js';
+import { writeAside } from '../checkpoints/save.js';
 import { plan, storageOrder, writeSafetensorsAside } from '../checkpoints/safetensors-writer.js';
-import { CheckpointError, SaveError } from '../errors/index.js';
+import { ArgumentError, CheckpointError, SaveError } from '../errors/index.js';
 import type { Mamba2ForCausalLM } from '../models/mamba2/index.js';
+import type { LoraAdapter } from './adapter.js';
 import { LoraConfig } from './config.js';
 import { type AdapterValues, PeftModel, type PeftOptions } from './model.js';
 
@@ -20,21 +22,30 @@ const PREFIX = 'base_model.model.';
 export const ADAPTER_CONFIG = 'adapter_config.json';
 export const ADAPTER_WEIGHTS = 'adapter_model.safetensors';
 
-/**
- * Writes an adapter folder that PEFT's PeftModel.from_pretrained reads. Both files are written aside and renamed.
- * @param dir made when it is not there
- * @throws SaveError; nothing half written is left
- * @example await save_adapter(peft, 'my-adapter');
- */
-export async function save_adapter(peft: PeftModel, dir: string, adapter_name?: string): Promise<void> {
-  const name = adapter_name ?? peft.active_adapters[0] ?? Object.keys(peft.peft_config)[0] ?? '';
-  const adapter = peft.adapter(name);
+/** Lists the adapters of a folder with several; PEFT passes over it. */
+const SEVERAL = 'active_adapters.json';
+/** The adapter that is in the folder itself where there are several. */
+const ROOT = 'default';
+
+/** Where PEFT has one of several adapters: 'default' in the folder itself, others in a folder of their name in it. */
+function placeOf(dir: string, name: string): string {
+  if (name === ROOT) return dir;
+  if (name === '' || name.startsWith('.') || /[/\\\0]/.test(name))
+    throw new ArgumentError(
+      `Adapter '${name}' cannot have a folder of that name in ${dir}; give it another name, or save it by itself: save_adapter(peft, dir, name)`,
+      { name },
+    );
+  return path.join(dir, name);
+}
+
+/** Both files of an adapter, written aside. */
+async function writeAdapterAside({ variables, config }: LoraAdapter, dir: string): Promise<AtomicFile[]> {
   try {
     await fs.promises.mkdir(dir, { recursive: true });
   } catch (error) {
     throw new SaveError(`Could not make the folder ${dir}: ${(error as Error).message}`, { dir }, { cause: error });
   }
-  const planned = [...adapter.variables].map(([key, variable]) =>
+  const planned = [...variables].map(([key, variable]) =>
     plan({
       name: PREFIX + key,
       dtype: 'F32',
@@ -45,18 +56,58 @@ export async function save_adapter(peft: PeftModel, dir: string, adapter_name?: 
   const weights = await writeSafetensorsAside(path.join(dir, ADAPTER_WEIGHTS), storageOrder(planned), {
     metadata: { format: 'pt' },
   });
-  let config: AtomicFile | null = null;
   try {
-    config = await AtomicFile.create(path.join(dir, ADAPTER_CONFIG));
-    await config.write(new TextEncoder().encode(`${JSON.stringify(adapter.config.to_dict(), null, 2)}\n`));
-    await config.finish();
-    await weights.commit();
-    await config.commit();
+    return [weights, await writeJsonAside(path.join(dir, ADAPTER_CONFIG), config.to_dict())];
   } catch (error) {
     await weights.abort();
-    await config?.abort();
     throw error;
   }
+}
+
+function writeJsonAside(file: string, value: unknown): Promise<AtomicFile> {
+  return writeAside(file, `${JSON.stringify(value, null, 2)}\n`);
+}
+
+/**
+ * Writes an adapter folder that PEFT's PeftModel.from_pretrained reads. Of several active adapters each is written, where
+ * PEFT has them: 'default' into the folder itself, others into folders of their names in it. All files are written aside
+ * and renamed.
+ * @param dir made when it is not there
+ * @param adapter_name this one alone, into the folder itself. Default: those that are active
+ * @throws SaveError, ArgumentError; nothing half written is left
+ * @example await save_adapter(peft, 'my-adapter');
+ */
+export async function save_adapter(peft: PeftModel, dir: string, adapter_name?: string): Promise<void> {
+  const { selected_adapters: active } = peft;
+  const first = (): string[] => [adapter_name ?? Object.keys(peft.peft_config)[0] ?? ''];
+  const names = adapter_name === undefined && active.length > 0 ? active : first();
+  const several = names.length > 1;
+  const places = names.map((name) => ({ adapter: peft.adapter(name), place: several ? placeOf(dir, name) : dir }));
+  const aside: AtomicFile[] = [];
+  try {
+    for (const { adapter, place } of places) aside.push(...(await writeAdapterAside(adapter, place)));
+    if (several) aside.push(await writeJsonAside(path.join(dir, SEVERAL), { active_adapters: names }));
+    for (const file of aside) await file.commit();
+  } catch (error) {
+    await Promise.all(aside.map((file) => file.abort()));
+    // those that are empty
+    for (const { place } of places) if (place !== dir) await fs.promises.rmdir(place).catch(() => undefined);
+    throw error;
+  }
+  // what an earlier save left would be read instead
+  const stale = !several ? [SEVERAL] : names.includes(ROOT) ? [] : [ADAPTER_CONFIG, ADAPTER_WEIGHTS];
+  for (const file of stale) await fs.promises.rm(path.join(dir, file), { force: true });
+}
+
+/** Names of the adapters of a folder with several; null for a folder with one. @throws CheckpointError */
+async function readSeveral(dir: string): Promise<string[] | null> {
+  const file = path.join(dir, SEVERAL);
+  const text = await readTextIfThere(file);
+  if (text === null) return null;
+  const names = parseConfigJson(text, file)['active_adapters'];
+  if (Array.isArray(names) && names.length > 0 && names.every((name) => typeof name === 'string'))
+    return names as string[];
+  throw new CheckpointError(`${file}: active_adapters is ${JSON.stringify(names)}, expected a list of names`, { file });
 }
 
 /** Reads adapter_config.json. @throws CheckpointError when it is not there, ConfigError for what it asks */
@@ -138,7 +189,8 @@ export async function load_adapter(peft: PeftModel, dir: string, adapter_name = 
 }
 
 /**
- * A model with an adapter read from a folder.
+ * A model with an adapter read from a folder; with several, all active, when save_adapter wrote several there.
+ * @throws CheckpointError, ConfigError as load_adapter does; the model is then as it was
  * @example const peft = await load_peft_model(model, 'my-adapter');
  */
 export async function load_peft_model(
@@ -146,7 +198,24 @@ export async function load_peft_model(
   dir: string,
   options: PeftOptions = {},
 ): Promise<PeftModel> {
+  const { adapter_name: wanted } = options;
+  const several = await readSeveral(dir);
+  if (several && wanted !== undefined && !several.includes(wanted))
+    throw new CheckpointError(`${dir} has no adapter '${wanted}'; it has ${several.join(', ')}`, {
+      dir,
+      adapter_name: wanted,
+    });
   const peft = new PeftModel(model, options.onWarning);
-  await load_adapter(peft, dir, options.adapter_name);
-  return peft;
+  try {
+    if (!several) await load_adapter(peft, dir, wanted);
+    else {
+      const names = wanted === undefined ? several : [wanted];
+      for (const name of names) await load_adapter(peft, placeOf(dir, name), name);
+      peft.set_adapter(names);
+    }
+    return peft;
+  } catch (error) {
+    peft.dispose();
+    throw error;
+  }
 }

@@ -12,7 +12,7 @@ import { type DropoutSeed, loraMatrix, type LowRank, storableLoraMatrix, tiedPai
 import { EMBEDDINGS, isTied, type MergedWeights, mergedWeights } from './merge.js';
 
 export interface PeftOptions {
-  /** Default 'default'. */
+  /** Default 'default'. Of a folder with several adapters: the one to read. */
   adapter_name?: string;
   /** Of the fresh factors. Default: a new one each time. */
   seed?: number;
@@ -58,6 +58,11 @@ export class PeftModel {
   /** Adapters that act now; none while disabled. */
   get active_adapters(): readonly string[] {
     return this.enabled ? this.active : [];
+  }
+
+  /** Adapters that act when enabled. */
+  get selected_adapters(): readonly string[] {
+    return this.active;
   }
 
   /** An adapter by name. @throws ArgumentError when there is none */
