@@ -1,13 +1,17 @@
 /** What may be done with a model while its adapters are merged, and what is refused rather than done wrongly. */
+import * as fs from 'node:fs';
+import * as os from 'node:os';
+import * as path from 'node:path';
 import * as tf from '@tensorflow/tfjs';
 import { expect } from 'chai';
 import { ArgumentError } from '../../src/errors/index.js';
 import type { Mamba2ForCausalLM } from '../../src/models/mamba2/index.js';
+import { loadCheckpoint } from '../../src/models/mamba2/pretrained.js';
 import { get_peft_model, type LoraConfigFields, type PeftModel } from '../../src/peft/index.js';
 import { createStep, prepareBatch, trainableOf } from '../../src/training/index.js';
 import { useBackend } from '../support/backends.js';
 import { expectClose } from '../support/compare.js';
-import { thrown } from '../support/errors.js';
+import { rejection, thrown } from '../support/errors.js';
 import { tinyModel } from '../support/tiny_model.js';
 
 const row = [1, 5, 2, 9, 3, 10, 4, 4];
@@ -51,4 +55,39 @@ describe('merged adapters', function () {
       model.dispose();
     });
   }
+
+  it('of a tied embedding, or beside their matrices, are not saved as plain weights; what merging can say is', async () => {
+    const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'merged-'));
+    const saved = async (model: Mamba2ForCausalLM, name: string): Promise<Float32Array> => {
+      await model.save_pretrained(dir);
+      const { source } = await loadCheckpoint(dir);
+      const values = await source.readFloat32(name);
+      await source.close();
+      return values;
+    };
+    const refused = async (model: Mamba2ForCausalLM): Promise<void> => {
+      const error = await rejection(model.save_pretrained(path.join(dir, 'none')));
+      expect(error).to.be.instanceOf(ArgumentError);
+      expect(error.message).to.match(/merge_and_unload/);
+      expect(fs.existsSync(path.join(dir, 'none'))).to.equal(false);
+    };
+    for (const tie_word_embeddings of [true, false]) {
+      const { model, peft } = adapted({ target_modules: ['embeddings'] }, { tie_word_embeddings });
+      const name = 'backbone.embeddings.weight';
+      const plain = (peft.frozen()[name] as tf.Tensor).dataSync<'float32'>().slice();
+      await refused(model);
+      peft.merge_adapter();
+      // untied, the merged variable says all; tied, it would be the head's too
+      if (tie_word_embeddings) await refused(model);
+      else {
+        const merged = (peft.frozen()[name] as tf.Tensor).dataSync<'float32'>().slice();
+        expect(merged).to.not.deep.equal(plain);
+        expect(await saved(model, name)).to.deep.equal(merged);
+      }
+      peft.unload();
+      expect(await saved(model, name)).to.deep.equal(plain);
+      model.dispose();
+    }
+    fs.rmSync(dir, { recursive: true });
+  });
 });

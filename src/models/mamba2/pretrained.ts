@@ -7,6 +7,7 @@ import { saveCheckpoint, type SaveCheckpointOptions } from '../../checkpoints/sa
 import { validateCheckpoint, type ValidateOptions } from '../../checkpoints/validate.js';
 import { ArgumentError, ConfigError } from '../../errors/index.js';
 import { Mamba2Config, type Mamba2ConfigFields } from './config.js';
+import { isStored, type Weight } from '../../layers/weights.js';
 import type { NetworkWeights } from './modeling.js';
 import { isQuantizable, packedWeight } from '../../quant/index.js';
 import {
@@ -60,7 +61,19 @@ export interface SaveOptions extends Pick<SaveCheckpointOptions, 'max_shard_size
   dtype?: 'float32' | 'float16' | 'bfloat16';
 }
 
-/** Writes config.json and the weights in Hugging Face's layout. */
+/** @throws ArgumentError for a matrix with an adapter on it: one tensor of a checkpoint cannot say what it does */
+function refuseAdapted(name: string, weight: Weight): void {
+  if (!isStored(weight)) return;
+  throw new ArgumentError(
+    `save_pretrained: '${name}' has an adapter on it, or merged into an embedding whose head is tied to it. Save the model with it (await peft.merge_and_unload().save_pretrained(dir)), the adapter alone (save_adapter(peft, dir)), or the model without it, after peft.unload().`,
+    { name },
+  );
+}
+
+/**
+ * Writes config.json and the weights in Hugging Face's layout.
+ * @throws ArgumentError for weights with an adapter on them, and an unknown dtype; SaveError. No file is left then
+ */
 export async function saveWeights(dir: string, config: Mamba2Config, weights: NetworkWeights, options: SaveOptions = {}): Promise<void> {
   const wanted = options.dtype === undefined ? null : floatDtypeOf(options.dtype);
   if (options.dtype !== undefined && wanted === null) {
@@ -76,6 +89,7 @@ export async function saveWeights(dir: string, config: Mamba2Config, weights: Ne
   const tensors: OutTensor[] = specs.flatMap(({ name, shape }) => {
     const packed = quantization?.matrices.get(name);
     if (packed) return packedOutTensors(name, packed);
+    if (!untouched) refuseAdapted(name, weights.all()[name]!);
     const dtype = wanted ?? stored(name);
     return {
       name,
