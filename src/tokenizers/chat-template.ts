@@ -48,15 +48,20 @@ export function renderChat(
       { options: ['continue_final_message', 'add_generation_prompt'] },
     );
   }
-  const text = render(pick(templates, options.chat_template), {
+  const template = pick(templates, options.chat_template);
+  const last = messages[messages.length - 1];
+  const tagged = options.continue_final_message
+    ? [...messages.slice(0, -1), { ...last, content: last.content + TAG }]
+    : messages;
+  const text = render(template, {
     ...specialTokens,
     ...options.template_variables,
-    messages,
+    messages: tagged,
     tools: options.tools ?? null,
     documents: options.documents ?? null,
     add_generation_prompt: options.add_generation_prompt ?? false,
   });
-  return options.continue_final_message ? leaveOpen(text, messages[messages.length - 1].content) : text;
+  return options.continue_final_message ? cutAtTag(text, last.content) : text;
 }
 
 function checkMessages(messages: readonly ChatMessage[]): void {
@@ -103,16 +108,22 @@ function render(source: string, variables: Record<string, unknown>): string {
   }
 }
 
+/**
+ * Stands at the end of a message that is left open, while the template writes it: what the template writes after the
+ * message is cut off there, whatever it is. The space at its end tells whether the template trims (transformers'
+ * chat_template_utils.py).
+ */
+const TAG = 'CONTINUE_FINAL_MESSAGE_TAG ';
+
 /** Cuts a rendered chat after the content of its last message, so that no end-of-turn token closes it. */
-function leaveOpen(text: string, content: string): string {
-  // Templates may trim the content; its trimmed form is then what to look for.
-  for (const form of [content, content.trim()]) {
-    const at = text.lastIndexOf(form);
-    if (form !== '' && at >= 0) return text.slice(0, at + form.length);
+function cutAtTag(text: string, content: string): string {
+  const at = text.lastIndexOf(TAG.trim());
+  if (at < 0 || !text.includes(content.trim())) {
+    throw new TokenizerError(
+      'continue_final_message needs the content of the last message to appear in the text, and the template left it out ' +
+        'or changed it. Use another template, or add_generation_prompt.',
+      { content },
+    );
   }
-  throw new TokenizerError(
-    'continue_final_message needs the content of the last message to appear in the text, and the template left it out ' +
-      'or changed it. Use another template, or add_generation_prompt.',
-    { content },
-  );
+  return text.startsWith(TAG, at) ? text.slice(0, at) : text.slice(0, at).trimEnd();
 }

@@ -26,7 +26,7 @@ describe('apply_chat_template', () => {
   });
 
   it('writes what transformers writes', async () => {
-    expect(cases.length).to.equal(8);
+    expect(cases.length).to.equal(18);
     for (const { name, template, messages, options, text, ids, error } of cases) {
       const all = { ...options, chat_template: template };
       if (error !== undefined) {
@@ -38,6 +38,20 @@ describe('apply_chat_template', () => {
       expect(await tokenizer.apply_chat_template(messages, { ...all, tokenize: false }), name).to.equal(text);
       expect(await tokenizer.apply_chat_template(messages, all), name).to.deep.equal(ids);
     }
+  });
+
+  it('cannot leave a message open that the template leaves out or changes', async () => {
+    for (const chat_template of [
+      '{{ messages[0].role }}',
+      '{{ messages[0].content | upper }}',
+      '{{ messages[0].content[5:] }}',
+    ]) {
+      const options = { chat_template, continue_final_message: true };
+      const error = await rejection(tokenizer.apply_chat_template(user, options));
+      expect(error, chat_template).to.be.instanceOf(TokenizerError);
+      expect(error.message).to.include('continue_final_message');
+    }
+    expect(user).to.deep.equal([{ role: 'user', content: 'Hello' }]);
   });
 
   it('says so when the tokenizer has no template', async () => {
