@@ -23,7 +23,8 @@ export interface MergedWeights {
 
 /**
  * Weights with adapters added in.
- * @throws ArgumentError for a quantised base, and for an adapter of a tied head, which has no matrix of its own.
+ * @throws ArgumentError for a quantised base, and for an adapter of a tied head, which has no matrix of its own; no
+ *   tensor is left then
  */
 export function mergedWeights(base: Weights, adapters: readonly LoraAdapter[]): MergedWeights {
   const changed = new Map<string, tf.Tensor>();

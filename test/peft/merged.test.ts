@@ -9,7 +9,7 @@ import type { Mamba2ForCausalLM } from '../../src/models/mamba2/index.js';
 import { loadCheckpoint } from '../../src/models/mamba2/pretrained.js';
 import { get_peft_model, type LoraConfigFields, type PeftModel } from '../../src/peft/index.js';
 import { createStep, prepareBatch, trainableOf } from '../../src/training/index.js';
-import { useBackend } from '../support/backends.js';
+import { tensorCount, useBackend } from '../support/backends.js';
 import { expectClose } from '../support/compare.js';
 import { rejection, thrown } from '../support/errors.js';
 import { tinyModel } from '../support/tiny_model.js';
@@ -89,5 +89,26 @@ describe('merged adapters', function () {
       model.dispose();
     }
     fs.rmSync(dir, { recursive: true });
+  });
+
+  it('that cannot be merged leave no tensor and no memory behind', () => {
+    const { model, peft } = adapted({ target_modules: ['in_proj', 'lm_head'] }, { tie_word_embeddings: true });
+    const attempt = (): void => {
+      for (const merge of [(): unknown => peft.merge_adapter(), (): unknown => peft.merge_and_unload()])
+        expect(thrown(merge).message).to.match(/'lm_head' into a tied model/);
+    };
+    attempt(); // brings the variables to the device
+    const before = tensorCount();
+    attempt();
+    expect(tensorCount()).to.deep.equal(before);
+    peft.unload();
+    const broken = adapted({ target_modules: ['in_proj'] });
+    [...broken.peft.trainable().values()][0]!.assign(tf.fill([2, 6], NaN));
+    const unsafe = (): unknown => broken.peft.merge_adapter({ safe_merge: true });
+    expect(thrown(unsafe).message).to.match(/not finite/);
+    const whole = tensorCount();
+    expect(thrown(unsafe).message).to.match(/not finite/);
+    expect(tensorCount()).to.deep.equal(whole);
+    for (const x of [broken.peft, broken.model, model]) x.dispose();
   });
 });
