@@ -20,7 +20,7 @@ export interface TokenizerOptions {
 export interface EncodeOptions {
   /** Adds the tokens that the tokenizer puts around every text (none for GPT-NeoX). Default true. */
   add_special_tokens?: boolean;
-  /** Cuts the ids to max_length. Default false. */
+  /** Cuts the text so that its ids, with the special tokens around it, are max_length at most. Default false. */
   truncation?: boolean;
   /** Most ids of a text; needs truncation (or padding: 'max_length' in a batch). */
   max_length?: number;
@@ -139,7 +139,8 @@ export class Tokenizer {
   /**
    * The ids of a text.
    *
-   * @throws TokenizerError for what is not a text, or half of a surrogate pair (it has no UTF-8 form)
+   * @throws TokenizerError for what is not a text, half of a surrogate pair (it has no UTF-8 form), or a max_length with
+   *   no room for the special tokens
    */
   async encode(text: string, options: EncodeOptions = {}): Promise<number[]> {
     if (typeof text !== 'string') {
@@ -153,8 +154,9 @@ export class Tokenizer {
         { position: lone.index },
       );
     }
-    const ids = await this.backend.encode(text, options.add_special_tokens ?? true);
-    return options.truncation ? this.truncate(ids, options) : ids;
+    const special = options.add_special_tokens ?? true;
+    const ids = await this.backend.encode(text, special);
+    return options.truncation ? this.truncate(text, ids, special, options) : ids;
   }
 
   /**
@@ -245,11 +247,24 @@ export class Tokenizer {
     return this.files.config.clean_up_tokenization_spaces === true && this.files.tokenizer.model?.type !== 'BPE';
   }
 
-  private truncate(ids: number[], options: EncodeOptions): number[] {
+  /** Cuts the ids of a text to max_length. The tokens around a text stay: it is the text that is cut (as in transformers). */
+  private async truncate(text: string, ids: number[], special: boolean, options: EncodeOptions): Promise<number[]> {
     const length = this.maxLength(options, 'truncation');
     if (ids.length <= length) return ids;
+    const body = special ? await this.backend.encode(text, false) : ids;
+    const around = ids.length - body.length;
+    if (around > length) {
+      throw new TokenizerError(
+        `max_length is ${length}, and the tokenizer puts ${around} special tokens around every text: there is no room ` +
+          `for them. Raise max_length, or set add_special_tokens: false.`,
+        { option: 'max_length', got: length, special_tokens: around },
+      );
+    }
+    const before = around === 0 ? 0 : startOf(body, ids);
+    const room = length - around;
     const side = options.truncation_side ?? this.files.config.truncation_side ?? 'right';
-    return side === 'left' ? ids.slice(ids.length - length) : ids.slice(0, length);
+    const kept = side === 'left' ? body.slice(body.length - room) : body.slice(0, room);
+    return [...ids.slice(0, before), ...kept, ...ids.slice(before + body.length)];
   }
 
   private maxLength(options: EncodeOptions, needed: string): number {
@@ -276,6 +291,13 @@ export class Tokenizer {
     }
     return id;
   }
+}
+
+/** Where a text's own ids begin among those with special tokens around it. */
+function startOf(body: readonly number[], ids: readonly number[]): number {
+  let at = 0;
+  while (at < ids.length - body.length && !body.every((id, i) => ids[at + i] === id)) at++;
+  return at;
 }
 
 function describe(value: unknown): string {

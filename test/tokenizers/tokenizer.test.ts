@@ -80,6 +80,52 @@ for (const backend of ['native', 'javascript'] as TokenizerBackendName[]) {
       expect(await tokenizer.encode('Hello, world!', left)).to.deep.equal(ids.slice(-3));
     });
 
+    it('cuts the text and keeps the special tokens around it', async () => {
+      const files = await readTokenizerFiles(MODEL);
+      const token = (id: string): unknown => ({ SpecialToken: { id, type_id: 0 } });
+      const post_processor = {
+        type: 'TemplateProcessing',
+        single: [token('<|endoftext|>'), { Sequence: { id: 'A', type_id: 0 } }, token('<|padding|>')],
+        pair: [
+          token('<|endoftext|>'),
+          { Sequence: { id: 'A', type_id: 0 } },
+          token('<|padding|>'),
+          { Sequence: { id: 'B', type_id: 1 } },
+        ],
+        special_tokens: Object.fromEntries(
+          ['<|endoftext|>', '<|padding|>'].map((id, n) => [id, { id, ids: [n], tokens: [id] }]),
+        ),
+      };
+      const around = await Tokenizer.from_files(
+        { ...files, tokenizer: { ...files.tokenizer, post_processor } },
+        { backend },
+      );
+      // transformers 5.24 with tokenizers' TemplateProcessing('<|endoftext|> $A <|padding|>')
+      const text = 'It was a dark and stormy night, and Emma was not there';
+      const all = [0, 867, 330, 260, 1247, 283, 3224, 90, 857, 13, 283, 1106, 330, 335, 488, 1];
+      const cases: ['left' | 'right', number, number[], number[]][] = [
+        ['right', 2, [0, 1], [867, 330]],
+        ['right', 3, [0, 867, 1], [867, 330, 260]],
+        ['right', 5, [0, 867, 330, 260, 1], [867, 330, 260, 1247, 283]],
+        ['right', 100, all, all.slice(1, -1)],
+        ['left', 2, [0, 1], [335, 488]],
+        ['left', 3, [0, 488, 1], [330, 335, 488]],
+        ['left', 5, [0, 330, 335, 488, 1], [283, 1106, 330, 335, 488]],
+        ['left', 100, all, all.slice(1, -1)],
+      ];
+      for (const [truncation_side, max_length, want, bare] of cases) {
+        const options = { truncation: true, max_length, truncation_side };
+        expect(await around.encode(text, options), `${truncation_side} ${max_length}`).to.deep.equal(want);
+        expect(await around.encode(text, { ...options, add_special_tokens: false })).to.deep.equal(bare);
+      }
+      // Text that is itself made of the special tokens.
+      const same = await around.encode('<|endoftext|>'.repeat(4), { truncation: true, max_length: 4 });
+      expect(same).to.deep.equal([0, 0, 0, 1]);
+      const none = await rejection(around.encode(text, { truncation: true, max_length: 1 }));
+      expect(none).to.be.instanceOf(TokenizerError);
+      expect(none.message).to.include('max_length is 1');
+    });
+
     it('knows its special tokens and its size', () => {
       const { bos, eos, pad, vocab_size } = golden.special;
       expect(tokenizer.bos_token_id).to.equal(bos);
