@@ -58,10 +58,18 @@ abstract class WeightOnlyConfig {
         option: 'modules_to_not_convert',
         got: skip,
       });
-    this.modules_to_not_convert = [...(skip as readonly (string | RegExp)[])];
+    this.modules_to_not_convert = (skip as readonly (string | RegExp)[]).map((s) =>
+      s instanceof RegExp ? stateless(s) : s,
+    );
     this.include_input_output_embeddings = flag(where, 'include_input_output_embeddings', options, false);
     this.scale_dtype = oneOf(where, 'scale_dtype', options.scale_dtype ?? 'auto', ['auto', 'float32', 'bfloat16']);
   }
+}
+
+/** The same matches of a name without a place to go on from: g alone says nothing here, y says that it begins the name. */
+function stateless(pattern: RegExp): RegExp {
+  const source = pattern.sticky ? `^(?:${pattern.source})` : pattern.source;
+  return new RegExp(source, pattern.flags.replace(/[gy]/g, ''));
 }
 
 function flag(where: string, key: string, options: object, otherwise: boolean): boolean {
@@ -168,7 +176,7 @@ export function quantizationConfig(given: QuantizationConfig | TorchAoConfig): Q
  */
 export function quantizationToDict(config: QuantizationConfig): Record<string, unknown> {
   const own: Record<string, unknown> = { scale_dtype: config.scale_dtype };
-  const regexps = config.modules_to_not_convert.flatMap((s) => (s instanceof RegExp ? [s.source] : []));
+  const regexps = config.modules_to_not_convert.flatMap((s) => (s instanceof RegExp ? [storedPattern(s)] : []));
   if (regexps.length > 0) own.patterns_to_not_convert = regexps;
   if (config instanceof Int4WeightOnlyConfig) {
     own.rounding = config.rounding;
@@ -183,6 +191,24 @@ export function quantizationToDict(config: QuantizationConfig): Record<string, u
     untie_embedding_weights: false,
     tfjs_mamba2: own,
   };
+}
+
+/** A regular expression in config.json: its text, or text and flags. */
+type StoredPattern = string | { source: string; flags: string };
+
+function storedPattern({ source, flags }: RegExp): StoredPattern {
+  return flags === '' ? source : { source, flags };
+}
+
+/** @returns null for what is no regular expression */
+function readPattern(stored: unknown): RegExp | null {
+  const { source, flags } = typeof stored === 'string' ? { source: stored, flags: '' } : dict(stored);
+  if (typeof source !== 'string' || typeof flags !== 'string') return null;
+  try {
+    return new RegExp(source, flags);
+  } catch {
+    return null;
+  }
 }
 
 function int4Type({ group_size }: Int4WeightOnlyConfig): Record<string, unknown> {
@@ -229,9 +255,12 @@ export function quantizationFromDict(value: unknown, file = 'config.json'): Quan
   const data = dict(type._data);
   const own = dict(record.tfjs_mamba2);
   const skip = Array.isArray(record.modules_to_not_convert) ? (record.modules_to_not_convert as string[]) : [];
-  const patterns = Array.isArray(own.patterns_to_not_convert) ? (own.patterns_to_not_convert as string[]) : [];
+  const patterns = Array.isArray(own.patterns_to_not_convert) ? (own.patterns_to_not_convert as unknown[]) : [];
   const shared = {
-    modules_to_not_convert: [...skip, ...patterns.map((p) => new RegExp(p))],
+    modules_to_not_convert: [
+      ...skip,
+      ...patterns.map((p) => readPattern(p) ?? fail('has a pattern that is no regular expression', p)),
+    ],
     include_input_output_embeddings: record.include_input_output_embeddings === true,
     ...(own.scale_dtype !== undefined && { scale_dtype: own.scale_dtype as ScaleDtype }),
   };

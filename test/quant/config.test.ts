@@ -69,6 +69,24 @@ describe('quantisation configuration', () => {
     }
   });
 
+  it('keeps the flags of regular expressions in config.json: what is skipped now is skipped after reading', () => {
+    const patterns = [/IN_PROJ/i, /layers\.0\..*proj/, /^LAYERS\.1|^Backbone\.layers\.1/im, /\u{6c}m_head/u];
+    const config = new Int8WeightOnlyConfig({
+      modules_to_not_convert: ['lm_head', ...patterns],
+      include_input_output_embeddings: true,
+    });
+    const json = JSON.stringify(quantizationToDict(config));
+    const read = quantizationFromDict(JSON.parse(json));
+    expect(read).to.deep.equal(config);
+    expect(read.modules_to_not_convert.slice(1).map(String)).to.deep.equal(patterns.map(String));
+    expect(names(read)).to.deep.equal(names(config)).and.to.deep.equal(['backbone.embeddings.weight']);
+    for (const bad of ['(', { source: 'a', flags: 'q' }, { flags: 'i' }, 3]) {
+      const record = { ...quantizationToDict(config), tfjs_mamba2: { patterns_to_not_convert: [bad] } };
+      expect(thrown(() => quantizationFromDict(record))).to.be.instanceOf(ConfigError);
+    }
+    expect(json).to.include('"layers\\\\.0\\\\..*proj"');
+  });
+
   it('reads what transformers writes, and refuses other methods and packings', () => {
     const written = {
       quant_method: 'torchao',
@@ -108,6 +126,12 @@ describe('what is quantised', () => {
     expect(without('layers.*.mixer.in_proj')).to.have.length(2);
     expect(without('proj')).to.have.length(4);
     expect(without(/layers\.1/)).to.have.length(2);
+    // a place to go on from, which g and y keep, would pass over names
+    expect(without(/in_proj/g)).to.deep.equal(without(/in_proj/));
+    const given = /backbone\.layers\.0/gy;
+    expect(without(given)).to.deep.equal(without(/^backbone\.layers\.0/));
+    expect(given.lastIndex).to.equal(0);
+    expect(without(/layers\.0/y)).to.have.length(4);
   });
 
   it('skips what the groups do not divide, and says so', () => {
