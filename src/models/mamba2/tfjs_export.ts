@@ -1,4 +1,5 @@
 /** A checkpoint as a folder that tf.loadLayersModel reads, without ever building the model in memory. */
+import * as path from 'node:path';
 import * as tf from '@tensorflow/tfjs';
 import {
   companionFiles,
@@ -9,9 +10,11 @@ import {
   type ConvertOptions,
   type ConvertReport,
 } from '../../checkpoints/convert.js';
+import { findWeights } from '../../checkpoints/open.js';
 import type { CheckpointSource } from '../../checkpoints/source.js';
 import { saveTfjs } from '../../checkpoints/tfjs.js';
 import { validateCheckpoint } from '../../checkpoints/validate.js';
+import { ArgumentError } from '../../errors/index.js';
 import { Mamba2Config } from './config.js';
 import { Mamba2Network } from './network.js';
 
@@ -51,16 +54,28 @@ export function layersModelTopology(config: Mamba2Config): Json {
   return JSON.parse(JSON.stringify(topology)) as Json;
 }
 
+/** @throws ArgumentError when `dst` has weights that openCheckpoint and transformers would go on reading, under the new config.json */
+function refuseOtherWeights(dst: string): void {
+  const file = findWeights(dst);
+  if (file === null || path.basename(file) === 'model.json') return;
+  throw new ArgumentError(
+    `${dst} holds a model of another kind (${path.basename(file)}), which would be read instead of the one exported. Name another folder, or delete that model first.`,
+    { option: 'dst', got: dst, file },
+  );
+}
+
 /**
  * Writes a checkpoint as a TensorFlow.js LayersModel: model.json, weight shards, config.json and tokenizer files.
  * To load it, import this package first (its layers must be registered), then `tf.loadLayersModel(url)`.
  * @param source an open checkpoint of any kind
- * @param dst folder to write
+ * @param dst folder to write; an earlier export in it is replaced
  * @param options as for convertCheckpoint; bfloat16 tensors take the room of float32
- * @throws CheckpointError, ConfigError, SaveError as convertCheckpoint does
+ * @throws CheckpointError, ConfigError, SaveError as convertCheckpoint does; ArgumentError for a folder with a model of
+ *   another kind, which is left as it is
  */
 export async function exportLayersModel(source: CheckpointSource, dst: string, options: ConvertOptions = {}): Promise<ConvertReport> {
   refuseOwnFolder(source, dst);
+  refuseOtherWeights(dst);
   refuseQuantized(source);
   const { dtype, ...save } = options;
   const { tied, warnings } = await validateCheckpoint(source);

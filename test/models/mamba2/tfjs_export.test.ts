@@ -12,10 +12,11 @@ import {
   validateCheckpoint,
   verifyConversion,
 } from '../../../src/checkpoints/index.js';
-import { CheckpointError } from '../../../src/errors/index.js';
+import { ArgumentError, CheckpointError } from '../../../src/errors/index.js';
 import { Mamba2Config, Mamba2Network, NetworkWeights } from '../../../src/models/mamba2/index.js';
 import { exportLayersModel, layersModelTopology } from '../../../src/models/mamba2/tfjs_export.js';
 import { TINY_CONFIG } from '../../support/checkpoint.js';
+import { rejection } from '../../support/errors.js';
 import { goldenDir, loadGolden } from '../../support/goldens.js';
 
 const formats = (name: string): string => goldenDir(`formats/${name}`);
@@ -129,6 +130,34 @@ describe('checkpoints as TensorFlow.js models', () => {
       await again.close();
       await source.close();
     });
+
+  it('are not written beside another model, which would be read instead; an earlier export is replaced', async () => {
+    const source = await openCheckpoint(formats('single'));
+    const other = await openCheckpoint(goldenDir('g1-forward'));
+    const contents = (folder: string): [string, string][] =>
+      fs.readdirSync(folder).map((name) => [name, fs.readFileSync(path.join(folder, name), 'base64')]);
+    const file = (name: string): string => path.join(dir, name);
+    await convertCheckpoint(other, file('one'));
+    await convertCheckpoint(other, file('shards'), { max_shard_size: '40kB' });
+    fs.mkdirSync(file('torch'));
+    fs.writeFileSync(file('torch/pytorch_model.bin'), 'weights');
+    for (const [name, weights] of [
+      ['one', 'model.safetensors'],
+      ['shards', 'model.safetensors.index.json'],
+      ['torch', 'pytorch_model.bin'],
+    ] as const) {
+      const before = contents(file(name));
+      const error = await rejection(exportLayersModel(source, file(name)));
+      expect(error).to.be.instanceOf(ArgumentError);
+      expect(error.message).to.include(`(${weights})`).and.to.match(/Name another folder/);
+      expect(contents(file(name)), name).to.deep.equal(before);
+    }
+    await exportLayersModel(other, file('tfjs'));
+    await exportLayersModel(source, file('tfjs'));
+    const again = await openCheckpoint(file('tfjs'));
+    expect((await verifyConversion(source, again)).differences).to.deep.equal([]);
+    for (const x of [source, other, again]) await x.close();
+  });
 
   it('are refused when shards and manifest disagree, naming file and tensor', async () => {
     const source = await openCheckpoint(formats('single'));
