@@ -86,6 +86,14 @@ export class TextStreamer implements Streamer {
     await this.on_finalized_text(text, true);
   }
 
+  /** What is held back is dropped; what comes next is a prompt again. */
+  // eslint-disable-next-line @typescript-eslint/no-unused-vars -- for those that extend this class
+  fail(error: unknown): void {
+    this.word = '';
+    this.prompt = true;
+    this.decoder.reset();
+  }
+
   private ready(): number {
     if (!this.decoder.holding && (this.word.endsWith('\n') || IDEOGRAPH.test(this.word))) return this.word.length;
     return this.word.lastIndexOf(' ') + 1;
@@ -104,6 +112,18 @@ export class TextStreamer implements Streamer {
   }
 }
 
+/** The text of one generation on its way to a reader. */
+interface Stream {
+  /** Not read yet. */
+  readonly pieces: string[];
+  /** A reader has taken it. */
+  taken: boolean;
+  /** Its reader is done with it: what still comes is thrown away. */
+  left: boolean;
+  ended: boolean;
+  failure?: { error: unknown };
+}
+
 /**
  * A TextStreamer to iterate over. Generation waits while `high_water_mark` pieces are unread, and goes on when the
  * reader stops early (the rest is thrown away).
@@ -116,13 +136,18 @@ export class TextStreamer implements Streamer {
  * ```
  *
  * If generate() fails, its promise is rejected and so is the iteration, with the same error.
+ *
+ * A streamer may be used again: each iteration reads one generation, in their order, and waits for it to begin. Once one
+ * has been read, a further one that nobody reads does not wait: a reader of the first of several prompts may leave it at
+ * that.
  */
 export class TextIteratorStreamer extends TextStreamer implements AsyncIterable<string> {
-  private readonly queue: string[] = [];
   private readonly mark: number;
-  private ended = false;
-  private closed = false;
-  private failure: { error: unknown } | undefined;
+  /** What is being written. */
+  private writing: Stream | undefined;
+  /** Begun, and taken by no reader, in the order of writing. */
+  private readonly unread: Stream[] = [];
+  private everRead = false;
   private wake: (() => void)[] = [];
 
   /** @param options those of TextStreamer, and `high_water_mark`: unread pieces to keep at most (default 16) */
@@ -132,40 +157,62 @@ export class TextIteratorStreamer extends TextStreamer implements AsyncIterable<
   }
 
   protected override async on_finalized_text(text: string, stream_end: boolean): Promise<void> {
-    if (text !== '' && !this.closed) {
-      this.queue.push(text);
+    const stream = this.open();
+    if (text !== '' && !stream.left) {
+      stream.pieces.push(text);
       await this.options.callback_function?.(text);
     }
-    if (stream_end) this.ended = true;
+    if (stream_end) this.close(stream);
     this.signal();
-    while (!stream_end && !this.closed && this.queue.length >= this.mark) await this.wait();
+    while (!stream.ended && !stream.left && stream.pieces.length >= this.mark && (stream.taken || !this.everRead)) {
+      await this.wait();
+    }
   }
 
-  fail(error: unknown): void {
-    this.failure = { error };
+  override fail(error: unknown): void {
+    super.fail(error);
+    const stream = this.open();
+    stream.failure = { error };
+    this.close(stream);
     this.signal();
   }
 
   async *[Symbol.asyncIterator](): AsyncGenerator<string, void, undefined> {
+    while (this.unread.length === 0) await this.wait();
+    const stream = this.unread.shift()!;
+    stream.taken = true;
     try {
       for (;;) {
-        const text = this.queue.shift();
+        const text = stream.pieces.shift();
         if (text !== undefined) {
           this.signal();
           yield text;
-        } else if (this.failure) {
-          throw this.failure.error;
-        } else if (this.ended) {
+        } else if (stream.failure) {
+          throw stream.failure.error;
+        } else if (stream.ended) {
           return;
         } else {
           await this.wait();
         }
       }
     } finally {
-      this.closed = true;
-      this.queue.length = 0;
+      stream.left = this.everRead = true;
+      stream.pieces.length = 0;
       this.signal();
     }
+  }
+
+  private open(): Stream {
+    if (!this.writing) {
+      this.writing = { pieces: [], taken: false, left: false, ended: false };
+      this.unread.push(this.writing);
+    }
+    return this.writing;
+  }
+
+  private close(stream: Stream): void {
+    stream.ended = true;
+    this.writing = undefined;
   }
 
   private wait(): Promise<void> {

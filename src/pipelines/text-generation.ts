@@ -1,7 +1,7 @@
 import { ArgumentError } from '../errors/index.js';
 import { resolveOptions } from '../generation/generate.js';
 import { generateFor } from '../generation/index.js';
-import type { GenerateInputs, GenerateOutput } from '../generation/index.js';
+import type { GenerateInputs, GenerateOutput, GenerationEngine, ResolvedOptions } from '../generation/index.js';
 import type { ChatMessage, ChatTemplateOptions, Tokenizer } from '../tokenizers/index.js';
 import type { Loaded, PipelineModel } from './load.js';
 
@@ -123,16 +123,12 @@ async function run(
   const generate = Object.fromEntries(Object.entries(options).filter(([key]) => !OWN_OPTIONS.has(key))) as Partial<
     Omit<GenerateInputs, 'input_ids'>
   >;
-  if (!Number.isInteger(batch_size) || batch_size < 1) {
-    throw new ArgumentError(`batch_size is ${String(batch_size)}; expected an integer of 1 or more.`, {
-      option: 'batch_size',
-      got: batch_size,
-    });
-  }
-  const items = await Promise.all(inputs.map((input) => encode(tokenizer, input, options)));
-  const engine = await model.engine();
+  const { items, engine, resolved } = await prepare(model, tokenizer, inputs, options, generate).catch((error) => {
+    // Whoever reads from the streamer must not wait for ever; later failures are told it by generate().
+    generate.streamer?.fail?.(error);
+    throw error;
+  });
   // The seed is drawn once: rows of later batches go on with further streams of the same seed.
-  const resolved = resolveOptions(model.generation_config, { ...generate, input_ids: [] });
   const seed = resolved.seed ?? Math.floor(Math.random() * 2 ** 32);
   const copies = resolved.num_return_sequences;
   const results = new Array<TextGenerationOutput[]>(items.length);
@@ -158,6 +154,25 @@ async function run(
     }
   }
   return results;
+}
+
+async function prepare(
+  model: PipelineModel,
+  tokenizer: Tokenizer,
+  inputs: readonly (string | Chat)[],
+  options: TextGenerationOptions,
+  generate: Partial<Omit<GenerateInputs, 'input_ids'>>,
+): Promise<{ items: Item[]; engine: GenerationEngine; resolved: ResolvedOptions }> {
+  const { batch_size = 1 } = options;
+  if (!Number.isInteger(batch_size) || batch_size < 1) {
+    throw new ArgumentError(`batch_size is ${String(batch_size)}; expected an integer of 1 or more.`, {
+      option: 'batch_size',
+      got: batch_size,
+    });
+  }
+  const items = await Promise.all(inputs.map((input) => encode(tokenizer, input, options)));
+  const resolved = resolveOptions(model.generation_config, { ...generate, input_ids: [] });
+  return { items, engine: await model.engine(), resolved };
 }
 
 /** Which items are run together: those of like length, so that little padding is fed; in their order when streamed. */

@@ -48,9 +48,14 @@ export class IncrementalDecoder {
     const text = this.holding
       ? this.take(await this.before(), await this.tokenizer.decode(this.window, this.options), true)
       : '';
+    this.reset();
+    return text;
+  }
+
+  /** Forgets what is held back, and begins anew. */
+  reset(): void {
     this.window = [];
     this.done = 0;
-    return text;
   }
 
   private async before(): Promise<string> {

@@ -58,6 +58,40 @@ describe('TextStreamer', () => {
     expect(await rejection(streamer.put([[1], [2]]))).to.be.instanceOf(GenerationError);
   });
 
+  it('leaves the prompt out again after a generation that failed or was aborted in its prompt', async () => {
+    let out = '';
+    const streamer = new TextStreamer(tokenizer, {
+      skip_prompt: true,
+      callback_function: (text) => void (out += text),
+    });
+    const prompt = await tokenizer.encode('Who is she?');
+    const ids = await tokenizer.encode(' A lady of 中');
+    const write = (signal?: AbortSignal, fails?: boolean): Promise<unknown> => {
+      const process = (row: readonly number[]): void => {
+        if (fails && row.length === prompt.length + ids.length - 1) throw new Error('in the middle');
+      };
+      return generate(new ToyEngine(4096, scriptedLogits(4096, prompt.length, ids)), new GenerationConfig(), {
+        ...{ input_ids: [prompt], max_new_tokens: ids.length, streamer, signal },
+        logits_processor: [{ process }],
+      });
+    };
+    const late = new AbortController();
+    const put = streamer.put.bind(streamer);
+    streamer.put = async (rows) => {
+      await put(rows);
+      late.abort(new Error('not now'));
+    };
+    expect((await rejection(write(late.signal))).message).to.equal('not now');
+    streamer.put = put;
+    await write();
+    expect(out).to.equal(' A lady of 中');
+    // Of a generation that fails while it writes, neither half a word nor half a character is left for the next.
+    expect((await rejection(write(undefined, true))).message).to.equal('in the middle');
+    out = '';
+    await write();
+    expect(out).to.equal(' A lady of 中');
+  });
+
   it('writes to standard output by default', async () => {
     const write = process.stdout.write;
     let out = '';
@@ -130,15 +164,50 @@ describe('TextIteratorStreamer', () => {
     await done;
   });
 
+  const read = async (streamer: TextIteratorStreamer): Promise<string> => {
+    let all = '';
+    for await (const piece of streamer) all += piece;
+    return all;
+  };
+
+  it('may be used again: each iteration reads one generation', async () => {
+    const streamer = new TextIteratorStreamer(tokenizer, { skip_prompt: true });
+    for (let round = 0; round < 2; round++) {
+      const done = start(streamer);
+      expect(await read(streamer)).to.equal(text);
+      await done;
+    }
+    // one whose reader left, and one that failed
+    const left = start(streamer);
+    for await (const piece of streamer) if (piece !== '') break;
+    await left;
+    const failed = start(streamer, 0);
+    expect(await rejection(read(streamer))).to.equal(await rejection(failed));
+    const done = start(streamer);
+    expect(await read(streamer)).to.equal(text);
+    await done;
+  });
+
+  it('keeps generations apart that are written one after another', async () => {
+    const streamer = new TextIteratorStreamer(tokenizer, { skip_prompt: true, high_water_mark: 4 });
+    const done = (async () => {
+      await start(streamer, 60);
+      await start(streamer);
+    })();
+    const first = await read(streamer);
+    expect(first).to.equal(await tokenizer.decode(ids.slice(0, 60)));
+    // The second is not read until the end, which does not hold it up.
+    await done;
+    expect(await read(streamer)).to.equal(text);
+  });
+
   it('fails with what made generate() fail', async () => {
     const streamer = new TextIteratorStreamer(tokenizer);
     const done = start(streamer, 0);
-    const read = (async () => {
-      for await (const piece of streamer) void piece;
-    })();
+    const reading = read(streamer);
     const error = await rejection(done);
     expect(error.message).to.include('max_new_tokens');
-    expect(await rejection(read)).to.equal(error);
+    expect(await rejection(reading)).to.equal(error);
   });
 });
 

@@ -129,6 +129,21 @@ describe('text-generation pipeline', () => {
     expect((await done)[0].generated_text).to.equal(text);
   });
 
+  it('tells a streamer of every failure, before generation too', async () => {
+    const generator = await hashed();
+    const chat = [{ role: 'user', content: 'Hello' }];
+    for (const [input, options] of [
+      [chat, {}],
+      ['Once', { max_tokens: 3 }],
+      ['Once', { batch_size: 0 }],
+    ] as [string, object][]) {
+      const failures: unknown[] = [];
+      const streamer = { put: () => {}, end: () => {}, fail: (error: unknown) => void failures.push(error) };
+      const error = await rejection(generator(input, { ...options, streamer }));
+      expect(failures).to.deep.equal([error]);
+    }
+  });
+
   it('never chooses ids that the tokenizer does not have', async () => {
     // A model whose embedding is padded with rows that it likes best.
     const toy = new ToyEngine(4160, () => Float32Array.from({ length: 4160 }, (_, i) => i));
