@@ -88,7 +88,7 @@ export class TextStreamer implements Streamer {
 
   /** What is held back is dropped; what comes next is a prompt again. */
   // eslint-disable-next-line @typescript-eslint/no-unused-vars -- for those that extend this class
-  fail(error: unknown): void {
+  fail(_error: unknown): void {
     this.word = '';
     this.prompt = true;
     this.decoder.reset();
