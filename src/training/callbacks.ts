@@ -14,6 +14,8 @@ export interface TrainerState {
   epoch: number;
   /** Updates made before the epoch under way; not in checkpoints of earlier versions. */
   epoch_start?: number;
+  /** Losses of the updates since the last entry of the log, summed; not in checkpoints of earlier versions. */
+  since_log?: { loss: number; steps: number };
   /** Tokens seen, padding not counted. */
   num_input_tokens_seen: number;
   log_history: LogEntry[];
@@ -51,12 +53,22 @@ export class EarlyStoppingCallback implements TrainerCallback {
     private readonly threshold = 0,
   ) {}
 
+  /** What a resumed run had waited for before is in its log. */
+  on_train_begin(_args: TrainingArguments, state: TrainerState): void {
+    this.best = Infinity;
+    this.waited = 0;
+    for (const { eval_loss } of state.log_history) if (eval_loss !== undefined) this.see(eval_loss);
+  }
+
   on_evaluate(_args: TrainingArguments, _state: TrainerState, control: TrainerControl, entry: LogEntry): void {
-    const loss = entry['eval_loss']!;
-    if (loss < this.best - this.threshold) {
-      this.best = loss;
-      this.waited = 0;
-    } else if (++this.waited >= this.patience) control.should_stop = true;
+    this.see(entry['eval_loss']!);
+    if (this.waited >= this.patience) control.should_stop = true;
+  }
+
+  private see(loss: number): void {
+    const better = loss < this.best - this.threshold;
+    this.waited = better ? 0 : this.waited + 1;
+    if (better) this.best = loss;
   }
 }
 

@@ -5,7 +5,7 @@ import { writeFileAtomic } from '../checkpoints/index.js';
 import { ArgumentError } from '../errors/index.js';
 import type { Mamba2ForCausalLM } from '../models/mamba2/index.js';
 import { PeftModel } from '../peft/index.js';
-import { plannedSteps, type TrainingArguments, trainingArguments } from './arguments.js';
+import { plannedSteps, type TrainingArguments, trainingArguments, type When } from './arguments.js';
 import { type Batch, batchShapes, prepareBatch, type PreparedBatch } from './batch.js';
 import {
   type LogEntry,
@@ -23,6 +23,7 @@ import {
 } from './checkpoints.js';
 import { createStep } from './create_step.js';
 import { DataLoader, type ExampleSource, type TokenizedExample } from './data/index.js';
+import { learnable } from './data/learnable.js';
 import { CURVE_FILE, JsonlLog, lossCurve, TensorBoardLog } from './logs.js';
 import { type TrainableModel, trainableOf } from './objective.js';
 import { notFinite, positionOf } from './position.js';
@@ -88,8 +89,9 @@ export class Trainer {
     return this.options.eval_dataset ?? null;
   }
 
-  private loader(source: ExampleSource, training: boolean): DataLoader {
+  private loader(examples: ExampleSource, training: boolean): DataLoader {
     const { args, options } = this;
+    const source = learnable(examples);
     const longest = Array.isArray(source)
       ? (source as readonly TokenizedExample[]).reduce((most, e) => Math.max(most, e.input_ids.length), 1)
       : undefined;
@@ -164,7 +166,7 @@ export class Trainer {
     const resumed = await this.resume(options.resume_from_checkpoint);
     if (!resumed) {
       const start = { global_step: 0, epoch: 0, epoch_start: 0, num_input_tokens_seen: 0, log_history: [] };
-      this.state = { ...this.state, ...start };
+      this.state = { ...this.state, ...start, since_log: undefined };
     }
     const { state } = this;
     state.max_steps = total;
@@ -242,7 +244,8 @@ export class Trainer {
   ): Promise<boolean> {
     const { args, state, control } = this;
     const warmup = args.warmup_steps > 0 ? args.warmup_steps : Math.ceil(total * args.warmup_ratio);
-    const logged = { loss: 0, steps: 0, tokens: 0, since: performance.now() };
+    const logged = (state.since_log ??= { loss: 0, steps: 0 });
+    const timed = { tokens: 0, since: performance.now() };
     // where a resumed run goes on: whole epochs are skipped, then steps of the epoch under way
     let { epoch, done } = await positionOf(loader, state, accumulation, stepsOf);
     for (; state.global_step < total && !control.should_stop; epoch++) {
@@ -271,52 +274,62 @@ export class Trainer {
         for (const sum of [totals, logged]) {
           sum.loss += loss;
           sum.steps++;
-          sum.tokens += tokens;
         }
+        for (const sum of [totals, timed]) sum.tokens += tokens;
         group = [];
         if (state.global_step % args.logging_steps === 0 || state.global_step === total) {
-          const seconds = (performance.now() - logged.since) / 1000;
+          const seconds = (performance.now() - timed.since) / 1000;
           await this.log({
             loss: logged.loss / logged.steps,
             grad_norm: gradNorm,
             learning_rate: rate,
-            tokens_per_second: Math.round(logged.tokens / seconds),
+            tokens_per_second: Math.round(timed.tokens / seconds),
           });
-          Object.assign(logged, { loss: 0, steps: 0, tokens: 0, since: performance.now() });
+          Object.assign(logged, { loss: 0, steps: 0 });
+          Object.assign(timed, { tokens: 0, since: performance.now() });
         }
         await this.each((c) => c.on_step_end?.(args, state, control));
-        const due = (when: string, every: number): boolean =>
+        const due = (when: When, every: number): boolean =>
           (when === 'steps' && state.global_step % every === 0) || (when === 'epoch' && at === inEpoch);
-        if (due(args.eval_strategy, args.eval_steps) || control.should_evaluate) await this.evaluate();
-        if (due(args.save_strategy, args.save_steps) || control.should_save) await this.save();
-        control.should_evaluate = control.should_save = false;
+        await this.act(due(args.eval_strategy, args.eval_steps), due(args.save_strategy, args.save_steps));
         // let signals through: compiled steps never yield by themselves
         await new Promise((resolve) => setImmediate(resolve));
       };
       for await (const batch of loader.batches(epoch, skip)) {
         const prepared = this.prepare(batch);
         index++;
-        if (prepared.items > 0) group.push(prepared);
-        if (index % accumulation !== 0 || group.length === 0) continue;
+        group.push(prepared);
+        if (index % accumulation !== 0) continue;
         await update();
         if (state.global_step >= total || control.should_stop) return true;
       }
       if (group.length > 0) await update();
       if (index === 0) {
-        if (state.global_step === 0) throw new ArgumentError('Trainer: the stream of examples has none', {});
+        if (state.global_step === 0)
+          throw new ArgumentError('Trainer: the stream of examples has none to learn from', {});
         this.options.onWarning?.(
           `The examples end at step ${state.global_step}, and max_steps is ${total}: the stream gives nothing a second time. The run ends here; a function that makes the stream begins it again.`,
         );
         return false;
       }
-      done += loader.sized ? inEpoch : at;
+      // where a stream ends is known when it has
+      if (!loader.sized && index > skip) await this.act(args.eval_strategy === 'epoch', args.save_strategy === 'epoch');
+      done += at;
     }
     return true;
   }
 
+  /** Evaluates and saves where that is due, or a callback asked for it. */
+  private async act(evaluate: boolean, save: boolean): Promise<void> {
+    const { control } = this;
+    if (evaluate || control.should_evaluate) await this.evaluate();
+    if (save || control.should_save) await this.save();
+    control.should_evaluate = control.should_save = false;
+  }
+
   /**
    * Mean loss over all positions of the evaluation data, and its perplexity.
-   * @throws ArgumentError without evaluation data
+   * @throws ArgumentError without evaluation data, or when no position of it counts
    */
   async evaluate(data?: ExampleSource): Promise<{ eval_loss: number; eval_perplexity: number; eval_tokens: number }> {
     const source = data ?? (await this.evalData());
@@ -325,10 +338,11 @@ export class Trainer {
     let [sum, items] = [0, 0];
     for await (const batch of this.loader(source, false).batches(0)) {
       const prepared = this.prepare(batch);
-      if (prepared.items === 0) continue;
       sum += await this.training().evaluate(prepared);
       items += prepared.items;
     }
+    if (items === 0)
+      throw new ArgumentError('Trainer: evaluate() was given a stream without a position that counts', {});
     const loss = sum / items;
     const { state } = this;
     if (state.best_metric === null || loss < state.best_metric)

@@ -5,6 +5,7 @@ import * as path from 'node:path';
 import { expect } from 'chai';
 import { type Mamba2ForCausalLM } from '../../src/models/mamba2/index.js';
 import {
+  listCheckpoints,
   type TokenizedExample,
   Trainer,
   type TrainerOptions,
@@ -85,6 +86,18 @@ describe('Trainer on streams', () => {
     expect(warnings[0]).to.match(/end at step 3, and max_steps is 100/);
   });
 
+  it('evaluates and saves where a pass ends', async () => {
+    const trainer = trainerOf(
+      stream,
+      { max_steps: 7, eval_strategy: 'epoch', save_strategy: 'epoch' },
+      { eval_dataset: stream },
+    );
+    await trainer.train();
+    const evaluations = trainer.state.log_history.filter((e) => 'eval_loss' in e);
+    expect(evaluations.map((e) => e.step)).to.deep.equal([3, 6]);
+    expect(listCheckpoints(dir).map((c) => c.step)).to.deep.equal([3, 6, 7]);
+  });
+
   it('refuses a stream without any example', async () => {
     let asked = 0;
     const none = async function* (): AsyncGenerator<TokenizedExample> {
@@ -95,7 +108,7 @@ describe('Trainer on streams', () => {
       .train()
       .catch((e: Error) => e);
     expect(error).to.be.instanceOf(Error);
-    expect((error as Error).message).to.match(/the stream of examples has none/);
+    expect((error as Error).message).to.match(/the stream of examples has none to learn from/);
   });
 
   for (const [what, more, each] of [

@@ -257,6 +257,50 @@ describe('Trainer', () => {
     model.dispose();
   });
 
+  it('logs after a resumption between entries what the unbroken run logs', async () => {
+    const setup = { logging_steps: 3, save_strategy: 'steps', save_steps: 4, max_steps: 6 } as const;
+    const [one, two] = [fresh(), fresh()];
+    const whole = new Trainer({ model: one, args: args(setup), train_dataset: examples });
+    await whole.train();
+    const resumed = new Trainer({
+      model: two,
+      args: args({ ...setup, output_dir: path.join(dir, 'b') }),
+      train_dataset: examples,
+    });
+    await resumed.train({ resume_from_checkpoint: path.join(dir, 'checkpoint-4') });
+    expect(losses(whole)).to.have.length(2);
+    expect(losses(resumed)).to.deep.equal(losses(whole));
+    [whole, resumed, one, two].forEach((x) => x.dispose());
+  });
+
+  it('stops early at the same step when it is resumed', async () => {
+    const run = async (from?: number): Promise<number> => {
+      const model = fresh();
+      const trainer = new Trainer({
+        model,
+        args: args({
+          learning_rate: 0, // no evaluation is better than the first
+          max_steps: 20,
+          eval_strategy: 'steps',
+          eval_steps: 1,
+          save_strategy: 'steps',
+          save_steps: 1,
+          output_dir: path.join(dir, String(from)),
+        }),
+        train_dataset: examples,
+        eval_dataset: examples,
+        callbacks: [new EarlyStoppingCallback(3)],
+      });
+      const resume_from_checkpoint = from && path.join(dir, 'undefined', `checkpoint-${from}`);
+      const { global_step } = await trainer.train(resume_from_checkpoint ? { resume_from_checkpoint } : {});
+      trainer.dispose();
+      model.dispose();
+      return global_step;
+    };
+    expect(await run()).to.equal(4);
+    expect([await run(1), await run(2), await run(3)]).to.deep.equal([4, 4, 4]);
+  });
+
   it('takes a list of 200,000 examples', async () => {
     const model = fresh();
     const trainer = new Trainer({

@@ -2,6 +2,7 @@
 import { ArgumentError } from '../../errors/index.js';
 import { IGNORE_INDEX } from '../../models/mamba2/index.js';
 import type { Batch } from '../batch.js';
+import { checkLabels } from './learnable.js';
 import type { TokenizedExample } from './tokenize.js';
 
 export interface PadOptions {
@@ -13,9 +14,10 @@ export interface PadOptions {
   lengths?: readonly number[];
 }
 
-/** Rows of one length with labels and mask. @throws ArgumentError for an empty batch */
+/** Rows of one length with labels and mask. @throws ArgumentError for an empty batch, or labels that are not as many as ids */
 export function collate(examples: readonly TokenizedExample[], options: PadOptions): Batch {
   if (examples.length === 0) throw new ArgumentError('collate: got no examples', {});
+  examples.forEach(checkLabels);
   const longest = Math.max(...examples.map(({ input_ids }) => input_ids.length));
   const length = options.lengths?.find((n) => n >= longest) ?? longest;
   const fill = (row: readonly number[], value: number): number[] => {
@@ -58,12 +60,16 @@ export function packRows(sizes: readonly number[], length: number): number[][] {
   return rows.map(({ items }) => items);
 }
 
-/** Rows of whole documents, with the number of the document at each position: the state starts anew at every border. */
+/**
+ * Rows of whole documents, with the number of the document at each position: the state starts anew at every border.
+ * @throws ArgumentError when a document's labels are not as many as its ids
+ */
 export function collatePacked(
   rows: readonly (readonly TokenizedExample[])[],
   length: number,
   pad_token_id: number,
 ): Batch {
+  rows.flat().forEach(checkLabels);
   const fill = (row: number[], value: number): number[] => [
     ...row,
     ...new Array<number>(length - row.length).fill(value),
