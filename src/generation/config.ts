@@ -126,21 +126,18 @@ export class GenerationConfig {
    * of them `undefined` leaves what is below, `null` turns an option off.
    *
    * @param call options by name
-   * @param over a config given with the call
+   * @param over a config given with the call; plain options are taken as one
    * @throws GenerationError for an unknown or unsupported option or a wrong value, by name
    */
   resolve(call: Record<string, unknown> = {}, over?: GenerationConfig | null): ResolvedOptions {
-    for (const [key, value] of Object.entries(this.#rest)) if (!(key in call)) checkOption(key, value, 'file');
-    const asked: Record<string, unknown> = {};
-    for (const name of OPTION_NAMES) if (over?.[name] !== undefined) asked[name] = over[name];
-    for (const [key, value] of Object.entries(call)) {
-      checkOption(key, value, 'call');
-      if (value !== undefined) asked[key] = value;
+    const upper = over == null || over instanceof GenerationConfig ? over : new GenerationConfig(over);
+    const asked = { ...set(upper ?? {}), ...set(call) };
+    const given = { ...set(this), ...asked };
+    for (const [key, value] of Object.entries({ ...this.#rest, ...(upper ? upper.#rest : {}) })) {
+      if (given[key] === undefined) checkOption(key, value, 'file');
     }
-    const given: Record<string, unknown> = {};
-    for (const name of OPTION_NAMES) given[name] = this[name];
-    Object.assign(given, asked);
-    for (const name of OPTION_NAMES) checkOption(name, given[name], 'call'); // fields may have been changed since
+    // Fields too: they may have been changed since, or added.
+    for (const [key, value] of Object.entries(given)) checkOption(key, value, 'call');
     // A length given in the call wins over the other kind of length in the model's config.
     if (asked.max_length != null && asked.max_new_tokens === undefined) given.max_new_tokens = null;
     const options = withDefaults(given as GenerationOptions);
@@ -173,6 +170,10 @@ export class GenerationConfig {
   }
 }
 /* eslint-enable @typescript-eslint/no-unsafe-declaration-merging, @typescript-eslint/no-empty-object-type */
+
+/** What is set, be it to null. */
+const set = (values: object): Record<string, unknown> =>
+  Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined));
 
 const list = <T>(value: T | readonly T[] | null | undefined): readonly T[] =>
   value === null || value === undefined ? [] : Array.isArray(value) ? (value as readonly T[]) : [value as T];

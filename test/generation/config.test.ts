@@ -4,6 +4,7 @@ import path from 'node:path';
 import { expect } from 'chai';
 import { GenerationError, SaveError } from '../../src/errors/index.js';
 import { GenerationConfig } from '../../src/generation/index.js';
+import type { GenerationOptions } from '../../src/generation/index.js';
 import { rejection, thrown } from '../support/errors.js';
 
 describe('GenerationConfig', () => {
@@ -69,6 +70,34 @@ describe('GenerationConfig', () => {
     expect(error).to.be.instanceOf(GenerationError);
     expect(error.message).to.include('penalty_alpha').and.to.include('contrastive');
     expect(config.resolve({ penalty_alpha: null }).top_k).to.equal(4);
+  });
+
+  it('judges a config given with the call as it judges its own', async () => {
+    await write({ penalty_alpha: 0.6, top_k: 4, note: 'a writer wrote this' });
+    const over = await GenerationConfig.from_pretrained(dir);
+    const own = new GenerationConfig({ top_k: 9, top_p: 0.5 });
+    const error = thrown(() => own.resolve({}, over));
+    expect(error).to.be.instanceOf(GenerationError);
+    expect(error.message).to.include('penalty_alpha').and.to.include('contrastive');
+    expect(own.resolve({ penalty_alpha: null }, over)).to.include({ top_k: 4, top_p: 0.5 });
+    expect(thrown(() => own.resolve({ penalty_alpha: undefined }, over)).message).to.include('penalty_alpha');
+    // What it turns off counts for what is below it.
+    const off = new GenerationConfig({ penalty_alpha: null } as GenerationOptions);
+    expect(over.resolve({}, off).top_k).to.equal(4);
+    expect(over.resolve({}, { penalty_alpha: null, top_k: 3 } as never).top_k).to.equal(3);
+    for (const [key, part] of [
+      ['num_beam_groups', 'group beam search'],
+      ['topK', 'Did you mean top_k'],
+    ]) {
+      const added = Object.assign(new GenerationConfig(), { [key]: 2 });
+      for (const call of [
+        () => own.resolve({}, added),
+        () => added.resolve(),
+        () => own.resolve({}, { [key]: 2 } as never),
+      ]) {
+        expect(thrown(call).message).to.include(key).and.to.include(part);
+      }
+    }
   });
 
   it('takes the values of unsupported options that mean "off"', async () => {

@@ -384,6 +384,7 @@ describe('generate', () => {
       ['an unknown option', { max_tokens: 3 }, 'max_tokens'],
       ['an option in camelCase', { maxNewTokens: 3 }, 'Did you mean max_new_tokens'],
       ['assisted decoding', { assistant_model: {} }, 'assistant_model'],
+      ['groups of beams in a given config', { generation_config: { num_beam_groups: 2 } as never }, 'num_beam_groups'],
       ['a cache that there is not', { cache_implementation: 'static' }, 'cache_implementation'],
       ['a temperature of 0', { do_sample: true, temperature: 0 }, 'temperature'],
       ['top_p above 1', { top_p: 1.5 }, 'top_p'],
