@@ -3,51 +3,25 @@ import { encodeFloat32 } from '../../checkpoints/dtypes.js';
 import { graphCacheDir, onGpu, settleMemory } from '../../runtime/index.js';
 import { ArgumentError, DisposedError, GenerationError } from '../../errors/index.js';
 import type { EngineSampling, EngineState, GenerationEngine, StateArrays } from '../../generation/engine.js';
-import type { CompileHook, Program } from '../../jit/index.js';
+import type { Program } from '../../jit/index.js';
+import type { CompiledEngineOptions } from './compiled_options.js';
 import { CompiledState, type StateKeeper } from './compiled_state.js';
 import { historyMask, uniformsOf } from './decode_inputs.js';
-import { buildDecodingProgram, COUNT, MAX_TOP_K, names, type ProgramDtype, type StateDtype, stateNames, UNLIMITED } from './decoding_program.js';
+import { buildDecodingProgram, COUNT, MAX_TOP_K, names, stateNames, UNLIMITED } from './decoding_program.js';
 import type { NetworkWeights } from './modeling.js';
 import { type Parked, parkedOf, tensorsOf } from './parked.js';
 import { segmentFor } from './segments.js';
 import { checkStateArrays } from './state_arrays.js';
 import { samplesInProgram, samplingSettings } from './sampling.js';
+import { Turns } from './turns.js';
 
-export interface CompiledEngineOptions {
-  /** Stored type of the matrices. Default 'auto': bfloat16 where the checkpoint has it, else float32. */
-  dtype?: ProgramDtype;
-  /** Batch sizes to define from the start. Default [1]; others are added when first used, which loads the weights again. */
-  batches?: readonly number[];
-  /** Prefill lengths. A prompt runs in these pieces, the last one masked. */
-  segments?: readonly number[];
-  /** Tokens per decoding call, in a loop inside the program: what a call costs besides is paid once. Default 16 on a CPU, 32 on a GPU. */
-  block?: number;
-  /** Tokens per chunk of the scan. Default 64 on a CPU, 128 on a GPU. */
-  chunk_size?: number;
-  /**
-   * How a CPU multiplies prompts by bfloat16 matrices: 'auto' (default) in bfloat16, inputs and results rounded, where the processor has
-   * instructions for it; 'float32' widens the matrices, exactly, at about two thirds of the speed.
-   */
-  products?: 'auto' | 'float32';
-  /** Convolution and step sizes of a decoding step in one pass. Default: on a GPU. */
-  merge_step?: boolean;
-  /** Stored type of recurrent states between calls. Default 'float32'; 'bfloat16' halves their memory and is less exact. */
-  state_dtype?: StateDtype;
-  /**
-   * Prompts are read by one program a layer, the same one for all layers: XLA compiles one layer where it would compile the model. Default: on a
-   * GPU. (On a CPU 'auto' products part the program anyhow.)
-   */
-  layered?: boolean;
-  /**
-   * Decoding calls make `block` iterations whatever is asked of them; rows that have ended, or have as many tokens as were asked for, stand
-   * still for the rest. Default: on a GPU, which otherwise waits for the host before each iteration.
-   */
-  fixed_blocks?: boolean;
-  onCompile?: CompileHook;
-}
+export type { CompiledEngineOptions };
 
 const SEGMENTS = [16, 64, 256, 512] as const;
 const GPU_SEGMENTS = [16, 128, 2048] as const;
+
+type Rest<T extends unknown[]> = T extends [unknown, ...infer R] ? R : never;
+type PrefillOptions = NonNullable<Parameters<GenerationEngine['prefill']>[2]>;
 
 export class CompiledEngine implements GenerationEngine, StateKeeper {
   readonly kind = 'compiled';
@@ -63,6 +37,8 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
   private biasKey = '';
   private eosKey = '';
   private disposed = false;
+  /** The program has one slot a batch size and one set of masks: whole calls follow one another, however many are made at once. */
+  private readonly turns = new Turns();
   /** Whether settleMemory() was called since the program was made. */
   private memorySettled = false;
   readonly preferred_block: number;
@@ -102,9 +78,17 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
     return { seen: [...state.seen], fed: [...state.fed], tensors };
   }
 
+  inTurn<T>(work: () => T): Promise<T> {
+    return this.turns.take(work);
+  }
+
+  private alive(): void {
+    if (this.disposed) throw new DisposedError('This engine was disposed of: with its model, or because its weights changed', {});
+  }
+
   /** The program, with functions for this batch size. */
   private async ready(batch: number): Promise<Program> {
-    if (this.disposed) throw new DisposedError('This engine was disposed of: with its model, or because its weights changed', {});
+    this.alive();
     if (this.program && this.batches.includes(batch)) return this.program;
     if (this.program) {
       // a loaded graph cannot grow: park what is resident and load one with the new size
@@ -129,12 +113,20 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
       graphs: graphCacheDir(),
       onCompile: this.options.onCompile,
     });
-    await program.compile();
+    this.program = program; // already: dispose() may come meanwhile
+    try {
+      await program.compile();
+      this.alive();
+    } catch (error) {
+      program.dispose();
+      this.program = null;
+      this.alive();
+      throw error;
+    }
     this.memorySettled = false;
     this.masksSet = false;
     this.untouched = new Set(this.batches);
     this.leftKeys.clear();
-    this.program = program;
     return program;
   }
 
@@ -169,7 +161,20 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
     this.free(state);
   }
 
-  /** Brings a state into the slot of its size. */
+  /** Works on a state, alone, in the slot of its size. It is brought there anew each time: other calls may have come between. */
+  private using<T>(
+    state: EngineState,
+    rows: number,
+    work: (own: CompiledState, program: Program) => T | Promise<T>,
+    signal?: AbortSignal,
+  ): Promise<T> {
+    return this.turns.take(async () => {
+      signal?.throwIfAborted();
+      const { own, program } = await this.settle(state, rows);
+      return work(own, program);
+    });
+  }
+
   private async settle(state: EngineState, rows: number): Promise<{ own: CompiledState; program: Program }> {
     if (!(state instanceof CompiledState && state.isOf(this))) {
       throw new ArgumentError('This state belongs to another engine: of another model, or of this one before its weights changed', { state });
@@ -177,19 +182,20 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
     const own = state.alive();
     if (own.batch !== rows) throw new ArgumentError(`The state has ${own.batch} rows, got ${rows}`, { state: own.batch, got: rows });
     const program = await this.ready(own.batch);
+    own.alive();
     if (own.origin) this.resolve(own, program);
     if (!own.resident) {
       const holder = this.slots.get(own.batch);
       if (holder) this.evict(holder);
       const variables = this.variables(own.batch);
+      const zeros = this.untouched.delete(own.batch);
       if (own.parked) {
         const parked = own.parked;
         const narrow = (name: string): boolean => this.options.state_dtype === 'bfloat16' && name.endsWith('.ssm');
         variables.forEach((name, i) => program.assign(name, narrow(name) ? encodeFloat32(parked[i]!, 'BF16') : parked[i]!));
-      } else if (!this.untouched.has(own.batch)) {
+      } else if (!zeros) {
         program.zero(variables);
       }
-      this.untouched.delete(own.batch);
       own.parked = null;
       own.resident = true;
       this.slots.set(own.batch, own);
@@ -220,55 +226,58 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
     if (origin.disposed) this.free(origin);
   }
 
-  async prefill(
-    state: EngineState,
-    rows: readonly Int32Array[],
-    options: { signal?: AbortSignal; onProgress?: (done: number, total: number) => void } = {},
-  ): Promise<void> {
+  async prefill(state: EngineState, rows: readonly Int32Array[], options: PrefillOptions = {}): Promise<void> {
     rows.forEach((row, i) => this.checkIds(row, i));
-    options.signal?.throwIfAborted();
-    const { own, program } = await this.settle(state, rows.length);
+    return this.using(state, rows.length, (own, program) => this.read(own, program, rows, options), options.signal);
+  }
+
+  private async read(own: CompiledState, program: Program, rows: readonly Int32Array[], options: PrefillOptions): Promise<void> {
     const b = own.batch;
     const total = Math.max(...rows.map((row) => row.length));
     for (let begin = 0; begin < total; ) {
       options.signal?.throwIfAborted();
+      this.alive();
+      own.alive();
       const t = segmentFor(total - begin, this.segments);
       const ids = new Int32Array(b * t);
       const mask = new Float32Array(b * t);
       const ends = new Float32Array(b * t);
+      const counts = rows.map((row) => Math.min(Math.max(row.length - begin, 0), t));
+      const ended = rows.map((row, i) => begin + counts[i]! === row.length);
       rows.forEach((row, i) => {
-        const count = Math.min(Math.max(row.length - begin, 0), t);
-        ids.set(row.subarray(begin, begin + count), i * t);
-        mask.fill(1, i * t, i * t + count);
-        if (count > 0) {
-          // logits are worked out at a row's end only: until then, as after an abort, it has none
-          own.fed[i] = begin + count === row.length;
-          if (own.fed[i]) ends[i * t + count - 1] = 1;
-        }
-        own.seen[i] += count;
+        ids.set(row.subarray(begin, begin + counts[i]!), i * t);
+        mask.fill(1, i * t, i * t + counts[i]!);
+        if (counts[i]! > 0 && ended[i]) ends[i * t + counts[i]! - 1] = 1;
       });
       program.call(`prefill${b}x${t}`, { ids, mask, ends });
+      counts.forEach((count, i) => {
+        own.seen[i] += count;
+        // logits are worked out at a row's end only: until then, as after an abort, it has none
+        if (count > 0) own.fed[i] = ended[i]!;
+      });
       begin += t;
       options.onProgress?.(Math.min(begin, total), total);
-      // between segments the event loop may run: that is where an abort is seen
+      // between segments the event loop may run: that is where an abort is seen, or a dispose
       if (begin < total) await new Promise((resolve) => setImmediate(resolve));
     }
   }
 
   async step(state: EngineState, tokens: Int32Array): Promise<void> {
     tokens.forEach((token, i) => this.checkIds([token], i));
-    const { own, program } = await this.settle(state, tokens.length);
-    program.call(`step${own.batch}`, { tokens });
-    own.seen = own.seen.map((n) => n + 1);
-    own.fed.fill(true);
+    return this.using(state, tokens.length, (own, program) => {
+      program.call(`step${own.batch}`, { tokens });
+      own.seen = own.seen.map((n) => n + 1);
+      own.fed.fill(true);
+    });
   }
 
   async logits(state: EngineState): Promise<Float32Array[]> {
-    const { own, program } = await this.settle(state, state.batch);
-    this.checkFed(own);
-    const flat = program.call(`logits${own.batch}`)['logits'] as Float32Array;
-    const v = this.vocab_size;
-    return Array.from({ length: own.batch }, (_, i) => flat.slice(i * v, (i + 1) * v));
+    return this.using(state, state.batch, (own, program) => {
+      this.checkFed(own);
+      const flat = program.call(`logits${own.batch}`)['logits'] as Float32Array;
+      const v = this.vocab_size;
+      return Array.from({ length: own.batch }, (_, i) => flat.slice(i * v, (i + 1) * v));
+    });
   }
 
   /** Once whoever decodes goes on with it: who waits for a first token does not wait for this. */
@@ -295,7 +304,14 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
     if (sampling.do_sample && (uniforms?.length !== state.batch || uniforms.some((row) => row.length < count))) {
       throw new ArgumentError(`decode: expected ${count} uniform numbers for each of ${state.batch} rows`, {});
     }
-    const { own, program } = await this.settle(state, state.batch);
+    return this.using(state, state.batch, (own, program) => this.choose(own, program, count, sampling, history, uniforms, finished));
+  }
+
+  private choose(
+    own: CompiledState,
+    program: Program,
+    ...[count, sampling, history, uniforms, finished]: Rest<Parameters<CompiledEngine['decode']>>
+  ): Int32Array[] {
     this.checkFed(own);
     const b = own.batch;
     const alive = Float32Array.from({ length: b }, (_, i) => (finished?.[i] ? 0 : 1));
@@ -337,8 +353,9 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
 
   /** Uploads how many tokens rows may choose, unless the device already knows: an upload costs about as much as a small step. */
   private setLeft(program: Program, batch: number, left: Float32Array): void {
-    if (this.leftKeys.get(batch) === left.join()) return;
-    program.assign(names.left(batch), left);
+    const known = this.leftKeys.get(batch) === left.join();
+    this.leftKeys.delete(batch); // until the call has ended: it may fail
+    if (!known) program.assign(names.left(batch), left);
   }
 
   private setVocabularyMasks(program: Program, sampling: EngineSampling): void {

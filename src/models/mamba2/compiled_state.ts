@@ -12,6 +12,8 @@ export interface StateKeeper {
   park(state: CompiledState): Parked;
   /** Variables as arrays in the form of every engine; null stands for zeros. */
   toArrays(state: CompiledState, values: Parked | null): StateArrays;
+  /** Does something with states while no call moves one. */
+  inTurn<T>(work: () => T): Promise<T>;
   /** A state went away. */
   release(state: CompiledState): void;
 }
@@ -64,10 +66,14 @@ export class CompiledState implements EngineState {
     if (bad !== undefined || rows.length === 0) {
       throw new GenerationError(`state: cannot select rows [${rows}] of a batch of ${this.batch}`, { rows, batch: this.batch });
     }
-    const pick = <T>(from: readonly T[]): T[] => rows.map((row) => from[row]!);
-    const child = new CompiledState(this.keeper, rows.length, pick(this.seen), pick(this.fed));
-    child.descend(this, [...rows]);
-    return child;
+    const chosen = [...rows];
+    return this.keeper.inTurn(() => {
+      const { seen, fed } = this.alive();
+      const pick = <T>(from: readonly T[]): T[] => chosen.map((row) => from[row]!);
+      const child = new CompiledState(this.keeper, chosen.length, pick(seen), pick(fed));
+      child.descend(this, chosen);
+      return child;
+    });
   }
 
   /** Gives the heirs their rows before this state changes or leaves the slot. */
@@ -85,7 +91,8 @@ export class CompiledState implements EngineState {
   }
 
   async toArrays(): Promise<StateArrays> {
-    return this.alive().keeper.toArrays(this, this.values());
+    this.alive();
+    return this.keeper.inTurn(() => this.keeper.toArrays(this.alive(), this.values()));
   }
 
   /** The values, wherever they are; null for a state that was never fed. Moves nothing. */

@@ -1,0 +1,36 @@
+/** How a compiled engine runs. */
+import type { CompileHook } from '../../jit/index.js';
+import type { ProgramDtype, StateDtype } from './decoding_program.js';
+
+export interface CompiledEngineOptions {
+  /** Stored type of the matrices. Default 'auto': bfloat16 where the checkpoint has it, else float32. */
+  dtype?: ProgramDtype;
+  /** Batch sizes to define from the start. Default [1]; others are added when first used, which loads the weights again. */
+  batches?: readonly number[];
+  /** Prefill lengths. A prompt runs in these pieces, the last one masked. */
+  segments?: readonly number[];
+  /** Tokens per decoding call, in a loop inside the program: what a call costs besides is paid once. Default 16 on a CPU, 32 on a GPU. */
+  block?: number;
+  /** Tokens per chunk of the scan. Default 64 on a CPU, 128 on a GPU. */
+  chunk_size?: number;
+  /**
+   * How a CPU multiplies prompts by bfloat16 matrices: 'auto' (default) in bfloat16, inputs and results rounded, where the processor has
+   * instructions for it; 'float32' widens the matrices, exactly, at about two thirds of the speed.
+   */
+  products?: 'auto' | 'float32';
+  /** Convolution and step sizes of a decoding step in one pass. Default: on a GPU. */
+  merge_step?: boolean;
+  /** Stored type of recurrent states between calls. Default 'float32'; 'bfloat16' halves their memory and is less exact. */
+  state_dtype?: StateDtype;
+  /**
+   * Prompts are read by one program a layer, the same one for all layers: XLA compiles one layer where it would compile the model. Default: on a
+   * GPU. (On a CPU 'auto' products part the program anyhow.)
+   */
+  layered?: boolean;
+  /**
+   * Decoding calls make `block` iterations whatever is asked of them; rows that have ended, or have as many tokens as were asked for, stand
+   * still for the rest. Default: on a GPU, which otherwise waits for the host before each iteration.
+   */
+  fixed_blocks?: boolean;
+  onCompile?: CompileHook;
+}
