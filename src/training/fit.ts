@@ -6,6 +6,7 @@ import { PeftModel } from '../peft/index.js';
 import { AdamW } from './adamw.js';
 import { type Batch, prepareBatch, type PreparedBatch } from './batch.js';
 import { createStep } from './create_step.js';
+import { batchesOf, type DatasetOfBatches, isDataset } from './data/dataset.js';
 import { collate, type TokenizedExample, shuffled } from './data/index.js';
 import { lossAndGradients, type TrainableModel, trainableOf } from './objective.js';
 import { batchTensors, countItems, type StepOptions, type TrainingStep } from './step.js';
@@ -168,13 +169,18 @@ export class CausalLMTrainer {
 
   /**
    * Trains on batches: a tf.data.Dataset of them, or anything that gives them anew for every epoch.
-   * @param dataset batches { input_ids, labels, attention_mask? } as arrays
+   * @param dataset batches { input_ids, labels, attention_mask? } as arrays, or as tensors in a tf.data.Dataset
+   * @throws ArgumentError when an epoch gets no batch
    */
   async fitDataset(
-    dataset: (() => AsyncIterable<Batch>) | AsyncIterable<Batch>,
+    dataset: DatasetOfBatches | (() => AsyncIterable<Batch>) | AsyncIterable<Batch>,
     args: FitArgs = {},
   ): Promise<tf.History> {
-    return this.loop(() => (typeof dataset === 'function' ? dataset() : dataset), args);
+    const pass = (): AsyncIterable<Batch> => {
+      if (typeof dataset === 'function') return dataset();
+      return isDataset(dataset) ? batchesOf(dataset) : dataset;
+    };
+    return this.loop(pass, args);
   }
 
   private async loop(batches: (epoch: number) => AsyncIterable<Batch>, args: FitArgs): Promise<tf.History> {
@@ -220,6 +226,12 @@ export class CausalLMTrainer {
         index++;
         if (stops()) break;
       }
+      if (count === 0) {
+        throw new ArgumentError(
+          `fit: epoch ${epoch + 1} got no batch; a stream that gives nothing a second time needs a function that makes it`,
+          { epoch },
+        );
+      }
       const logs: Record<string, number> = { loss: sum / count };
       if (args.validationData)
         for (const [key, value] of Object.entries(
@@ -231,7 +243,10 @@ export class CausalLMTrainer {
     for (const c of callbacks) await c.onTrainEnd();
   }
 
-  /** Mean loss over all positions that count, and the metrics asked for in compile(). */
+  /**
+   * Mean loss over all positions that count, and the metrics asked for in compile().
+   * @throws ArgumentError when no position counts
+   */
   async evaluate(
     examples: readonly TokenizedExample[],
     args: { batchSize?: number } = {},
@@ -248,6 +263,12 @@ export class CausalLMTrainer {
       sum += await step.evaluate(prepared);
       items += prepared.items;
       if (metrics.includes('accuracy')) hits += this.hits(prepared);
+    }
+    if (items === 0) {
+      throw new ArgumentError(
+        `evaluate: none of the ${examples.length} examples has a position that counts: every label is left out, or there is one token`,
+        { examples: examples.length },
+      );
     }
     const loss = sum / items;
     return {

@@ -4,7 +4,7 @@ import { expect } from 'chai';
 import { loadCheckpoint } from '../../src/models/mamba2/pretrained.js';
 import { Mamba2Config, Mamba2ForCausalLM } from '../../src/models/mamba2/index.js';
 import { AdamW, CausalLMTrainer } from '../../src/training/index.js';
-import { useBackend } from '../support/backends.js';
+import { tensorCount, useBackend } from '../support/backends.js';
 import { expectClose, expectTensor } from '../support/compare.js';
 import { loadGolden } from '../support/goldens.js';
 
@@ -161,6 +161,58 @@ describe('compile and fit', () => {
     const logits = trainer.predict([row]);
     expect(logits.shape).to.deep.equal([1, 6, 31]);
     logits.dispose();
+  });
+
+  it('takes a tf.data.Dataset, batched by it or by its maker, and disposes of its tensors', async () => {
+    const rows = examples.filter((e) => e.input_ids.length === 6).map(({ input_ids }) => input_ids);
+    const elements = rows.map((row) => ({ input_ids: row, labels: row }));
+    const found: unknown[] = [];
+    for (const dataset of [
+      tf.data.array(elements).batch(2),
+      tf.data.generator(function* () {
+        for (let i = 0; i < rows.length; i += 2)
+          yield { input_ids: rows.slice(i, i + 2), labels: rows.slice(i, i + 2) };
+      } as never),
+      async function* () {
+        for (let i = 0; i < rows.length; i += 2)
+          yield { input_ids: rows.slice(i, i + 2), labels: rows.slice(i, i + 2) };
+      },
+    ]) {
+      const own = tiny();
+      const weights = model.weights.all() as Record<string, tf.Variable>;
+      for (const [name, v] of Object.entries(own.weights.all())) (v as tf.Variable).assign(weights[name]!);
+      const learner = new CausalLMTrainer(own);
+      learner.compile({ optimizer: new AdamW({ learningRate: 1e-2 }), step });
+      const before = tensorCount().tf;
+      found.push((await learner.fitDataset(dataset, { epochs: 2 })).history['loss']);
+      expect(tensorCount().tf).to.equal(before);
+      learner.dispose();
+      own.dispose();
+    }
+    expect(found[2]).to.have.length(2);
+    expect(found[0]).to.deep.equal(found[2]);
+    expect(found[1]).to.deep.equal(found[2]);
+  });
+
+  it('refuses data without a batch, and without a position that counts', async () => {
+    trainer.compile({ step });
+    const messageOf = (run: Promise<unknown>): Promise<string> =>
+      run.then(
+        () => '',
+        (error: Error) => error.message,
+      );
+    const row = [1, 2, 3];
+    const once = (async function* () {
+      yield await Promise.resolve({ input_ids: [row], labels: [row] });
+    })();
+    expect(await messageOf(trainer.fitDataset(once, { epochs: 2 }))).to.match(/epoch 2 got no batch/);
+    expect(await messageOf(trainer.fitDataset(tf.data.array([{ input_ids: row, labels: row }])))).to.match(
+      /input_ids that are no rows.*has batch\(\) been called/,
+    );
+    expect(await messageOf(trainer.fitDataset(tf.data.array([{ xs: row, ys: row }]).batch(1)))).to.match(
+      /no input_ids \(its keys: xs, ys\)/,
+    );
+    expect(await messageOf(trainer.evaluate([{ input_ids: [1] }]))).to.match(/none of the 1 examples has a position/);
   });
 
   it('refuses other losses and use before compile', async () => {
