@@ -2,11 +2,12 @@ import { ArgumentError } from '../errors/index.js';
 import { resolveOptions } from '../generation/generate.js';
 import { generateFor } from '../generation/index.js';
 import type { GenerateInputs, GenerateOutput, GenerationEngine, ResolvedOptions } from '../generation/index.js';
-import type { ChatMessage, ChatTemplateOptions, Tokenizer } from '../tokenizers/index.js';
+import { goOn } from '../tokenizers/chat-template.js';
+import type { ChatMessage, ChatTemplateOptions, TemplateMessage, Tokenizer } from '../tokenizers/index.js';
 import type { Loaded, PipelineModel } from './load.js';
 
 /** One chat. */
-export type Chat = readonly ChatMessage[];
+export type Chat<M extends TemplateMessage = TemplateMessage> = readonly M[];
 
 /** Options of a call, beside those of generate(). */
 export interface TextGenerationOptions extends Omit<
@@ -28,14 +29,14 @@ export interface TextGenerationOptions extends Omit<
   add_special_tokens?: boolean;
   /** Goes on with the last message of a chat instead of answering it. Default: where the assistant wrote it. */
   continue_final_message?: boolean;
-  /** Further options of the chat template. */
+  /** Further options of the chat template. An add_generation_prompt there wins over what the pipeline would set. */
   chat_template_options?: ChatTemplateOptions;
 }
 
 /** What comes out for each row. */
 export interface TextGenerationOutput {
   /** The text; for a chat with return_full_text the chat with the answer. */
-  generated_text?: string | ChatMessage[];
+  generated_text?: string | TemplateMessage[];
   /** With return_tensors. */
   generated_token_ids?: number[];
 }
@@ -43,17 +44,20 @@ export interface TextGenerationOutput {
 export interface GeneratedText extends TextGenerationOutput {
   generated_text: string;
 }
-/** A row of a chat. */
-export interface GeneratedChat extends TextGenerationOutput {
-  generated_text: ChatMessage[];
+/** A row of a chat: the messages given, and the answer. */
+export interface GeneratedChat<M extends TemplateMessage = ChatMessage> extends TextGenerationOutput {
+  generated_text: (M | ChatMessage)[];
 }
 
 /** pipeline('text-generation', …): a function of one or more prompts or chats. */
 export interface TextGenerationPipeline {
   (prompt: string, options?: TextGenerationOptions): Promise<GeneratedText[]>;
   (prompts: readonly string[], options?: TextGenerationOptions): Promise<GeneratedText[][]>;
-  (chat: Chat, options?: TextGenerationOptions): Promise<GeneratedChat[]>;
-  (chats: readonly Chat[], options?: TextGenerationOptions): Promise<GeneratedChat[][]>;
+  <M extends TemplateMessage>(chat: Chat<M>, options?: TextGenerationOptions): Promise<GeneratedChat<M>[]>;
+  <M extends TemplateMessage>(
+    chats: readonly Chat<M>[],
+    options?: TextGenerationOptions,
+  ): Promise<GeneratedChat<M>[][]>;
   readonly task: 'text-generation';
   readonly model: PipelineModel;
   readonly tokenizer: Tokenizer;
@@ -83,7 +87,7 @@ export function textGenerationPipeline({ model, tokenizer, owned }: Loaded<Pipel
   return Object.assign(call, parts) as unknown as TextGenerationPipeline;
 }
 
-const isMessage = (value: unknown): boolean => typeof (value as ChatMessage | null)?.role === 'string';
+const isMessage = (value: unknown): boolean => typeof (value as TemplateMessage | null)?.role === 'string';
 
 function sortOut(input: unknown): { inputs: (string | Chat)[]; single: boolean } {
   if (typeof input === 'string') return { inputs: [input], single: true };
@@ -188,10 +192,12 @@ async function encode(tokenizer: Tokenizer, input: string | Chat, options: TextG
     const ids = await tokenizer.encode(text, { add_special_tokens: options.add_special_tokens });
     return { input, ids, continues: false };
   }
-  const continues = options.continue_final_message ?? input[input.length - 1].role === 'assistant';
+  const given = options.chat_template_options ?? {};
+  const answered = input[input.length - 1].role === 'assistant' && !given.add_generation_prompt;
+  const continues = options.continue_final_message ?? given.continue_final_message ?? answered;
   const ids = await tokenizer.apply_chat_template(input, {
-    ...options.chat_template_options,
-    add_generation_prompt: !continues,
+    ...given,
+    add_generation_prompt: given.add_generation_prompt ?? !continues,
     continue_final_message: continues,
   });
   return { input, ids, continues };
@@ -208,10 +214,9 @@ async function newText(
   return (await tokenizer.decode([...prompt, ...tokens], options)).slice(before.length);
 }
 
-function whole(item: Item, text: string): string | ChatMessage[] {
+function whole(item: Item, text: string): string | TemplateMessage[] {
   if (typeof item.input === 'string') return item.input + text;
   const chat = item.input.map((message) => ({ ...message }));
   if (!item.continues) return [...chat, { role: 'assistant', content: text }];
-  chat[chat.length - 1].content += text;
-  return chat;
+  return [...chat.slice(0, -1), goOn(chat[chat.length - 1], text).message];
 }

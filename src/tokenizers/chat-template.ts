@@ -8,6 +8,16 @@ export interface ChatMessage {
   [key: string]: unknown;
 }
 
+/**
+ * One turn of a chat in any form that templates read: with a text, with a list of parts ({ type: 'text', text } …), or
+ * without content where other keys (tool_calls …) say something.
+ */
+export interface TemplateMessage {
+  role: ChatMessage['role'];
+  content?: string | readonly unknown[] | null;
+  [key: string]: unknown;
+}
+
 /** Options of apply_chat_template. */
 export interface ChatTemplateOptions {
   /** A template to use instead of the tokenizer's own: its text, or the name of one of several. Default: 'default'. */
@@ -35,7 +45,7 @@ const compiled = new Map<string, Template>();
  * @throws TokenizerError without a template, for a chat that is not one, or when the template refuses it
  */
 export function renderChat(
-  messages: readonly ChatMessage[],
+  messages: readonly TemplateMessage[],
   templates: Readonly<Record<string, string>>,
   specialTokens: Readonly<Record<string, string>>,
   options: ChatTemplateOptions = {},
@@ -50,34 +60,39 @@ export function renderChat(
   }
   const template = pick(templates, options.chat_template);
   const last = messages[messages.length - 1];
-  const tagged = options.continue_final_message
-    ? [...messages.slice(0, -1), { ...last, content: last.content + TAG }]
-    : messages;
+  const open = options.continue_final_message ? goOn(last, TAG) : null;
   const text = render(template, {
     ...specialTokens,
     ...options.template_variables,
-    messages: tagged,
+    messages: open ? [...messages.slice(0, -1), open.message] : messages,
     tools: options.tools ?? null,
     documents: options.documents ?? null,
     add_generation_prompt: options.add_generation_prompt ?? false,
   });
-  return options.continue_final_message ? cutAtTag(text, last.content) : text;
+  return open ? cutAtTag(text, open.before) : text;
 }
 
-function checkMessages(messages: readonly ChatMessage[]): void {
+function checkMessages(messages: readonly TemplateMessage[]): void {
   if (!Array.isArray(messages) || messages.length === 0) {
     throw new TokenizerError('A chat must hold at least one message: expected [{ role, content }, …].', {
       got: messages,
     });
   }
   messages.forEach((message, index) => {
-    if (typeof message?.role !== 'string' || typeof message.content !== 'string') {
+    if (typeof message?.role !== 'string' || !saysSomething(message)) {
       throw new TokenizerError(
-        `Message ${index} of the chat is ${JSON.stringify(message)?.slice(0, 80)}; expected { role: string, content: string }.`,
+        `Message ${index} of the chat is ${JSON.stringify(message)?.slice(0, 80)}; expected { role: string, content: string }. ` +
+          `The content may be a list of parts, and be left out where there are tool_calls or another key.`,
         { index, got: message },
       );
     }
   });
+}
+
+function saysSomething(message: TemplateMessage): boolean {
+  const { content } = message;
+  if (content !== null && content !== undefined) return typeof content === 'string' || Array.isArray(content);
+  return Object.entries(message).some(([key, value]) => key !== 'role' && value !== null && value !== undefined);
 }
 
 function pick(templates: Readonly<Record<string, string>>, wanted: string | undefined): string {
@@ -114,6 +129,29 @@ function render(source: string, variables: Record<string, unknown>): string {
  * chat_template_utils.py).
  */
 const TAG = 'CONTINUE_FINAL_MESSAGE_TAG ';
+
+/**
+ * A message with further text at the end of its content: of the last part that is text, where it has parts.
+ *
+ * @returns the new message, and the text before
+ * @throws TokenizerError where there is no text to go on with
+ */
+export function goOn<M extends TemplateMessage>(message: M, text: string): { message: M; before: string } {
+  const { content } = message;
+  if (typeof content === 'string') return { message: { ...message, content: content + text }, before: content };
+  const parts = Array.isArray(content) ? (content as readonly { text?: unknown }[]) : [];
+  const at = parts.findLastIndex((part) => typeof part?.text === 'string');
+  if (at < 0) {
+    throw new TokenizerError(
+      `continue_final_message goes on with the text of the last message, and that is ` +
+        `${JSON.stringify(message)?.slice(0, 80)}. Give it content, or use add_generation_prompt.`,
+      { got: message },
+    );
+  }
+  const before = parts[at].text as string;
+  const longer = parts.map((part, index) => (index === at ? { ...part, text: before + text } : part));
+  return { message: { ...message, content: longer }, before };
+}
 
 /** Cuts a rendered chat after the content of its last message, so that no end-of-turn token closes it. */
 function cutAtTag(text: string, content: string): string {

@@ -6,7 +6,7 @@ export { Tokenizer } from './tokenizer.js';
 export type { BatchEncodeOptions, BatchEncoding, DecodeOptions, EncodeOptions, TokenizerOptions } from './tokenizer.js';
 export type { TokenizerBackendName } from './backend.js';
 export { IncrementalDecoder } from './incremental.js';
-export type { ChatMessage, ChatTemplateOptions } from './chat-template.js';
+export type { ChatMessage, ChatTemplateOptions, TemplateMessage } from './chat-template.js';
 export type { SpecialToken, SpecialTokens } from './special-tokens.js';
 export { readTokenizerFiles } from './files.js';
 export type { TokenizerFiles } from './files.js';

@@ -2,7 +2,7 @@ import { TokenizerError } from '../errors/index.js';
 import { createBackend } from './backend.js';
 import type { TokenizerBackend, TokenizerBackendName } from './backend.js';
 import { renderChat } from './chat-template.js';
-import type { ChatMessage, ChatTemplateOptions } from './chat-template.js';
+import type { ChatTemplateOptions, TemplateMessage } from './chat-template.js';
 import { readTokenizerFiles } from './files.js';
 import type { TokenizerFiles } from './files.js';
 import { cleanUpSpaces, readSpecialTokens } from './special-tokens.js';
@@ -226,15 +226,15 @@ export class Tokenizer {
    * @throws TokenizerError when the tokenizer has no chat template, or the template refuses the chat
    */
   apply_chat_template(
-    messages: readonly ChatMessage[],
+    messages: readonly TemplateMessage[],
     options: ChatTemplateOptions & { tokenize: false },
   ): Promise<string>;
   apply_chat_template(
-    messages: readonly ChatMessage[],
+    messages: readonly TemplateMessage[],
     options?: ChatTemplateOptions & { tokenize?: true },
   ): Promise<number[]>;
   async apply_chat_template(
-    messages: readonly ChatMessage[],
+    messages: readonly TemplateMessage[],
     options: ChatTemplateOptions & { tokenize?: boolean } = {},
   ): Promise<string | number[]> {
     const special = Object.entries(this.special_tokens).map(([name, token]) => [name, token.content]);

@@ -4,6 +4,7 @@ import { GenerationConfig, TextIteratorStreamer } from '../../src/generation/ind
 import { pipeline } from '../../src/pipelines/index.js';
 import type { PipelineModel, TextGenerationPipeline } from '../../src/pipelines/index.js';
 import { Tokenizer } from '../../src/tokenizers/index.js';
+import type { ChatMessage, ChatTemplateOptions, TemplateMessage } from '../../src/tokenizers/index.js';
 import { useBackend } from '../support/backends.js';
 import { rejection } from '../support/errors.js';
 import { loadGolden } from '../support/goldens.js';
@@ -109,6 +110,56 @@ describe('text-generation pipeline', () => {
     expect(whole.length).to.equal(2);
     expect(whole[1].content.startsWith('A lad')).to.equal(true);
     expect(begun[1].content).to.equal('A la');
+  });
+
+  it('takes the messages of tool use, and parts, whose last text it goes on with', async () => {
+    const generator = await hashed();
+    const chat_template =
+      '{% for m in messages %}[{{ m.role }}]{% for p in m.content or [] %}{{ p.text }}{% endfor %}{% for c in m.tool_calls or [] %}{{ c.name }}{% endfor %}|{% endfor %}';
+    const chat: TemplateMessage[] = [
+      { role: 'user', content: [{ type: 'text', text: 'Who?' }] },
+      { role: 'assistant', tool_calls: [{ name: 'look' }] },
+      { role: 'tool', content: [{ type: 'text', text: 'Emma' }] },
+    ];
+    const options = { chat_template_options: { chat_template } };
+    const [text] = await generator('[user]Who?|[assistant]look|[tool]Emma|', { return_full_text: false });
+    const [{ generated_text }] = await generator(chat, options);
+    expect(generated_text).to.deep.equal([...chat, { role: 'assistant', content: text.generated_text }]);
+
+    const begun = [...chat, { role: 'assistant', content: [{ type: 'text', text: 'She' }, { type: 'image' }] }];
+    const [rest] = await generator('[user]Who?|[assistant]look|[tool]Emma|[assistant]She', {
+      return_full_text: false,
+    });
+    const [{ generated_text: whole }] = await generator(begun, options);
+    const parts = [{ type: 'text', text: 'She' + rest.generated_text }, { type: 'image' }];
+    expect(whole).to.deep.equal([...chat, { role: 'assistant', content: parts }]);
+    expect(begun[3].content).to.deep.equal([{ type: 'text', text: 'She' }, { type: 'image' }]);
+  });
+
+  it('honours add_generation_prompt and continue_final_message among the options of the template', async () => {
+    const generator = await hashed();
+    const chat = [{ role: 'user', content: 'Who is she?' }];
+    const open = [...chat, { role: 'assistant', content: 'A lady' }];
+    const got = async (messages: ChatMessage[], given: ChatTemplateOptions, options: object = {}): Promise<string> => {
+      const chat_template_options = { chat_template: TEMPLATE, ...given };
+      const [row] = await generator(messages, { chat_template_options, return_full_text: false, ...options });
+      return row.generated_text as unknown as string;
+    };
+    const after = async (prompt: string): Promise<string> =>
+      (await generator(prompt, { return_full_text: false }))[0].generated_text;
+    const [asked, answered] = ['[user] Who is she?\n', '[user] Who is she?\n[assistant] A lady\n'];
+    expect(await got(chat, {})).to.equal(await after(asked + '[assistant] '));
+    expect(await got(chat, { add_generation_prompt: false })).to.equal(await after(asked));
+    expect(await got(chat, { continue_final_message: true })).to.equal(await after(asked.trimEnd()));
+    expect(await got(open, {})).to.equal(await after(answered.trimEnd()));
+    expect(await got(open, { continue_final_message: false })).to.equal(await after(answered + '[assistant] '));
+    expect(await got(open, { add_generation_prompt: true })).to.equal(await after(answered + '[assistant] '));
+    const call = { continue_final_message: false };
+    expect(await got(open, { continue_final_message: true, add_generation_prompt: false }, call)).to.equal(
+      await after(answered),
+    );
+    const both = got(open, { add_generation_prompt: true }, { continue_final_message: true });
+    expect((await rejection(both)).message).to.include('contradict');
   });
 
   it('says so when the tokenizer has no chat template', async () => {

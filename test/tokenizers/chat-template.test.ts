@@ -2,13 +2,13 @@ import { readFile } from 'node:fs/promises';
 import { expect } from 'chai';
 import { TokenizerError } from '../../src/errors/index.js';
 import { Tokenizer, readTokenizerFiles } from '../../src/tokenizers/index.js';
-import type { ChatMessage } from '../../src/tokenizers/index.js';
+import type { ChatMessage, TemplateMessage } from '../../src/tokenizers/index.js';
 import { rejection } from '../support/errors.js';
 
 interface Case {
   name: string;
   template: string;
-  messages: ChatMessage[];
+  messages: TemplateMessage[];
   options: Record<string, boolean>;
   text?: string;
   ids?: number[];
@@ -26,7 +26,7 @@ describe('apply_chat_template', () => {
   });
 
   it('writes what transformers writes', async () => {
-    expect(cases.length).to.equal(18);
+    expect(cases.length).to.equal(20);
     for (const { name, template, messages, options, text, ids, error } of cases) {
       const all = { ...options, chat_template: template };
       if (error !== undefined) {
@@ -52,6 +52,12 @@ describe('apply_chat_template', () => {
       expect(error.message).to.include('continue_final_message');
     }
     expect(user).to.deep.equal([{ role: 'user', content: 'Hello' }]);
+    for (const last of [{ tool_calls: [{}] }, { content: [{ type: 'image' }] }, { content: null, tool_calls: [{}] }]) {
+      const options = { chat_template: '{{ messages[0].content }}', continue_final_message: true };
+      const error = await rejection(tokenizer.apply_chat_template([...user, { role: 'assistant', ...last }], options));
+      expect(error).to.be.instanceOf(TokenizerError);
+      expect(error.message).to.include('continue_final_message');
+    }
   });
 
   it('says so when the tokenizer has no template', async () => {
@@ -72,7 +78,14 @@ describe('apply_chat_template', () => {
 
   it('refuses what is no chat', async () => {
     const chat_template = '{{ messages[0].content }}';
-    for (const messages of [[], 'hello', [{ role: 'user' }], [null]]) {
+    for (const messages of [
+      [],
+      'hello',
+      [{ role: 'user' }],
+      [{ role: 'user', content: null }],
+      [{ role: 'user', content: 7 }],
+      [null],
+    ]) {
       const error = await rejection(tokenizer.apply_chat_template(messages as never, { chat_template }));
       expect(error).to.be.instanceOf(TokenizerError);
     }
