@@ -1,7 +1,7 @@
 /** Options that several commands share, and how their values are read. */
 import { InvalidArgumentError, Option, type Command } from 'commander';
 import { ArgumentError } from '../errors/index.js';
-import type { Mamba2ForCausalLM } from '../models/mamba2/index.js';
+import type { Mamba2ForCausalLM, ProgramDtype } from '../models/mamba2/index.js';
 import { DEVICES, type Device } from '../runtime/devices.js';
 
 /** A parser of numbers within bounds, for commander: a wrong one is wrong usage, told before anything is loaded. */
@@ -26,6 +26,9 @@ export function numberIn(bounds: { min?: number; max?: number; above?: number; w
   };
 }
 
+/** What from_pretrained() takes as dtype. */
+const DTYPES: readonly ProgramDtype[] = ['auto', 'float32', 'bfloat16'];
+
 export interface ModelOptions {
   model: string;
   device: Device;
@@ -39,7 +42,12 @@ export function addModelOptions(command: Command): Command {
   return command
     .requiredOption('--model <dir>', 'folder of the model: config.json, weights, tokenizer')
     .addOption(new Option('--device <device>', 'where to run').choices(DEVICES).default('auto'))
-    .option('--dtype <type>', 'how to hold the weights, e.g. float32 or bfloat16 (default: the engine’s choice)')
+    .addOption(
+      new Option(
+        '--dtype <type>',
+        'how to hold the matrices (default: bfloat16 where the checkpoint has it, else float32)',
+      ).choices(DTYPES),
+    )
     .addOption(new Option('--engine <engine>', 'op by op, or compiled by XLA').choices(['auto', 'eager', 'compiled']))
     .addOption(
       new Option(

@@ -26,6 +26,8 @@ describe('mamba2', function () {
       [['dance'], "unknown command 'dance'"],
       [['env', '--colour'], "unknown option '--colour'"],
       [['env', '--device', 'tpu'], 'Allowed choices are auto, cpu, gpu'],
+      [['generate', '--model', '.', '--dtype', 'foo', 'Once'], 'Allowed choices are auto, float32, bfloat16'],
+      [['chat', '--model', '.', '--dtype', 'float16'], 'Allowed choices are auto, float32, bfloat16'],
     ] as const) {
       const { code, out, err } = mamba2(args);
       expect([code, out]).to.deep.equal([2, '']);
