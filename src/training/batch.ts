@@ -53,10 +53,14 @@ export function prepareBatch(batch: Batch, vocab_size: number): PreparedBatch {
   for (const key of ['input_ids', 'labels', 'attention_mask', 'segments'] as const) {
     const rows = batch[key];
     if (rows === undefined) continue;
-    const bad = rows.length !== b ? rows.length : rows.findIndex((row) => row.length !== t);
-    if (rows.length !== b || bad >= 0) {
-      throw new ArgumentError(`batch: ${key} must be ${b} rows of ${t} entries; row ${bad} is not`, { key });
-    }
+    const bad = rows.findIndex((row) => row.length !== t);
+    if (rows.length === b && bad < 0) continue;
+    const got = rows.length !== b ? `${rows.length} rows` : `${rows[bad]!.length} entries in row ${bad}`;
+    throw new ArgumentError(`batch: ${key} has ${got}, expected ${b} rows of ${t} entries, as input_ids`, {
+      key,
+      got: rows.map((row) => row.length),
+      expected: [b, t],
+    });
   }
   const out: PreparedBatch = {
     batch: b,

@@ -8,6 +8,7 @@ import {
   collatePacked,
   type ExampleSource,
   listCheckpoints,
+  prepareBatch,
   Trainer,
   type TrainerOptions,
 } from '../../src/training/index.js';
@@ -107,5 +108,24 @@ describe('labels of training', () => {
     );
     expect(() => collate([good[0]!, short], { pad_token_id: 0 })).to.throw(want);
     expect(() => collatePacked([[short, good[0]!]], 8, 0)).to.throw(want);
+    const input_ids = [
+      [1, 2, 3],
+      [4, 5, 6],
+    ];
+    expect(() =>
+      prepareBatch(
+        {
+          input_ids,
+          labels: [
+            [1, 2, 3],
+            [4, 5],
+          ],
+        },
+        11,
+      ),
+    ).to.throw(/labels has 2 entries in row 1, expected 2 rows of 3 entries/);
+    expect(() => prepareBatch({ input_ids, labels: [[1, 2, 3]] }, 11)).to.throw(
+      /labels has 1 rows, expected 2 rows of 3/,
+    );
   });
 });
