@@ -1,10 +1,10 @@
 /** Decoding through one compiled program: the default on the tensorflow backend. */
 import { encodeFloat32 } from '../../checkpoints/dtypes.js';
-import { graphCacheDir, onGpu, settleMemory } from '../../runtime/index.js';
+import { onGpu, settleMemory } from '../../runtime/index.js';
 import { ArgumentError, DisposedError, GenerationError } from '../../errors/index.js';
 import type { EngineSampling, EngineState, GenerationEngine, StateArrays } from '../../generation/engine.js';
 import type { Program } from '../../jit/index.js';
-import type { CompiledEngineOptions } from './compiled_options.js';
+import { type CompiledEngineOptions, programOptions } from './compiled_options.js';
 import { CompiledState, type StateKeeper } from './compiled_state.js';
 import { historyMask, uniformsOf } from './decode_inputs.js';
 import { buildDecodingProgram, COUNT, MAX_TOP_K, names, stateNames, UNLIMITED } from './decoding_program.js';
@@ -16,9 +16,6 @@ import { samplesInProgram, samplingSettings } from './sampling.js';
 import { Turns } from './turns.js';
 
 export type { CompiledEngineOptions };
-
-const SEGMENTS = [16, 64, 256, 512] as const;
-const GPU_SEGMENTS = [16, 128, 2048] as const;
 
 type Rest<T extends unknown[]> = T extends [unknown, ...infer R] ? R : never;
 type PrefillOptions = NonNullable<Parameters<GenerationEngine['prefill']>[2]>;
@@ -50,9 +47,10 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
     private readonly options: CompiledEngineOptions = {},
   ) {
     this.batches = [...new Set(options.batches ?? [1])];
-    this.segments = [...(options.segments ?? (onGpu() ? GPU_SEGMENTS : SEGMENTS))].sort((a, b) => a - b);
-    this.preferred_block = options.block ?? (onGpu() ? 32 : 16);
-    this.fixedBlocks = options.fixed_blocks ?? onGpu();
+    const { segments, block, countedBlocks } = programOptions(options, this.batches);
+    this.segments = segments;
+    this.preferred_block = block;
+    this.fixedBlocks = !countedBlocks;
     if (this.fixedBlocks) this.streamed_block = this.preferred_block;
   }
 
@@ -96,23 +94,9 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
       this.program.dispose();
       this.program = null;
     }
-    if (!this.batches.includes(batch)) this.batches.push(batch);
-    const program = buildDecodingProgram(this.weights, {
-      dtype: this.options.dtype ?? 'auto',
-      batches: this.batches,
-      segments: this.segments,
-      block: this.preferred_block,
-      countedBlocks: !this.fixedBlocks,
-      chunkSize: this.options.chunk_size ?? (onGpu() ? 128 : undefined),
-      stateDtype: this.options.state_dtype,
-      bf16Scan: onGpu(),
-      mergeStep: this.options.merge_step ?? (onGpu() || undefined),
-      pack: !onGpu(),
-      layered: this.options.layered ?? onGpu(),
-      kernels: this.options.products !== 'float32',
-      graphs: graphCacheDir(),
-      onCompile: this.options.onCompile,
-    });
+    // kept once the program is: one that has no room must not be in the way of those after it
+    const batches = this.batches.includes(batch) ? this.batches : [...this.batches, batch];
+    const program = buildDecodingProgram(this.weights, programOptions(this.options, batches));
     this.program = program; // already: dispose() may come meanwhile
     try {
       await program.compile();
@@ -125,7 +109,8 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
     }
     this.memorySettled = false;
     this.masksSet = false;
-    this.untouched = new Set(this.batches);
+    this.batches = batches;
+    this.untouched = new Set(batches);
     this.leftKeys.clear();
     return program;
   }

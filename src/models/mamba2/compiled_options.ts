@@ -1,6 +1,7 @@
 /** How a compiled engine runs. */
 import type { CompileHook } from '../../jit/index.js';
-import type { ProgramDtype, StateDtype } from './decoding_program.js';
+import { graphCacheDir, onGpu } from '../../runtime/index.js';
+import type { DecodingProgramOptions, ProgramDtype, StateDtype } from './decoding_program.js';
 
 export interface CompiledEngineOptions {
   /** Stored type of the matrices. Default 'auto': bfloat16 where the checkpoint has it, else float32. */
@@ -33,4 +34,28 @@ export interface CompiledEngineOptions {
    */
   fixed_blocks?: boolean;
   onCompile?: CompileHook;
+}
+
+const SEGMENTS = [16, 64, 256, 512] as const;
+const GPU_SEGMENTS = [16, 128, 2048] as const;
+
+/** The program for these batch sizes, with what is best on this device where nothing was asked for. */
+export function programOptions(options: CompiledEngineOptions, batches: readonly number[]): DecodingProgramOptions {
+  const gpu = onGpu();
+  return {
+    dtype: options.dtype ?? 'auto',
+    batches,
+    segments: [...(options.segments ?? (gpu ? GPU_SEGMENTS : SEGMENTS))].sort((a, b) => a - b),
+    block: options.block ?? (gpu ? 32 : 16),
+    countedBlocks: !(options.fixed_blocks ?? gpu),
+    chunkSize: options.chunk_size ?? (gpu ? 128 : undefined),
+    stateDtype: options.state_dtype,
+    bf16Scan: gpu,
+    mergeStep: options.merge_step ?? (gpu || undefined),
+    pack: !gpu,
+    layered: options.layered ?? gpu,
+    kernels: options.products !== 'float32',
+    graphs: graphCacheDir(),
+    onCompile: options.onCompile,
+  };
 }

@@ -13,7 +13,9 @@ import { RepetitionPenaltyLogitsProcessor } from '../../../src/generation/proces
 import { MinPLogitsWarper, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper } from '../../../src/generation/warpers.js';
 import { tensorCount, useBackend } from '../../support/backends.js';
 import { expectClose } from '../../support/compare.js';
+import { rejection } from '../../support/errors.js';
 import { type Golden, loadGolden } from '../../support/goldens.js';
+import { tinyModel } from '../../support/tiny_model.js';
 
 const TOLERANCE = 1e-4;
 describe('CompiledEngine', function () {
@@ -214,6 +216,24 @@ describe('CompiledEngine', function () {
     for (let i = 0; i < 50; i++) await engine.step(state, Int32Array.of(i, i + 1));
     await engine.logits(state);
     expect(tensorCount()).to.deep.equal(start);
+  });
+
+  it('goes on after a batch that no memory holds, with states as they were', async () => {
+    const { model } = tinyModel({ head_dim: 64, num_heads: 8, hidden_size: 256, state_size: 128 });
+    const engine = new CompiledEngine(model.weights, { segments: [8] });
+    cleanup.push(model, engine);
+    const prompt = [Int32Array.of(3, 1, 4, 1, 5)];
+    const state = await engine.createState(1);
+    await engine.prefill(state, prompt);
+    const before = (await engine.logits(state))[0]!;
+    const huge = await engine.createState(2 ** 22); // 2 TiB of states
+    for (let i = 0; i < 2; i++) {
+      await rejection(engine.logits(huge));
+      expectClose((await engine.logits(state))[0]!, before, 0, 'the state before');
+    }
+    const pair = await engine.createState(2);
+    await engine.prefill(pair, [...prompt, ...prompt]);
+    expectClose((await engine.logits(pair))[1]!, before, TOLERANCE, 'another size');
   });
 
   it('refuses bad ids, states of another engine and unfed rows', async () => {
