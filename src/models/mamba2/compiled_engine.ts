@@ -4,7 +4,7 @@ import { onGpu, settleMemory } from '../../runtime/index.js';
 import { ArgumentError, DisposedError, GenerationError } from '../../errors/index.js';
 import type { EngineSampling, EngineState, GenerationEngine, StateArrays } from '../../generation/engine.js';
 import type { Program } from '../../jit/index.js';
-import { type CompiledEngineOptions, programOptions } from './compiled_options.js';
+import { checkEngineOptions, type CompiledEngineOptions, programOptions } from './compiled_options.js';
 import { CompiledState, type StateKeeper } from './compiled_state.js';
 import { historyMask, uniformsOf } from './decode_inputs.js';
 import { buildDecodingProgram, COUNT, MAX_TOP_K, names, stateNames, UNLIMITED } from './decoding_program.js';
@@ -42,10 +42,12 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
   readonly streamed_block?: number;
   private readonly fixedBlocks: boolean;
 
+  /** @throws ArgumentError for an option that is none of what it may be */
   constructor(
     private readonly weights: NetworkWeights,
     private readonly options: CompiledEngineOptions = {},
   ) {
+    checkEngineOptions(options);
     this.batches = [...new Set(options.batches ?? [1])];
     const { segments, block, countedBlocks } = programOptions(options, this.batches);
     this.segments = segments;

@@ -1,4 +1,5 @@
 /** How a compiled engine runs. */
+import { ArgumentError } from '../../errors/index.js';
 import type { CompileHook } from '../../jit/index.js';
 import { graphCacheDir, onGpu } from '../../runtime/index.js';
 import type { DecodingProgramOptions, ProgramDtype, StateDtype } from './decoding_program.js';
@@ -39,13 +40,45 @@ export interface CompiledEngineOptions {
 const SEGMENTS = [16, 64, 256, 512] as const;
 const GPU_SEGMENTS = [16, 128, 2048] as const;
 
+/** What an option may be, and in words. */
+type Rule = readonly [allows: (value: unknown) => boolean, expected: string];
+
+const count = (value: unknown): boolean => Number.isSafeInteger(value) && (value as number) > 0;
+const COUNT: Rule = [count, 'a positive integer'];
+const SWITCH: Rule = [(value) => typeof value === 'boolean', 'true or false'];
+const oneOf = (...values: string[]): Rule => [(value) => values.includes(value as string), values.map((value) => `'${value}'`).join(' or ')];
+
+const RULES: Record<keyof CompiledEngineOptions, Rule> = {
+  dtype: oneOf('auto', 'float32', 'bfloat16'),
+  batches: [(value) => Array.isArray(value) && value.every(count), 'a list of positive integers'],
+  segments: [(value) => Array.isArray(value) && value.length > 0 && value.every(count), 'a list of at least one positive integer'],
+  block: COUNT,
+  chunk_size: COUNT,
+  products: oneOf('auto', 'float32'),
+  merge_step: SWITCH,
+  state_dtype: oneOf('float32', 'bfloat16'),
+  layered: SWITCH,
+  fixed_blocks: SWITCH,
+  onCompile: [(value) => typeof value === 'function', 'a function'],
+};
+
+/** @throws ArgumentError naming the option, what was got and what is expected */
+export function checkEngineOptions(options: CompiledEngineOptions): void {
+  for (const [name, [allows, expected]] of Object.entries(RULES)) {
+    const got: unknown = options[name as keyof CompiledEngineOptions];
+    if (got === undefined || allows(got)) continue;
+    const text = typeof got === 'number' ? String(got) : JSON.stringify(got);
+    throw new ArgumentError(`The option ${name} of the compiled engine is ${text}, expected ${expected}.`, { option: name, got, expected });
+  }
+}
+
 /** The program for these batch sizes, with what is best on this device where nothing was asked for. */
 export function programOptions(options: CompiledEngineOptions, batches: readonly number[]): DecodingProgramOptions {
   const gpu = onGpu();
   return {
     dtype: options.dtype ?? 'auto',
     batches,
-    segments: [...(options.segments ?? (gpu ? GPU_SEGMENTS : SEGMENTS))].sort((a, b) => a - b),
+    segments: [...new Set(options.segments ?? (gpu ? GPU_SEGMENTS : SEGMENTS))].sort((a, b) => a - b),
     block: options.block ?? (gpu ? 32 : 16),
     countedBlocks: !(options.fixed_blocks ?? gpu),
     chunkSize: options.chunk_size ?? (gpu ? 128 : undefined),

@@ -1,6 +1,7 @@
 /** The compiled engine against golden values, the eager engine, and the processors on the host. */
 import * as tf from '@tensorflow/tfjs';
 import { expect } from 'chai';
+import { ArgumentError } from '../../../src/errors/index.js';
 import { GREEDY, type EngineSampling, type GenerationEngine } from '../../../src/generation/engine.js';
 import { Mamba2ForCausalLM } from '../../../src/models/mamba2/causal_lm.js';
 import { CompiledEngine, type CompiledEngineOptions } from '../../../src/models/mamba2/compiled_engine.js';
@@ -216,6 +217,38 @@ describe('CompiledEngine', function () {
     for (let i = 0; i < 50; i++) await engine.step(state, Int32Array.of(i, i + 1));
     await engine.logits(state);
     expect(tensorCount()).to.deep.equal(start);
+  });
+
+  it('refuses options that it does not have, with what it got and what it expects', async () => {
+    const { model } = await load(loadGolden('g1-forward'));
+    const refused: [string, unknown, RegExp][] = [
+      ['dtype', 'float16', /dtype .* is "float16", expected 'auto' or 'float32' or 'bfloat16'/],
+      ['products', 'bfloat16', /products .* is "bfloat16", expected 'auto' or 'float32'/],
+      ['state_dtype', 'float16', /state_dtype .* is "float16", expected 'float32' or 'bfloat16'/],
+      ...[0, -1, 1.5, NaN, '4', null].flatMap((value): [string, unknown, RegExp][] => [
+        ['block', value, /block .*, expected a positive integer/],
+        ['chunk_size', value, /chunk_size .*, expected a positive integer/],
+        ['segments', [value, 16], /segments .*, expected a list of at least one positive integer/],
+        ['batches', [value], /batches .*, expected a list of positive integers/],
+      ]),
+      ['block', Infinity, /block .* is Infinity/],
+      ['segments', [], /segments .* is \[\], expected a list of at least one/],
+      ['segments', 16, /segments .* is 16/],
+      ['merge_step', 'no', /merge_step .* is "no", expected true or false/],
+      ['layered', 1, /layered .* is 1/],
+      ['fixed_blocks', 0, /fixed_blocks .* is 0/],
+      ['onCompile', true, /onCompile .* is true, expected a function/],
+    ];
+    for (const [option, got, message] of refused) {
+      const made = (): CompiledEngine => new CompiledEngine(model.weights, { [option]: got });
+      expect(made, `${option}: ${String(got)}`).to.throw(ArgumentError, message).with.property('data').that.includes({ option });
+    }
+    // one given twice is one, and what is left out has its default
+    const engine = new CompiledEngine(model.weights, { segments: [8, 8], batches: [1, 1], block: undefined, dtype: undefined });
+    cleanup.push(engine);
+    const state = await engine.createState(1);
+    await engine.prefill(state, [Int32Array.of(1, 2, 3)]);
+    expect(state.seen).to.deep.equal([3]);
   });
 
   it('goes on after a batch that no memory holds, with states as they were', async () => {
