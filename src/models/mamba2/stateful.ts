@@ -1,7 +1,7 @@
 /** Calls that take and give Mamba2States: reading a prompt, and generating from what was read. */
 import { ArgumentError, GenerationError } from '../../errors/index.js';
 import type { GenerationEngine } from '../../generation/engine.js';
-import { generateFor } from '../../generation/generate.js';
+import { generateFor, resolveOptions } from '../../generation/generate.js';
 import { feedsOf, type GenerateInputs, type GenerateOutput, type IdRow } from '../../generation/inputs.js';
 import type { Tokenizer } from '../../tokenizers/index.js';
 import type { Mamba2ForCausalLM } from './causal_lm.js';
@@ -128,7 +128,7 @@ export async function generateWithStates(
       if (output.state === state.engine_state) output.state = state;
       else wrap(model, output, read);
     }
-    const dict = inputs.return_dict_in_generate ?? inputs.generation_config?.return_dict_in_generate ?? model.generation_config.return_dict_in_generate;
+    const dict = resolveOptions(model.generation_config, inputs).return_dict_in_generate;
     return dict || inputs.return_state ? output : output.sequences;
   } finally {
     if (feeds.length === state.batch) noteRead(state, feeds.map((feed, row) => [...feed, ...(written?.[row] ?? [])]));

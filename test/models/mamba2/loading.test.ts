@@ -44,4 +44,16 @@ describe('loading a model', () => {
       own.dispose();
       model.dispose();
     });
+
+  it('takes null for an option of generate() as off, with a state too', async () => {
+    const { model } = tinyModel();
+    model.generation_config.return_dict_in_generate = true;
+    const state = await model.prefill([1, 2]);
+    const call = { input_ids: [[3]], state, max_new_tokens: 1, do_sample: false };
+    expect(await model.generate(call)).to.have.property('sequences');
+    const rows = await model.generate({ ...call, return_dict_in_generate: null as unknown as boolean });
+    expect(rows).to.be.an('array');
+    state.dispose();
+    model.dispose();
+  });
 });
