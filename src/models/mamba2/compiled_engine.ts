@@ -118,7 +118,7 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
   }
 
   private variables(batch: number): string[] {
-    return stateNames(this.weights.network.config.num_hidden_layers, batch);
+    return stateNames(this.weights.network.config, batch);
   }
 
   park(state: CompiledState): Parked {

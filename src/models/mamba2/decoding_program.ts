@@ -76,9 +76,13 @@ export const names = {
   history: (b: number): string => `state${b}/history`,
 };
 
-/** All state variables of a batch size, in order. */
-export function stateNames(layers: number, b: number): string[] {
-  return [names.conv(b), ...Array.from({ length: layers }, (_, i) => names.ssm(b, i)), names.logits(b)];
+/** Whether there is a context to carry: a convolution of one tap looks at its own token alone. */
+export const carriesContext = (config: Mamba2Config): boolean => config.conv_kernel > 1;
+
+/** All state variables of a batch size, in order; without a convolution's context where there is none. */
+export function stateNames(config: Mamba2Config, b: number): string[] {
+  const ssm = Array.from({ length: config.num_hidden_layers }, (_, i) => names.ssm(b, i));
+  return [...(carriesContext(config) ? [names.conv(b)] : []), ...ssm, names.logits(b)];
 }
 
 /** True for the matrices that dominate a model's size: projections, embedding, head. */
@@ -198,7 +202,7 @@ export function buildDecodingProgram(weights: NetworkWeights, options: DecodingP
     const shapes = stateShapes(config, b);
     const layers = config.num_hidden_layers;
     const stateDtype = options.stateDtype ?? 'float32';
-    program.variable(names.conv(b), { shape: [b, layers, ...shapes.conv.slice(1)], dtype: 'float32' });
+    if (carriesContext(config)) program.variable(names.conv(b), { shape: [b, layers, ...shapes.conv.slice(1)], dtype: 'float32' });
     for (let i = 0; i < layers; i++) program.variable(names.ssm(b, i), { shape: shapes.ssm, dtype: stateDtype });
     program.variable(names.logits(b), { shape: [b, v], dtype: 'float32' });
     program.variable(names.left(b), { shape: [b], dtype: 'float32' });
@@ -210,6 +214,7 @@ export function buildDecodingProgram(weights: NetworkWeights, options: DecodingP
 
 /** Reading and assigning the states of a batch size, stored as the options say. */
 function stateAccess(
+  config: Mamba2Config,
   b: number,
   dtype: StateDtype,
 ): {
@@ -217,27 +222,24 @@ function stateAccess(
   assign(states: readonly MixerState[]): Record<string, tf.Tensor>;
 } {
   const narrow = dtype === 'bfloat16';
+  const carries = carriesContext(config);
   return {
     read: (vars) => {
-      const all = vars[names.conv(b)]!; // [b, layers, k-1, channels]
-      return tf.unstack(all, 1).map((conv, i) => {
+      const all = carries ? vars[names.conv(b)]! : null; // [b, layers, k-1, channels]
+      const contexts = all ? tf.unstack(all, 1) : Array.from({ length: config.num_hidden_layers }, () => tf.zeros(stateShapes(config, b).conv));
+      return contexts.map((conv, i) => {
         const stored = vars[names.ssm(b, i)]!;
         return {
           conv: conv as tf.Tensor3D, // [b, k-1, channels]
           ssm: (narrow ? castFloat32(stored) : stored) as tf.Tensor4D,
           ...(narrow && { stored }),
-          context: { layers: all as tf.Tensor4D, layer: i },
+          ...(all && { context: { layers: all as tf.Tensor4D, layer: i } }),
         };
       });
     },
     assign: (states) => ({
       // moved on in place, or one by one
-      [names.conv(b)]:
-        states.at(-1)?.context?.layers ??
-        tf.stack(
-          states.map((s) => s.conv),
-          1,
-        ),
+      ...(carries && { [names.conv(b)]: states.at(-1)?.context?.layers ?? tf.stack(states.map((s) => s.conv), 1) }),
       ...Object.fromEntries(states.map(({ ssm, stored }, i) => [names.ssm(b, i), narrow ? (stored ?? castTo(ssm, 'bfloat16')) : ssm])),
     }),
   };
@@ -252,9 +254,8 @@ function defineFunctions(
   options: DecodingProgramOptions,
 ): void {
   const { network } = weights;
-  const layers = network.config.num_hidden_layers;
   const stateDtype = options.stateDtype ?? 'float32';
-  const access = stateAccess(b, stateDtype);
+  const access = stateAccess(network.config, b, stateDtype);
   const bf16Scan = options.bf16Scan && [...storages.values()].some(({ variables }) => variables['']?.dtype === 'bfloat16');
 
   /** One token per row; rows whose mask is 0 keep their state. */
@@ -307,7 +308,7 @@ function defineFunctions(
 
   program.define(`select${b}`, { rows: { shape: [b], dtype: 'int32' } }, ({ rows }, vars) => ({
     assign: Object.fromEntries(
-      stateNames(layers, b).map((name) => {
+      stateNames(network.config, b).map((name) => {
         const value = vars[name]!;
         if (stateDtype === 'float32' || !name.endsWith('.ssm')) return [name, tf.gather(value, rows as tf.Tensor1D)];
         return [name, castTo(tf.gather(castFloat32(value), rows as tf.Tensor1D), 'bfloat16')];

@@ -1,6 +1,7 @@
 /** States of the compiled engine on the host: as its variables hold them, and as arrays in the form of every engine. */
 import type { StateArrays } from '../../generation/engine.js';
 import type { Mamba2Config } from './config.js';
+import { carriesContext } from './decoding_program.js';
 import { stateTensors } from './state_arrays.js';
 
 /** A state's variables on the host: one array of row-major float32 per variable, in stateNames order. */
@@ -20,13 +21,14 @@ export function rowsOf(values: Parked, batch: number, rows: readonly number[]): 
 export function parkedOf(config: Mamba2Config, { seen, tensors }: StateArrays): Parked {
   const batch = seen.length;
   const layers = Array.from({ length: config.num_hidden_layers }, (_, i) => i);
+  const copies = [...layers.map((layer) => `layers.${layer}.ssm`), 'logits'].map((name) => tensors[name]!.data.slice());
+  if (!carriesContext(config)) return copies;
   const size = tensors['layers.0.conv']!.data.length / batch;
   const conv = new Float32Array(batch * layers.length * size);
   for (const layer of layers) {
     const { data } = tensors[`layers.${layer}.conv`]!;
     for (let row = 0; row < batch; row++) conv.set(data.subarray(row * size, (row + 1) * size), (row * layers.length + layer) * size);
   }
-  const copies = [...layers.map((layer) => `layers.${layer}.ssm`), 'logits'].map((name) => tensors[name]!.data.slice());
   return [conv, ...copies];
 }
 
@@ -36,16 +38,17 @@ export function tensorsOf(config: Mamba2Config, fed: readonly boolean[], values:
   const tensors = stateTensors(config, batch);
   if (!values) return tensors;
   const layers = config.num_hidden_layers;
+  const [contexts, rest] = carriesContext(config) ? [values[0]!, values.slice(1)] : [new Float32Array(0), values];
   for (let layer = 0; layer < layers; layer++) {
     const conv = tensors[`layers.${layer}.conv`]!.data;
     const size = conv.length / batch;
     for (let row = 0; row < batch; row++) {
       const from = (row * layers + layer) * size;
-      conv.set(values[0]!.subarray(from, from + size), row * size);
+      conv.set(contexts.subarray(from, from + size), row * size);
     }
-    tensors[`layers.${layer}.ssm`]!.data.set(values[1 + layer]!);
+    tensors[`layers.${layer}.ssm`]!.data.set(rest[layer]!);
   }
   const [logits, v] = [tensors['logits']!.data, config.vocab_size];
-  fed.forEach((has, row) => has && logits.set(values[1 + layers]!.subarray(row * v, (row + 1) * v), row * v));
+  fed.forEach((has, row) => has && logits.set(rest[layers]!.subarray(row * v, (row + 1) * v), row * v));
   return tensors;
 }
