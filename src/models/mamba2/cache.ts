@@ -12,7 +12,10 @@ export interface CacheArrays {
 }
 
 /** Shapes of one layer's states for a batch. */
-export function stateShapes(config: Mamba2Config, batch: number): { conv: [number, number, number]; ssm: [number, number, number, number] } {
+export function stateShapes(
+  config: Mamba2Config,
+  batch: number,
+): { conv: [number, number, number]; ssm: [number, number, number, number] } {
   const convSize = config.inner_size + 2 * config.n_groups * config.state_size;
   return {
     conv: [batch, config.conv_kernel - 1, convSize],
@@ -42,7 +45,12 @@ export class Mamba2Cache {
   /** States of zeros: a text that has not begun. */
   static zeros(config: Mamba2Config, batch: number): Mamba2Cache {
     const shapes = stateShapes(config, batch);
-    return new Mamba2Cache(Array.from({ length: config.num_hidden_layers }, () => ({ conv: tf.zeros(shapes.conv), ssm: tf.zeros(shapes.ssm) })));
+    return new Mamba2Cache(
+      Array.from({ length: config.num_hidden_layers }, () => ({
+        conv: tf.zeros(shapes.conv),
+        ssm: tf.zeros(shapes.ssm),
+      })),
+    );
   }
 
   /** @throws ArgumentError when the arrays do not have this model's sizes */
@@ -50,17 +58,26 @@ export class Mamba2Cache {
     const shapes = stateShapes(config, arrays.batch);
     const size = (shape: number[]): number => shape.reduce((a, b) => a * b, 1);
     if (arrays.layers.length !== config.num_hidden_layers) {
-      throw new ArgumentError(`state: has ${arrays.layers.length} layers, the model has ${config.num_hidden_layers}`, {});
+      throw new ArgumentError(
+        `state: has ${arrays.layers.length} layers, the model has ${config.num_hidden_layers}`,
+        {},
+      );
     }
     arrays.layers.forEach((layer, i) => {
       for (const key of ['conv', 'ssm'] as const) {
         if (layer[key].length !== size(shapes[key])) {
-          throw new ArgumentError(`state: layer ${i} ${key} has ${layer[key].length} values, expected [${shapes[key]}]`, { layer: i });
+          throw new ArgumentError(
+            `state: layer ${i} ${key} has ${layer[key].length} values, expected [${shapes[key]}]`,
+            { layer: i },
+          );
         }
       }
     });
     const cache = new Mamba2Cache(
-      arrays.layers.map(({ conv, ssm }) => ({ conv: tf.tensor3d(conv.slice(), shapes.conv), ssm: tf.tensor4d(ssm.slice(), shapes.ssm) })),
+      arrays.layers.map(({ conv, ssm }) => ({
+        conv: tf.tensor3d(conv.slice(), shapes.conv),
+        ssm: tf.tensor4d(ssm.slice(), shapes.ssm),
+      })),
     );
     cache.seen_tokens = arrays.seen_tokens;
     return cache;
@@ -79,14 +96,24 @@ export class Mamba2Cache {
   check(config: Mamba2Config, batch: number): void {
     const { layers } = this;
     if (layers.length !== config.num_hidden_layers) {
-      throw new ArgumentError(`forward: the cache has ${layers.length} layers, the model has ${config.num_hidden_layers}`, { cache: layers.length, model: config.num_hidden_layers });
+      throw new ArgumentError(
+        `forward: the cache has ${layers.length} layers, the model has ${config.num_hidden_layers}`,
+        { cache: layers.length, model: config.num_hidden_layers },
+      );
     }
-    if (this.batch !== batch) throw new ArgumentError(`forward: the cache holds ${this.batch} rows, the input ${batch}`, { cache: this.batch, input: batch });
+    if (this.batch !== batch)
+      throw new ArgumentError(`forward: the cache holds ${this.batch} rows, the input ${batch}`, {
+        cache: this.batch,
+        input: batch,
+      });
     const shapes = stateShapes(config, batch);
     layers.forEach((layer, i) => {
       for (const key of ['conv', 'ssm'] as const) {
         if (layer[key].shape.join() !== shapes[key].join()) {
-          throw new ArgumentError(`forward: layer ${i} of the cache has ${key} [${layer[key].shape}], the model expects [${shapes[key]}]`, { layer: i });
+          throw new ArgumentError(
+            `forward: layer ${i} of the cache has ${key} [${layer[key].shape}], the model expects [${shapes[key]}]`,
+            { layer: i },
+          );
         }
       }
     });
@@ -118,11 +145,17 @@ export class Mamba2Cache {
   select(rows: readonly number[]): Mamba2Cache {
     const bad = rows.find((row) => !Number.isInteger(row) || row < 0 || row >= this.batch);
     if (bad !== undefined || rows.length === 0) {
-      throw new ArgumentError(`state: cannot select rows [${rows}] of a batch of ${this.batch}`, { rows, batch: this.batch });
+      throw new ArgumentError(`state: cannot select rows [${rows}] of a batch of ${this.batch}`, {
+        rows,
+        batch: this.batch,
+      });
     }
     const copy = tf.tidy(() => {
       const index = tf.tensor1d([...rows], 'int32');
-      return this.layers.map(({ conv, ssm }) => ({ conv: tf.keep(tf.gather(conv, index)), ssm: tf.keep(tf.gather(ssm, index)) }));
+      return this.layers.map(({ conv, ssm }) => ({
+        conv: tf.keep(tf.gather(conv, index)),
+        ssm: tf.keep(tf.gather(ssm, index)),
+      }));
     });
     const cache = new Mamba2Cache(copy);
     cache.seen_tokens = this.seen_tokens;

@@ -15,7 +15,13 @@ import { Mamba2Model, type ModelInputs, NetworkWeights } from './modeling.js';
 import { Mamba2Network } from './network.js';
 import { loadCheckpoint, saveWeights, type SaveOptions } from './pretrained.js';
 import { quantizeWeights, restoreQuantized } from './quantized.js';
-import { generateWithStates, type Mamba2State, type PrefillInput, type PrefillOptions, prefillState } from './stateful.js';
+import {
+  generateWithStates,
+  type Mamba2State,
+  type PrefillInput,
+  type PrefillOptions,
+  prefillState,
+} from './stateful.js';
 import type { QuantizationConfig, TorchAoConfig } from '../../quant/index.js';
 import { Tokenizer } from '../../tokenizers/index.js';
 import type { Device } from '../../runtime/index.js';
@@ -145,8 +151,10 @@ export class Mamba2ForCausalLM {
    */
   forward(inputs: CausalLMInputs): CausalLMOutputs {
     const keep = inputs.logits_to_keep ?? 0;
-    if (!Number.isInteger(keep) || keep < 0) throw new ArgumentError(`forward: logits_to_keep is ${keep}, expected 0 or a positive integer`, {});
-    if (keep > 0 && inputs.labels !== undefined) throw new ArgumentError('forward: labels need all logits; leave out logits_to_keep', {});
+    if (!Number.isInteger(keep) || keep < 0)
+      throw new ArgumentError(`forward: logits_to_keep is ${keep}, expected 0 or a positive integer`, {});
+    if (keep > 0 && inputs.labels !== undefined)
+      throw new ArgumentError('forward: labels need all logits; leave out logits_to_keep', {});
     // before anything runs, so that a bad label neither leaves tensors nor advances a cache
     const labels = inputs.labels === undefined ? null : this.shifted(inputs.labels, inputs);
     const { last_hidden_state: h, cache, hidden_states } = this.backbone.forward(inputs);

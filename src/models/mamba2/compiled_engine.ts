@@ -14,6 +14,7 @@ import { segmentFor } from './segments.js';
 import { checkStateArrays } from './state_arrays.js';
 import { samplesInProgram, samplingSettings } from './sampling.js';
 import { Turns } from './turns.js';
+import { VocabularyMasks } from './vocabulary_masks.js';
 
 export type { CompiledEngineOptions };
 
@@ -26,13 +27,11 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
   private batches: number[];
   private readonly slots = new Map<number, CompiledState>();
   private readonly segments: readonly number[];
-  private masksSet = false;
+  private readonly masks = new VocabularyMasks();
   /** Batch sizes whose states are still the zeros of a fresh program. */
   private untouched = new Set<number>();
   /** Per batch size, how many tokens each row may still choose on the device. */
   private readonly leftKeys = new Map<number, string>();
-  private biasKey = '';
-  private eosKey = '';
   private disposed = false;
   /** The program has one slot a batch size and one set of masks: whole calls follow one another, however many are made at once. */
   private readonly turns = new Turns();
@@ -61,7 +60,8 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
   }
 
   async createState(batch: number): Promise<CompiledState> {
-    if (!Number.isInteger(batch) || batch < 1) throw new ArgumentError(`state: batch is ${batch}, expected a positive integer`, { batch });
+    if (!Number.isInteger(batch) || batch < 1)
+      throw new ArgumentError(`state: batch is ${batch}, expected a positive integer`, { batch });
     return new CompiledState(this, batch);
   }
 
@@ -83,7 +83,8 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
   }
 
   private alive(): void {
-    if (this.disposed) throw new DisposedError('This engine was disposed of: with its model, or because its weights changed', {});
+    if (this.disposed)
+      throw new DisposedError('This engine was disposed of: with its model, or because its weights changed', {});
   }
 
   /** The program, with functions for this batch size. */
@@ -110,7 +111,7 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
       throw error;
     }
     this.memorySettled = false;
-    this.masksSet = false;
+    this.masks.forget();
     this.batches = batches;
     this.untouched = new Set(batches);
     this.leftKeys.clear();
@@ -122,9 +123,14 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
   }
 
   park(state: CompiledState): Parked {
-    if (!state.resident) throw new GenerationError('internal: a state that is nowhere cannot be parked', { id: state.id });
+    if (!state.resident)
+      throw new GenerationError('internal: a state that is nowhere cannot be parked', { id: state.id });
     const { program } = this;
-    if (!program) throw new DisposedError('This state went with its engine, which was disposed of: with the model, or because its weights changed', {});
+    if (!program)
+      throw new DisposedError(
+        'This state went with its engine, which was disposed of: with the model, or because its weights changed',
+        {},
+      );
     return this.variables(state.batch).map((name) => program.read(name) as Float32Array);
   }
 
@@ -164,10 +170,14 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
 
   private async settle(state: EngineState, rows: number): Promise<{ own: CompiledState; program: Program }> {
     if (!(state instanceof CompiledState && state.isOf(this))) {
-      throw new ArgumentError('This state belongs to another engine: of another model, or of this one before its weights changed', { state });
+      throw new ArgumentError(
+        'This state belongs to another engine: of another model, or of this one before its weights changed',
+        { state },
+      );
     }
     const own = state.alive();
-    if (own.batch !== rows) throw new ArgumentError(`The state has ${own.batch} rows, got ${rows}`, { state: own.batch, got: rows });
+    if (own.batch !== rows)
+      throw new ArgumentError(`The state has ${own.batch} rows, got ${rows}`, { state: own.batch, got: rows });
     const program = await this.ready(own.batch);
     own.alive();
     if (own.origin) this.resolve(own, program);
@@ -179,7 +189,9 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
       if (own.parked) {
         const parked = own.parked;
         const narrow = (name: string): boolean => this.options.state_dtype === 'bfloat16' && name.endsWith('.ssm');
-        variables.forEach((name, i) => program.assign(name, narrow(name) ? encodeFloat32(parked[i]!, 'BF16') : parked[i]!));
+        variables.forEach((name, i) =>
+          program.assign(name, narrow(name) ? encodeFloat32(parked[i]!, 'BF16') : parked[i]!),
+        );
       } else if (!zeros) {
         program.zero(variables);
       }
@@ -218,10 +230,15 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
     return this.using(state, rows.length, (own, program) => this.read(own, program, rows, options), options.signal);
   }
 
-  private async read(own: CompiledState, program: Program, rows: readonly Int32Array[], options: PrefillOptions): Promise<void> {
+  private async read(
+    own: CompiledState,
+    program: Program,
+    rows: readonly Int32Array[],
+    options: PrefillOptions,
+  ): Promise<void> {
     const b = own.batch;
     const total = Math.max(...rows.map((row) => row.length));
-    for (let begin = 0; begin < total; ) {
+    for (let begin = 0; begin < total;) {
       options.signal?.throwIfAborted();
       this.alive();
       own.alive();
@@ -287,11 +304,14 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
     uniforms?: readonly Float32Array[],
     finished?: readonly boolean[],
   ): Promise<Int32Array[]> {
-    if (!this.canSample(sampling)) throw new GenerationError('decode: these settings cannot be followed inside the program', { sampling });
+    if (!this.canSample(sampling))
+      throw new GenerationError('decode: these settings cannot be followed inside the program', { sampling });
     if (sampling.do_sample && (uniforms?.length !== state.batch || uniforms.some((row) => row.length < count))) {
       throw new ArgumentError(`decode: expected ${count} uniform numbers for each of ${state.batch} rows`, {});
     }
-    return this.using(state, state.batch, (own, program) => this.choose(own, program, count, sampling, history, uniforms, finished));
+    return this.using(state, state.batch, (own, program) =>
+      this.choose(own, program, count, sampling, history, uniforms, finished),
+    );
   }
 
   private choose(
@@ -302,7 +322,7 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
     this.checkFed(own);
     const b = own.batch;
     const alive = Float32Array.from({ length: b }, (_, i) => (finished?.[i] ? 0 : 1));
-    this.setVocabularyMasks(program, sampling);
+    this.masks.set(program, sampling, this.vocab_size);
     if (sampling.do_sample) program.assign(names.history(b), historyMask(history, b, this.vocab_size));
     const [pad, eos] = [Int32Array.of(sampling.pad_token_id), new Set(sampling.eos)];
     const out = Array.from({ length: b }, () => new Int32Array(count).fill(sampling.pad_token_id));
@@ -319,7 +339,11 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
       const block = Math.min(this.preferred_block, count - at);
       const loop = block > 1 ? 'loop' : '';
       const limited = loop && this.fixedBlocks && block < this.preferred_block;
-      this.setLeft(program, b, alive.map((x) => x * (limited ? block : UNLIMITED)));
+      this.setLeft(
+        program,
+        b,
+        alive.map((x) => x * (limited ? block : UNLIMITED)),
+      );
       const counted: Record<string, number> = loop && !this.fixedBlocks ? { [COUNT]: block } : {};
       const result = sampling.do_sample
         ? program.call(`sample${b}${loop}`, {
@@ -345,34 +369,23 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
     if (!known) program.assign(names.left(batch), left);
   }
 
-  private setVocabularyMasks(program: Program, sampling: EngineSampling): void {
-    const bias = sampling.suppress.join();
-    if (bias !== this.biasKey || !this.masksSet) {
-      const values = new Float32Array(this.vocab_size);
-      for (const id of sampling.suppress) values[id] = -Infinity;
-      program.assign('bias', values);
-      this.biasKey = bias;
-    }
-    const eos = sampling.eos.join();
-    if (eos !== this.eosKey || !this.masksSet) {
-      const values = new Float32Array(this.vocab_size);
-      for (const id of sampling.eos) values[id] = 1;
-      program.assign('eos', values);
-      this.eosKey = eos;
-    }
-    this.masksSet = true;
-  }
-
   private checkFed(state: CompiledState): void {
     const row = state.fed.indexOf(false);
-    if (row >= 0) throw new GenerationError(`logits: row ${row} has none: it was fed no token, or its prefill was aborted. Feed it at least one token.`, { row });
+    if (row >= 0)
+      throw new GenerationError(
+        `logits: row ${row} has none: it was fed no token, or its prefill was aborted. Feed it at least one token.`,
+        { row },
+      );
   }
 
   private checkIds(ids: ArrayLike<number>, row: number): void {
     for (let i = 0; i < ids.length; i++) {
       const id = ids[i]!;
       if (!Number.isInteger(id) || id < 0 || id >= this.vocab_size) {
-        throw new ArgumentError(`Token id ${id} (row ${row}, position ${i}) is outside the vocabulary of ${this.vocab_size}`, { id, row });
+        throw new ArgumentError(
+          `Token id ${id} (row ${row}, position ${i}) is outside the vocabulary of ${this.vocab_size}`,
+          { id, row },
+        );
       }
     }
   }

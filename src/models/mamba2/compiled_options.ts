@@ -46,12 +46,18 @@ type Rule = readonly [allows: (value: unknown) => boolean, expected: string];
 const count = (value: unknown): boolean => Number.isSafeInteger(value) && (value as number) > 0;
 const COUNT: Rule = [count, 'a positive integer'];
 const SWITCH: Rule = [(value) => typeof value === 'boolean', 'true or false'];
-const oneOf = (...values: string[]): Rule => [(value) => values.includes(value as string), values.map((value) => `'${value}'`).join(' or ')];
+const oneOf = (...values: string[]): Rule => [
+  (value) => values.includes(value as string),
+  values.map((value) => `'${value}'`).join(' or '),
+];
 
 const RULES: Record<keyof CompiledEngineOptions, Rule> = {
   dtype: oneOf('auto', 'float32', 'bfloat16'),
   batches: [(value) => Array.isArray(value) && value.every(count), 'a list of positive integers'],
-  segments: [(value) => Array.isArray(value) && value.length > 0 && value.every(count), 'a list of at least one positive integer'],
+  segments: [
+    (value) => Array.isArray(value) && value.length > 0 && value.every(count),
+    'a list of at least one positive integer',
+  ],
   block: COUNT,
   chunk_size: COUNT,
   products: oneOf('auto', 'float32'),
@@ -68,7 +74,11 @@ export function checkEngineOptions(options: CompiledEngineOptions): void {
     const got: unknown = options[name as keyof CompiledEngineOptions];
     if (got === undefined || allows(got)) continue;
     const text = typeof got === 'number' ? String(got) : JSON.stringify(got);
-    throw new ArgumentError(`The option ${name} of the compiled engine is ${text}, expected ${expected}.`, { option: name, got, expected });
+    throw new ArgumentError(`The option ${name} of the compiled engine is ${text}, expected ${expected}.`, {
+      option: name,
+      got,
+      expected,
+    });
   }
 }
 

@@ -64,7 +64,10 @@ export class CompiledState implements EngineState {
     this.alive();
     const bad = rows.find((row) => !Number.isInteger(row) || row < 0 || row >= this.batch);
     if (bad !== undefined || rows.length === 0) {
-      throw new GenerationError(`state: cannot select rows [${rows}] of a batch of ${this.batch}`, { rows, batch: this.batch });
+      throw new GenerationError(`state: cannot select rows [${rows}] of a batch of ${this.batch}`, {
+        rows,
+        batch: this.batch,
+      });
     }
     const chosen = [...rows];
     return this.keeper.inTurn(() => {
@@ -122,7 +125,11 @@ export class CompiledState implements EngineState {
     const { origin } = this;
     if (origin) {
       // a selection that was never worked out has nothing to leave: who waits for rows of it takes them where it would have
-      for (const heir of this.heirs) heir.descend(origin.state, heir.origin!.rows.map((row) => origin.rows[row]!));
+      for (const heir of this.heirs)
+        heir.descend(
+          origin.state,
+          heir.origin!.rows.map((row) => origin.rows[row]!),
+        );
       this.heirs.clear();
     }
     this.detach();

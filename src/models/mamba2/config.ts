@@ -98,12 +98,27 @@ const SIZES = [
   'n_groups',
   'chunk_size',
 ] as const;
-const NUMBERS = ['layer_norm_epsilon', 'expand', 'initializer_range', 'time_step_min', 'time_step_max', 'time_step_floor'] as const;
-const FLAGS = ['use_bias', 'use_conv_bias', 'residual_in_fp32', 'rescale_prenorm_residual', 'use_cache', 'tie_word_embeddings'] as const;
+const NUMBERS = [
+  'layer_norm_epsilon',
+  'expand',
+  'initializer_range',
+  'time_step_min',
+  'time_step_max',
+  'time_step_floor',
+] as const;
+const FLAGS = [
+  'use_bias',
+  'use_conv_bias',
+  'residual_in_fp32',
+  'rescale_prenorm_residual',
+  'use_cache',
+  'tie_word_embeddings',
+] as const;
 
 /** Infinity may come as a number, as the string 'Infinity', or as {"__float__": "Infinity"} (spec D12). */
 function floatOf(value: unknown): unknown {
-  if (typeof value === 'object' && value !== null && '__float__' in value) return Number((value as { __float__: unknown }).__float__);
+  if (typeof value === 'object' && value !== null && '__float__' in value)
+    return Number((value as { __float__: unknown }).__float__);
   if (value === 'Infinity' || value === 'inf') return Infinity;
   return value;
 }
@@ -135,7 +150,9 @@ export class Mamba2Config extends Fields {
     }
     if (Array.isArray(fields.time_step_limit)) fields.time_step_limit = fields.time_step_limit.map(floatOf);
     if (values.model_type !== undefined && values.model_type !== 'mamba2') {
-      throw new ConfigError(`config: model_type is '${String(values.model_type)}', expected 'mamba2'`, { model_type: values.model_type });
+      throw new ConfigError(`config: model_type is '${String(values.model_type)}', expected 'mamba2'`, {
+        model_type: values.model_type,
+      });
     }
     this.extra = extra;
     Object.assign(this, fields);
@@ -151,12 +168,19 @@ export class Mamba2Config extends Fields {
     for (const key of NUMBERS) if (!Number.isFinite(this[key]) || this[key] <= 0) fail(key, 'a positive number');
     for (const key of FLAGS) if (typeof this[key] !== 'boolean') fail(key, 'true or false');
     const limit = this.time_step_limit;
-    if (!Array.isArray(limit) || limit.length !== 2 || limit.some((v) => typeof v !== 'number' || Number.isNaN(v)) || limit[0] > limit[1] || limit[1] <= 0) {
+    if (
+      !Array.isArray(limit) ||
+      limit.length !== 2 ||
+      limit.some((v) => typeof v !== 'number' || Number.isNaN(v)) ||
+      limit[0] > limit[1] ||
+      limit[1] <= 0
+    ) {
       fail('time_step_limit', 'two numbers, the lower first, the upper positive');
     }
     if (this.hidden_act !== 'silu' && this.hidden_act !== 'swish') fail('hidden_act', "'silu'");
     if (this.norm_groups !== 'per_group' && this.norm_groups !== 'full') fail('norm_groups', "'per_group' or 'full'");
-    if (this.extra.rms_norm === false) throw new ConfigError('config: rms_norm is false, expected true: LayerNorm models are not supported', {});
+    if (this.extra.rms_norm === false)
+      throw new ConfigError('config: rms_norm is false, expected true: LayerNorm models are not supported', {});
     for (const key of ['pad_token_id', 'bos_token_id'] as const) {
       if (this[key] !== null && !Number.isInteger(this[key])) fail(key, 'a token id or null');
     }

@@ -1,12 +1,7 @@
 /** What decoding calls are given besides tokens, laid out as the program takes it. */
 
 /** Numbers at..at+count of each row, as [steps, b] with zeros at the end. */
-export function uniformsOf(
-  rows: readonly Float32Array[],
-  at: number,
-  count: number,
-  steps: number,
-): Float32Array {
+export function uniformsOf(rows: readonly Float32Array[], at: number, count: number, steps: number): Float32Array {
   const b = rows.length;
   const out = new Float32Array(steps * b);
   for (let k = 0; k < count; k++) rows.forEach((row, i) => (out[k * b + i] = row[at + k]!));

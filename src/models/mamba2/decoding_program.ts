@@ -3,20 +3,17 @@
  * the sampling step are functions over them. Traced from the same layers that run eagerly.
  */
 import * as tf from '@tensorflow/tfjs';
-import type { CheckpointSource } from '../../checkpoints/source.js';
-import { decodeFloat32, encodeFloat32 } from '../../checkpoints/dtypes.js';
-import { castFloat32, castTo, type CompileHook, type GraphCache, pieceBorder, Program, type VariableSpec } from '../../jit/index.js';
+import { castFloat32, castTo, type CompileHook, type GraphCache, pieceBorder, Program } from '../../jit/index.js';
 import type { MixerState } from '../../layers/mixer.js';
-import { bfloat16Storage, float32Matrix, float32Storage, type WeightBytes, type WeightStorage } from '../../layers/storage.js';
-import type { Weight, Weights, WeightSpec } from '../../layers/weights.js';
+import type { WeightStorage } from '../../layers/storage.js';
 import { codeDigest } from '../../runtime/index.js';
 import { stateShapes } from './cache.js';
 import type { Mamba2Config } from './config.js';
 import type { NetworkWeights } from './modeling.js';
+import { declarePack, type Pack, packOf, type ProgramDtype, storageOf, traced } from './program_weights.js';
 import { sampleTokens } from './sampling.js';
 
-/** Stored type of the large matrices in a program. */
-export type ProgramDtype = 'auto' | 'float32' | 'bfloat16';
+export { isMatrix, type ProgramDtype } from './program_weights.js';
 
 export interface DecodingProgramOptions {
   dtype: ProgramDtype;
@@ -85,90 +82,12 @@ export function stateNames(config: Mamba2Config, b: number): string[] {
   return [...(carriesContext(config) ? [names.conv(b)] : []), ...ssm, names.logits(b)];
 }
 
-/** True for the matrices that dominate a model's size: projections, embedding, head. */
-export function isMatrix(spec: { name: string; shape: readonly number[] }): boolean {
-  return spec.shape.length === 2 && /(_proj|embeddings|lm_head)\.weight$/.test(spec.name);
-}
-
-/** Where a weight's bytes come from, in float32 or bfloat16: the checkpoint, or the layer variables once they exist. */
-function bytesOf(weights: NetworkWeights, name: string, dtype: 'F32' | 'BF16'): () => Promise<ArrayBufferView> {
-  return async () => {
-    const { source } = weights;
-    if (source && !weights.materialized) return fromSource(source, name, dtype);
-    const values = (await (weights.all()[name] as tf.Tensor).data()) as Float32Array;
-    return dtype === 'F32' ? values : encodeFloat32(values, 'BF16');
-  };
-}
-
-async function fromSource(source: CheckpointSource, name: string, dtype: 'F32' | 'BF16'): Promise<ArrayBufferView> {
-  const bytes = await source.readBytes(name);
-  const stored = source.tensors.get(name)!.dtype;
-  if (stored === dtype) return bytes;
-  const values = decodeFloat32(bytes, stored);
-  return dtype === 'F32' ? values : encodeFloat32(values, 'BF16');
-}
-
-/** float32 for everything small; matrices as asked, or as the checkpoint has them. */
-export function storageOf(weights: NetworkWeights, spec: WeightSpec, dtype: ProgramDtype): WeightStorage {
-  const stored = weights.source?.tensors.get(spec.name)?.dtype;
-  const wide = dtype === 'float32' || (dtype === 'auto' && stored !== 'BF16');
-  if (!isMatrix(spec)) return float32Storage(spec.shape, bytesOf(weights, spec.name, 'F32'));
-  if (wide) return float32Matrix(spec.shape, bytesOf(weights, spec.name, 'F32'));
-  return bfloat16Storage(spec.shape, bytesOf(weights, spec.name, 'BF16'));
-}
-
-/**
- * Float32 weights other than matrices (norms, convolutions, scales of quantised matrices), one after another in one variable:
- * TensorFlow spends microseconds on each variable of a call.
- */
-const PACK = 'packed';
-
-/** What the variable holds: names of variables as a program without it has them. */
-type Pack = ReadonlyMap<string, VariableSpec>;
-
-function packOf(storages: ReadonlyMap<string, WeightStorage>): Pack {
-  const pack = new Map<string, VariableSpec>();
-  for (const [name, { variables }] of storages) {
-    for (const [suffix, spec] of Object.entries(variables)) {
-      if (spec.dtype === 'float32' && (suffix !== '' || !isMatrix({ name, shape: spec.shape }))) pack.set(name + suffix, spec);
-    }
-  }
-  return pack;
-}
-
-const elements = ({ shape }: VariableSpec): number => tf.util.sizeFromShape([...shape]);
-
-function declarePack(program: Program, pack: Pack): void {
-  const size = [...pack.values()].reduce((sum, spec) => sum + elements(spec), 0);
-  const init = async (): Promise<Float32Array> => {
-    const all = new Float32Array(size);
-    let at = 0;
-    for (const spec of pack.values()) {
-      const bytes = await (spec.init as WeightBytes)();
-      new Uint8Array(all.buffer, at).set(new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength));
-      at += bytes.byteLength;
-    }
-    return all;
-  };
-  if (size > 0) program.variable(PACK, { shape: [size], dtype: 'float32', init });
-}
-
-/** Weights over the traced variables. */
-function traced(storages: ReadonlyMap<string, WeightStorage>, pack: Pack, vars: Record<string, tf.Tensor>): Weights {
-  const sizes = [...pack.values()].map(elements);
-  const parts = sizes.length > 0 ? tf.split(vars[PACK] as tf.Tensor1D, sizes) : [];
-  const packed = new Map([...pack].map(([name, { shape }], i) => [name, tf.reshape(parts[i]!, [...shape])]));
-  const record: Record<string, Weight> = {};
-  for (const [name, storage] of storages) {
-    // only what the function touches may be read: the getters keep unused variables out of it
-    const own = Object.keys(storage.variables).map((suffix) => [suffix, packed.get(name + suffix) ?? vars[name + suffix]!] as const);
-    record[name] = storage.weight(Object.fromEntries(own));
-  }
-  return record;
-}
-
 /** Where the graph is kept, by all that its functions depend on; null where there is no place, or a weight does not say what it computes. */
-function graphCacheFor(config: Mamba2Config, storages: ReadonlyMap<string, WeightStorage>, options: DecodingProgramOptions): GraphCache | null {
+function graphCacheFor(
+  config: Mamba2Config,
+  storages: ReadonlyMap<string, WeightStorage>,
+  options: DecodingProgramOptions,
+): GraphCache | null {
   const folder = options.graphs ?? null;
   const forms = [...storages].map(([name, { form }]) => [name, form]);
   if (folder === null || forms.some(([, form]) => form === undefined)) return null;
@@ -202,7 +121,8 @@ export function buildDecodingProgram(weights: NetworkWeights, options: DecodingP
     const shapes = stateShapes(config, b);
     const layers = config.num_hidden_layers;
     const stateDtype = options.stateDtype ?? 'float32';
-    if (carriesContext(config)) program.variable(names.conv(b), { shape: [b, layers, ...shapes.conv.slice(1)], dtype: 'float32' });
+    if (carriesContext(config))
+      program.variable(names.conv(b), { shape: [b, layers, ...shapes.conv.slice(1)], dtype: 'float32' });
     for (let i = 0; i < layers; i++) program.variable(names.ssm(b, i), { shape: shapes.ssm, dtype: stateDtype });
     program.variable(names.logits(b), { shape: [b, v], dtype: 'float32' });
     program.variable(names.left(b), { shape: [b], dtype: 'float32' });
@@ -226,7 +146,9 @@ function stateAccess(
   return {
     read: (vars) => {
       const all = carries ? vars[names.conv(b)]! : null; // [b, layers, k-1, channels]
-      const contexts = all ? tf.unstack(all, 1) : Array.from({ length: config.num_hidden_layers }, () => tf.zeros(stateShapes(config, b).conv));
+      const contexts = all
+        ? tf.unstack(all, 1)
+        : Array.from({ length: config.num_hidden_layers }, () => tf.zeros(stateShapes(config, b).conv));
       return contexts.map((conv, i) => {
         const stored = vars[names.ssm(b, i)]!;
         return {
@@ -239,8 +161,17 @@ function stateAccess(
     },
     assign: (states) => ({
       // moved on in place, or one by one
-      ...(carries && { [names.conv(b)]: states.at(-1)?.context?.layers ?? tf.stack(states.map((s) => s.conv), 1) }),
-      ...Object.fromEntries(states.map(({ ssm, stored }, i) => [names.ssm(b, i), narrow ? (stored ?? castTo(ssm, 'bfloat16')) : ssm])),
+      ...(carries && {
+        [names.conv(b)]:
+          states.at(-1)?.context?.layers ??
+          tf.stack(
+            states.map((s) => s.conv),
+            1,
+          ),
+      }),
+      ...Object.fromEntries(
+        states.map(({ ssm, stored }, i) => [names.ssm(b, i), narrow ? (stored ?? castTo(ssm, 'bfloat16')) : ssm]),
+      ),
     }),
   };
 }
@@ -256,10 +187,15 @@ function defineFunctions(
   const { network } = weights;
   const stateDtype = options.stateDtype ?? 'float32';
   const access = stateAccess(network.config, b, stateDtype);
-  const bf16Scan = options.bf16Scan && [...storages.values()].some(({ variables }) => variables['']?.dtype === 'bfloat16');
+  const bf16Scan =
+    options.bf16Scan && [...storages.values()].some(({ variables }) => variables['']?.dtype === 'bfloat16');
 
   /** One token per row; rows whose mask is 0 keep their state. */
-  const advance = (vars: Record<string, tf.Tensor>, tokens: tf.Tensor, mask?: tf.Tensor): { states: MixerState[]; logits: tf.Tensor2D } => {
+  const advance = (
+    vars: Record<string, tf.Tensor>,
+    tokens: tf.Tensor,
+    mask?: tf.Tensor,
+  ): { states: MixerState[]; logits: tf.Tensor2D } => {
     const w = traced(storages, pack, vars);
     const embedded = network.embed(w, tf.reshape(tokens, [b, 1]));
     const { h, states, rows } = network.hidden(w, embedded, {
@@ -275,7 +211,11 @@ function defineFunctions(
   for (const t of options.segments) {
     program.define(
       `prefill${b}x${t}`,
-      { ids: { shape: [b, t], dtype: 'int32' }, mask: { shape: [b, t], dtype: 'float32' }, ends: { shape: [b, t], dtype: 'float32' } },
+      {
+        ids: { shape: [b, t], dtype: 'int32' },
+        mask: { shape: [b, t], dtype: 'float32' },
+        ends: { shape: [b, t], dtype: 'float32' },
+      },
       ({ ids, mask, ends }, vars) => {
         const w = traced(storages, pack, vars);
         const { h, states } = network.hidden(w, network.embed(w, ids as tf.Tensor2D), {
@@ -325,7 +265,11 @@ function defineFunctions(
     const left = vars[names.left(b)] as tf.Tensor1D;
     const alive = tf.cast(tf.greater(left, 0), 'float32');
     const picked = pick(vars[names.logits(b)] as tf.Tensor2D, vars);
-    const token = tf.where(tf.greater(alive, 0), picked, tf.cast(tf.mul(tf.onesLike(alive), tf.cast(pad, 'float32')), 'int32')) as tf.Tensor1D;
+    const token = tf.where(
+      tf.greater(alive, 0),
+      picked,
+      tf.cast(tf.mul(tf.onesLike(alive), tf.cast(pad, 'float32')), 'int32'),
+    ) as tf.Tensor1D;
     // one row that has ended ends a counted loop, so that it needs no mask
     const masked = b > 1 || !options.countedBlocks;
     const { states, logits } = advance(vars, token, masked ? alive : undefined);
@@ -356,7 +300,13 @@ function defineFunctions(
     ({ pad, uniform, settings }, vars) => {
       const history = vars[names.history(b)] as tf.Tensor2D;
       const pick = (logits: tf.Tensor2D): tf.Tensor1D =>
-        sampleTokens(tf.add(logits, vars['bias']!) as tf.Tensor2D, history, uniform as tf.Tensor1D, settings as tf.Tensor1D, MAX_TOP_K);
+        sampleTokens(
+          tf.add(logits, vars['bias']!) as tf.Tensor2D,
+          history,
+          uniform as tf.Tensor1D,
+          settings as tf.Tensor1D,
+          MAX_TOP_K,
+        );
       const { outputs, assign, token } = choose(pick, pad!, vars);
       const seen = tf.maximum(history, tf.oneHot(token, network.config.vocab_size, 1, 0, 'float32'));
       return { outputs, assign: { ...assign, [names.history(b)]: seen } };

@@ -77,7 +77,8 @@ export class EagerEngine implements GenerationEngine {
   }
 
   async createState(batch: number): Promise<EagerState> {
-    if (!Number.isInteger(batch) || batch < 1) throw new ArgumentError(`state: batch is ${batch}, expected a positive integer`, { batch });
+    if (!Number.isInteger(batch) || batch < 1)
+      throw new ArgumentError(`state: batch is ${batch}, expected a positive integer`, { batch });
     const { config } = this.weights.network;
     return new EagerState(config, Mamba2Cache.zeros(config, batch), new Array<null>(batch).fill(null));
   }
@@ -106,7 +107,10 @@ export class EagerEngine implements GenerationEngine {
     rows.forEach((row, i) => this.checkIds(row, i));
     for (let begin = 0; begin < longest; begin += SEGMENT) {
       options.signal?.throwIfAborted();
-      await this.feed(own, rows.map((row) => row.subarray(Math.min(begin, row.length), begin + SEGMENT)));
+      await this.feed(
+        own,
+        rows.map((row) => row.subarray(Math.min(begin, row.length), begin + SEGMENT)),
+      );
       options.onProgress?.(Math.min(begin + SEGMENT, longest), longest);
     }
   }
@@ -114,12 +118,18 @@ export class EagerEngine implements GenerationEngine {
   async step(state: EngineState, tokens: Int32Array): Promise<void> {
     const own = this.own(state, tokens.length);
     tokens.forEach((token, i) => this.checkIds([token], i));
-    await this.feed(own, Array.from(tokens, (token) => Int32Array.of(token)));
+    await this.feed(
+      own,
+      Array.from(tokens, (token) => Int32Array.of(token)),
+    );
   }
 
   async logits(state: EngineState): Promise<Float32Array[]> {
     return this.own(state, state.batch).rows.map((row, i) => {
-      if (!row) throw new GenerationError(`logits: row ${i} has none: it was fed no token yet. Feed it at least one.`, { row: i });
+      if (!row)
+        throw new GenerationError(`logits: row ${i} has none: it was fed no token yet. Feed it at least one.`, {
+          row: i,
+        });
       return row.slice();
     });
   }
@@ -143,7 +153,10 @@ export class EagerEngine implements GenerationEngine {
         states: state.cache.layers,
         mask: even ? undefined : tf.tensor2d(mask, [b, t]),
       });
-      const last = tf.tensor1d(live.map((i) => i * t + rows[i]!.length - 1), 'int32');
+      const last = tf.tensor1d(
+        live.map((i) => i * t + rows[i]!.length - 1),
+        'int32',
+      );
       const ends = tf.gather(tf.reshape(h, [b * t, h.shape[2]]), last); // [live, d]
       return { conv: states.map((s) => s.conv), ssm: states.map((s) => s.ssm), logits: network.head(weights, ends) };
     });
@@ -160,7 +173,8 @@ export class EagerEngine implements GenerationEngine {
 
   private own(state: EngineState, rows: number): EagerState {
     if (!(state instanceof EagerState)) throw new ArgumentError('This state belongs to another engine', { state });
-    if (state.batch !== rows) throw new ArgumentError(`The state has ${state.batch} rows, got ${rows}`, { state: state.batch, got: rows });
+    if (state.batch !== rows)
+      throw new ArgumentError(`The state has ${state.batch} rows, got ${rows}`, { state: state.batch, got: rows });
     return state;
   }
 
@@ -168,7 +182,10 @@ export class EagerEngine implements GenerationEngine {
     for (let i = 0; i < ids.length; i++) {
       const id = ids[i]!;
       if (!Number.isInteger(id) || id < 0 || id >= this.vocab_size) {
-        throw new ArgumentError(`Token id ${id} (row ${row}, position ${i}) is outside the vocabulary of ${this.vocab_size}`, { id, row });
+        throw new ArgumentError(
+          `Token id ${id} (row ${row}, position ${i}) is outside the vocabulary of ${this.vocab_size}`,
+          { id, row },
+        );
       }
     }
   }

@@ -60,7 +60,9 @@ async function sample(weights: NetworkWeights, spec: WeightSpec): Promise<{ kind
   if (packed && form instanceof QuantizedLinear) return { kind: `int${packed.bits}`, values: packed.scale };
   if (form) {
     // a matrix with an adapter: what it makes of the first axis
-    const column = tf.tidy(() => form.apply(tf.oneHot(tf.tensor1d([0], 'int32'), spec.shape[1]!).toFloat() as tf.Tensor2D));
+    const column = tf.tidy(() =>
+      form.apply(tf.oneHot(tf.tensor1d([0], 'int32'), spec.shape[1]!).toFloat() as tf.Tensor2D),
+    );
     const values = (await column.data<'float32'>()).slice();
     column.dispose();
     return { kind: 'adapted', values };
@@ -69,7 +71,8 @@ async function sample(weights: NetworkWeights, spec: WeightSpec): Promise<{ kind
   const info = source?.tensors.get(spec.name);
   if (source && info && !weights.materialized) {
     const bytes = Math.ceil((wanted * DTYPE_BYTES[info.dtype]) / 8) * 8;
-    for await (const piece of source.readSlices(spec.name, bytes)) return { kind: 'float', values: decodeFloat32(piece, info.dtype).slice(0, wanted) };
+    for await (const piece of source.readSlices(spec.name, bytes))
+      return { kind: 'float', values: decodeFloat32(piece, info.dtype).slice(0, wanted) };
   }
   const variable = weights.base(spec.name) ?? (weights.all()[spec.name] as tf.Tensor);
   const part = tf.tidy(() => tf.slice(tf.reshape(variable, [-1]), 0, wanted));

@@ -5,7 +5,14 @@ export { Mamba2Network } from './network.js';
 export { Mamba2Model, type ModelInputs, type ModelOutputs, NetworkWeights } from './modeling.js';
 export { CompiledEngine, type CompiledEngineOptions } from './compiled_engine.js';
 export { buildDecodingProgram, type ProgramDtype } from './decoding_program.js';
-export { type CausalLMInputs, type CausalLMOutputs, type EngineKind, type EngineOptions, Mamba2ForCausalLM, type PretrainedOptions } from './causal_lm.js';
+export {
+  type CausalLMInputs,
+  type CausalLMOutputs,
+  type EngineKind,
+  type EngineOptions,
+  Mamba2ForCausalLM,
+  type PretrainedOptions,
+} from './causal_lm.js';
 export { causalLoss, IGNORE_INDEX, shiftLabels, weightedCrossEntropy } from './loss.js';
 export { EagerEngine, EagerState } from './eager_engine.js';
 export { loadCheckpoint, type SaveOptions } from './pretrained.js';
@@ -13,5 +20,16 @@ export { Mamba2State } from './state.js';
 export { inspectState, type StateInfo } from './state_file.js';
 export type { PrefillInput, PrefillOptions } from './stateful.js';
 export type { IdsLike } from './inputs.js';
-export { quantize, quantizeCheckpoint, type CheckpointQuantization, type QuantizeCheckpointOptions } from './quantize.js';
-export { quantizationOf, type Quantization, type QuantizationReport, type QuantizedWeightReport, type QuantizeOptions } from './quantized.js';
+export {
+  quantize,
+  quantizeCheckpoint,
+  type CheckpointQuantization,
+  type QuantizeCheckpointOptions,
+} from './quantize.js';
+export {
+  quantizationOf,
+  type Quantization,
+  type QuantizationReport,
+  type QuantizedWeightReport,
+  type QuantizeOptions,
+} from './quantized.js';

@@ -3,7 +3,8 @@ import * as tf from '@tensorflow/tfjs';
 import { ArgumentError } from '../../errors/index.js';
 
 /** Ids or a mask: rows of equal length, one row, or a tensor [b, t] or [t]. */
-export type IdsLike = readonly (readonly number[])[] | readonly Int32Array[] | readonly number[] | Int32Array | tf.Tensor;
+export type IdsLike =
+  readonly (readonly number[])[] | readonly Int32Array[] | readonly number[] | Int32Array | tf.Tensor;
 
 /** A rectangle of whole numbers on the host. */
 export interface IdGrid {
@@ -16,7 +17,8 @@ function rowsOf(value: IdsLike, what: string): { rows: ArrayLike<number>[]; leng
   let rows: ArrayLike<number>[];
   if (value instanceof tf.Tensor) {
     const shape = value.shape;
-    if (shape.length !== 1 && shape.length !== 2) throw new ArgumentError(`${what}: tensor has shape [${shape}], expected [b, t]`, { shape });
+    if (shape.length !== 1 && shape.length !== 2)
+      throw new ArgumentError(`${what}: tensor has shape [${shape}], expected [b, t]`, { shape });
     const flat = value.dataSync();
     const t = shape[shape.length - 1]!;
     rows = Array.from({ length: shape.length === 2 ? shape[0]! : 1 }, (_, i) => flat.slice(i * t, (i + 1) * t));
@@ -28,9 +30,12 @@ function rowsOf(value: IdsLike, what: string): { rows: ArrayLike<number>[]; leng
   const length = rows[0]?.length ?? 0;
   rows.forEach((row, i) => {
     if (row.length !== length) {
-      throw new ArgumentError(`${what}: row ${i} has ${row.length} entries, row 0 has ${length}; pad rows to one length and give attention_mask`, {
-        row: i,
-      });
+      throw new ArgumentError(
+        `${what}: row ${i} has ${row.length} entries, row 0 has ${length}; pad rows to one length and give attention_mask`,
+        {
+          row: i,
+        },
+      );
     }
   });
   return { rows, length };
@@ -45,7 +50,11 @@ export function intGrid(value: IdsLike, what: string): IdGrid {
       const v = row[j]!;
       values[i * length + j] = v;
       // also for a whole number beyond int32, which the array would wrap around
-      if (values[i * length + j] !== v) throw new ArgumentError(`${what}: entry [${i}, ${j}] is ${v}, expected a whole number of 32 bits`, { row: i, column: j });
+      if (values[i * length + j] !== v)
+        throw new ArgumentError(`${what}: entry [${i}, ${j}] is ${v}, expected a whole number of 32 bits`, {
+          row: i,
+          column: j,
+        });
     }
   });
   return { batch: rows.length, length, values };
@@ -56,16 +65,23 @@ export function intGrid(value: IdsLike, what: string): IdGrid {
  */
 export function idGrid(value: IdsLike, vocabSize: number, what = 'input_ids'): IdGrid {
   const ids = intGrid(value, what);
-  if (ids.values.length === 0) throw new ArgumentError(`${what}: is empty; a model needs at least one token (give the bos token for an empty prompt)`, {});
+  if (ids.values.length === 0)
+    throw new ArgumentError(
+      `${what}: is empty; a model needs at least one token (give the bos token for an empty prompt)`,
+      {},
+    );
   const bad = ids.values.findIndex((id) => id < 0 || id >= vocabSize);
   if (bad >= 0) {
     const [row, column] = [Math.floor(bad / ids.length), bad % ids.length];
-    throw new ArgumentError(`${what}: id ${ids.values[bad]} at [${row}, ${column}] is outside the vocabulary of ${vocabSize}`, {
-      id: ids.values[bad],
-      row,
-      column,
-      vocab_size: vocabSize,
-    });
+    throw new ArgumentError(
+      `${what}: id ${ids.values[bad]} at [${row}, ${column}] is outside the vocabulary of ${vocabSize}`,
+      {
+        id: ids.values[bad],
+        row,
+        column,
+        vocab_size: vocabSize,
+      },
+    );
   }
   return ids;
 }
@@ -90,10 +106,13 @@ export function readMask(value: IdsLike | undefined, batch: number, length: numb
   if (value === undefined) return null;
   const mask = intGrid(value, 'attention_mask');
   if (mask.batch !== batch || mask.length < length) {
-    throw new ArgumentError(`attention_mask: has shape [${mask.batch}, ${mask.length}], expected [${batch}, ${length}]`, {
-      got: [mask.batch, mask.length],
-      expected: [batch, length],
-    });
+    throw new ArgumentError(
+      `attention_mask: has shape [${mask.batch}, ${mask.length}], expected [${batch}, ${length}]`,
+      {
+        got: [mask.batch, mask.length],
+        expected: [batch, length],
+      },
+    );
   }
   // a mask over the whole history, as generate() keeps one: the last columns are those of this input
   const skip = mask.length - length;
@@ -108,7 +127,11 @@ export function readMask(value: IdsLike | undefined, batch: number, length: numb
     const pads: number[] = [];
     for (let j = 0; j < length; j++) {
       const v = mask.values[i * mask.length + skip + j]!;
-      if (v !== 0 && v !== 1) throw new ArgumentError(`attention_mask: entry [${i}, ${skip + j}] is ${v}, expected 0 or 1`, { row: i, column: skip + j });
+      if (v !== 0 && v !== 1)
+        throw new ArgumentError(`attention_mask: entry [${i}, ${skip + j}] is ${v}, expected 0 or 1`, {
+          row: i,
+          column: skip + j,
+        });
       (v ? real : pads).push(j);
     }
     [...real, ...pads].forEach((from, to) => {

@@ -54,7 +54,10 @@ export function shiftLabels(labels: Int32Array, batch: number, length: number, v
       const label = labels[i * length + j + 1]!;
       if (label === IGNORE_INDEX) continue;
       if (label < 0 || label >= vocabSize) {
-        throw new ArgumentError(`labels: ${label} at [${i}, ${j + 1}] is neither ${IGNORE_INDEX} nor within the vocabulary of ${vocabSize}`, { label });
+        throw new ArgumentError(
+          `labels: ${label} at [${i}, ${j + 1}] is neither ${IGNORE_INDEX} nor within the vocabulary of ${vocabSize}`,
+          { label },
+        );
       }
       out.labels[i * length + j] = label;
       out.weights[i * length + j] = 1;

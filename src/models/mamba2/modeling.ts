@@ -122,7 +122,10 @@ export class NetworkWeights {
       const made: Record<string, tf.Variable> = {};
       for (const spec of this.network.weightSpecs()) {
         if (this.stored.has(spec.name)) continue;
-        if (!this.source) throw new ConfigError('A model without a checkpoint has no weights to read next to stored ones', { name: spec.name });
+        if (!this.source)
+          throw new ConfigError('A model without a checkpoint has no weights to read next to stored ones', {
+            name: spec.name,
+          });
         const source = this.source;
         made[spec.name] = tf.tidy(() => tf.variable(readWeight(source, '', spec)));
       }
@@ -189,12 +192,18 @@ export class Mamba2Model {
   private prepare(inputs: ModelInputs): Prepared {
     const { input_ids, inputs_embeds, attention_mask } = inputs;
     if ((input_ids === undefined) === (inputs_embeds === undefined)) {
-      throw new ArgumentError(`forward: got ${input_ids === undefined ? 'neither' : 'both'} of input_ids and inputs_embeds, expected exactly one`, {});
+      throw new ArgumentError(
+        `forward: got ${input_ids === undefined ? 'neither' : 'both'} of input_ids and inputs_embeds, expected exactly one`,
+        {},
+      );
     }
     if (inputs_embeds) {
       const [b, t, d] = inputs_embeds.shape;
       if (inputs_embeds.rank !== 3 || d !== this.config.hidden_size || t === 0) {
-        throw new ArgumentError(`inputs_embeds: has shape [${inputs_embeds.shape}], expected [b, t, ${this.config.hidden_size}]`, {});
+        throw new ArgumentError(
+          `inputs_embeds: has shape [${inputs_embeds.shape}], expected [b, t, ${this.config.hidden_size}]`,
+          {},
+        );
       }
       const padding = readMask(attention_mask, b, t);
       return { embedded: padding?.order ? reorder(inputs_embeds, padding.order) : tf.clone(inputs_embeds), padding };
@@ -227,7 +236,13 @@ export class Mamba2Model {
       const mask = padding ? tf.tensor2d(padding.mask, [b, t]) : undefined;
       const { h, states } = this.network.hidden(weights, embedded, { states: cache?.layers, mask, onBlock });
       const last = restore(h);
-      return { last, conv: keepCache ? states.map((s) => s.conv) : [], ssm: keepCache ? states.map((s) => s.ssm) : [], kept, t };
+      return {
+        last,
+        conv: keepCache ? states.map((s) => s.conv) : [],
+        ssm: keepCache ? states.map((s) => s.ssm) : [],
+        kept,
+        t,
+      };
     });
     const outputs: ModelOutputs = { last_hidden_state: result.last };
     if (keepCache) {

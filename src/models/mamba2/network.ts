@@ -62,7 +62,10 @@ export class Mamba2Network {
     const { vocab_size: vocabSize, hidden_size: hiddenSize, initializer_range: initializerRange } = config;
     const embedding = { vocabSize, hiddenSize, initializerRange };
     this.embeddings = new TokenEmbedding({ ...embedding, name: 'embeddings' });
-    this.blocks = Array.from({ length: config.num_hidden_layers }, (_, i) => new Mamba2Block({ ...config.mixerArgs(), name: `layers.${i}` }));
+    this.blocks = Array.from(
+      { length: config.num_hidden_layers },
+      (_, i) => new Mamba2Block({ ...config.mixerArgs(), name: `layers.${i}` }),
+    );
     this.norm_f = new RMSNorm({ size: hiddenSize, epsilon: config.layer_norm_epsilon, name: 'norm_f' });
     this.lm_head = config.tie_word_embeddings ? null : new LMHead({ ...embedding, name: 'lm_head' });
   }
@@ -79,7 +82,9 @@ export class Mamba2Network {
 
   /** Names, shapes and initialisers of all weights, by their names in a checkpoint. */
   weightSpecs(): WeightSpec[] {
-    return this.namedLayers().flatMap(({ prefix, layer }) => layer.specs().map((spec) => ({ ...spec, name: prefix + spec.name })));
+    return this.namedLayers().flatMap(({ prefix, layer }) =>
+      layer.specs().map((spec) => ({ ...spec, name: prefix + spec.name })),
+    );
   }
 
   /** @param ids int32 [b, t] @returns [b, t, d] */
@@ -93,7 +98,8 @@ export class Mamba2Network {
    * @returns the normed stream [b, t, d] and the new state of each layer, all new tensors
    */
   hidden(weights: Weights, embedded: tf.Tensor3D, options: HiddenOptions = {}): Hidden {
-    const few = options.mergeStep && options.withoutNorm && !options.onBlock ? this.stepOfRows(weights, embedded, options) : null;
+    const few =
+      options.mergeStep && options.withoutNorm && !options.onBlock ? this.stepOfRows(weights, embedded, options) : null;
     if (few) return few;
     const states: MixerState[] = [];
     let h = embedded;
@@ -124,8 +130,12 @@ export class Mamba2Network {
     const context = states?.[0]?.context?.layers;
     const layers = this.blocks.map((_, i) => part(weights, `backbone.layers.${i}.`));
     const mixers = layers.map(mixerPart);
-    if (b === 1 || t !== 1 || !context || !mixers.every((own, i) => takesBatches(this.blocks[i]!.spec, own))) return null;
-    const norms = [...layers.map((layer) => tensor(layer, 'norm.weight')), tensor(part(weights, 'backbone.norm_f.'), 'weight')];
+    if (b === 1 || t !== 1 || !context || !mixers.every((own, i) => takesBatches(this.blocks[i]!.spec, own)))
+      return null;
+    const norms = [
+      ...layers.map((layer) => tensor(layer, 'norm.weight')),
+      tensor(part(weights, 'backbone.norm_f.'), 'weight'),
+    ];
     let carry = beginBatch(tf.reshape(embedded, [b, d]), norms[0]!, context);
     const after: MixerState[] = [];
     for (const [i, { spec }] of this.blocks.entries()) {
@@ -151,13 +161,17 @@ export class Mamba2Network {
     const epsilon = this.config.layer_norm_epsilon;
     const few = rows && isStored(matrix) ? matrix.batch?.({ rows, epsilon }) : null;
     if (few) return few.y;
-    const fused = isStored(matrix) ? matrix.fused?.({ x: h, norm: { gamma: tensor(norm, 'weight'), groups: 1, epsilon } }) : null;
+    const fused = isStored(matrix)
+      ? matrix.fused?.({ x: h, norm: { gamma: tensor(norm, 'weight'), groups: 1, epsilon } })
+      : null;
     return fused ?? (this.head(weights, this.norm_f.forward(h, norm)) as tf.Tensor2D);
   }
 
   /** @param h [..., d] @returns logits [..., v], float32 */
   head(weights: Weights, h: tf.Tensor): tf.Tensor {
-    return this.lm_head ? this.lm_head.forward(h, part(weights, 'lm_head.')) : this.embeddings.reverse(h, part(weights, 'backbone.embeddings.'));
+    return this.lm_head
+      ? this.lm_head.forward(h, part(weights, 'lm_head.'))
+      : this.embeddings.reverse(h, part(weights, 'backbone.embeddings.'));
   }
 }
 

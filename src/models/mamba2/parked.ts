@@ -27,13 +27,18 @@ export function parkedOf(config: Mamba2Config, { seen, tensors }: StateArrays): 
   const conv = new Float32Array(batch * layers.length * size);
   for (const layer of layers) {
     const { data } = tensors[`layers.${layer}.conv`]!;
-    for (let row = 0; row < batch; row++) conv.set(data.subarray(row * size, (row + 1) * size), (row * layers.length + layer) * size);
+    for (let row = 0; row < batch; row++)
+      conv.set(data.subarray(row * size, (row + 1) * size), (row * layers.length + layer) * size);
   }
   return [conv, ...copies];
 }
 
 /** Variables as arrays; null stands for zeros. @param fed rows that have logits: what the variable holds of others is of no meaning */
-export function tensorsOf(config: Mamba2Config, fed: readonly boolean[], values: Parked | null): StateArrays['tensors'] {
+export function tensorsOf(
+  config: Mamba2Config,
+  fed: readonly boolean[],
+  values: Parked | null,
+): StateArrays['tensors'] {
   const batch = fed.length;
   const tensors = stateTensors(config, batch);
   if (!values) return tensors;

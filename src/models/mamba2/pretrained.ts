@@ -31,12 +31,18 @@ export interface LoadedCheckpoint {
  * @param overrides configuration keys that replace those of the folder
  * @throws CheckpointError or ConfigError naming file and tensor or key
  */
-export async function loadCheckpoint(dir: string, overrides: Partial<Mamba2ConfigFields> = {}): Promise<LoadedCheckpoint> {
+export async function loadCheckpoint(
+  dir: string,
+  overrides: Partial<Mamba2ConfigFields> = {},
+): Promise<LoadedCheckpoint> {
   const source = await openCheckpoint(dir);
   try {
     const modelType = source.config.model_type;
     if (modelType !== undefined && modelType !== 'mamba2') {
-      throw new ConfigError(`${dir}: model_type is '${String(modelType)}'; this package runs 'mamba2' models only`, { dir, model_type: modelType });
+      throw new ConfigError(`${dir}: model_type is '${String(modelType)}'; this package runs 'mamba2' models only`, {
+        dir,
+        model_type: modelType,
+      });
     }
     const { tied, warnings } = await validateCheckpoint(source, quantizedParts(source));
     const config = new Mamba2Config({ ...source.config, ...overrides, tie_word_embeddings: tied });
@@ -56,7 +62,10 @@ export function quantizedParts(source: CheckpointSource): ValidateOptions {
   };
 }
 
-export interface SaveOptions extends Pick<SaveCheckpointOptions, 'max_shard_size' | 'legacyJson' | 'signal' | 'onProgress' | 'extraFiles'> {
+export interface SaveOptions extends Pick<
+  SaveCheckpointOptions,
+  'max_shard_size' | 'legacyJson' | 'signal' | 'onProgress' | 'extraFiles'
+> {
   /** Stored type of the weights. Default: as in the checkpoint when nothing was changed since loading, else float32. */
   dtype?: 'float32' | 'float16' | 'bfloat16';
 }
@@ -74,10 +83,18 @@ function refuseAdapted(name: string, weight: Weight): void {
  * Writes config.json and the weights in Hugging Face's layout.
  * @throws ArgumentError for weights with an adapter on them, and an unknown dtype; SaveError. No file is left then
  */
-export async function saveWeights(dir: string, config: Mamba2Config, weights: NetworkWeights, options: SaveOptions = {}): Promise<void> {
+export async function saveWeights(
+  dir: string,
+  config: Mamba2Config,
+  weights: NetworkWeights,
+  options: SaveOptions = {},
+): Promise<void> {
   const wanted = options.dtype === undefined ? null : floatDtypeOf(options.dtype);
   if (options.dtype !== undefined && wanted === null) {
-    throw new ArgumentError(`save_pretrained: dtype is '${String(options.dtype)}', expected 'float32', 'float16' or 'bfloat16'`, { dtype: options.dtype });
+    throw new ArgumentError(
+      `save_pretrained: dtype is '${String(options.dtype)}', expected 'float32', 'float16' or 'bfloat16'`,
+      { dtype: options.dtype },
+    );
   }
   const { source } = weights;
   const untouched = !weights.materialized && source !== null;
@@ -95,11 +112,20 @@ export async function saveWeights(dir: string, config: Mamba2Config, weights: Ne
       name,
       dtype,
       shape,
-      data: async () => (untouched && dtype === stored(name) ? source.readBytes(name) : encodeFloat32(await read(name), dtype as FloatDtype)),
+      data: async () =>
+        untouched && dtype === stored(name)
+          ? source.readBytes(name)
+          : encodeFloat32(await read(name), dtype as FloatDtype),
     };
   });
-  const main = tensors.find((t) => t.name === 'backbone.embeddings.weight' || t.name === 'backbone.norm_f.weight')!.dtype;
-  const record = { ...config.to_dict(), dtype: torchDtypeName(main), ...(quantization && quantizationRecord(quantization.config)) };
+  const main = tensors.find(
+    (t) => t.name === 'backbone.embeddings.weight' || t.name === 'backbone.norm_f.weight',
+  )!.dtype;
+  const record = {
+    ...config.to_dict(),
+    dtype: torchDtypeName(main),
+    ...(quantization && quantizationRecord(quantization.config)),
+  };
   const metadata = quantization ? quantizedMetadata(specs, quantization.matrices) : undefined;
   await saveCheckpoint(dir, record, tensors, { ...options, metadata });
 }

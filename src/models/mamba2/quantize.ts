@@ -85,7 +85,8 @@ export async function quantizeCheckpoint(
 ): Promise<CheckpointQuantization> {
   const config = quantizationConfig(given);
   const real = (dir: string): string => (fs.existsSync(dir) ? fs.realpathSync(dir) : path.resolve(dir));
-  if (real(src) === real(dst)) throw new ArgumentError(`${dst} is the folder to be quantised. Name another one to write to.`, { dst });
+  if (real(src) === real(dst))
+    throw new ArgumentError(`${dst} is the folder to be quantised. Name another one to write to.`, { dst });
   const source = await openCheckpoint(src);
   try {
     return await quantizeSource(source, dst, config, options);
@@ -177,7 +178,10 @@ function packedWhileWriting(
     return found;
   };
   const scale = scaleDtypeFor(config, dtype);
-  return packedTensors(name, shape, config.bits, groupOf(config) || shape[1], scale).map((t, i) => ({ ...t, data: () => part(i) }));
+  return packedTensors(name, shape, config.bits, groupOf(config) || shape[1], scale).map((t, i) => ({
+    ...t,
+    data: () => part(i),
+  }));
 }
 
 async function companions(dir: string): Promise<Record<string, Uint8Array>> {

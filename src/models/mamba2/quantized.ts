@@ -69,7 +69,13 @@ export function quantizationOf(weights: NetworkWeights): Quantization | null {
 /** The row of a report for a weight. */
 export function reportRow(name: string, m: QuantizedMatrix, error: QuantizationError | null): QuantizedWeightReport {
   const bytes = storedBytes(m);
-  return { name, shape: m.shape, bytes, bits: (bytes * 8) / (m.shape[0] * m.shape[1]), relative_error: error?.relative ?? null };
+  return {
+    name,
+    shape: m.shape,
+    bytes,
+    bits: (bytes * 8) / (m.shape[0] * m.shape[1]),
+    relative_error: error?.relative ?? null,
+  };
 }
 
 /** Type of scales and zeros for a weight stored in `dtype`. */
@@ -164,7 +170,9 @@ function take(
 
 /** The error for a model that is quantised once more. */
 export function alreadyQuantized(dir = 'The model'): ConfigError {
-  return new ConfigError(`${dir} is quantised already; quantise the float checkpoint it was made from instead.`, { dir });
+  return new ConfigError(`${dir} is quantised already; quantise the float checkpoint it was made from instead.`, {
+    dir,
+  });
 }
 
 /** The configuration under which a checkpoint was quantised; null for one in float. @throws ConfigError */
@@ -220,7 +228,10 @@ async function refuseZeros(source: CheckpointSource, name: string): Promise<void
 
 /** The tensors that a packed weight is written as. */
 export function packedOutTensors(name: string, m: QuantizedMatrix): OutTensor[] {
-  return packedTensors(name, m.shape, m.bits, m.groupSize, m.scaleDtype).map((t, i) => ({ ...t, data: () => packedBytes(m)[i] }));
+  return packedTensors(name, m.shape, m.bits, m.groupSize, m.scaleDtype).map((t, i) => ({
+    ...t,
+    data: () => packedBytes(m)[i],
+  }));
 }
 
 /** `__metadata__` of a quantised checkpoint, in torchao's form: which weight is of what class. */
@@ -229,7 +240,10 @@ export function quantizedMetadata(
   packed: ReadonlyMap<string, { bits: 4 | 8; groupSize: number }>,
 ): Record<string, string> {
   const sorted = [...specs].sort((a, b) => (a.name < b.name ? -1 : 1));
-  const metadata: Record<string, string> = { format: 'pt', tensor_names: JSON.stringify(sorted.map(({ name }) => name)) };
+  const metadata: Record<string, string> = {
+    format: 'pt',
+    tensor_names: JSON.stringify(sorted.map(({ name }) => name)),
+  };
   for (const { name, shape } of sorted) {
     const found = packed.get(name);
     metadata[name] = found ? packedMetadata(shape, found.bits, found.groupSize) : '{"_type": "Tensor"}';

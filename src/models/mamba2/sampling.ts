@@ -47,12 +47,24 @@ export function samplesInProgram(sampling: EngineSampling, vocabSize: number, ma
  * @param uniform [b] in [0, 1) @param settings see samplingSettings @param maxTopK the most that top_k may be
  * @returns int32 [b]
  */
-export function sampleTokens(logits: tf.Tensor2D, history: tf.Tensor2D, uniform: tf.Tensor1D, settings: tf.Tensor1D, maxTopK: number): tf.Tensor1D {
+export function sampleTokens(
+  logits: tf.Tensor2D,
+  history: tf.Tensor2D,
+  uniform: tf.Tensor1D,
+  settings: tf.Tensor1D,
+  maxTopK: number,
+): tf.Tensor1D {
   const [b, v] = logits.shape;
   const k = Math.min(maxTopK, v);
   return tf.tidy(() => {
     const setting = (i: number): tf.Tensor => tf.slice(settings, [i], [1]);
-    const [temperature, topK, topP, logMinP, penalty] = [0, 1, 2, 3, 4].map(setting) as [tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor];
+    const [temperature, topK, topP, logMinP, penalty] = [0, 1, 2, 3, 4].map(setting) as [
+      tf.Tensor,
+      tf.Tensor,
+      tf.Tensor,
+      tf.Tensor,
+      tf.Tensor,
+    ];
     const bounded = tf.maximum(logits, NEVER);
     const penalised = tf.where(tf.greater(bounded, 0), tf.div(bounded, penalty), tf.mul(bounded, penalty));
     const scores = tf.div(tf.where(tf.greater(history, 0), penalised, bounded), temperature); // [b, v]
@@ -70,11 +82,19 @@ export function sampleTokens(logits: tf.Tensor2D, history: tf.Tensor2D, uniform:
     const p = tf.div(weights, tf.sum(weights, 1, true));
     const worse = tf.matMul(p, tf.transpose(upperOnes(k))); // mass from each entry to the worst, [b, k]
     const stays = tf.logicalOr(tf.greater(worse, tf.sub(1, topP)), tf.equal(ranks, 0));
-    const nucleus = tf.min(tf.where(tf.logicalAnd(stays, tf.greater(kept, 0)), values, tf.fill([b, k], -NEVER)), 1, true);
+    const nucleus = tf.min(
+      tf.where(tf.logicalAnd(stays, tf.greater(kept, 0)), values, tf.fill([b, k], -NEVER)),
+      1,
+      true,
+    );
     const bound = tf.where(tf.less(topP, 1), nucleus, kth);
     const floor = tf.maximum(bound, tf.add(best, logMinP)); // [b, 1]
 
-    const mass = tf.where(tf.greaterEqual(scores, floor), tf.exp(tf.sub(scores, best)), tf.zerosLike(scores)) as tf.Tensor2D;
+    const mass = tf.where(
+      tf.greaterEqual(scores, floor),
+      tf.exp(tf.sub(scores, best)),
+      tf.zerosLike(scores),
+    ) as tf.Tensor2D;
     const running = runningSum(mass);
     const total = tf.slice(running, [0, v - 1], [b, 1]);
     const below = tf.lessEqual(running, tf.mul(tf.reshape(uniform, [b, 1]), total));

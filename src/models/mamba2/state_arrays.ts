@@ -17,9 +17,14 @@ export function stateTensorShapes(config: Mamba2Config, batch: number): Record<s
 }
 
 /** Arrays of zeros, to be filled. */
-export function stateTensors(config: Mamba2Config, batch: number): Record<string, { shape: number[]; data: Float32Array }> {
+export function stateTensors(
+  config: Mamba2Config,
+  batch: number,
+): Record<string, { shape: number[]; data: Float32Array }> {
   const entries = Object.entries(stateTensorShapes(config, batch));
-  return Object.fromEntries(entries.map(([name, shape]) => [name, { shape, data: new Float32Array(shape.reduce((a, b) => a * b, 1)) }]));
+  return Object.fromEntries(
+    entries.map(([name, shape]) => [name, { shape, data: new Float32Array(shape.reduce((a, b) => a * b, 1)) }]),
+  );
 }
 
 /**
@@ -30,22 +35,29 @@ export function stateTensors(config: Mamba2Config, batch: number): Record<string
 export function checkStateArrays(config: Mamba2Config, { seen, fed, tensors }: StateArrays): number {
   const batch = seen.length;
   if (batch < 1 || fed.length !== batch || seen.some((n) => !Number.isSafeInteger(n) || n < 0)) {
-    throw new ArgumentError(`state: seen is [${seen}] and fed [${fed}]; expected a count of tokens and true or false for each row`, { seen, fed });
+    throw new ArgumentError(
+      `state: seen is [${seen}] and fed [${fed}]; expected a count of tokens and true or false for each row`,
+      { seen, fed },
+    );
   }
   const shapes = stateTensorShapes(config, batch);
   for (const [name, shape] of Object.entries(shapes)) {
     const size = shape.reduce((a, b) => a * b, 1);
     const got = tensors[name];
     if (!got || got.shape.join() !== shape.join() || got.data.length !== size) {
-      throw new ArgumentError(`state: ${name} is ${got ? `[${got.shape.join(', ')}] of ${got.data.length} values` : 'missing'}, expected [${shape.join(', ')}]`, {
-        name,
-        got: got?.shape,
-        expected: shape,
-      });
+      throw new ArgumentError(
+        `state: ${name} is ${got ? `[${got.shape.join(', ')}] of ${got.data.length} values` : 'missing'}, expected [${shape.join(', ')}]`,
+        {
+          name,
+          got: got?.shape,
+          expected: shape,
+        },
+      );
     }
   }
   const extra = Object.keys(tensors).find((name) => !(name in shapes));
-  if (extra !== undefined) throw new ArgumentError(`state: has a tensor ${extra}, which this model has not`, { name: extra });
+  if (extra !== undefined)
+    throw new ArgumentError(`state: has a tensor ${extra}, which this model has not`, { name: extra });
   return batch;
 }
 

@@ -41,7 +41,8 @@ export interface StateContents {
   extra: Record<string, string>;
 }
 
-const bytesOf = (view: Float32Array | Int32Array): Uint8Array => new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
+const bytesOf = (view: Float32Array | Int32Array): Uint8Array =>
+  new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
 
 /**
  * Writes a state: aside, then renamed.
@@ -56,7 +57,9 @@ export async function writeStateFile(file: string, weights: NetworkWeights, cont
     shape: [...shape],
     data: () => bytesOf(data),
   }));
-  ids.forEach((row, i) => tensors.push({ name: `ids.${i}`, dtype: 'I32', shape: [row.length], data: () => bytesOf(Int32Array.from(row)) }));
+  ids.forEach((row, i) =>
+    tensors.push({ name: `ids.${i}`, dtype: 'I32', shape: [row.length], data: () => bytesOf(Int32Array.from(row)) }),
+  );
   const metadata = {
     format: FORMAT,
     version: VERSION,
@@ -96,11 +99,14 @@ function infoOf(opened: SafetensorsFile): StateInfo {
     );
   }
   if (metadata.version !== VERSION) {
-    throw new CheckpointError(`${file}: version ${metadata.version} of the state format, expected ${VERSION}. Write it anew with this version of the package.`, {
-      file,
-      got: metadata.version,
-      expected: VERSION,
-    });
+    throw new CheckpointError(
+      `${file}: version ${metadata.version} of the state format, expected ${VERSION}. Write it anew with this version of the package.`,
+      {
+        file,
+        got: metadata.version,
+        expected: VERSION,
+      },
+    );
   }
   const read = <T>(key: string, good: (value: unknown) => value is T): T => {
     let value: unknown;
@@ -110,18 +116,27 @@ function infoOf(opened: SafetensorsFile): StateInfo {
       value = undefined;
     }
     if (good(value)) return value;
-    throw new CheckpointError(`${file}: metadata ${key} is ${JSON.stringify(metadata[key])?.slice(0, 80)}, which this format does not allow. The file is damaged.`, {
-      file,
-      key,
-      got: metadata[key],
-    });
+    throw new CheckpointError(
+      `${file}: metadata ${key} is ${JSON.stringify(metadata[key])?.slice(0, 80)}, which this format does not allow. The file is damaged.`,
+      {
+        file,
+        key,
+        got: metadata[key],
+      },
+    );
   };
   const texts = (value: unknown): value is Record<string, string> =>
-    typeof value === 'object' && value !== null && !Array.isArray(value) && Object.values(value).every((v) => typeof v === 'string');
+    typeof value === 'object' &&
+    value !== null &&
+    !Array.isArray(value) &&
+    Object.values(value).every((v) => typeof v === 'string');
   return {
     file,
     bytes: size,
-    seen: read('seen', (v): v is number[] => Array.isArray(v) && v.length > 0 && v.every((n) => Number.isSafeInteger(n) && n >= 0)),
+    seen: read(
+      'seen',
+      (v): v is number[] => Array.isArray(v) && v.length > 0 && v.every((n) => Number.isSafeInteger(n) && n >= 0),
+    ),
     fed: read('fed', (v): v is boolean[] => Array.isArray(v) && v.every((b) => typeof b === 'boolean')),
     config: read('config', texts),
     config_sha256: metadata.config_sha256 ?? '',
@@ -136,12 +151,15 @@ async function checkModel(info: StateInfo, weights: NetworkWeights): Promise<voi
   const own = configFingerprint(weights.network.config);
   const key = Object.keys({ ...own, ...info.config }).find((k) => own[k] !== info.config[k]);
   if (key !== undefined) {
-    throw new CheckpointError(`${file} is the state of another model: its ${key} is ${info.config[key]}, that of the model given is ${own[key]}.`, {
-      file,
-      key,
-      got: info.config[key],
-      expected: own[key],
-    });
+    throw new CheckpointError(
+      `${file} is the state of another model: its ${key} is ${info.config[key]}, that of the model given is ${own[key]}.`,
+      {
+        file,
+        key,
+        got: info.config[key],
+        expected: own[key],
+      },
+    );
   }
   const pairs = [
     ['config_sha256', info.config_sha256, configHash(own)],
@@ -171,11 +189,19 @@ export async function readStateFile(file: string, weights: NetworkWeights): Prom
     for (const [name, { dtype, shape }] of opened.entries) {
       const row = /^ids\.(\d+)$/.exec(name)?.[1];
       if (row === undefined) {
-        if (dtype !== 'F32') throw new CheckpointError(`${file}: tensor ${name} is ${dtype}, expected F32`, { file, tensor: name, got: dtype });
+        if (dtype !== 'F32')
+          throw new CheckpointError(`${file}: tensor ${name} is ${dtype}, expected F32`, {
+            file,
+            tensor: name,
+            got: dtype,
+          });
         tensors[name] = { shape, data: decodeFloat32(await opened.read(name), dtype) };
       } else {
         if (ids[Number(row)] === undefined || dtype !== 'I32') {
-          throw new CheckpointError(`${file}: tensor ${name} is ${dtype} of row ${row}, expected I32 of one of ${ids.length} rows`, { file, tensor: name });
+          throw new CheckpointError(
+            `${file}: tensor ${name} is ${dtype} of row ${row}, expected I32 of one of ${ids.length} rows`,
+            { file, tensor: name },
+          );
         }
         ids[Number(row)] = Array.from(decodeInt32(await opened.read(name), dtype));
       }
@@ -193,6 +219,10 @@ function checkContents(file: string, config: Mamba2Config, arrays: StateArrays):
     checkStateArrays(config, arrays);
   } catch (error) {
     if (!(error instanceof ArgumentError)) throw error;
-    throw new CheckpointError(`${file}: ${error.message}. The file is damaged.`, { ...error.data, file }, { cause: error });
+    throw new CheckpointError(
+      `${file}: ${error.message}. The file is damaged.`,
+      { ...error.data, file },
+      { cause: error },
+    );
   }
 }

@@ -28,7 +28,11 @@ export interface PrefillOptions {
 type Resolved = Omit<PrefillOptions, 'tokenizer'> & { tokenizer: Tokenizer | (() => Promise<Tokenizer | null>) };
 
 /** See Mamba2ForCausalLM.prefill. */
-export async function prefillState(model: Mamba2ForCausalLM, prompt: PrefillInput, options: Resolved): Promise<Mamba2State> {
+export async function prefillState(
+  model: Mamba2ForCausalLM,
+  prompt: PrefillInput,
+  options: Resolved,
+): Promise<Mamba2State> {
   const { signal, onProgress } = options;
   signal?.throwIfAborted();
   const rows = await rowsOf(prompt, options);
@@ -36,14 +40,22 @@ export async function prefillState(model: Mamba2ForCausalLM, prompt: PrefillInpu
   if (given) checkOwn(model, given);
   const empty = rows.findIndex((row, i) => row.length === 0 && !given?.seen[i]);
   if (rows.length === 0 || empty >= 0) {
-    throw new ArgumentError(`prefill: ${rows.length === 0 ? 'there is no prompt' : `the prompt of row ${empty} is empty`}; expected at least one token`, { row: empty });
+    throw new ArgumentError(
+      `prefill: ${rows.length === 0 ? 'there is no prompt' : `the prompt of row ${empty} is empty`}; expected at least one token`,
+      { row: empty },
+    );
   }
   rows.forEach((row, i) => checkIds(row, i, model.config.vocab_size));
   const engine = await model.engine();
-  const state = given ?? new Mamba2State(model, await engine.createState(rows.length), new Array<number[]>(rows.length).fill([]));
+  const state =
+    given ?? new Mamba2State(model, await engine.createState(rows.length), new Array<number[]>(rows.length).fill([]));
   try {
     if (rows.some((row) => row.length > 0) || state.batch !== rows.length) {
-      await engine.prefill(state.engine_state, rows.map((row) => Int32Array.from(row)), { signal, onProgress });
+      await engine.prefill(
+        state.engine_state,
+        rows.map((row) => Int32Array.from(row)),
+        { signal, onProgress },
+      );
     }
     return state;
   } catch (error) {
@@ -58,7 +70,10 @@ function checkIds(ids: readonly number[], row: number, vocab_size: number): void
   const position = ids.findIndex((id) => !Number.isInteger(id) || id < 0 || id >= vocab_size);
   if (position < 0) return;
   const got = ids[position];
-  throw new ArgumentError(`prefill: row ${row} holds ${got} at position ${position}; expected ids from 0 to ${vocab_size - 1}`, { row, position, got, vocab_size });
+  throw new ArgumentError(
+    `prefill: row ${row} holds ${got} at position ${position}; expected ids from 0 to ${vocab_size - 1}`,
+    { row, position, got, vocab_size },
+  );
 }
 
 function noteRead(state: Mamba2State, rows: readonly (readonly number[])[]): void {
@@ -75,21 +90,35 @@ async function rowsOf(prompt: PrefillInput, options: Resolved): Promise<number[]
   if (items.length > 0 && items.every((item) => typeof item === 'string')) return encode(items, options);
   if (items.every((item) => typeof item === 'number')) return [items];
   return items.map((item, row) => {
-    if (Array.isArray(item) || ArrayBuffer.isView(item)) return Array.from(item as unknown as ArrayLike<number>, Number);
-    throw new ArgumentError(`prefill: row ${row} is ${JSON.stringify(item)?.slice(0, 40)}; expected a text or a list of ids in each row`, { row });
+    if (Array.isArray(item) || ArrayBuffer.isView(item))
+      return Array.from(item as unknown as ArrayLike<number>, Number);
+    throw new ArgumentError(
+      `prefill: row ${row} is ${JSON.stringify(item)?.slice(0, 40)}; expected a text or a list of ids in each row`,
+      { row },
+    );
   });
 }
 
-async function encode(texts: readonly string[], { tokenizer, add_special_tokens, state }: Resolved): Promise<number[][]> {
+async function encode(
+  texts: readonly string[],
+  { tokenizer, add_special_tokens, state }: Resolved,
+): Promise<number[][]> {
   const found = typeof tokenizer === 'function' ? await tokenizer() : tokenizer;
-  if (!found) throw new ArgumentError("prefill: a text needs a tokenizer, and the model's folder has none. Pass the option tokenizer, or ids.", {});
+  if (!found)
+    throw new ArgumentError(
+      "prefill: a text needs a tokenizer, and the model's folder has none. Pass the option tokenizer, or ids.",
+      {},
+    );
   const special = add_special_tokens ?? state === undefined;
   return Promise.all(texts.map((text) => found.encode(text, { add_special_tokens: special })));
 }
 
 function checkOwn(model: Mamba2ForCausalLM, state: Mamba2State): void {
   if (state.model !== model) {
-    throw new ArgumentError('The state belongs to another model object. Save it there and load it here, or feed the text to this model.', {});
+    throw new ArgumentError(
+      'The state belongs to another model object. Save it there and load it here, or feed the text to this model.',
+      {},
+    );
   }
 }
 
@@ -131,7 +160,11 @@ export async function generateWithStates(
     const dict = resolveOptions(model.generation_config, inputs).return_dict_in_generate;
     return dict || inputs.return_state ? output : output.sequences;
   } finally {
-    if (feeds.length === state.batch) noteRead(state, feeds.map((feed, row) => [...feed, ...(written?.[row] ?? [])]));
+    if (feeds.length === state.batch)
+      noteRead(
+        state,
+        feeds.map((feed, row) => [...feed, ...(written?.[row] ?? [])]),
+      );
   }
 }
 

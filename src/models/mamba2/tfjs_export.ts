@@ -38,7 +38,12 @@ export function layersModelTopology(config: Mamba2Config): Json {
   let before = 'input_ids';
   for (const { layer } of network.namedLayers()) {
     const nodes = [from(before)];
-    layers.push({ name: layer.name, class_name: layer.getClassName(), config: snakeKeys(layer.getConfig() as Json), inbound_nodes: nodes });
+    layers.push({
+      name: layer.name,
+      class_name: layer.getClassName(),
+      config: snakeKeys(layer.getConfig() as Json),
+      inbound_nodes: nodes,
+    });
     before = layer.name;
   }
   let output: unknown = [before, 0, 0];
@@ -73,7 +78,11 @@ function refuseOtherWeights(dst: string): void {
  * @throws CheckpointError, ConfigError, SaveError as convertCheckpoint does; ArgumentError for a folder with a model of
  *   another kind, which is left as it is
  */
-export async function exportLayersModel(source: CheckpointSource, dst: string, options: ConvertOptions = {}): Promise<ConvertReport> {
+export async function exportLayersModel(
+  source: CheckpointSource,
+  dst: string,
+  options: ConvertOptions = {},
+): Promise<ConvertReport> {
   refuseOwnFolder(source, dst);
   refuseOtherWeights(dst);
   refuseQuantized(source);

@@ -56,7 +56,10 @@ describe('a decoding step on a GPU', () => {
       });
       const mask = tf.tensor2d(Array.from({ length: rows }, (_, i) => [Number(!off.includes(i))]));
       const embedded = toTensor(randomArr(random, [rows, 1, config.hidden_size])) as tf.Tensor3D;
-      const step = (weights: Weights, given: MixerState[]): ReturnType<Mamba2Network['hidden']> & { logits: tf.Tensor } => {
+      const step = (
+        weights: Weights,
+        given: MixerState[],
+      ): ReturnType<Mamba2Network['hidden']> & { logits: tf.Tensor } => {
         const options = { states: given, mask, mergeStep: true, withoutNorm: true };
         const out = network.hidden(weights, embedded, options);
         return { ...out, logits: network.normedHead(weights, tf.reshape(out.h, [rows, -1]) as tf.Tensor2D, out.rows) };

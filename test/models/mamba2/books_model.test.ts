@@ -26,7 +26,12 @@ for (const engine of ['eager', 'compiled'] as EngineKind[]) {
     let tokenizer: Tokenizer;
     before(async () => {
       await useBackend('tensorflow');
-      model = await AutoModelForCausalLM.from_pretrained(DIR, { engine, dtype: 'float32', batches: [1, 5], segments: [16, 64, 256] });
+      model = await AutoModelForCausalLM.from_pretrained(DIR, {
+        engine,
+        dtype: 'float32',
+        batches: [1, 5],
+        segments: [16, 64, 256],
+      });
       tokenizer = await AutoTokenizer.from_pretrained(DIR);
     });
     after(() => model.dispose());
@@ -46,7 +51,11 @@ for (const engine of ['eager', 'compiled'] as EngineKind[]) {
       for (const run of runs) {
         const encoded = await tokenizer.encode(run.prompt);
         expect([...encoded]).to.deep.equal(run.prompt_ids);
-        const [ids] = (await model.generate({ input_ids: [encoded], max_new_tokens: 40, do_sample: false })) as number[][];
+        const [ids] = (await model.generate({
+          input_ids: [encoded],
+          max_new_tokens: 40,
+          do_sample: false,
+        })) as number[][];
         const fresh = ids!.slice(run.prompt_ids.length);
         expect(fresh).to.deep.equal(run.new_tokens);
         expect(await tokenizer.decode(fresh)).to.equal(run.new_text);
@@ -74,7 +83,9 @@ describe('books-model perplexity', () => {
     tf.tidy(() => {
       const { logits, loss } = model.forward({ input_ids: [ids], labels: [ids], use_cache: false });
       const log = tf.logSoftmax(tf.squeeze(logits, [0]));
-      const nll = tf.neg(tf.sum(tf.mul(tf.slice(log, [0, 0], [999, -1]), tf.oneHot(tf.tensor1d(ids.slice(1), 'int32'), 4096)), 1));
+      const nll = tf.neg(
+        tf.sum(tf.mul(tf.slice(log, [0, 0], [999, -1]), tf.oneHot(tf.tensor1d(ids.slice(1), 'int32'), 4096)), 1),
+      );
       expectClose(nll, golden.tensor('passage.nll').data, 1e-3, 'nll');
       const want = (golden.json.perplexity as { perplexity: number }).perplexity;
       expect(Math.exp(loss!.dataSync()[0]!) / want).to.be.closeTo(1, 1e-4);

@@ -35,13 +35,20 @@ describe('calls at once on a compiled model', function () {
     tiny.model.dispose();
     fs.rmSync(root, { recursive: true });
   });
-  afterEach(() => made.splice(0).reverse().forEach((x) => x.dispose()));
+  afterEach(() =>
+    made
+      .splice(0)
+      .reverse()
+      .forEach((x) => x.dispose()),
+  );
 
   const load = async (options: CompiledEngineOptions = {}): Promise<Mamba2ForCausalLM> =>
     kept(await Mamba2ForCausalLM.from_pretrained(root, { engine: 'compiled', segments: [4, 8], block: 4, ...options }));
-  const engineOf = async (options: CompiledEngineOptions = {}): Promise<CompiledEngine> => (await (await load(options)).engine()) as CompiledEngine;
+  const engineOf = async (options: CompiledEngineOptions = {}): Promise<CompiledEngine> =>
+    (await (await load(options)).engine()) as CompiledEngine;
   const ids = (seed: number, length: number): number[] => randomIds(lcg(seed), 1, length, V)[0]!;
-  const want = (text: readonly number[]): Float32Array => Float32Array.from(tiny.oracle(text).logits.data.slice((text.length - 1) * V));
+  const want = (text: readonly number[]): Float32Array =>
+    Float32Array.from(tiny.oracle(text).logits.data.slice((text.length - 1) * V));
 
   it('are what each gives alone: prompts, options and batch sizes of all sorts', async () => {
     const base = { max_new_tokens: 13, eos_token_id: null };
@@ -108,7 +115,11 @@ describe('calls at once on a compiled model', function () {
 
   it('that fail or are aborted make way for the next', async () => {
     const engine = await engineOf();
-    const [a, b, c] = [kept(await engine.createState(1)), kept(await engine.createState(1)), kept(await engine.createState(2))];
+    const [a, b, c] = [
+      kept(await engine.createState(1)),
+      kept(await engine.createState(1)),
+      kept(await engine.createState(2)),
+    ];
     const control = new AbortController();
     const text = Int32Array.from(ids(31, 30));
     const results = await Promise.allSettled([
@@ -131,7 +142,10 @@ describe('calls at once on a compiled model', function () {
     it(`end when the model is disposed of while ${when}`, async () => {
       const before = tensorCount();
       let filling = true;
-      const model = await load({ onCompile: (_, phase) => void (phase === 'load' && queueMicrotask(() => filling && when.includes('filled') && model.dispose())) });
+      const model = await load({
+        onCompile: (_, phase) =>
+          void (phase === 'load' && queueMicrotask(() => filling && when.includes('filled') && model.dispose())),
+      });
       const engine = (await model.engine()) as CompiledEngine;
       const onProgress = (): void => {
         filling = false;
@@ -155,7 +169,9 @@ describe('calls at once on a compiled model', function () {
     const reading = engine.prefill(state, [Int32Array.from(text)], { onProgress: () => state.dispose() });
     const next = kept(await engine.createState(1));
     const after = engine.prefill(next, [Int32Array.from(text)]);
-    expect(await rejection(reading)).to.be.instanceOf(DisposedError).and.instanceOf(Mamba2Error);
+    expect(await rejection(reading))
+      .to.be.instanceOf(DisposedError)
+      .and.instanceOf(Mamba2Error);
     await after;
     expectClose((await engine.logits(next))[0]!, want(text), TOLERANCE);
   });
@@ -165,16 +181,22 @@ describe('Turns', () => {
   it('runs work in order, each alone, at once where nothing runs', async () => {
     const turns = new Turns();
     const log: string[] = [];
-    const work = (name: string, fails = false) => async (): Promise<string> => {
-      log.push(`${name} begins`);
-      await new Promise((resolve) => setImmediate(resolve));
-      log.push(`${name} ends`);
-      if (fails) throw new Error(name);
-      return name;
-    };
+    const work =
+      (name: string, fails = false) =>
+      async (): Promise<string> => {
+        log.push(`${name} begins`);
+        await new Promise((resolve) => setImmediate(resolve));
+        log.push(`${name} ends`);
+        if (fails) throw new Error(name);
+        return name;
+      };
     const all = [turns.take(work('a')), turns.take(work('b', true)), turns.take(work('c'))];
     expect(log).to.deep.equal(['a begins']);
-    expect((await Promise.allSettled(all)).map(({ status }) => status)).to.deep.equal(['fulfilled', 'rejected', 'fulfilled']);
+    expect((await Promise.allSettled(all)).map(({ status }) => status)).to.deep.equal([
+      'fulfilled',
+      'rejected',
+      'fulfilled',
+    ]);
     expect(log).to.deep.equal(['a', 'b', 'c'].flatMap((name) => [`${name} begins`, `${name} ends`]));
     let ran = false;
     const last = turns.take(() => (ran = true));

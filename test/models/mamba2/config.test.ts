@@ -96,12 +96,19 @@ describe('Mamba2Config', () => {
     { hidden_size: 4, num_heads: 4, expand: 2, head_dim: 2 },
     { hidden_size: 2, num_heads: 4, expand: 4, head_dim: 2 },
   ]) {
-    it(`accepts ${JSON.stringify(sizes)}`, () => expect(make({ ...sizes, n_groups: 1 }).inner_size).to.equal(sizes.num_heads * sizes.head_dim));
+    it(`accepts ${JSON.stringify(sizes)}`, () =>
+      expect(make({ ...sizes, n_groups: 1 }).inner_size).to.equal(sizes.num_heads * sizes.head_dim));
   }
 
   it('refuses another model type and a LayerNorm model', () => {
-    expect(thrown(() => make({ model_type: 'mamba' }))).to.be.instanceOf(ConfigError).with.property('message').that.contains("'mamba'");
-    expect(thrown(() => make({ rms_norm: false }))).to.be.instanceOf(ConfigError).with.property('message').that.contains('rms_norm');
+    expect(thrown(() => make({ model_type: 'mamba' })))
+      .to.be.instanceOf(ConfigError)
+      .with.property('message')
+      .that.contains("'mamba'");
+    expect(thrown(() => make({ rms_norm: false })))
+      .to.be.instanceOf(ConfigError)
+      .with.property('message')
+      .that.contains('rms_norm');
     expect(make({ rms_norm: true }).extra).to.deep.equal({ rms_norm: true });
   });
 
@@ -113,16 +120,29 @@ describe('Mamba2Config', () => {
   }
 
   it('keeps keys that it does not know, and writes them back', () => {
-    const extra = { transformers_version: '4.57.6', norm_before_gate: false, nested: { a: [1, 2] }, time_step_rank: 'auto' };
+    const extra = {
+      transformers_version: '4.57.6',
+      norm_before_gate: false,
+      nested: { a: [1, 2] },
+      time_step_rank: 'auto',
+    };
     const config = make(extra);
     expect(config.extra).to.deep.equal(extra);
     expect(config.to_dict()).to.deep.include(extra);
   });
 
   it('comes back from to_dict, and from it as JSON when the limit is finite', () => {
-    const config = make({ time_step_limit: [0.01, 2], eos_token_id: [2, 3], pad_token_id: null, other: 'x', norm_groups: 'full' });
+    const config = make({
+      time_step_limit: [0.01, 2],
+      eos_token_id: [2, 3],
+      pad_token_id: null,
+      other: 'x',
+      norm_groups: 'full',
+    });
     expect(new Mamba2Config(config.to_dict()).to_dict()).to.deep.equal(config.to_dict());
-    expect(new Mamba2Config(JSON.parse(JSON.stringify(config.to_dict())) as Record<string, unknown>).to_dict()).to.deep.equal(config.to_dict());
+    expect(
+      new Mamba2Config(JSON.parse(JSON.stringify(config.to_dict())) as Record<string, unknown>).to_dict(),
+    ).to.deep.equal(config.to_dict());
     expect(new Mamba2Config(config.to_dict())).to.deep.equal(new Mamba2Config({ ...config.to_dict() }));
   });
 

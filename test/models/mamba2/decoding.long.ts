@@ -31,8 +31,18 @@ describe('long decoding', function () {
     models.push(model);
     return model;
   };
-  const write = async (model: Mamba2ForCausalLM, input_ids: number[][], max_new_tokens: number): Promise<number[][]> => {
-    const options = { input_ids, max_new_tokens, min_new_tokens: max_new_tokens, do_sample: false, return_dict_in_generate: true };
+  const write = async (
+    model: Mamba2ForCausalLM,
+    input_ids: number[][],
+    max_new_tokens: number,
+  ): Promise<number[][]> => {
+    const options = {
+      input_ids,
+      max_new_tokens,
+      min_new_tokens: max_new_tokens,
+      do_sample: false,
+      return_dict_in_generate: true,
+    };
     return ((await model.generate(options as never)) as unknown as { new_tokens: number[][] }).new_tokens;
   };
 

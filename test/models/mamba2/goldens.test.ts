@@ -26,7 +26,9 @@ function expectForward(model: Mamba2ForCausalLM, golden: Golden, prefix = ''): v
   const input_ids = golden.inputs.input_ids as number[][];
   const out = model.forward({ input_ids, output_hidden_states: true });
   expectTensor(out.logits, golden.tensor(`${prefix}logits`), TOLERANCE, 'logits');
-  out.hidden_states!.forEach((h, i) => expectTensor(h, golden.tensor(`${prefix}hidden_states.${i}`), TOLERANCE, `hidden_states.${i}`));
+  out.hidden_states!.forEach((h, i) =>
+    expectTensor(h, golden.tensor(`${prefix}hidden_states.${i}`), TOLERANCE, `hidden_states.${i}`),
+  );
   expectStates(out.cache!, golden, prefix);
   out.cache!.dispose();
   tf.dispose([out.logits, ...out.hidden_states!]);
@@ -127,7 +129,10 @@ onBackends(['tensorflow', 'wasm', 'cpu'], 'golden values', () => {
       it(`${name}: ${side} padding equals each prompt alone`, async () => {
         const golden = loadGolden(name);
         const lm = await model(golden);
-        const { input_ids, attention_mask } = golden.inputs[side] as { input_ids: number[][]; attention_mask: number[][] };
+        const { input_ids, attention_mask } = golden.inputs[side] as {
+          input_ids: number[][];
+          attention_mask: number[][];
+        };
         const cache = Mamba2Cache.zeros(lm.config, 3);
         const { logits } = lm.forward({ input_ids, attention_mask, cache });
         const v = lm.config.vocab_size;
@@ -141,7 +146,9 @@ onBackends(['tensorflow', 'wasm', 'cpu'], 'golden values', () => {
         const next = golden.inputs.next_tokens as number[][];
         for (let k = 0; k < 4; k++) {
           const step = lm.forward({ input_ids: next.map((row) => [row[k]!]), cache }).logits;
-          const want = [0, 1, 2].flatMap((row) => [...golden.tensor(`alone.${row}.steps.logits`).data.slice(k * v, (k + 1) * v)]);
+          const want = [0, 1, 2].flatMap((row) => [
+            ...golden.tensor(`alone.${row}.steps.logits`).data.slice(k * v, (k + 1) * v),
+          ]);
           expectClose(step, want, TOLERANCE, `step ${k}`);
           step.dispose();
         }
@@ -157,8 +164,18 @@ function expectRows(cache: Mamba2Cache, golden: Golden, part: string): void {
     for (let row = 0; row < cache.batch; row++) {
       const name = `alone.${row}.${part}`;
       tf.tidy(() => {
-        expectTensor(tf.squeeze(tf.slice(conv, [row, 0, 0], [1, -1, -1]), [0]), convContext(golden.tensor(`${name}conv_state.${i}`)), TOLERANCE, name);
-        expectTensor(tf.squeeze(tf.slice(ssm, [row, 0, 0, 0], [1, -1, -1, -1]), [0]), golden.tensor(`${name}ssm_state.${i}`), TOLERANCE, name);
+        expectTensor(
+          tf.squeeze(tf.slice(conv, [row, 0, 0], [1, -1, -1]), [0]),
+          convContext(golden.tensor(`${name}conv_state.${i}`)),
+          TOLERANCE,
+          name,
+        );
+        expectTensor(
+          tf.squeeze(tf.slice(ssm, [row, 0, 0, 0], [1, -1, -1, -1]), [0]),
+          golden.tensor(`${name}ssm_state.${i}`),
+          TOLERANCE,
+          name,
+        );
       });
     }
   });

@@ -25,12 +25,30 @@ describe('ids and masks', () => {
       ],
       [Int32Array.of(1, 2), Int32Array.of(3, 4)],
     ];
-    for (const form of forms) expect(idGrid(form, 5)).to.deep.equal({ batch: 2, length: 2, values: Int32Array.of(1, 2, 3, 4) });
-    for (const row of [[1, 2, 3], Int32Array.of(1, 2, 3)]) expect(idGrid(row, 5)).to.deep.equal({ batch: 1, length: 3, values: Int32Array.of(1, 2, 3) });
+    for (const form of forms)
+      expect(idGrid(form, 5)).to.deep.equal({ batch: 2, length: 2, values: Int32Array.of(1, 2, 3, 4) });
+    for (const row of [[1, 2, 3], Int32Array.of(1, 2, 3)])
+      expect(idGrid(row, 5)).to.deep.equal({ batch: 1, length: 3, values: Int32Array.of(1, 2, 3) });
     for (const dtype of ['int32', 'float32'] as const) {
       tf.tidy(() => {
-        expect(idGrid(tf.tensor2d([[1, 2], [3, 4]], [2, 2], dtype), 5).values).to.deep.equal(Int32Array.of(1, 2, 3, 4));
-        expect(idGrid(tf.tensor1d([1, 2], dtype), 5)).to.deep.equal({ batch: 1, length: 2, values: Int32Array.of(1, 2) });
+        expect(
+          idGrid(
+            tf.tensor2d(
+              [
+                [1, 2],
+                [3, 4],
+              ],
+              [2, 2],
+              dtype,
+            ),
+            5,
+          ).values,
+        ).to.deep.equal(Int32Array.of(1, 2, 3, 4));
+        expect(idGrid(tf.tensor1d([1, 2], dtype), 5)).to.deep.equal({
+          batch: 1,
+          length: 2,
+          values: Int32Array.of(1, 2),
+        });
       });
     }
   });
@@ -38,8 +56,20 @@ describe('ids and masks', () => {
   it('give a compacted order, and the way back', () => {
     expect(readMask(undefined, 2, 3)).to.equal(null);
     expect(readMask([[1, 1, 1]], 1, 3)).to.equal(null);
-    expect(readMask([[1, 1, 0]], 1, 3)).to.deep.equal({ mask: Float32Array.of(1, 1, 0), lengths: [2], order: null, back: null });
-    const gaps = readMask([[0, 1, 0, 1], [1, 1, 1, 1]], 2, 4)!;
+    expect(readMask([[1, 1, 0]], 1, 3)).to.deep.equal({
+      mask: Float32Array.of(1, 1, 0),
+      lengths: [2],
+      order: null,
+      back: null,
+    });
+    const gaps = readMask(
+      [
+        [0, 1, 0, 1],
+        [1, 1, 1, 1],
+      ],
+      2,
+      4,
+    )!;
     expect(gaps.mask).to.deep.equal(Float32Array.of(1, 1, 0, 0, 1, 1, 1, 1));
     expect(gaps.lengths).to.deep.equal([2, 4]);
     expect(gaps.order).to.deep.equal(Int32Array.of(1, 3, 0, 2, 4, 5, 6, 7));
@@ -67,24 +97,87 @@ describe('forward refuses', () => {
   const cases: { title: string; inputs: () => CausalLMInputs; says: string[] }[] = [
     { title: 'neither ids nor embeddings', inputs: () => ({}), says: ['neither', 'input_ids', 'inputs_embeds'] },
     { title: 'both', inputs: () => ({ input_ids: [[1]], inputs_embeds: tf.ones([1, 1, 6]) }), says: ['both'] },
-    { title: 'ragged rows', inputs: () => ({ input_ids: [[1, 2], [3]] }), says: ['input_ids', 'row 1', '1 entries', 'attention_mask'] },
+    {
+      title: 'ragged rows',
+      inputs: () => ({ input_ids: [[1, 2], [3]] }),
+      says: ['input_ids', 'row 1', '1 entries', 'attention_mask'],
+    },
     { title: 'no rows', inputs: () => ({ input_ids: [] }), says: ['input_ids', 'empty'] },
     { title: 'an empty row', inputs: () => ({ input_ids: [[]] }), says: ['input_ids', 'empty'] },
-    { title: 'an id beyond the vocabulary', inputs: () => ({ input_ids: [[1, 2], [3, 11]] }), says: ['11', '[1, 1]', 'vocabulary of 11'] },
+    {
+      title: 'an id beyond the vocabulary',
+      inputs: () => ({
+        input_ids: [
+          [1, 2],
+          [3, 11],
+        ],
+      }),
+      says: ['11', '[1, 1]', 'vocabulary of 11'],
+    },
     { title: 'a negative id', inputs: () => ({ input_ids: [[-1]] }), says: ['-1', '[0, 0]'] },
     { title: 'half an id', inputs: () => ({ input_ids: [[1.5]] }), says: ['1.5', 'whole number'] },
     { title: 'an id beyond int32', inputs: () => ({ input_ids: [[2 ** 32 + 1]] }), says: [String(2 ** 32 + 1)] },
-    { title: 'ids in a tensor of rank 3', inputs: () => ({ input_ids: tf.zeros([1, 2, 3], 'int32') }), says: ['[1,2,3]', '[b, t]'] },
-    { title: 'a mask of other rows', inputs: () => ({ input_ids: [[1, 2]], attention_mask: [[1, 1], [1, 1]] }), says: ['attention_mask', '[2, 2]', '[1, 2]'] },
-    { title: 'a short mask', inputs: () => ({ input_ids: [[1, 2]], attention_mask: [[1]] }), says: ['attention_mask', '[1, 1]'] },
-    { title: 'a mask of 2', inputs: () => ({ input_ids: [[1, 2]], attention_mask: [[1, 2]] }), says: ['attention_mask', '[0, 1]', '0 or 1'] },
-    { title: 'embeddings of another width', inputs: () => ({ inputs_embeds: tf.ones([1, 2, 5]) }), says: ['inputs_embeds', '[1,2,5]', '[b, t, 6]'] },
-    { title: 'embeddings of no tokens', inputs: () => ({ inputs_embeds: tf.zeros([1, 0, 6]) }), says: ['inputs_embeds'] },
-    { title: 'labels of another size', inputs: () => ({ input_ids: [[1, 2]], labels: [[1, 2, 3]] }), says: ['labels', '[1, 3]', '[1, 2]'] },
-    { title: 'labels beyond the vocabulary', inputs: () => ({ input_ids: [[1, 2]], labels: [[1, 11]] }), says: ['labels', '11', '[0, 1]'] },
-    { title: 'a negative label that is not -100', inputs: () => ({ input_ids: [[1, 2]], labels: [[1, -1]] }), says: ['labels', '-1', '-100'] },
-    { title: 'labels with logits_to_keep', inputs: () => ({ input_ids: [[1, 2]], labels: [[1, 2]], logits_to_keep: 1 }), says: ['logits_to_keep'] },
-    { title: 'a negative logits_to_keep', inputs: () => ({ input_ids: [[1, 2]], logits_to_keep: -1 }), says: ['logits_to_keep', '-1'] },
+    {
+      title: 'ids in a tensor of rank 3',
+      inputs: () => ({ input_ids: tf.zeros([1, 2, 3], 'int32') }),
+      says: ['[1,2,3]', '[b, t]'],
+    },
+    {
+      title: 'a mask of other rows',
+      inputs: () => ({
+        input_ids: [[1, 2]],
+        attention_mask: [
+          [1, 1],
+          [1, 1],
+        ],
+      }),
+      says: ['attention_mask', '[2, 2]', '[1, 2]'],
+    },
+    {
+      title: 'a short mask',
+      inputs: () => ({ input_ids: [[1, 2]], attention_mask: [[1]] }),
+      says: ['attention_mask', '[1, 1]'],
+    },
+    {
+      title: 'a mask of 2',
+      inputs: () => ({ input_ids: [[1, 2]], attention_mask: [[1, 2]] }),
+      says: ['attention_mask', '[0, 1]', '0 or 1'],
+    },
+    {
+      title: 'embeddings of another width',
+      inputs: () => ({ inputs_embeds: tf.ones([1, 2, 5]) }),
+      says: ['inputs_embeds', '[1,2,5]', '[b, t, 6]'],
+    },
+    {
+      title: 'embeddings of no tokens',
+      inputs: () => ({ inputs_embeds: tf.zeros([1, 0, 6]) }),
+      says: ['inputs_embeds'],
+    },
+    {
+      title: 'labels of another size',
+      inputs: () => ({ input_ids: [[1, 2]], labels: [[1, 2, 3]] }),
+      says: ['labels', '[1, 3]', '[1, 2]'],
+    },
+    {
+      title: 'labels beyond the vocabulary',
+      inputs: () => ({ input_ids: [[1, 2]], labels: [[1, 11]] }),
+      says: ['labels', '11', '[0, 1]'],
+    },
+    {
+      title: 'a negative label that is not -100',
+      inputs: () => ({ input_ids: [[1, 2]], labels: [[1, -1]] }),
+      says: ['labels', '-1', '-100'],
+    },
+    {
+      title: 'labels with logits_to_keep',
+      inputs: () => ({ input_ids: [[1, 2]], labels: [[1, 2]], logits_to_keep: 1 }),
+      says: ['logits_to_keep'],
+    },
+    {
+      title: 'a negative logits_to_keep',
+      inputs: () => ({ input_ids: [[1, 2]], logits_to_keep: -1 }),
+      says: ['logits_to_keep', '-1'],
+    },
   ];
   for (const { title, inputs, says } of cases) {
     it(title, () => {
@@ -101,7 +194,10 @@ describe('forward refuses', () => {
   it('a cache of another batch, and leaves that cache as it was', () => {
     const start = tf.memory().numTensors;
     const cache = Mamba2Cache.zeros(tiny.model.config, 2);
-    expect(thrown(() => tiny.model.forward({ input_ids: [[1]], cache }))).to.be.instanceOf(ArgumentError).with.property('message').that.contains('2 rows');
+    expect(thrown(() => tiny.model.forward({ input_ids: [[1]], cache })))
+      .to.be.instanceOf(ArgumentError)
+      .with.property('message')
+      .that.contains('2 rows');
     expect(cache.seen_tokens).to.equal(0);
     tiny.model.forward({ input_ids: [[1], [2]], cache }).logits.dispose();
     cache.dispose();
@@ -116,7 +212,10 @@ describe('forward refuses', () => {
     for (const change of others) {
       const cache = Mamba2Cache.zeros(new Mamba2Config({ ...config.to_dict(), ...change }), 1);
       const layers = cache.layers.length;
-      expect(thrown(() => tiny.model.forward({ input_ids: [[1]], cache }))).to.be.instanceOf(ArgumentError).with.property('message').that.contains('the model');
+      expect(thrown(() => tiny.model.forward({ input_ids: [[1]], cache })))
+        .to.be.instanceOf(ArgumentError)
+        .with.property('message')
+        .that.contains('the model');
       expect(cache.layers.length).to.equal(layers);
       cache.dispose();
     }
@@ -143,7 +242,9 @@ onBackends(['tensorflow', 'wasm', 'cpu'], 'loss', () => {
     const shifted = shiftLabels(Int32Array.from(labels.flat()), 2, 5, 7);
     expect(shifted.kept).to.equal(6);
     tf.tidy(() => {
-      const { value, grad } = tf.valueAndGrad((x: tf.Tensor) => causalLoss(x as tf.Tensor3D, shifted))(oracle.toTensor(logits));
+      const { value, grad } = tf.valueAndGrad((x: tf.Tensor) => causalLoss(x as tf.Tensor3D, shifted))(
+        oracle.toTensor(logits),
+      );
       expectClose(value, [oracle.causalLoss(logits, labels)], 1e-5);
       expectClose(grad, oracle.numericGradient(logits, () => oracle.causalLoss(logits, labels)).data, 1e-5);
       const half = causalLoss(oracle.toTensor(logits) as tf.Tensor3D, shifted, 12);

@@ -30,7 +30,10 @@ async function artifactsOf(model: tf.LayersModel): Promise<tf.io.ModelArtifacts>
 
 const KINDS: [string, Partial<Mamba2ConfigFields>][] = [
   ['untied', {}],
-  ['tied, norm over all channels, a limit', { tie_word_embeddings: true, norm_groups: 'full', time_step_limit: [0.2, 0.9] }],
+  [
+    'tied, norm over all channels, a limit',
+    { tie_word_embeddings: true, norm_groups: 'full', time_step_limit: [0.2, 0.9] },
+  ],
 ];
 
 for (const [title, overrides] of KINDS) {
@@ -93,7 +96,9 @@ for (const [title, overrides] of KINDS) {
         const loaded = await tf.loadLayersModel(tf.io.fromMemory(await artifactsOf(saved)));
         expectClose(predict(loaded), predict(saved), 0);
         expect(loaded.weights.length).to.equal(saved.weights.length);
-        expect(loaded.layers.map((layer) => layer.getConfig())).to.deep.equal(saved.layers.map((layer) => layer.getConfig()));
+        expect(loaded.layers.map((layer) => layer.getConfig())).to.deep.equal(
+          saved.layers.map((layer) => layer.getConfig()),
+        );
         // and a second time, so that nothing is lost on the way
         const again = await tf.loadLayersModel(tf.io.fromMemory(await artifactsOf(loaded)));
         expectClose(predict(again), predict(saved), 0);
@@ -141,7 +146,10 @@ describe('Mamba2Model alone', () => {
     const { model: causal } = tinyModel();
     const model = new Mamba2Model(causal.config);
     expect(model.get_input_embeddings().shape).to.deep.equal([11, 6]);
-    const { last_hidden_state, cache, hidden_states } = model.forward({ input_ids: [[1, 2]], output_hidden_states: true });
+    const { last_hidden_state, cache, hidden_states } = model.forward({
+      input_ids: [[1, 2]],
+      output_hidden_states: true,
+    });
     expect(last_hidden_state.shape).to.deep.equal([1, 2, 6]);
     expect(hidden_states!.map(({ shape }) => shape)).to.deep.equal(Array(3).fill([1, 2, 6]));
     tf.dispose([last_hidden_state, ...hidden_states!]);
@@ -156,11 +164,21 @@ onBackends(['tensorflow', 'wasm', 'cpu'], 'memory', (backend) => {
   it('does not grow over fifty decoding steps', () => {
     const { model } = tinyModel();
     const cache = Mamba2Cache.zeros(model.config, 2);
-    model.forward({ input_ids: [[1, 2, 3], [4, 5, 6]], cache }).logits.dispose();
+    model
+      .forward({
+        input_ids: [
+          [1, 2, 3],
+          [4, 5, 6],
+        ],
+        cache,
+      })
+      .logits.dispose();
     const start = tensorCount();
     const bytes = tf.memory().numBytes;
     for (let i = 0; i < 50; i++) {
-      model.forward({ input_ids: [[i % 11], [(i * 3) % 11]], attention_mask: i % 7 ? undefined : [[1], [0]], cache }).logits.dispose();
+      model
+        .forward({ input_ids: [[i % 11], [(i * 3) % 11]], attention_mask: i % 7 ? undefined : [[1], [0]], cache })
+        .logits.dispose();
       expect(tensorCount(), `step ${i}`).to.deep.equal(start);
     }
     expect(tf.memory().numBytes).to.equal(bytes);
@@ -192,7 +210,11 @@ onBackends(['tensorflow', 'wasm', 'cpu'], 'memory', (backend) => {
       const losses: number[] = [];
       let after: ReturnType<typeof tensorCount> | null = null;
       for (let i = 0; i < 6; i++) {
-        const loss = optimizer.minimize(() => model.forward({ input_ids, labels: input_ids, use_cache: false }).loss!, true, variables)!;
+        const loss = optimizer.minimize(
+          () => model.forward({ input_ids, labels: input_ids, use_cache: false }).loss!,
+          true,
+          variables,
+        )!;
         losses.push(loss.dataSync()[0]!);
         loss.dispose();
         if (after) expect(tensorCount(), `step ${i}`).to.deep.equal(after);

@@ -17,22 +17,38 @@ describe('a model with conv_kernel 1', function () {
   this.timeout(180_000);
   before(() => useBackend('tensorflow'));
   const cleanup: { dispose(): void }[] = [];
-  afterEach(() => cleanup.splice(0).reverse().forEach((x) => x.dispose()));
+  afterEach(() =>
+    cleanup
+      .splice(0)
+      .reverse()
+      .forEach((x) => x.dispose()),
+  );
 
-  for (const options of [{}, { merge_step: true, fixed_blocks: true }, { layered: true, products: 'float32', state_dtype: 'bfloat16' }] as CompiledEngineOptions[]) {
+  for (const options of [
+    {},
+    { merge_step: true, fixed_blocks: true },
+    { layered: true, products: 'float32', state_dtype: 'bfloat16' },
+  ] as CompiledEngineOptions[]) {
     it(`runs as the eager engine does (${JSON.stringify(options)})`, async () => {
       const { model, oracle } = tinyModel({ conv_kernel: 1 });
       const engine = new CompiledEngine(model.weights, { segments: [4, 8], block: 4, batches: [1, 2], ...options });
       const eager = new EagerEngine(model.weights);
       cleanup.push(model, engine);
       const tolerance = options.state_dtype ? 0.03 : TOLERANCE;
-      const texts = [[3, 1, 4, 1, 5, 9, 2, 6, 5], [10, 7, 0, 8]];
+      const texts = [
+        [3, 1, 4, 1, 5, 9, 2, 6, 5],
+        [10, 7, 0, 8],
+      ];
       const [a, b] = [await engine.createState(2), await eager.createState(2)];
       const check = async (title: string): Promise<void> => {
         const want = await eager.logits(b);
         (await engine.logits(a)).forEach((row, i) => expectClose(row, want[i]!, tolerance, `${title}, row ${i}`));
       };
-      for (const made of [engine, eager]) await made.prefill(made === engine ? a : b, texts.map((text) => Int32Array.from(text)));
+      for (const made of [engine, eager])
+        await made.prefill(
+          made === engine ? a : b,
+          texts.map((text) => Int32Array.from(text)),
+        );
       await check('prompt');
       const last = oracle(texts[0]!).logits.data;
       expectClose((await eager.logits(b))[0]!, Float32Array.from(last.slice(-11)), TOLERANCE, 'the eager engine');
@@ -44,10 +60,19 @@ describe('a model with conv_kernel 1', function () {
       expect(arrays.tensors['layers.0.conv']!.shape).to.deep.equal([2, 0, 28]);
       const swapped = await (await engine.fromArrays(arrays)).select([1, 0]);
       expectClose((await engine.logits(swapped))[1]!, (await eager.logits(b))[0]!, tolerance, 'parked');
-      expectClose((await eager.logits(await eager.fromArrays(arrays)))[1]!, (await eager.logits(b))[1]!, tolerance, 'handed over');
+      expectClose(
+        (await eager.logits(await eager.fromArrays(arrays)))[1]!,
+        (await eager.logits(b))[1]!,
+        tolerance,
+        'handed over',
+      );
       await check('after another state');
       const chosen = await engine.decode(a, 6, GREEDY, []);
-      for (let k = 0; k < 6; k++) await eager.step(b, Int32Array.from(chosen, (row) => row[k]!));
+      for (let k = 0; k < 6; k++)
+        await eager.step(
+          b,
+          Int32Array.from(chosen, (row) => row[k]!),
+        );
       await check('decoded');
     });
   }
@@ -63,6 +88,11 @@ describe('a model with conv_kernel 1', function () {
     await state.save(file);
     const loaded = await Mamba2State.load(model, file);
     await model.prefill([9], { state: loaded });
-    expectClose((await engine.logits(loaded.engine_state))[0]!, Float32Array.from(oracle([3, 1, 4, 1, 5, 9]).logits.data.slice(-11)), TOLERANCE, 'loaded');
+    expectClose(
+      (await engine.logits(loaded.engine_state))[0]!,
+      Float32Array.from(oracle([3, 1, 4, 1, 5, 9]).logits.data.slice(-11)),
+      TOLERANCE,
+      'loaded',
+    );
   });
 });

@@ -20,7 +20,10 @@ function randomMask(random: () => number, length: number): number[] {
 
 for (const [title, overrides] of [
   ['two groups, biases, untied', {}],
-  ['one group, no biases, tied, a limit on dt', { n_groups: 1, use_bias: false, tie_word_embeddings: true, time_step_limit: [0.3, 0.8] }],
+  [
+    'one group, no biases, tied, a limit on dt',
+    { n_groups: 1, use_bias: false, tie_word_embeddings: true, time_step_limit: [0.3, 0.8] },
+  ],
 ] as const) {
   onBackends(['tensorflow', 'wasm', 'cpu'], `model, ${title}`, () => {
     let tiny: TinyModel;
@@ -70,11 +73,12 @@ for (const [title, overrides] of [
       const whole = logits({ input_ids: ids });
       for (let round = 0; round < 12; round++) {
         const cache = Mamba2Cache.zeros(tiny.model.config, 2);
-        for (let from = 0; from < 12; ) {
+        for (let from = 0; from < 12;) {
           const to = Math.min(12, from + 1 + Math.floor(random() * 5));
           const part = logits({ input_ids: ids.map((row) => row.slice(from, to)), cache });
           for (const row of [0, 1])
-            for (let j = from; j < to; j++) expectClose(at(part, row, j - from), at(whole, row, j), 1e-5, `round ${round}, row ${row}, token ${j}`);
+            for (let j = from; j < to; j++)
+              expectClose(at(part, row, j - from), at(whole, row, j), 1e-5, `round ${round}, row ${row}, token ${j}`);
           from = to;
         }
         expect(cache.seen_tokens).to.equal(12);
@@ -135,7 +139,12 @@ for (const [title, overrides] of [
               .flatMap((m, j) => (m ? [j] : []))
               .forEach((j, k) => {
                 const position = before + k;
-                expectClose(at(got, row, j), want.data.subarray(position * V, (position + 1) * V), TOLERANCE, `round ${round}, row ${row}, column ${j}`);
+                expectClose(
+                  at(got, row, j),
+                  want.data.subarray(position * V, (position + 1) * V),
+                  TOLERANCE,
+                  `round ${round}, row ${row}, column ${j}`,
+                );
               });
           });
         }
@@ -159,7 +168,9 @@ for (const [title, overrides] of [
         [0, 0, 1, 1, 1, 1],
         [1, 1, 1, 0, 1, 0],
       ];
-      const inputs_embeds = oracle.toTensor(oracle.stack(ids.map((row) => oracle.embed(row, tiny.values['backbone.embeddings.weight']!)))) as tf.Tensor3D;
+      const inputs_embeds = oracle.toTensor(
+        oracle.stack(ids.map((row) => oracle.embed(row, tiny.values['backbone.embeddings.weight']!))),
+      ) as tf.Tensor3D;
       const a = logits({ input_ids: ids, attention_mask: mask });
       const b = logits({ inputs_embeds, attention_mask: mask });
       mask.forEach((row, i) => row.forEach((m, j) => m && expectClose(at(b, i, j), at(a, i, j), 1e-6)));
@@ -174,7 +185,8 @@ for (const [title, overrides] of [
         const part = logits({ input_ids: ids, logits_to_keep: keep });
         const t = Math.min(keep, 6);
         expect(part.t).to.equal(t);
-        for (const row of [0, 1]) for (let j = 0; j < t; j++) expectClose(at(part, row, j), at(whole, row, 6 - t + j), 1e-6);
+        for (const row of [0, 1])
+          for (let j = 0; j < t; j++) expectClose(at(part, row, j), at(whole, row, 6 - t + j), 1e-6);
       }
     });
 
@@ -206,13 +218,25 @@ onBackends(['tensorflow', 'cpu'], 'cache', () => {
     const start = tf.memory().numTensors;
     const cache = Mamba2Cache.zeros(tiny.model.config, 2);
     expect(cache.has_previous_state).to.equal(false);
-    tiny.model.forward({ input_ids: [[1, 2, 3], [4, 5, 6]], cache }).logits.dispose();
+    tiny.model
+      .forward({
+        input_ids: [
+          [1, 2, 3],
+          [4, 5, 6],
+        ],
+        cache,
+      })
+      .logits.dispose();
     expect(cache.has_previous_state).to.equal(true);
     const copy = cache.clone();
     const turned = cache.select([1, 0, 1]);
     const arrays = await cache.toArrays();
     const back = Mamba2Cache.fromArrays(tiny.model.config, arrays);
-    expect([copy, turned, back].map((c) => [c.batch, c.seen_tokens])).to.deep.equal([[2, 3], [3, 3], [2, 3]]);
+    expect([copy, turned, back].map((c) => [c.batch, c.seen_tokens])).to.deep.equal([
+      [2, 3],
+      [3, 3],
+      [2, 3],
+    ]);
     const want = step(cache, [7, 8]);
     const moved = step(turned, [8, 7, 8]);
     expectClose(step(copy, [7, 8]), want, 0, 'clone');
@@ -220,7 +244,12 @@ onBackends(['tensorflow', 'cpu'], 'cache', () => {
     expectClose(moved, [...want.subarray(V), ...want.subarray(0, V), ...want.subarray(V)], 1e-6, 'select');
     cache.reset();
     expect(cache.seen_tokens).to.equal(0);
-    expectClose(step(cache, [7, 8]), [...tiny.oracle([7]).logits.data, ...tiny.oracle([8]).logits.data], TOLERANCE, 'reset');
+    expectClose(
+      step(cache, [7, 8]),
+      [...tiny.oracle([7]).logits.data, ...tiny.oracle([8]).logits.data],
+      TOLERANCE,
+      'reset',
+    );
     [cache, copy, turned, back].forEach((c) => c.dispose());
     cache.dispose();
     expect(tf.memory().numTensors).to.equal(start);

@@ -59,7 +59,8 @@ async function torchaoFolder(golden: Golden): Promise<string> {
     tensors.push({ name, shape, dtype: 'BF16', data: () => encodeFloat32(data as Float32Array, 'BF16') });
   }
   for (const [name, { shape, data }] of packed) {
-    if (/_weight_qdata$/.test(name)) tensors.push({ name, shape, dtype: 'I8', data: () => new Uint8Array(Int8Array.from(data).buffer) });
+    if (/_weight_qdata$/.test(name))
+      tensors.push({ name, shape, dtype: 'I8', data: () => new Uint8Array(Int8Array.from(data).buffer) });
     else if (/_weight_(scale|zero_point)$/.test(name))
       tensors.push({ name, shape, dtype: 'BF16', data: () => encodeFloat32(data as Float32Array, 'BF16') });
   }
@@ -116,8 +117,14 @@ describe('quantised models', function () {
 
   for (const [what, config] of [
     ['int4', group32],
-    ['int4 with embedding and head', new Int4WeightOnlyConfig({ group_size: 32, include_input_output_embeddings: true })],
-    ['int4 in bfloat16 scales', new Int4WeightOnlyConfig({ group_size: 64, scale_dtype: 'bfloat16', rounding: 'search' })],
+    [
+      'int4 with embedding and head',
+      new Int4WeightOnlyConfig({ group_size: 32, include_input_output_embeddings: true }),
+    ],
+    [
+      'int4 in bfloat16 scales',
+      new Int4WeightOnlyConfig({ group_size: 64, scale_dtype: 'bfloat16', rounding: 'search' }),
+    ],
     ['int8', new Int8WeightOnlyConfig({ include_input_output_embeddings: true })],
   ] as const) {
     for (const shards of [undefined, 40_000]) {
@@ -160,17 +167,29 @@ describe('quantised models', function () {
 
   it('the compiled engine with exact weights has the golden logits, in prefill and step by step', async () => {
     const exact = new Int4WeightOnlyConfig({ group_size: 32, activation_quantization: false });
-    const model = await load(golden.dir, { quantization_config: exact, engine: 'compiled', batches: [2], segments: [16] });
+    const model = await load(golden.dir, {
+      quantization_config: exact,
+      engine: 'compiled',
+      batches: [2],
+      segments: [16],
+    });
     const engine = await model.engine();
     const ids = golden.inputs.input_ids as number[][];
     const { shape, data } = golden.tensor('fp32.logits');
-    const want = (row: number, t: number): Float32Array => (data as Float32Array).slice((row * shape[1] + t) * shape[2], (row * shape[1] + t + 1) * shape[2]);
+    const want = (row: number, t: number): Float32Array =>
+      (data as Float32Array).slice((row * shape[1] + t) * shape[2], (row * shape[1] + t + 1) * shape[2]);
     const state = await engine.createState(2);
-    await engine.prefill(state, ids.map((row) => Int32Array.from(row.slice(0, 12))));
+    await engine.prefill(
+      state,
+      ids.map((row) => Int32Array.from(row.slice(0, 12))),
+    );
     for (let t = 12; t < shape[1]; t++) {
       const got = await engine.logits(state);
       got.forEach((row, i) => expectClose(row, want(i, t - 1), TOLERANCE, `row ${i}, after ${t} tokens`));
-      await engine.step(state, Int32Array.from(ids, (row) => row[t]));
+      await engine.step(
+        state,
+        Int32Array.from(ids, (row) => row[t]),
+      );
     }
     state.dispose();
   });
@@ -187,14 +206,18 @@ describe('quantised models', function () {
       await rejection(quantizeCheckpoint(dir, folder(), group32)),
     ]) {
       expect(error).to.be.instanceOf(ConfigError);
-      expect(error.message).to.contain(dir).and.to.match(/quantised already/);
+      expect(error.message)
+        .to.contain(dir)
+        .and.to.match(/quantised already/);
     }
     expect(await rejection(quantizeCheckpoint(dir, dir, group32))).to.be.instanceOf(ArgumentError);
   });
 
   it('refuses a group size beyond every input, leaving nothing behind', async () => {
     const before = tf.memory().numTensors;
-    const error = await rejection(load(golden.dir, { quantization_config: new Int4WeightOnlyConfig({ group_size: 256 }) }));
+    const error = await rejection(
+      load(golden.dir, { quantization_config: new Int4WeightOnlyConfig({ group_size: 256 }) }),
+    );
     expect(error).to.be.instanceOf(ConfigError);
     expect(error.message).to.match(/64 input channels are no multiple of group_size 256/);
     const dst = path.join(folder(), 'out');
@@ -240,11 +263,13 @@ describe('quantised models', function () {
 
   it('a weight that is not finite is named', async () => {
     const dir = folder();
-    const tensors = [...readTensors(path.join(golden.dir, 'model.safetensors'))].map(([name, { shape, data }]): OutTensor => {
-      const values = data as Float32Array;
-      if (name === 'backbone.layers.1.mixer.out_proj.weight') values[300] = Infinity;
-      return { name, shape, dtype: 'F32', data: () => encodeFloat32(values, 'F32') };
-    });
+    const tensors = [...readTensors(path.join(golden.dir, 'model.safetensors'))].map(
+      ([name, { shape, data }]): OutTensor => {
+        const values = data as Float32Array;
+        if (name === 'backbone.layers.1.mixer.out_proj.weight') values[300] = Infinity;
+        return { name, shape, dtype: 'F32', data: () => encodeFloat32(values, 'F32') };
+      },
+    );
     await saveCheckpoint(dir, golden.config, tensors);
     const error = await rejection(quantizeCheckpoint(dir, folder(), group32));
     expect(error).to.be.instanceOf(CheckpointError);

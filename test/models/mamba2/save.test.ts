@@ -20,7 +20,14 @@ import { tinyModel } from '../../support/tiny_model.js';
 /** Every file of a folder by name, as a digest. */
 function digests(dir: string): Record<string, string> {
   const files = fs.readdirSync(dir).sort();
-  return Object.fromEntries(files.map((file) => [file, createHash('sha256').update(fs.readFileSync(path.join(dir, file))).digest('hex')]));
+  return Object.fromEntries(
+    files.map((file) => [
+      file,
+      createHash('sha256')
+        .update(fs.readFileSync(path.join(dir, file)))
+        .digest('hex'),
+    ]),
+  );
 }
 
 /** All tensors of a folder. */
@@ -82,7 +89,12 @@ describe('save_pretrained', () => {
         expect(tensor.shape, name).to.deep.equal(value.shape);
         expect(tensor.dtype, name).to.equal(dtype);
         // rounded to the stored type and not otherwise changed
-        expectClose(tensor.data, decodeFloat32(encodeFloat32(Float32Array.from(value.data), dtype), dtype), 0, `${what}, ${name}`);
+        expectClose(
+          tensor.data,
+          decodeFloat32(encodeFloat32(Float32Array.from(value.data), dtype), dtype),
+          0,
+          `${what}, ${name}`,
+        );
       }
 
       const untouched = await Mamba2ForCausalLM.from_pretrained(folder('a'));
@@ -149,11 +161,17 @@ describe('save_pretrained', () => {
   it('lets options replace what the folder says', async () => {
     const { model } = tinyModel({ time_step_limit: [0, Infinity] });
     await model.save_pretrained(folder('a'));
-    const loaded = await Mamba2ForCausalLM.from_pretrained(folder('a'), { config: { norm_groups: 'full', chunk_size: 2 } });
+    const loaded = await Mamba2ForCausalLM.from_pretrained(folder('a'), {
+      config: { norm_groups: 'full', chunk_size: 2 },
+    });
     expect(loaded.config).to.include({ norm_groups: 'full', chunk_size: 2 });
     const want = tinyModel({ time_step_limit: [0, Infinity], norm_groups: 'full' });
     tf.tidy(() => {
-      expectClose(loaded.forward({ input_ids: [[1, 2, 3]], use_cache: false }).logits, want.oracle([1, 2, 3]).logits.data, 1e-4);
+      expectClose(
+        loaded.forward({ input_ids: [[1, 2, 3]], use_cache: false }).logits,
+        want.oracle([1, 2, 3]).logits.data,
+        1e-4,
+      );
     });
     [model, loaded, want.model].forEach((m) => m.dispose());
   });
@@ -175,7 +193,11 @@ describe('save_pretrained', () => {
     const before = digests(folder('a'));
     const other = tinyModel({}, 5).model;
     const stop = new AbortController();
-    const saving = other.save_pretrained(folder('a'), { signal: stop.signal, max_shard_size: 500, onProgress: () => stop.abort() });
+    const saving = other.save_pretrained(folder('a'), {
+      signal: stop.signal,
+      max_shard_size: 500,
+      onProgress: () => stop.abort(),
+    });
     expect((await rejection(saving)).name).to.equal('AbortError');
     expect(digests(folder('a'))).to.deep.equal(before);
     [model, other].forEach((m) => m.dispose());

@@ -3,7 +3,13 @@ import * as fs from 'node:fs';
 import * as os from 'node:os';
 import * as path from 'node:path';
 import { expect } from 'chai';
-import { ArgumentError, CheckpointError, DisposedError, GenerationError, SaveError } from '../../../src/errors/index.js';
+import {
+  ArgumentError,
+  CheckpointError,
+  DisposedError,
+  GenerationError,
+  SaveError,
+} from '../../../src/errors/index.js';
 import type { GenerateOutput } from '../../../src/generation/index.js';
 import { Int8WeightOnlyConfig } from '../../../src/quant/index.js';
 import { get_peft_model } from '../../../src/peft/index.js';
@@ -18,7 +24,10 @@ import { randomIds, tinyModel, type TinyModel } from '../../support/tiny_model.j
 
 const V = 11;
 /** The error that a promise rejects with, which must be of this class. */
-async function refusal<E extends Error>(promise: Promise<unknown>, kind: abstract new (...args: never[]) => E): Promise<E> {
+async function refusal<E extends Error>(
+  promise: Promise<unknown>,
+  kind: abstract new (...args: never[]) => E,
+): Promise<E> {
   const error = await rejection(promise);
   expect(error).to.be.instanceOf(kind);
   return error as E;
@@ -42,7 +51,8 @@ describe('states', function () {
     dir = path.join(root, 'model');
     tiny = tinyModel();
     await tiny.model.save_pretrained(dir);
-    for (const engine of KINDS) models[engine] = await Mamba2ForCausalLM.from_pretrained(dir, { engine, segments: [4, 8], batches: [1, 3] });
+    for (const engine of KINDS)
+      models[engine] = await Mamba2ForCausalLM.from_pretrained(dir, { engine, segments: [4, 8], batches: [1, 3] });
   });
   after(() => {
     [tiny.model, ...Object.values(models)].forEach((model) => model.dispose());
@@ -51,7 +61,8 @@ describe('states', function () {
   afterEach(() => made.splice(0).forEach((x) => x.dispose()));
 
   /** The logits after each row's last token. */
-  const logits = async (state: Mamba2State): Promise<Float32Array[]> => (await state.model.engine()).logits(state.engine_state);
+  const logits = async (state: Mamba2State): Promise<Float32Array[]> =>
+    (await state.model.engine()).logits(state.engine_state);
   /** What the oracle has after a whole text. */
   const want = (ids: readonly number[]): Float32Array => {
     const all = tiny.oracle(ids).logits.data;
@@ -70,7 +81,7 @@ describe('states', function () {
         const text = ids(6, 27);
         for (let round = 0; round < 8; round++) {
           const state = kept(await model.prefill([text[0]!]));
-          for (let at = 1; at < text.length; ) {
+          for (let at = 1; at < text.length;) {
             const next = Math.min(text.length, at + 1 + Math.floor(random() * (round < 4 ? 4 : 14)));
             expect(await model.prefill(text.slice(at, next), { state })).to.equal(state);
             at = next;
@@ -94,7 +105,9 @@ describe('states', function () {
         const three = kept(await state.select([0, 0, 0]));
         await model.prefill(tails, { state: three });
         expect(three.ids).to.deep.equal(tails.map((tail) => [...prefix, ...tail]));
-        (await logits(three)).forEach((row, i) => expectClose(row, want([...prefix, ...tails[i]!]), TOLERANCE, `row ${i}`));
+        (await logits(three)).forEach((row, i) =>
+          expectClose(row, want([...prefix, ...tails[i]!]), TOLERANCE, `row ${i}`),
+        );
         expectClose((await logits(state))[0]!, before, 0, 'prefix');
         expect(state.seen).to.deep.equal([13]);
       });
@@ -110,7 +123,9 @@ describe('states', function () {
         const turned = kept(await spread.select([2, 0, 1])); // rows 2, 0, 0
         for (const between of [part, copy, spread]) between.dispose();
         const check = async (fork: Mamba2State, of: number[]): Promise<void> =>
-          (await logits(fork)).forEach((row, i) => expectClose(row, want(rows[of[i]!]!), TOLERANCE, `rows ${of.join()} at ${i}`));
+          (await logits(fork)).forEach((row, i) =>
+            expectClose(row, want(rows[of[i]!]!), TOLERANCE, `rows ${of.join()} at ${i}`),
+          );
         await check(one, [2]); // while the first is where it was
         await model.prefill([[1], [2], [3]], { state });
         await check(turned, [2, 0, 0]);
@@ -132,7 +147,13 @@ describe('states', function () {
           expect(back.ids).to.deep.equal(rows);
           const again = await logits(back);
           [0, 1, 2].forEach((i) => expectClose(again[i]!, got[order.indexOf(i)]!, 0, `row ${i} reordered`));
-          const { sequences } = (await model.generate({ ...greedy, input_ids: [[], [], []], state: back, max_new_tokens: 6, return_dict_in_generate: true })) as GenerateOutput;
+          const { sequences } = (await model.generate({
+            ...greedy,
+            input_ids: [[], [], []],
+            state: back,
+            max_new_tokens: 6,
+            return_dict_in_generate: true,
+          })) as GenerateOutput;
           for (const i of [0, 1, 2]) {
             const alone = (await model.generate({ ...greedy, input_ids: [rows[i]!], max_new_tokens: 6 })) as number[][];
             expect(sequences[i], `row ${i}`).to.deep.equal(alone[0]!.slice(rows[i]!.length));
@@ -150,18 +171,31 @@ describe('states', function () {
         expect(info.seen).to.deep.equal([9, 17, 2]);
         expect(info.extra).to.deep.equal({ note: 'π' });
         expect(info.config.num_hidden_layers).to.equal('2');
-        const more = (await model.generate({ ...greedy, input_ids: [[1], [2], [3]], state, max_new_tokens: 8 })) as number[][];
+        const more = (await model.generate({
+          ...greedy,
+          input_ids: [[1], [2], [3]],
+          state,
+          max_new_tokens: 8,
+        })) as number[][];
         for (const other of KINDS) {
           const loaded = kept(await Mamba2State.load(models[other], file));
           const is = await loaded.toArrays();
           expect(Object.keys(is.tensors)).to.deep.equal(Object.keys(was.tensors));
           for (const [name, { shape, data }] of Object.entries(was.tensors)) {
             expect(is.tensors[name]!.shape).to.deep.equal(shape);
-            expect(Buffer.from(is.tensors[name]!.data.buffer).equals(Buffer.from(data.buffer)), `${name} on ${other}`).to.equal(true);
+            expect(
+              Buffer.from(is.tensors[name]!.data.buffer).equals(Buffer.from(data.buffer)),
+              `${name} on ${other}`,
+            ).to.equal(true);
           }
           expect(loaded.ids).to.deep.equal(rows);
           expect([loaded.seen, is.fed]).to.deep.equal([was.seen, was.fed]);
-          const again = (await models[other].generate({ ...greedy, input_ids: [[1], [2], [3]], state: loaded, max_new_tokens: 8 })) as number[][];
+          const again = (await models[other].generate({
+            ...greedy,
+            input_ids: [[1], [2], [3]],
+            state: loaded,
+            max_new_tokens: 8,
+          })) as number[][];
           expect(again, other).to.deep.equal(more);
           expect(loaded.ids.map((row) => row.slice(-9))).to.deep.equal(more);
         }
@@ -185,7 +219,14 @@ describe('states', function () {
 
       it('go on in generate() and know what they have read', async () => {
         const prompt = ids(51, 6);
-        const whole = ((await model.generate({ ...greedy, input_ids: [prompt], max_new_tokens: 12, repetition_penalty: 1.3 })) as number[][])[0]!;
+        const whole = (
+          (await model.generate({
+            ...greedy,
+            input_ids: [prompt],
+            max_new_tokens: 12,
+            repetition_penalty: 1.3,
+          })) as number[][]
+        )[0]!;
         const state = kept(await model.prefill(prompt));
         const options = { ...greedy, input_ids: [[]], state, repetition_penalty: 1.3 };
         const [first] = (await model.generate({ ...options, max_new_tokens: 5 })) as number[][];
@@ -206,7 +247,13 @@ describe('states', function () {
         })) as GenerateOutput;
         expect(new_tokens.length).to.equal(3);
         expect(start.ids).to.deep.equal([prompt]);
-        const { state: returned } = (await model.generate({ ...greedy, input_ids: [prompt], max_new_tokens: 12, repetition_penalty: 1.3, return_state: true })) as GenerateOutput;
+        const { state: returned } = (await model.generate({
+          ...greedy,
+          input_ids: [prompt],
+          max_new_tokens: 12,
+          repetition_penalty: 1.3,
+          return_state: true,
+        })) as GenerateOutput;
         expect((kept(returned!) as Mamba2State).ids).to.deep.equal([whole]);
       });
 
@@ -233,11 +280,16 @@ describe('states', function () {
         const start = tensorCount();
         const control = new AbortController();
         const onProgress = (): void => control.abort(new Error('enough'));
-        expect((await refusal(model.prefill(text, { state, signal: control.signal, onProgress }), Error)).message).to.equal('enough');
+        expect(
+          (await refusal(model.prefill(text, { state, signal: control.signal, onProgress }), Error)).message,
+        ).to.equal('enough');
         expect(tensorCount()).to.deep.equal(start);
         expect(state.ids).to.deep.equal([[1, ...text.slice(0, piece)]]);
         const gone = new AbortController();
-        await refusal(model.prefill(text, { signal: gone.signal, onProgress: () => gone.abort(new Error('enough')) }), Error);
+        await refusal(
+          model.prefill(text, { signal: gone.signal, onProgress: () => gone.abort(new Error('enough')) }),
+          Error,
+        );
         expect(tensorCount(), 'fresh state').to.deep.equal(start);
         await model.prefill([2, 3], { state });
         const read = [1, ...text.slice(0, piece), 2, 3];
@@ -277,7 +329,10 @@ describe('states', function () {
 
       it('refuse to go on where a failure hid what they have read', async () => {
         const state = kept(await model.prefill([1, 2]));
-        const streamer = { put: async (rows: number[][]): Promise<void> => void (rows[0]!.length && state.seen[0]! > 3 && fail()), end: async (): Promise<void> => {} };
+        const streamer = {
+          put: async (rows: number[][]): Promise<void> => void (rows[0]!.length && state.seen[0]! > 3 && fail()),
+          end: async (): Promise<void> => {},
+        };
         const fail = (): never => {
           throw new Error('full');
         };
@@ -297,16 +352,25 @@ describe('states', function () {
     const sizes = await refusal(Mamba2State.load(deeper, file), CheckpointError);
     expect(sizes.message).to.contain('num_hidden_layers is 2, that of the model given is 3');
     const limited = kept(tinyModel({ time_step_limit: [0, 0.5] }).model);
-    expect((await refusal(Mamba2State.load(limited, file), CheckpointError)).message).to.contain('[0, Infinity], that of the model given is [0, 0.5]');
+    expect((await refusal(Mamba2State.load(limited, file), CheckpointError)).message).to.contain(
+      '[0, Infinity], that of the model given is [0, 0.5]',
+    );
     const trained = kept(tinyModel({}, 32).model);
     const weights = await refusal(Mamba2State.load(trained, file), CheckpointError);
     expect(weights.data).to.include({ key: 'weights_sha256' });
-    expect(weights.message).to.contain((weights.data.got as string).slice(0, 16)).and.contain((weights.data.expected as string).slice(0, 16));
+    expect(weights.message)
+      .to.contain((weights.data.got as string).slice(0, 16))
+      .and.contain((weights.data.expected as string).slice(0, 16));
     // neither a model with an adapter nor a quantised one is the model that wrote it
     const adapted = kept(tinyModel().model);
     get_peft_model(adapted, { r: 2, target_modules: ['out_proj'] });
     await refusal(Mamba2State.load(adapted, file), CheckpointError);
-    const quantised = kept(await Mamba2ForCausalLM.from_pretrained(dir, { engine: 'eager', quantization_config: new Int8WeightOnlyConfig() }));
+    const quantised = kept(
+      await Mamba2ForCausalLM.from_pretrained(dir, {
+        engine: 'eager',
+        quantization_config: new Int8WeightOnlyConfig(),
+      }),
+    );
     await refusal(Mamba2State.load(quantised, file), CheckpointError);
     // the same weights in memory are the same model, wherever they came from
     kept(await Mamba2State.load(tiny.model, file));
@@ -324,8 +388,13 @@ describe('states', function () {
     model.resetEngine();
     const other = kept(await model.prefill(ids(81, 7)));
     for (const lost of [state, fork, parked]) {
-      expect((await refusal(model.prefill([5], { state: lost }), ArgumentError)).message).to.contain('belongs to another engine');
-      expect((await refusal(model.generate({ ...greedy, input_ids: [[5]], state: lost, max_new_tokens: 2 }), ArgumentError)).message).to.contain('another engine');
+      expect((await refusal(model.prefill([5], { state: lost }), ArgumentError)).message).to.contain(
+        'belongs to another engine',
+      );
+      expect(
+        (await refusal(model.generate({ ...greedy, input_ids: [[5]], state: lost, max_new_tokens: 2 }), ArgumentError))
+          .message,
+      ).to.contain('another engine');
       expect((await refusal(logits(lost), ArgumentError)).message).to.contain('another engine');
     }
     for (const lost of [state, fork]) {
@@ -350,10 +419,16 @@ describe('states', function () {
     };
     await attempt(bytes.subarray(0, bytes.length - 7));
     const text = bytes.toString('latin1');
-    expect(await attempt(Buffer.from(text.replace('mamba2-state', 'mamba2-stale'), 'latin1'))).to.contain("expected 'mamba2-state'");
-    expect(await attempt(Buffer.from(text.replace('"version":"1"', '"version":"2"'), 'latin1'))).to.contain('version 2');
+    expect(await attempt(Buffer.from(text.replace('mamba2-state', 'mamba2-stale'), 'latin1'))).to.contain(
+      "expected 'mamba2-state'",
+    );
+    expect(await attempt(Buffer.from(text.replace('"version":"1"', '"version":"2"'), 'latin1'))).to.contain(
+      'version 2',
+    );
     expect(await attempt(Buffer.from(text.replace('"seen":"[3]"', '"seen":"[x]"'), 'latin1'))).to.contain('seen');
-    expect(await attempt(Buffer.from(text.replace('"layers.1.ssm"', '"layers.1.sss"'), 'latin1'))).to.contain('layers.1.ssm is missing');
+    expect(await attempt(Buffer.from(text.replace('"layers.1.ssm"', '"layers.1.sss"'), 'latin1'))).to.contain(
+      'layers.1.ssm is missing',
+    );
     const model = await refusal(inspectState(path.join(dir, 'model.safetensors')), CheckpointError);
     expect(model.message).to.contain('holds no state');
     await refusal(kept(await models.eager.prefill([1])).save(path.join(root, 'nowhere', 'x.safetensors')), SaveError);

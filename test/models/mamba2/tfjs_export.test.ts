@@ -105,7 +105,10 @@ describe('checkpoints as TensorFlow.js models', () => {
       const logits = model.predict(ids) as tf.Tensor;
       const want = golden.tensor(expected);
       expect(logits.shape).to.deep.equal(want.shape);
-      const worst = (logits.dataSync() as Float32Array).reduce((max, x, i) => Math.max(max, Math.abs(x - want.data[i])), 0);
+      const worst = (logits.dataSync() as Float32Array).reduce(
+        (max, x, i) => Math.max(max, Math.abs(x - want.data[i])),
+        0,
+      );
       expect(worst).to.be.lessThan(1e-4);
       tf.dispose([ids, logits]);
       model.dispose();
@@ -149,7 +152,9 @@ describe('checkpoints as TensorFlow.js models', () => {
       const before = contents(file(name));
       const error = await rejection(exportLayersModel(source, file(name)));
       expect(error).to.be.instanceOf(ArgumentError);
-      expect(error.message).to.include(`(${weights})`).and.to.match(/Name another folder/);
+      expect(error.message)
+        .to.include(`(${weights})`)
+        .and.to.match(/Name another folder/);
       expect(contents(file(name)), name).to.deep.equal(before);
     }
     await exportLayersModel(other, file('tfjs'));
@@ -185,7 +190,9 @@ describe('checkpoints as TensorFlow.js models', () => {
       fs.writeFileSync(file, JSON.stringify(model));
       const error = await openCheckpoint(out).catch((e: unknown) => e);
       expect(error, String(message)).to.be.instanceOf(CheckpointError);
-      expect((error as Error).message).to.match(message).and.include(out);
+      expect((error as Error).message)
+        .to.match(message)
+        .and.include(out);
       expect((await inspectCheckpoint(out)).problems).to.not.deep.equal([]);
     }
   });
