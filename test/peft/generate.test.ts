@@ -4,23 +4,14 @@ import { expect } from 'chai';
 import { Mamba2Config, Mamba2ForCausalLM } from '../../src/models/mamba2/index.js';
 import { get_peft_model } from '../../src/peft/index.js';
 import { useBackend } from '../support/backends.js';
+import { LEARNER } from '../support/tiny_model.js';
 
 describe('generating with an adapter', function () {
   this.timeout(240_000);
   before(() => useBackend('tensorflow'));
 
   it('is the same compiled and eager', async () => {
-    const config = {
-      hidden_size: 16,
-      num_heads: 4,
-      head_dim: 8,
-      n_groups: 1,
-      state_size: 8,
-      vocab_size: 31,
-      num_hidden_layers: 1,
-      chunk_size: 16,
-      tie_word_embeddings: true,
-    };
+    const config = LEARNER;
     const texts: number[][][] = [];
     let weights: tf.Tensor[] | null = null;
     for (const engine of ['eager', 'compiled'] as const) {

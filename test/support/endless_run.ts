@@ -3,22 +3,11 @@ import * as tf from '@tensorflow/tfjs';
 import { Mamba2Config, Mamba2ForCausalLM } from '../../src/models/mamba2/index.js';
 import { Trainer } from '../../src/training/index.js';
 import { useBackend } from './backends.js';
+import { LEARNER } from './tiny_model.js';
 
 const [dir, save = '1000', most = '100000'] = process.argv.slice(2);
 await useBackend('tensorflow');
-const model = new Mamba2ForCausalLM(
-  new Mamba2Config({
-    hidden_size: 16,
-    num_heads: 4,
-    head_dim: 8,
-    n_groups: 1,
-    state_size: 8,
-    vocab_size: 31,
-    num_hidden_layers: 1,
-    chunk_size: 16,
-    tie_word_embeddings: true,
-  }),
-);
+const model = new Mamba2ForCausalLM(new Mamba2Config(LEARNER));
 let seed = 1;
 for (const v of Object.values(model.weights.all()))
   tf.tidy(() => (v as tf.Variable).assign(tf.randomNormal(v.shape as number[], 0, 0.2, 'float32', seed++)));

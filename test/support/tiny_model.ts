@@ -28,6 +28,19 @@ export const TINY: Partial<Mamba2ConfigFields> = {
   tie_word_embeddings: false,
 };
 
+/** One layer that learns in a few steps. */
+export const LEARNER = {
+  hidden_size: 16,
+  num_heads: 4,
+  head_dim: 8,
+  n_groups: 1,
+  state_size: 8,
+  vocab_size: 31,
+  num_hidden_layers: 1,
+  chunk_size: 16,
+  tie_word_embeddings: true,
+};
+
 export interface TinyModel {
   model: Mamba2ForCausalLM;
   values: Arrs;

@@ -15,19 +15,8 @@ import {
 } from '../../src/training/index.js';
 import { removeUnfinished, saveTrainingCheckpoint } from '../../src/training/checkpoints.js';
 import { useBackend } from '../support/backends.js';
-import { tinyModel } from '../support/tiny_model.js';
+import { LEARNER, tinyModel } from '../support/tiny_model.js';
 
-const SIZES = {
-  hidden_size: 16,
-  num_heads: 4,
-  head_dim: 8,
-  n_groups: 1,
-  state_size: 8,
-  vocab_size: 31,
-  num_hidden_layers: 1,
-  chunk_size: 16,
-  tie_word_embeddings: true,
-};
 const train_dataset = Array.from({ length: 8 }, (_, i) => ({
   input_ids: Array.from({ length: 5 + i }, (_, j) => (i * 3 + j * j) % 31),
 }));
@@ -52,7 +41,7 @@ describe('checkpoints of a run', () => {
   });
 
   function trainerOf(args: Partial<TrainingArguments>, callbacks: TrainerCallback[] = []): Trainer {
-    const { model } = tinyModel(SIZES);
+    const { model } = tinyModel(LEARNER);
     const common = { engine: 'eager', per_device_train_batch_size: 2, logging_steps: 1 } as const;
     const trainer = new Trainer({ model, train_dataset, callbacks, args: { output_dir: dir, ...common, ...args } });
     made.push(trainer, model);

@@ -5,23 +5,11 @@ import { loadCheckpoint } from '../../src/models/mamba2/pretrained.js';
 import { Mamba2Config, Mamba2ForCausalLM } from '../../src/models/mamba2/index.js';
 import { AdamW, CausalLMTrainer } from '../../src/training/index.js';
 import { tensorCount, useBackend } from '../support/backends.js';
+import { LEARNER } from '../support/tiny_model.js';
 import { expectClose, expectTensor } from '../support/compare.js';
 import { loadGolden } from '../support/goldens.js';
 
-const tiny = (): Mamba2ForCausalLM =>
-  new Mamba2ForCausalLM(
-    new Mamba2Config({
-      hidden_size: 16,
-      num_heads: 4,
-      head_dim: 8,
-      n_groups: 1,
-      state_size: 8,
-      vocab_size: 31,
-      num_hidden_layers: 1,
-      chunk_size: 16,
-      tie_word_embeddings: true,
-    }),
-  );
+const tiny = (): Mamba2ForCausalLM => new Mamba2ForCausalLM(new Mamba2Config(LEARNER));
 const examples = Array.from({ length: 12 }, (_, i) => ({
   input_ids: Array.from({ length: 5 + (i % 3) }, (_, j) => (i * 3 + j) % 31),
 }));

@@ -12,18 +12,9 @@ import {
   type TrainingArguments,
 } from '../../src/training/index.js';
 import { useBackend } from '../support/backends.js';
-import { tinyModel } from '../support/tiny_model.js';
+import { LEARNER, tinyModel } from '../support/tiny_model.js';
 
-const SIZES = {
-  hidden_size: 16,
-  num_heads: 4,
-  head_dim: 8,
-  n_groups: 1,
-  state_size: 8,
-  vocab_size: 31,
-  num_hidden_layers: 1,
-  chunk_size: 16,
-};
+const SIZES = { ...LEARNER, tie_word_embeddings: false };
 const examples: TokenizedExample[] = Array.from({ length: 6 }, (_, i) => ({
   input_ids: Array.from({ length: 5 + i }, (_, j) => (i * 3 + j * j) % 31),
 }));

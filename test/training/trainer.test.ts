@@ -19,19 +19,9 @@ import {
 import { maskedCrc32c } from '../../src/training/logs.js';
 import { saveTrainingCheckpoint } from '../../src/training/checkpoints.js';
 import { useBackend } from '../support/backends.js';
+import { LEARNER } from '../support/tiny_model.js';
 
-const config = (): Mamba2Config =>
-  new Mamba2Config({
-    hidden_size: 16,
-    num_heads: 4,
-    head_dim: 8,
-    n_groups: 1,
-    state_size: 8,
-    vocab_size: 31,
-    num_hidden_layers: 1,
-    chunk_size: 16,
-    tie_word_embeddings: true,
-  });
+const config = (): Mamba2Config => new Mamba2Config(LEARNER);
 /** Counting up from somewhere: easy to learn. */
 const examples = Array.from({ length: 23 }, (_, i) => ({
   input_ids: Array.from({ length: 5 + (i % 7) }, (_, j) => (i * 3 + j) % 31),
