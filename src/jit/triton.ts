@@ -211,6 +211,15 @@ export class TritonWriter {
     this.lines.push('    }');
   }
 
+  /** Runs `body` where the condition, a scalar, holds, else `other`. What they work out is not used outside. */
+  when(condition: TtirValue, body: () => void, other: () => void): void {
+    this.lines.push(`    scf.if ${condition.ref} {`);
+    body();
+    this.lines.push('    } else {');
+    other();
+    this.lines.push('    }');
+  }
+
   kernel(launch: { grid: number; warps: number }): TritonKernel {
     const parameters = this.parameters.map((p) => `${p.ref}: ${p.element} {tt.divisibility = 16 : i32}`).join(', ');
     const text = [

@@ -6,6 +6,9 @@
 import * as tf from '@tensorflow/tfjs';
 import { ArgumentError } from '../errors/index.js';
 
+/** A product of matrices, or of batches of them: tf.matMul, or one in another type. */
+export type MatMul = (a: tf.Tensor, b: tf.Tensor, transposeA: boolean, transposeB: boolean) => tf.Tensor;
+
 /** How one equation is lowered. Axes are numbers into the operand; all lists are in output order. */
 interface Plan {
   inputs: [string, string];
@@ -130,12 +133,13 @@ function bindSizes(equation: string, plan: Plan, operands: [tf.Tensor, tf.Tensor
  * in one only are free or, if the output lacks them, summed. No repeated label within an operand, no '...'.
  *
  * @param equation for example `'bqn,bsn->bqs'`
+ * @param multiply what multiplies; tf.matMul when absent
  * @returns float32 tensor with the axes of the output, in its order
  * @throws ArgumentError when the equation is malformed, or ranks or sizes do not fit it
  * @example
  * const scores = einsum('bqn,bsn->bqs', C, B); // [b, q, s]
  */
-export function einsum(equation: string, a: tf.Tensor, b: tf.Tensor): tf.Tensor {
+export function einsum(equation: string, a: tf.Tensor, b: tf.Tensor, multiply: MatMul = tf.matMul): tf.Tensor {
   let plan = plans.get(equation);
   if (!plan) {
     plan = makePlan(equation);
@@ -159,7 +163,7 @@ export function einsum(equation: string, a: tf.Tensor, b: tf.Tensor): tf.Tensor 
     } else {
       const flatA = tf.reshape(rowsA, [...batched, ...(p.transposeA ? [k, m] : [m, k])]);
       const flatB = tf.reshape(rowsB, [...batched, ...(p.transposeB ? [j, k] : [k, j])]);
-      out = tf.matMul(flatA, flatB, p.transposeA, p.transposeB); // [n, m, j]
+      out = multiply(flatA, flatB, p.transposeA, p.transposeB); // [n, m, j]
     }
     out = tf.reshape(out, dims([...p.batch, ...p.freeA, ...p.freeB]));
     return p.permOut ? tf.transpose(out, p.permOut) : out;

@@ -12,9 +12,9 @@
  */
 import * as tf from '@tensorflow/tfjs';
 import { ArgumentError } from '../errors/index.js';
-import { batchMatMulBf16 } from '../jit/index.js';
 import { einsum } from './einsum.js';
 import { bordersOf, decayMatrix, cumulative } from './ssd_decays.js';
+import { productsOf } from './ssd_products.js';
 import { betweenChunks } from './ssd_states.js';
 
 export interface SsdInputs {
@@ -35,7 +35,7 @@ export interface SsdInputs {
    * The state starts from zero at every border. An initial state belongs to the first document.
    */
   segments?: tf.Tensor2D;
-  /** The products within chunks, by far the largest, in bfloat16 (batchMatMulBf16). tensorflow backend. Default false. */
+  /** Products in bfloat16, and what passes between them through memory (ssd_products.ts). tensorflow backend. Default false. */
   bf16?: boolean;
 }
 
@@ -103,18 +103,28 @@ export function ssdChunkScan(inputs: SsdInputs, chunkSize: number): SsdOutputs {
     const X = tf.mul(tf.reshape(x, [bc, q, h, p]), tf.reshape(dt, [bc, q, h, 1])); // [bc, q, h, p]
 
     // 1. within each chunk; C·B is shared by the heads of a group
-    const CB = einsum('zqgn,zsgn->zgqs', C, B); // [bc, g, q, s]
+    const { wide, narrow } = productsOf(inputs.bf16);
+    const CB = einsum('zqgn,zsgn->zgqs', C, B, wide); // [bc, g, q, s]
     const borders = inputs.segments ? bordersOf(inputs.segments, c, q) : null;
     const open = decayMatrix(tf.reshape(cs, [bc * h, q]));
     const cut = borders ? tf.mul(tf.reshape(open, [bc, h, q, q]), borders.within) : open;
     const L = tf.reshape(cut, [bc * g, r, q, q]); // [bc·g, r, q, s]
     const M = tf.mul(tf.reshape(CB, [bc * g, 1, q, q]), L); // [bc·g, r, q, s]
-    const multiply = inputs.bf16 ? batchMatMulBf16 : (x: tf.Tensor3D, y: tf.Tensor3D): tf.Tensor => tf.matMul(x, y);
     const heads = tf.reshape(tf.transpose(X, [0, 2, 1, 3]), [bc * h, q, p]);
-    const within = multiply(tf.reshape(M, [bc * h, q, q]), heads as tf.Tensor3D); // [bc·h, q, p]
+    const within = narrow(tf.reshape(M, [bc * h, q, q]), heads, false, false); // [bc·h, q, p]
 
     // 2. from chunk to chunk
-    const { read, final } = betweenChunks({ X, B, C, cs, initial: inputs.initialState, borders, b, c });
+    const { read, final } = betweenChunks({
+      X,
+      B,
+      C,
+      cs,
+      initial: inputs.initialState,
+      borders,
+      b,
+      c,
+      bf16: inputs.bf16,
+    });
     const own = tf.transpose(tf.reshape(within, [bc, h, q, p]), [0, 2, 1, 3]); // [bc, q, h, p]
     const joined = tf.reshape(read ? tf.add(own, read) : own, [b, c * q, h, p]);
     const whole = extra ? tf.slice(joined, [0, 0, 0, 0], [b, t, h, p]) : joined;

@@ -9,6 +9,7 @@ import { compilesForGpu, linearRecurrence } from '../jit/index.js';
 import { settled } from '../jit/settled.js';
 import { einsum } from './einsum.js';
 import { type Borders, cumulative, decayMatrix } from './ssd_decays.js';
+import { productsOf } from './ssd_products.js';
 
 export interface ChunkInputs {
   /** x·dt, [b·c, q, h, p] */
@@ -24,6 +25,8 @@ export interface ChunkInputs {
   borders: Borders | null;
   b: number;
   c: number;
+  /** See SsdInputs.bf16; where states lie head after head. */
+  bf16?: boolean;
 }
 
 export interface ChunkOutputs {
@@ -45,7 +48,8 @@ function wholeChunk(cs: tf.Tensor): tf.Tensor {
 }
 
 /** States as [b, c, h, p, n]. */
-function headsFirst({ X, B, C, cs, initial, borders, b, c }: ChunkInputs): ChunkOutputs {
+function headsFirst({ X, B, C, cs, initial, borders, b, c, bf16 = false }: ChunkInputs): ChunkOutputs {
+  const { wide, narrow } = productsOf(bf16);
   const [bc, q, h, p] = X.shape as [number, number, number, number];
   const [g, n] = [B.shape[2]!, B.shape[3]!];
   const r = h / g;
@@ -53,11 +57,11 @@ function headsFirst({ X, B, C, cs, initial, borders, b, c }: ChunkInputs): Chunk
   const heads = tf.transpose(X, [0, 2, 1, 3]); // [bc, h, q, p]
   const endDecay = tf.reshape(tf.exp(tf.sub(last, cs)), [bc, h, q, 1]);
   const toEnd = tf.mul(heads, borders ? tf.mul(endDecay, borders.toEnd) : endDecay); // [bc, h, q, p]
-  const own = einsum('zgrqp,zqgn->zgrpn', tf.reshape(toEnd, [bc, g, r, q, p]), B); // [bc, g, r, p, n]
+  const own = einsum('zgrqp,zqgn->zgrpn', tf.reshape(toEnd, [bc, g, r, q, p]), B, wide); // [bc, g, r, p, n]
   const total = tf.reshape(last, [b, c, h]);
-  const { starts, final } = carryStates(tf.reshape(own, [b, c, h, p * n]), total, initial, borders);
+  const { starts, final } = carryStates(tf.reshape(own, [b, c, h, p * n]), total, initial, borders, bf16);
   if (c === 1 && !initial) return { read: null, final: tf.reshape(final, [b, h, p, n]) };
-  const given = einsum('zqgn,zgrpn->zgrqp', C, tf.reshape(starts, [bc, g, r, p, n])); // [bc, g, r, q, p]
+  const given = einsum('zqgn,zgrpn->zgrqp', C, tf.reshape(starts, [bc, g, r, p, n]), narrow); // [bc, g, r, q, p]
   const startDecay = tf.reshape(tf.exp(cs), [bc, h, q, 1]);
   const reach = borders ? tf.mul(startDecay, borders.fromStart) : startDecay;
   const read = tf.transpose(tf.mul(tf.reshape(given, [bc, h, q, p]), reach), [0, 2, 1, 3]);
@@ -73,6 +77,7 @@ function carryStates(
   total: tf.Tensor,
   initial: tf.Tensor | undefined,
   borders: Borders | null,
+  bf16: boolean,
 ): { starts: tf.Tensor; final: tf.Tensor } {
   const [b, c, h, pn] = own.shape as [number, number, number, number];
   const first = initial ? tf.reshape(initial, [b, 1, h, pn]) : tf.zeros([b, 1, h, pn]);
@@ -89,6 +94,7 @@ function carryStates(
     own as tf.Tensor4D,
     kept as tf.Tensor3D,
     initial && (tf.reshape(initial, [b, h, pn]) as tf.Tensor3D),
+    bf16 ? 'bfloat16' : 'float32',
   );
   if (carried) {
     const last = (x: tf.Tensor, size: number): tf.Tensor => tf.slice(x, [0, c - 1, 0, 0], [b, 1, h, size]);

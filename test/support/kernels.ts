@@ -26,7 +26,7 @@ export function plainKernels(names: string[] = []): KernelRunner {
       const input = aliases.get(i);
       if (input !== undefined) return given[input]!; // the same memory
       const size = tf.util.sizeFromShape([...shape]);
-      if (dtype === 'bfloat16') return new Uint8Array(2 * size).fill(0xff); // not numbers
+      if (dtype === 'bfloat16' && ptx) return new Uint8Array(2 * size).fill(0xff); // not numbers
       return dtype === 'int32' ? new Int32Array(size).fill(-1) : new Float32Array(size).fill(NaN);
     });
     const memory = [...given, ...made];
@@ -34,7 +34,7 @@ export function plainKernels(names: string[] = []): KernelRunner {
     else runTtir(kernel, memory as Memory);
     return results.map(({ shape, dtype }, i) => {
       const own = made[i]!;
-      const values = dtype === 'bfloat16' ? decodeFloat32(own as Uint8Array, 'BF16') : own;
+      const values = dtype === 'bfloat16' && ptx ? decodeFloat32(own as Uint8Array, 'BF16') : own;
       return constantOf([...values], shape, dtype);
     });
   };

@@ -74,10 +74,18 @@ const BINARY: Record<string, (a: number, b: number) => number> = {
   'arith.mulf': (a, b) => Math.fround(a * b),
   'arith.divf': (a, b) => Math.fround(a / b),
 };
+/** The nearest number of bfloat16, to even where two are as near. */
+function narrowed(a: number): number {
+  scratch.setFloat32(0, a);
+  const bits = scratch.getUint32(0);
+  return Number.isNaN(a) ? a : bitsToFloat(((bits + 0x7fff + ((bits >>> 16) & 1)) >>> 16) << 16);
+}
+
 const UNARY: Record<string, (a: number) => number> = {
   'math.exp': (a) => Math.fround(Math.exp(a)),
   'math.rsqrt': (a) => Math.fround(1 / Math.sqrt(a)),
   'arith.extf': (a) => a,
+  'arith.truncf': narrowed,
   'math.log': (a) => Math.fround(Math.log(a)),
   'math.absf': (a) => Math.abs(a),
   'tt.bitcast': bitsToFloat,
@@ -171,11 +179,22 @@ class Run {
         this.store(line);
       } else if (line.startsWith('scf.for')) {
         i = this.loop(i);
+      } else if (line.startsWith('scf.if')) {
+        i = this.branch(i);
       } else {
         const [, name, op] = /^(%\w+) = (.*)$/.exec(line)!;
         this.values.set(name!, this.evaluate(op!));
       }
     }
+  }
+
+  private branch(at: number): number {
+    const holds = this.get(/%\w+/.exec(this.lines[at]!)![0]).data[0];
+    const other = this.lines.indexOf('} else {', at);
+    const close = this.lines.indexOf('}', other);
+    if (holds) this.run(at + 1, other);
+    else this.run(other + 1, close);
+    return close;
   }
 
   private loop(at: number): number {
