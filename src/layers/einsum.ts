@@ -34,7 +34,7 @@ function isIdentity(perm: readonly number[]): boolean {
 
 /**
  * Chooses the axis order of an operand: matMul takes [batch, rows, columns] or, with its transpose flag,
- * [batch, columns, rows]; whichever needs no transpose of the data wins.
+ * [batch, columns, rows]; whichever needs no transpose of the data wins, then that which leaves the last axis where it is.
  */
 function operandOrder(
   labels: string[],
@@ -47,6 +47,8 @@ function operandOrder(
   if (isIdentity(straight)) return { perm: null, flip: false };
   const flipped = at([...batch, ...cols, ...rows]);
   if (isIdentity(flipped)) return { perm: null, flip: true };
+  const last = labels.length - 1;
+  if (straight[last] !== last && flipped[last] === last) return { perm: flipped, flip: true };
   return { perm: straight, flip: false };
 }
 

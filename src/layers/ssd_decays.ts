@@ -26,12 +26,25 @@ export function cumulative(x: tf.Tensor): tf.Tensor {
 
 /**
  * exp(cs_i - cs_j) for j <= i, else 0: [m, size] -> [m, size, size]. The difference is cut at 0 before exp: above the
- * diagonal it may overflow, and 0·inf would make the gradient NaN.
+ * diagonal it may overflow, and 0·inf would make the gradient NaN. The gradient is that of a difference: what a matrix of the
+ * same shape sums up to along its rows, less along its columns.
+ * @param cs falling along its rows
  */
 export function decayMatrix(cs: tf.Tensor): tf.Tensor {
   const [m, size] = cs.shape as [number, number];
-  const difference = tf.sub(tf.reshape(cs, [m, size, 1]), tf.reshape(cs, [m, 1, size]));
-  return tf.mul(tf.exp(tf.minimum(difference, 0)), triangle(size, 'lower'));
+  return tf.customGrad((x, save) => {
+    const sums = x as tf.Tensor;
+    const difference = tf.sub(tf.reshape(sums, [m, size, 1]), tf.reshape(sums, [m, 1, size]));
+    const value = tf.mul(tf.exp(tf.minimum(difference, 0)), triangle(size, 'lower'));
+    (save as (tensors: tf.Tensor[]) => void)([value]);
+    return {
+      value,
+      gradFunc: (dy: tf.Tensor, [decays]: tf.Tensor[]) => {
+        const change = tf.mul(dy, decays!); // [m, i, j]
+        return tf.sub(tf.sum(change, 2), tf.sum(change, 1));
+      },
+    };
+  })(cs);
 }
 
 /** Where a decay may act: 1 within a document, 0 across a border. Factors of what they are multiplied with. */
