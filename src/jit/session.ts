@@ -10,7 +10,7 @@ import { nodeName, type Traced } from './function.js';
 import { attr, savedModel, type NodeText } from './graphdef.js';
 import { outOfMemory } from './memory_error.js';
 import { nodeBackend, type NativeTensor } from './native.js';
-import { byteShape, placeOf, STORAGE, storageNodes, storageTypes } from './storage.js';
+import { byteShape, fillKind, placeOf, STORAGE, storageNodes, storageTypes } from './storage.js';
 import type { Bytes, Dtype, VariableSpec } from './types.js';
 
 const number = dtypeNumber;
@@ -125,22 +125,24 @@ export class Session {
 
   /** Sets variables to zeros. */
   clear(names: readonly string[]): void {
-    for (const name of names) {
-      const { dtype, shape } = this.variables.get(name)!;
-      this.storage(`zeroing the variable '${name}'`, name, STORAGE.clear(dtype), [ints(shape)]);
-    }
+    for (const name of names) this.fill(`zeroing the variable '${name}'`, name, null);
   }
 
   /** Sets a variable from bytes, which are copied before this returns. */
   set(name: string, bytes: Bytes): void {
+    this.fill(`setting the variable '${name}'`, name, bytes);
+  }
+
+  /** @param bytes null for zeros */
+  private fill(what: string, name: string, bytes: Bytes | null): void {
     const spec = this.variables.get(name)!;
-    const words = wordsOf(bytes);
-    const onCpu = !nodeBackend().isUsingGpuDevice;
-    this.storage(`setting the variable '${name}'`, name, onCpu ? STORAGE.setAny : STORAGE.set(spec.dtype), [
+    const words = bytes ? wordsOf(bytes) : new Int32Array(1);
+    this.storage(what, name, STORAGE.fill, [
+      int(fillKind(this.types.indexOf(spec.dtype), bytes === null)),
+      ints(spec.shape),
       ints(byteShape(spec)),
       [[words.length], words],
-      ints([bytes.byteLength]),
-      ...(onCpu ? [int(this.types.indexOf(spec.dtype))] : []),
+      ints([bytes?.byteLength ?? 0]),
     ]);
   }
 

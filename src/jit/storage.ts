@@ -1,11 +1,11 @@
 /**
  * The part of a program's outer graph that fills, clears and reads its variables. TensorFlow spends a good part of a second on
  * every new combination of feeds and fetches of a large graph (it prunes and optimises the graph anew), so there is one for
- * filling, one for clearing and one for reading per element type, whatever the number of variables, and few nodes for each of
+ * filling, with bytes or zeros, and one for reading per element type, whatever the number of variables, and few nodes for each of
  * them: the handle of the variable is chosen by its place, which is fed, through Switch and Merge, and its shape is fed. Places are those in
  * groups, about as many groups as each has members: what chooses is on the host, and each of its bits costs microseconds to bring to a GPU.
  * Data travels as int32 words, which suits every element type, and which tfjs leaves on the host: of all others it puts a copy on the GPU,
- * to be fetched back. On a CPU, where a start is short enough to notice, filling is the same for all types.
+ * to be fetched back.
  */
 import { dtypeBytes, dtypeNumber, DT_RESOURCE } from './dtypes.js';
 import { nodeName, storedDtype } from './function.js';
@@ -16,16 +16,11 @@ const PLACE = 'storage_group:0,storage_member:0';
 
 /** Names of what is fed and fetched for variables of a type. */
 export const STORAGE = {
-  set: (dtype: VariableDtype) => ({
-    feeds: `${PLACE},storage_shape:0,storage_words:0,storage_size:0`,
-    fetch: `set_${dtype}_done:0`,
-  }),
-  /** Any type: which one is fed, its number in storageTypes(). Only on a CPU. */
-  setAny: {
-    feeds: `${PLACE},storage_shape:0,storage_words:0,storage_size:0,storage_type:0`,
-    fetch: 'set_done:0',
+  /** Bytes, or zeros, into a variable of any type: see fillKind. */
+  fill: {
+    feeds: `${PLACE},storage_kind:0,storage_dims:0,storage_shape:0,storage_words:0,storage_size:0`,
+    fetch: 'filled:0',
   },
-  clear: (dtype: VariableDtype) => ({ feeds: `${PLACE},storage_shape:0`, fetch: `clear_${dtype}_done:0` }),
   read: (dtype: VariableDtype) => ({
     feeds: `${PLACE},storage_shape:0,storage_rest:0`,
     fetch: `get_${dtype}_words:0`,
@@ -39,6 +34,11 @@ const membersOf = (count: number): number => Math.max(1, Math.ceil(Math.sqrt(cou
 export function placeOf(k: number, count: number): readonly [group: number, member: number] {
   const members = membersOf(count);
   return [Math.floor(k / members), k % members];
+}
+
+/** What to feed as `storage_kind`. @param k number of the variable's type in storageTypes() */
+export function fillKind(k: number, zeros: boolean): number {
+  return 2 * k + Number(zeros);
 }
 
 /** Dimensions to feed as `storage_shape` when bytes are set. */
@@ -114,21 +114,20 @@ class Nodes {
   }
 
   /** Assigns to the chosen handle; a constant named `${name}_done` exists once that is done. */
-  assign(name: string, dtype: Dtype, value: string, handle = 'storage_handle'): void {
+  assign(name: string, dtype: Dtype, value: string, handle: string): void {
     this.add(`${name}_to`, 'AssignVariableOp', [handle, value], { dtype: type(dtype) });
     this.constant(`${name}_done`, 'bool', [], Uint8Array.of(1), [`^${name}_to`]);
   }
 }
 
 /**
+ * Fills a variable of a type with bytes or with zeros, whichever bit is true.
  * @param copies whether fed bytes must be copied, lest the variable be the fed JavaScript array itself
- * @param open bool scalar without which nothing happens, if any
  */
-function setNodes(nodes: Nodes, dtype: VariableDtype, copies: boolean, open: string | null): void {
+function fillNodes(nodes: Nodes, dtype: VariableDtype, bits: { set: string; clear: string }, copies: boolean): void {
   const stored = storedDtype(dtype);
-  const n = `set_${dtype}`;
-  let value = 'storage_words';
-  if (open !== null) value = nodes.gate(`${n}_given`, dtypeNumber('int32'), value, open);
+  const n = `fill_${dtype}`;
+  let value = nodes.gate(`${n}_given`, dtypeNumber('int32'), 'storage_words', bits.set);
   value = nodes.bitcast(`${n}_quads`, 'int32', 'uint8', value);
   value = nodes.reshape(`${n}_padded`, 'uint8', value, 'storage_flat');
   value = nodes.add(
@@ -142,19 +141,14 @@ function setNodes(nodes: Nodes, dtype: VariableDtype, copies: boolean, open: str
   value = nodes.reshape(`${n}_form`, 'uint8', value, 'storage_shape');
   if (dtypeBytes(dtype) > 1) value = nodes.bitcast(`${n}_bits`, 'uint8', dtype, value);
   if (stored !== dtype) value = nodes.cast(`${n}_wide`, dtype, stored, value);
-  const handle = open === null ? undefined : nodes.gate(`${n}_handle`, DT_RESOURCE, 'storage_handle', open);
-  nodes.assign(n, stored, value, handle);
-}
-
-function clearNodes(nodes: Nodes, dtype: VariableDtype): void {
-  const stored = storedDtype(dtype);
-  const n = `clear_${dtype}`;
   const zero = nodes.constant(`${n}_zero`, stored, [], new Uint8Array(dtypeBytes(stored)));
-  nodes.assign(
-    n,
-    stored,
-    nodes.add(n, 'Fill', ['storage_shape', zero], { T: type(stored), index_type: type('int32') }),
+  const dims = nodes.gate(`${n}_dims`, dtypeNumber('int32'), 'storage_dims', bits.clear);
+  const zeros = nodes.add(`${n}_zeros`, 'Fill', [dims, zero], { T: type(stored), index_type: type('int32') });
+  const either = nodes.merge(`${n}_either`, dtypeNumber(stored), [value, zeros]);
+  const handles = [bits.set, bits.clear].map((bit, i) =>
+    nodes.gate(`${n}_handle_${i}`, DT_RESOURCE, 'storage_handle', bit),
   );
+  nodes.assign(n, stored, either, nodes.merge(`${n}_handle`, DT_RESOURCE, handles));
 }
 
 /** The variable as int32 words, zeros after its last byte. */
@@ -181,16 +175,18 @@ function readNodes(nodes: Nodes, dtype: VariableDtype): void {
   nodes.bitcast(`${n}_words`, 'uint8', 'int32', value);
 }
 
-/** Element types of the variables, by `storage_type`. */
+/** Element types of the variables. */
 export function storageTypes(variables: ReadonlyMap<string, VariableSpec>): VariableDtype[] {
   return [...new Set([...variables.values()].map((spec) => spec.dtype))];
 }
 
-/** The variables' handles, and the nodes that act on the one that is chosen. @param onCpu where fed bytes are copied, and filled for all types alike */
-export function storageNodes(variables: ReadonlyMap<string, VariableSpec>, onCpu: boolean): NodeText[] {
+/** The variables' handles, and the nodes that act on the one that is chosen. @param copies see fillNodes */
+export function storageNodes(variables: ReadonlyMap<string, VariableSpec>, copies: boolean): NodeText[] {
   const nodes = new Nodes();
   if (variables.size === 0) return [];
-  for (const name of ['storage_group', 'storage_member']) nodes.placeholder(name, dtypeNumber('int32'), []);
+  for (const name of ['storage_group', 'storage_member', 'storage_kind'])
+    nodes.placeholder(name, dtypeNumber('int32'), []);
+  nodes.placeholder('storage_dims', dtypeNumber('int32'), [-1]);
   nodes.placeholder('storage_shape', dtypeNumber('int32'), [-1]);
   nodes.placeholder('storage_words', dtypeNumber('int32'), [-1]);
   nodes.placeholder('storage_size', dtypeNumber('int32'), [1]);
@@ -220,18 +216,13 @@ export function storageNodes(variables: ReadonlyMap<string, VariableSpec>, onCpu
   });
   nodes.merge('storage_handle', DT_RESOURCE, handles);
   const types = storageTypes(variables);
-  if (onCpu) {
-    nodes.placeholder('storage_type', dtypeNumber('int32'), []);
-    nodes.bits('storage_type_bits', 'storage_type', types.length);
-  }
+  const kinds = nodes.bits('storage_kinds', 'storage_kind', 2 * types.length);
   types.forEach((dtype, k) => {
-    setNodes(nodes, dtype, onCpu, onCpu ? `storage_type_bits:${k}` : null);
-    clearNodes(nodes, dtype);
+    const [set, clear] = [false, true].map((zeros) => `${kinds}:${fillKind(k, zeros)}`) as [string, string];
+    fillNodes(nodes, dtype, { set, clear }, copies);
     readNodes(nodes, dtype);
   });
-  if (onCpu) {
-    const done = types.map((dtype) => `set_${dtype}_done`);
-    nodes.merge('set_done', dtypeNumber('bool'), done);
-  }
+  const done = types.map((dtype) => `fill_${dtype}_done`);
+  nodes.merge('filled', dtypeNumber('bool'), done);
   return nodes.list;
 }
