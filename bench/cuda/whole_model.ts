@@ -114,7 +114,13 @@ async function compare(engine: GenerationEngine, want: Reference, rows = 1): Pro
       const parted = Array.from(row).findIndex((token, i) => token !== want.tokens[PROMPT.length + i]);
       return parted < 0 ? TOKENS : parted;
     });
-    result.same_text = `${Math.min(...agree)}/${TOKENS}`;
+    const same = Math.min(...agree);
+    result.same_text = `${same}/${TOKENS}`;
+    if (same < TOKENS) {
+      // how far apart the two likeliest are in float64 where the text parts
+      const [first, second] = [...want.logits[PROMPT.length - 1 + same]!].sort((a, b) => b - a);
+      result.choices_apart = first! - second!;
+    }
   }
   return result;
 }

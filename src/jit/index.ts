@@ -6,7 +6,7 @@
  * - `graphdef.ts`, `proto.ts`, `session.ts`: TensorFlow's graph messages and the session that runs them
  * - `function.ts`, `loop.ts`, `control.ts`, `program.ts`, `jit.ts`: programs
  * - `ops.ts`: ops for traced and eager code
- * - `triton.ts`, `row_*.ts`, `recurrence.ts`, `batch_*.ts`, `step_kernel.ts`, `state_*.ts`: kernels of our own for GPUs; `host_kernel.ts`: for CPUs; `call_module.ts`: their calls
+ * - `triton.ts`, `row_*.ts`, `recurrence.ts`, `conv_kernel.ts`, `batch_*.ts`, `step_kernel.ts`, `state_*.ts`: kernels of our own for GPUs; `host_kernel.ts`: for CPUs; `call_module.ts`: their calls
  */
 export * from './types.js';
 export { Program } from './program.js';

@@ -57,7 +57,10 @@ export function trainableOf(model: TrainableModel): Trainable {
 }
 
 export interface ObjectiveOptions {
-  /** Products of projections and head in bfloat16, on a GPU those within the scan's chunks as well; all else in float32. Default false. */
+  /**
+   * Products of projections and head in bfloat16; on a GPU those of the scan as well, and what passes between kernels (MixerOptions.bf16Scan).
+   * Parameters and sums are float32. Default false.
+   */
   bf16?: boolean;
   /** Keep only the stream between blocks and compute the rest again for the gradients. Default false. */
   gradientCheckpointing?: boolean;
