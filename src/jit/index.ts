@@ -5,7 +5,7 @@
  * - `backend.ts`, `graph.ts`, `infer.ts`, `shapes.ts`: tracing without executing
  * - `graphdef.ts`, `proto.ts`, `session.ts`: TensorFlow's graph messages and the session that runs them
  * - `function.ts`, `loop.ts`, `control.ts`, `program.ts`, `jit.ts`: programs
- * - `ops.ts`: ops for traced and eager code
+ * - `ops.ts`, `batch_matmul.ts`, `narrow.ts`: ops for traced and eager code
  * - `triton.ts`, `row_*.ts`, `recurrence.ts`, `conv_kernel.ts`, `batch_*.ts`, `step_kernel.ts`, `state_*.ts`: kernels of our own for GPUs; `host_kernel.ts`: for CPUs; `call_module.ts`: their calls
  */
 export * from './types.js';
