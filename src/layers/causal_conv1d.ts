@@ -3,7 +3,7 @@
  * on every backend (wasm has no gradient kernels for depthwise convolution) and fused by XLA.
  */
 import * as tf from '@tensorflow/tfjs';
-import { compilesForGpu, gatherRows } from '../jit/index.js';
+import { compilesForGpu, convolutionOnGpu, type ConvolutionInputs, gatherRows, inBfloat16 } from '../jit/index.js';
 import { type LayerArgs, single, SpecLayer } from './base.js';
 import { silu, tensor, type WeightSpec, type Weights } from './weights.js';
 
@@ -86,6 +86,16 @@ function contextByRows(x: tf.Tensor3D, left: tf.Tensor3D, mask: tf.Tensor2D): tf
   return tf.where(within, rows(x, from), rows(left, tf.add(from, kept)));
 }
 
+export interface ConvOptions {
+  /** Without a copy of x that is longer by the context. Default: on a GPU, where that copy costs more than all that is done with it. */
+  inPlace?: boolean;
+  /**
+   * y is rounded to bfloat16, and its gradient: in memory so (inBfloat16), and by a kernel of our own where a GPU has it. Where x lies, which
+   * that kernel reads: x may be other than that where the mask is 0. With a context, the masked positions of a row must follow its real ones.
+   */
+  rounded?: Pick<ConvolutionInputs, 'rows' | 'first'>;
+}
+
 /**
  * y[t] = bias + Σ_i weight[:, 0, i]·x[t-(k-1)+i], without activation; the last tap multiplies the current token.
  *
@@ -94,8 +104,7 @@ function contextByRows(x: tf.Tensor3D, left: tf.Tensor3D, mask: tf.Tensor2D): tf
  * @param mask [b, t] of 0 and 1: the context is then taken at each row's last real token
  * @param segments [b, t], the number of the document that each position belongs to, each document in one run: no tap
  *   reaches into another document. A context given belongs to the first one.
- * @param inPlace without a copy of x that is longer by the context. Default: on a GPU, where that copy costs more than all that is
- *   done with it
+ * @param options see ConvOptions
  */
 export function causalConv(
   x: tf.Tensor3D,
@@ -104,26 +113,31 @@ export function causalConv(
   context?: tf.Tensor3D,
   mask?: tf.Tensor2D,
   segments?: tf.Tensor2D,
-  inPlace = compilesForGpu(),
+  { inPlace = compilesForGpu(), rounded }: ConvOptions = {},
 ): ConvOutputs {
   const [b, t, d] = x.shape;
   const k = weight.shape[2]!;
   const [y, next] = tf.tidy((): [tf.Tensor, tf.Tensor] => {
     const left = context ?? (tf.zeros([b, k - 1, d]) as tf.Tensor3D);
     const wide = k > 1 ? tf.concat([left, x], 1) : x; // [b, t+k-1, d]
-    const rows = tf.transpose(tf.reshape(weight, [d, k]), [1, 0]);
-    const taps = k > 1 ? tf.split(rows, k, 0) : [rows]; // k of [1, d]; a split into one part has no gradient
-    const reaches = segments && k > 1 ? sameDocument(segments, k) : null;
-    const terms = taps.map((tap, i) => {
-      const read = inPlace && k > 1 && t >= k ? shifted(x, k - 1 - i, context) : tf.slice(wide, [0, i, 0], [b, t, d]);
-      const term = tf.mul(read, tf.reshape(tap, [1, 1, d]));
-      return reaches && i < k - 1 ? tf.mul(term, reaches[i]!) : term;
-    });
-    let sum = terms.reduce((left, right) => tf.add(left, right));
-    if (bias) sum = tf.add(sum, bias);
-    if (inPlace && mask && k > 1) return [sum, contextByRows(x, left, mask)];
+    const sum = (): tf.Tensor => {
+      const rows = tf.transpose(tf.reshape(weight, [d, k]), [1, 0]);
+      const taps = k > 1 ? tf.split(rows, k, 0) : [rows]; // k of [1, d]; a split into one part has no gradient
+      const reaches = segments && k > 1 ? sameDocument(segments, k) : null;
+      const terms = taps.map((tap, i) => {
+        const read = inPlace && k > 1 && t >= k ? shifted(x, k - 1 - i, context) : tf.slice(wide, [0, i, 0], [b, t, d]);
+        const term = tf.mul(read, tf.reshape(tap, [1, 1, d]));
+        return reaches && i < k - 1 ? tf.mul(term, reaches[i]!) : term;
+      });
+      return [...terms, ...(bias ? [bias] : [])].reduce((left, right) => tf.add(left, right));
+    };
+    // without a context a row may begin with masked positions, which the kernel would read as they lie
+    const kernel = rounded && !segments && (context || !mask);
+    const whole = kernel ? convolutionOnGpu({ x, ...rounded, weight, bias, context }) : null;
+    const y = whole ?? (rounded ? inBfloat16(sum()) : sum());
+    if (inPlace && mask && k > 1) return [y, contextByRows(x, left, mask)];
     const after = mask && k > 1 ? tf.matMul(contextSelector(mask, k), wide) : tf.slice(wide, [0, t, 0], [b, k - 1, d]);
-    return [sum, after];
+    return [y, after];
   });
   return { y: y as tf.Tensor3D, context: next as tf.Tensor3D };
 }

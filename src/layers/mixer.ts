@@ -5,7 +5,7 @@
 import * as tf from '@tensorflow/tfjs';
 import { ArgumentError, ConfigError } from '../errors/index.js';
 import { settledOnGpu } from '../jit/barrier.js';
-import { convolutionOnGpu, inBfloat16 } from '../jit/index.js';
+import { inBfloat16 } from '../jit/index.js';
 import { settled } from '../jit/settled.js';
 import { type LayerArgs, single, SpecLayer } from './base.js';
 import { causalConv, convWeightSpecs } from './causal_conv1d.js';
@@ -218,27 +218,28 @@ export function mixerForward(
   }
   const bias = (name: string): tf.Tensor | undefined => (spec.useBias ? tensor(weights, name) : undefined);
   const [y, conv, ssm, stored] = tf.tidy((): [tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor?] => {
+    const bf16 = t > 1 && options.bf16Scan;
     /** For what several kernels of a GPU read. */
-    const passed = (x: tf.Tensor): tf.Tensor => (t > 1 && options.bf16Scan ? inBfloat16(x) : x);
+    const passed = (x: tf.Tensor): tf.Tensor => (bf16 ? inBfloat16(x) : x);
     const projected = passed(scaledLinear(u, options.inputScale, weights['in_proj.weight']!, bias('in_proj.bias'))); // [b, t, projSize]
     const [z, rawXBC, rawDt] = tf.split(projected, [innerSize, convSize, h], 2) as [tf.Tensor, tf.Tensor, tf.Tensor];
     const { mask, state, segments } = options;
     const columnMask = mask ? tf.reshape(mask, [b, t, 1]) : undefined;
     // with biases a padded position is not zero, and would reach the next real token through the convolution (D7)
     const xBC = columnMask ? tf.mul(rawXBC, columnMask) : rawXBC;
-    const convWeight = tensor(weights, 'conv1d.weight');
     const convBias = spec.useConvBias ? tensor(weights, 'conv1d.bias') : undefined;
-    const context = state && (t > 1 ? settledOnGpu(state.conv) : state.conv);
-    const mixed = causalConv(xBC as tf.Tensor3D, convWeight, convBias, context, mask, segments);
+    const mixed = causalConv(
+      xBC as tf.Tensor3D,
+      tensor(weights, 'conv1d.weight'),
+      convBias,
+      state && (t > 1 ? settledOnGpu(state.conv) : state.conv),
+      mask,
+      segments,
+      { rounded: bf16 ? { rows: projected as tf.Tensor3D, first: innerSize } : undefined },
+    );
     /** For what several kernels read, of more tokens than one. @param gradient whether its gradient is such a value too */
     const inMemory = (x: tf.Tensor, gradient = false): tf.Tensor =>
       t === 1 ? x : settled(x, tensor(weights, 'D'), gradient);
-    /** The convolution by a kernel of our own, over rows where what follows the last real token of each may be anything. */
-    const convolved = (): tf.Tensor | null => {
-      if (!options.bf16Scan || t === 1 || segments || (mask && !state)) return null;
-      const values = { x: rawXBC as tf.Tensor3D, rows: projected as tf.Tensor3D, first: innerSize };
-      return convolutionOnGpu({ ...values, weight: convWeight, bias: convBias, context });
-    };
     /** Norm and output projection. @param v gated, of b·t·innerSize values */
     const project = (v: tf.Tensor): tf.Tensor => {
       const groups = spec.normGroups === 'full' ? 1 : g;
@@ -263,8 +264,7 @@ export function mixerForward(
       dt = tf.reshape(step.dt, [b, 1, h]);
       if (columnMask) dt = tf.mul(dt, columnMask);
     } else {
-      activated =
-        t === 1 && state ? siluQuotient(mixed.y) : inMemory(silu(convolved() ?? passed(inMemory(mixed.y))), true);
+      activated = t === 1 && state ? siluQuotient(mixed.y) : inMemory(silu(inMemory(mixed.y)), true);
       dt = timeSteps(rawDt, tensor(weights, 'dt_bias'), spec.timeStepLimit, columnMask);
     }
     const [x, B, C] = tf.split(activated, [innerSize, g * n, g * n], 2) as [tf.Tensor, tf.Tensor, tf.Tensor];

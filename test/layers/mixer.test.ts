@@ -233,7 +233,7 @@ onBackends(['tensorflow', 'wasm', 'cpu'], 'causal convolution', (backend) => {
                   context as tf.Tensor3D,
                   masked ? mask : undefined,
                   split ? tf.slice(segments, [0, 0], [2, t]) : undefined,
-                  inPlace,
+                  { inPlace },
                 );
               const [a, b] = [run(false, given), run(true, given)];
               expectClose(b.y, a.y.dataSync(), 1e-6);
