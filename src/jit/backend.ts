@@ -218,6 +218,11 @@ export function isTracing(): boolean {
   return instance !== null && instance.stack.length > 0;
 }
 
+/** Whether the code that runs now is traced in one piece that XLA compiles. */
+export function compilesWithXla(): boolean {
+  return isTracing() && currentGraph().xla;
+}
+
 /** The innermost graph being traced. @throws TracingError outside of traces */
 export function currentGraph(): FunctionGraph {
   const graph = instance?.stack.at(-1);

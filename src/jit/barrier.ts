@@ -1,7 +1,12 @@
-/** A sum that grows from layer to layer, kept in memory on GPUs. */
+/** Barriers, beyond which XLA joins and simplifies nothing; and a sum that grows from layer to layer, kept in memory on GPUs by one. */
 import * as tf from '@tensorflow/tfjs';
 import { rawOp } from './ops.js';
 import { compilesForGpu } from './triton.js';
+
+/** The same tensors, all of which are there before any is used, in traced code that XLA compiles. No gradients. */
+export function barrier(tensors: readonly tf.Tensor[]): tf.Tensor[] {
+  return rawOp('XlaOptimizationBarrier', tensors, {}, tensors.length);
+}
 
 /**
  * The same tensor, in memory before it is used, in code compiled for a GPU. Of the stream between layers XLA would keep all terms instead, and
@@ -10,7 +15,7 @@ import { compilesForGpu } from './triton.js';
 export function settledOnGpu<T extends tf.Tensor>(x: T): T {
   if (!compilesForGpu()) return x;
   return tf.customGrad((input: unknown) => ({
-    value: rawOp('XlaOptimizationBarrier', [input as tf.Tensor])[0]!,
+    value: barrier([input as tf.Tensor])[0]!,
     gradFunc: (dy: tf.Tensor) => dy,
   }))(x) as T;
 }

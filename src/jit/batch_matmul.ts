@@ -1,6 +1,6 @@
 /** Products of many small matrices in bfloat16, for GPUs: half the memory traffic of float32, and their matrix units are made for it. */
 import * as tf from '@tensorflow/tfjs';
-import { currentGraph, isTracing } from './backend.js';
+import { compilesWithXla } from './backend.js';
 import { attr, castFloat32, castTo, dtypeAttr, rawOp } from './ops.js';
 
 /** How one product is made. */
@@ -19,8 +19,7 @@ function product(a: tf.Tensor, b: tf.Tensor, transposeA: boolean, transposeB: bo
     const narrow = [castTo(a, 'bfloat16'), castTo(b, 'bfloat16')];
     if (wide) {
       // TensorFlow by itself has no kernel of that kind
-      if (isTracing() && currentGraph().xla)
-        return rawOp('BatchMatMulV3', narrow, { ...flags, Tout: dtypeAttr('float32') })[0]!;
+      if (compilesWithXla()) return rawOp('BatchMatMulV3', narrow, { ...flags, Tout: dtypeAttr('float32') })[0]!;
       const [x, y] = narrow.map(castFloat32) as [tf.Tensor, tf.Tensor];
       return tf.matMul(x, y, transposeA, transposeB);
     }

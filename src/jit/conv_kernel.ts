@@ -41,6 +41,8 @@ export function convolutionFits({ b, t, channels, taps, width, first }: Convolut
 /** Where a program's elements are: a tile of tokens of one row by a block of channels. */
 class Tile {
   readonly programs: number;
+  /** Programs along the tokens of a row. */
+  readonly spans: number;
   readonly block: number;
   /** Row, [], first token of the program, [], and channels, [1, block]. */
   readonly row: TtirValue;
@@ -57,13 +59,14 @@ class Tile {
   ) {
     const { b, t, channels } = spec;
     this.block = Math.min(channels & -channels, most);
-    const [blocks, spans] = [channels / this.block, Math.ceil(t / span)];
-    this.programs = b * spans * blocks;
+    const blocks = channels / this.block;
+    this.spans = Math.ceil(t / span);
+    this.programs = b * this.spans * blocks;
     const program = k.program();
     const line = k.binary('arith.divsi', program, blocks);
     const column = k.binary('arith.subi', program, this.times(line, blocks));
-    this.row = k.binary('arith.divsi', line, spans);
-    this.start = this.times(k.binary('arith.subi', line, this.times(this.row, spans)), span);
+    this.row = k.binary('arith.divsi', line, this.spans);
+    this.start = this.times(k.binary('arith.subi', line, this.times(this.row, this.spans)), span);
     this.channel = k.binary('arith.addi', k.range(this.block, 1, 2), this.times(column, this.block));
     this.tokens = k.range(TILE, 0, 2);
   }
@@ -188,11 +191,12 @@ export function convolutionInputGradient(spec: ConvolutionSpec): TritonKernel {
 /** Parts of the gradients of weights and bias, [programs of a channel, k+1, d], whose sums they are, from x and the gradient of y. */
 export function convolutionWeightGradient(spec: ConvolutionSpec): TritonKernel {
   check(spec);
-  const { t, taps, width, first, channels } = spec;
+  const { taps, width, first, channels } = spec;
   const k = new TritonWriter('causal_convolution_dw', ['bfloat16', 'bfloat16', 'float32']);
   const [x, dy, parts] = k.parameters as [TtirValue, TtirValue, TtirValue];
   const span = TILE * TILES;
   const tile = new Tile(k, spec, span, SUM_BLOCK);
+  const ragged = tile.ragged(span);
   const sums: (TtirValue | null)[] = Array.from({ length: taps + 1 }, () => null);
   const add = (i: number, value: TtirValue): void => {
     const sum = sums[i];
@@ -200,7 +204,6 @@ export function convolutionWeightGradient(spec: ConvolutionSpec): TritonKernel {
   };
   for (let number = 0; number < TILES; number++) {
     const token = tile.at(number);
-    const ragged = tile.ragged(span);
     const given = tile.load(dy, token, channels, 0, tile.inside(token, false, ragged));
     add(taps, given);
     for (let i = 0; i < taps; i++) {
@@ -210,8 +213,7 @@ export function convolutionWeightGradient(spec: ConvolutionSpec): TritonKernel {
       add(i, k.binary('arith.mulf', read, given));
     }
   }
-  const spans = Math.ceil(t / span);
-  const part = tile.plus(k.binary('arith.divsi', tile.start, span), tile.times(tile.row, spans));
+  const part = tile.plus(k.binary('arith.divsi', tile.start, span), tile.times(tile.row, tile.spans));
   sums.forEach((sum, i) => {
     const line = tile.plus(tile.times(part, taps + 1), i);
     const total = k.expand(k.sum(sum!, 0), 0); // [1, block]

@@ -1,14 +1,14 @@
 /** Values that pass through memory as bfloat16. */
 import * as tf from '@tensorflow/tfjs';
-import { currentGraph, isTracing } from './backend.js';
-import { castFloat32, castTo, rawOp } from './ops.js';
+import { compilesWithXla } from './backend.js';
+import { barrier } from './barrier.js';
+import { castFloat32, castTo } from './ops.js';
 
 /** Rounded, and widened again by whatever reads it: without the barrier XLA would leave out both. */
 function rounded(x: tf.Tensor): tf.Tensor {
   return tf.tidy(() => {
     const narrow = castTo(x, 'bfloat16');
-    const compiled = isTracing() && currentGraph().xla;
-    return castFloat32(compiled ? rawOp('XlaOptimizationBarrier', [narrow])[0]! : narrow);
+    return castFloat32(compilesWithXla() ? barrier([narrow])[0]! : narrow);
   });
 }
 

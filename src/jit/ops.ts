@@ -9,7 +9,7 @@
 import * as tf from '@tensorflow/tfjs';
 import { ArgumentError, TracingError } from '../errors/index.js';
 import { cpuFeatures } from '../runtime/cpu.js';
-import { currentGraph, isSymbolic, isTracing, record, symbolic, valueOf } from './backend.js';
+import { compilesWithXla, currentGraph, isSymbolic, isTracing, record, symbolic, valueOf } from './backend.js';
 import { dtypeBytes, dtypeNumber, sizeOf } from './dtypes.js';
 import { constantValue } from './graph.js';
 import { attr, type Attr, type Attrs } from './graphdef.js';
@@ -117,7 +117,7 @@ export function reshapeAny(x: tf.Tensor, shape: readonly number[]): tf.Tensor {
  * takes registers of twice the width.)
  */
 export function sumNarrow(x: tf.Tensor, axis: number): tf.Tensor {
-  if (!isTracing() || !currentGraph().xla) {
+  if (!compilesWithXla()) {
     const axes = tf.tensor1d([axis], 'int32');
     const out = rawOp('Sum', [x, axes], { keep_dims: attr.bool(false) })[0]!;
     axes.dispose();

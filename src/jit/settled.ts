@@ -5,7 +5,7 @@
  * before kernels are made.) On a GPU the same fusion saves memory traffic.
  */
 import * as tf from '@tensorflow/tfjs';
-import { currentGraph, isTracing } from './backend.js';
+import { compilesWithXla } from './backend.js';
 import { nodeBackend } from './native.js';
 
 /** 1, whatever the witness holds: XLA does not cancel a/a in floating point. */
@@ -21,7 +21,7 @@ function one(witness: tf.Tensor): tf.Tensor {
  * @param gradient whether the gradient, which passes unchanged, is settled too
  */
 export function settled<T extends tf.Tensor>(x: T, witness: tf.Tensor, gradient = false): T {
-  if (!isTracing() || !currentGraph().xla || nodeBackend().isUsingGpuDevice) return x;
+  if (!compilesWithXla() || nodeBackend().isUsingGpuDevice) return x;
   return tf.customGrad((input: unknown) => ({
     value: tf.div(input as tf.Tensor, one(witness)),
     gradFunc: (dy: tf.Tensor) => (gradient ? tf.div(dy, one(witness)) : dy),

@@ -4,7 +4,7 @@
  */
 import type * as tf from '@tensorflow/tfjs';
 import { computeCapability } from '../runtime/index.js';
-import { currentGraph, isTracing, record, symbolic, valueOf } from './backend.js';
+import { compilesWithXla, record, symbolic, valueOf } from './backend.js';
 import { callModule } from './call_module.js';
 import { dtypeNumber } from './dtypes.js';
 import { attr } from './graphdef.js';
@@ -277,7 +277,7 @@ export function tritonRuns(): boolean {
 
 /** Whether the code that runs now is traced for a GPU, in one piece that XLA compiles. */
 export function compilesForGpu(): boolean {
-  return isTracing() && currentGraph().xla && nodeBackend().isUsingGpuDevice;
+  return compilesWithXla() && nodeBackend().isUsingGpuDevice;
 }
 
 /** A string attribute of MLIR. */
