@@ -9,21 +9,10 @@ import { Mamba2Config, Mamba2ForCausalLM } from '../../src/models/mamba2/index.j
 import { get_peft_model, load_peft_model, LoraConfig, save_adapter } from '../../src/peft/index.js';
 import { useBackend } from '../support/backends.js';
 import { expectClose } from '../support/compare.js';
+import { LEARNER } from '../support/tiny_model.js';
 
 const tiny = (tie_word_embeddings = true): Mamba2ForCausalLM =>
-  new Mamba2ForCausalLM(
-    new Mamba2Config({
-      hidden_size: 16,
-      num_heads: 4,
-      head_dim: 8,
-      n_groups: 1,
-      state_size: 8,
-      vocab_size: 31,
-      num_hidden_layers: 2,
-      chunk_size: 8,
-      tie_word_embeddings,
-    }),
-  );
+  new Mamba2ForCausalLM(new Mamba2Config({ ...LEARNER, num_hidden_layers: 2, chunk_size: 8, tie_word_embeddings }));
 const input_ids = [[3, 7, 1, 9, 30, 2]];
 
 describe('LoraConfig', () => {

@@ -4,7 +4,7 @@ import { expect } from 'chai';
 import { Mamba2Config, Mamba2ForCausalLM } from '../../src/models/mamba2/index.js';
 import { get_peft_model } from '../../src/peft/index.js';
 import { useBackend } from '../support/backends.js';
-import { LEARNER } from '../support/tiny_model.js';
+import { eightGreedy, LEARNER } from '../support/tiny_model.js';
 
 describe('generating with an adapter', function () {
   this.timeout(240_000);
@@ -19,15 +19,7 @@ describe('generating with an adapter', function () {
       const variables = Object.values(model.weights.all()) as tf.Variable[];
       if (weights) variables.forEach((v, i) => v.assign(weights![i]!));
       else weights = variables.map((v) => tf.clone(v));
-      const write = async (): Promise<number[]> =>
-        (
-          (await model.generate({
-            input_ids: [[3, 4, 5]],
-            max_new_tokens: 8,
-            do_sample: false,
-            eos_token_id: null,
-          })) as number[][]
-        )[0]!;
+      const write = (): Promise<number[]> => eightGreedy(model, [3, 4, 5]);
       const own = [await write()];
       const peft = get_peft_model(
         model,

@@ -9,6 +9,7 @@ import { createStep, prepareBatch, trainableOf } from '../../src/training/index.
 import { onBackends, tensorCount, useBackend } from '../support/backends.js';
 import { expectClose, expectTensor } from '../support/compare.js';
 import { loadGolden } from '../support/goldens.js';
+import { eightGreedy } from '../support/tiny_model.js';
 
 const golden = loadGolden('lora-tied');
 const adapter = path.join(golden.dir, 'adapter');
@@ -101,15 +102,7 @@ describe('training lora-tied', function () {
     for (const engine of ['eager', 'compiled'] as const) {
       const model = await base(engine);
       const peft = await load_peft_model(model, adapter);
-      const write = async (): Promise<number[]> =>
-        (
-          (await peft.generate({
-            input_ids: [input_ids![0]!],
-            max_new_tokens: 8,
-            do_sample: false,
-            eos_token_id: null,
-          })) as number[][]
-        )[0]!;
+      const write = (): Promise<number[]> => eightGreedy(peft, input_ids![0]!);
       const own = [await write()];
       peft.merge_adapter();
       own.push(await write());

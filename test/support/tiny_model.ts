@@ -67,6 +67,16 @@ export function tinyModel(overrides: Partial<Mamba2ConfigFields> = {}, seed = 31
   };
 }
 
+/** Ids and the eight that the likeliest of each continue them with. @param model one, or one with an adapter */
+export async function eightGreedy(
+  model: { generate: Mamba2ForCausalLM['generate'] },
+  ids: readonly number[],
+): Promise<number[]> {
+  const options = { max_new_tokens: 8, do_sample: false, eos_token_id: null };
+  const rows = await model.generate({ input_ids: [[...ids]], ...options });
+  return (rows as number[][])[0]!;
+}
+
 /** Random ids [b][t] below v. */
 export function randomIds(random: () => number, b: number, t: number, v: number): number[][] {
   return Array.from({ length: b }, () => Array.from({ length: t }, () => Math.floor(random() * v)));

@@ -1,6 +1,5 @@
 /** Checkpoints of a run beside those of earlier ones: which are written, and what a run that is killed leaves. */
 import * as fs from 'node:fs';
-import * as os from 'node:os';
 import * as path from 'node:path';
 import { expect } from 'chai';
 import { Mamba2ForCausalLM } from '../../src/models/mamba2/index.js';
@@ -15,6 +14,7 @@ import {
 } from '../../src/training/index.js';
 import { removeUnfinished, saveTrainingCheckpoint } from '../../src/training/checkpoints.js';
 import { useBackend } from '../support/backends.js';
+import { disposedAfterEach, folderForEach } from '../support/cleanup.js';
 import { LEARNER, tinyModel } from '../support/tiny_model.js';
 
 const train_dataset = Array.from({ length: 8 }, (_, i) => ({
@@ -31,20 +31,15 @@ function atRest({ model }: Trainer, steps: number): TrainingStep {
 }
 
 describe('checkpoints of a run', () => {
-  let dir: string;
-  const made: { dispose(): void }[] = [];
   before(() => useBackend('tensorflow'));
-  beforeEach(() => (dir = fs.mkdtempSync(path.join(os.tmpdir(), 'checkpoints-'))));
-  afterEach(() => {
-    fs.rmSync(dir, { recursive: true, force: true });
-    made.splice(0).forEach((x) => x.dispose());
-  });
+  const made = disposedAfterEach();
+  const dir = folderForEach('checkpoints');
 
   function trainerOf(args: Partial<TrainingArguments>, callbacks: TrainerCallback[] = []): Trainer {
     const { model } = tinyModel(LEARNER);
     const common = { engine: 'eager', per_device_train_batch_size: 2, logging_steps: 1 } as const;
-    const trainer = new Trainer({ model, train_dataset, callbacks, args: { output_dir: dir, ...common, ...args } });
-    made.push(trainer, model);
+    const trainer = new Trainer({ model, train_dataset, callbacks, args: { output_dir: dir(), ...common, ...args } });
+    made.push(model, trainer);
     return trainer;
   }
 
@@ -52,7 +47,7 @@ describe('checkpoints of a run', () => {
     await trainerOf({ max_steps: 2, learning_rate: 1e-3 }).train();
     const trainer = trainerOf({ max_steps: 2, learning_rate: 0.1 });
     await trainer.train();
-    const saved = await Mamba2ForCausalLM.from_pretrained(path.join(dir, 'checkpoint-2'), { engine: 'eager' });
+    const saved = await Mamba2ForCausalLM.from_pretrained(path.join(dir(), 'checkpoint-2'), { engine: 'eager' });
     made.push(saved);
     expect(values(saved)).to.deep.equal(values(trainer.model as Mamba2ForCausalLM));
   });
@@ -60,7 +55,7 @@ describe('checkpoints of a run', () => {
   it('saves a step once, at its end and when a signal comes as well', async () => {
     for (const signal of [false, true]) {
       const steps: number[] = [];
-      const output_dir = path.join(dir, String(signal));
+      const output_dir = path.join(dir(), String(signal));
       const trainer = trainerOf({ max_steps: 4, save_steps: 2, output_dir }, [
         {
           on_step_end: (_a, { global_step }) =>
@@ -79,19 +74,19 @@ describe('checkpoints of a run', () => {
   it('has a whole checkpoint at every moment of replacing one and of deleting others', async () => {
     const trainer = trainerOf({ max_steps: 4, save_steps: 2 });
     await trainer.train();
-    const want = fs.readdirSync(path.join(dir, 'checkpoint-4')).sort();
+    const want = fs.readdirSync(path.join(dir(), 'checkpoint-4')).sort();
     // what a killed run would leave: the folder before each change of it, and in the middle of each deletion
     const moments: string[] = [];
-    const snapshots = `${dir}-moments`;
+    const snapshots = `${dir()}-moments`;
     const keep = (half?: string): void => {
       const copy = path.join(snapshots, String(moments.length));
-      fs.cpSync(dir, copy, { recursive: true });
-      const file = half && path.join(copy, path.relative(dir, half), 'training_state.safetensors');
+      fs.cpSync(dir(), copy, { recursive: true });
+      const file = half && path.join(copy, path.relative(dir(), half), 'training_state.safetensors');
       if (file) fs.rmSync(file, { force: true });
       moments.push(copy);
     };
     const { rename, rm } = fs.promises;
-    const inside = (name: string): boolean => path.dirname(name) === dir;
+    const inside = (name: string): boolean => path.dirname(name) === dir();
     fs.promises.rename = async (from, to) => {
       if (inside(String(to))) keep();
       await rename(from, to);
@@ -105,7 +100,7 @@ describe('checkpoints of a run', () => {
     };
     try {
       const step = atRest(trainer, 4);
-      await saveTrainingCheckpoint(trainer.model, step, { ...trainer.state }, dir, 1);
+      await saveTrainingCheckpoint(trainer.model, step, { ...trainer.state }, dir(), 1);
     } finally {
       Object.assign(fs.promises, { rename, rm });
     }
@@ -121,22 +116,22 @@ describe('checkpoints of a run', () => {
     } finally {
       fs.rmSync(snapshots, { recursive: true, force: true });
     }
-    expect(fs.readdirSync(dir).filter((name) => name.includes('checkpoint'))).to.deep.equal(['checkpoint-4']);
+    expect(fs.readdirSync(dir()).filter((name) => name.includes('checkpoint'))).to.deep.equal(['checkpoint-4']);
   });
 
   it('goes on from a checkpoint that was about to be replaced', async () => {
     await trainerOf({ max_steps: 4, save_steps: 2 }).train();
-    fs.renameSync(path.join(dir, 'checkpoint-4'), path.join(dir, '.checkpoint-4.old'));
-    fs.cpSync(path.join(dir, 'checkpoint-2'), path.join(dir, '.checkpoint-4.part'), { recursive: true });
-    fs.rmSync(path.join(dir, 'checkpoint-2'), { recursive: true });
+    fs.renameSync(path.join(dir(), 'checkpoint-4'), path.join(dir(), '.checkpoint-4.old'));
+    fs.cpSync(path.join(dir(), 'checkpoint-2'), path.join(dir(), '.checkpoint-4.part'), { recursive: true });
+    fs.rmSync(path.join(dir(), 'checkpoint-2'), { recursive: true });
     const begun: number[] = [];
     const begin = {
       on_train_begin: (_a: unknown, state: { global_step: number }) => void begun.push(state.global_step),
     };
     await trainerOf({ max_steps: 5 }, [begin]).train({ resume_from_checkpoint: true });
     expect(begun).to.deep.equal([4]);
-    expect(listCheckpoints(dir).map((c) => c.step)).to.deep.equal([4, 5]);
-    expect(fs.readdirSync(dir).filter((name) => name.startsWith('.'))).to.deep.equal([]);
+    expect(listCheckpoints(dir()).map((c) => c.step)).to.deep.equal([4, 5]);
+    expect(fs.readdirSync(dir()).filter((name) => name.startsWith('.'))).to.deep.equal([]);
   });
 
   it('gives an earlier checkpoint its name back when it cannot be replaced', async () => {
@@ -148,10 +143,10 @@ describe('checkpoints of a run', () => {
       await rename(from, to);
     };
     const step = atRest(trainer, 2);
-    const error = await saveTrainingCheckpoint(trainer.model, step, { ...trainer.state }, dir, null)
+    const error = await saveTrainingCheckpoint(trainer.model, step, { ...trainer.state }, dir(), null)
       .catch((e: Error) => e)
       .finally(() => (fs.promises.rename = rename));
     expect((error as Error).message).to.match(/disk on fire/);
-    expect(fs.readdirSync(dir).filter((name) => name.includes('checkpoint'))).to.deep.equal(['checkpoint-2']);
+    expect(fs.readdirSync(dir()).filter((name) => name.includes('checkpoint'))).to.deep.equal(['checkpoint-2']);
   });
 });

@@ -1,6 +1,4 @@
 /** Examples without a label that counts, and labels that are not as many as ids. */
-import * as fs from 'node:fs';
-import * as os from 'node:os';
 import * as path from 'node:path';
 import { expect } from 'chai';
 import {
@@ -13,6 +11,7 @@ import {
   type TrainerOptions,
 } from '../../src/training/index.js';
 import { useBackend } from '../support/backends.js';
+import { disposedAfterEach, folderForEach } from '../support/cleanup.js';
 import { tinyModel } from '../support/tiny_model.js';
 
 const good = [{ input_ids: [1, 2, 3, 4] }, { input_ids: [5, 6, 7] }, { input_ids: [2, 4, 6, 8, 10] }];
@@ -25,18 +24,13 @@ const streamOf = (list: typeof good): (() => AsyncGenerator<(typeof good)[number
   };
 
 describe('labels of training', () => {
-  let dir: string;
-  const made: { dispose(): void }[] = [];
   before(() => useBackend('tensorflow'));
-  beforeEach(() => (dir = fs.mkdtempSync(path.join(os.tmpdir(), 'labels-'))));
-  afterEach(() => {
-    fs.rmSync(dir, { recursive: true, force: true });
-    made.splice(0).forEach((x) => x.dispose());
-  });
+  const made = disposedAfterEach();
+  const dir = folderForEach('labels');
 
   function trainerOf(train_dataset: ExampleSource, args: Partial<TrainerOptions['args']> = {}): Trainer {
     const { model } = tinyModel();
-    const common = { output_dir: dir, engine: 'eager', per_device_train_batch_size: 1, logging_steps: 1 } as const;
+    const common = { output_dir: dir(), engine: 'eager', per_device_train_batch_size: 1, logging_steps: 1 } as const;
     const trainer = new Trainer({
       model,
       train_dataset,
@@ -44,7 +38,7 @@ describe('labels of training', () => {
       max_length: 8,
       args: { ...common, ...args },
     });
-    made.push(trainer, model);
+    made.push(model, trainer);
     return trainer;
   }
   const messageOf = (run: Promise<unknown>): Promise<string> =>
@@ -55,7 +49,7 @@ describe('labels of training', () => {
 
   it('evaluates and saves at the end of each epoch though some examples have nothing to learn from', async () => {
     for (const more of [{}, { gradient_accumulation_steps: 2 }]) {
-      const output_dir = path.join(dir, String(Object.keys(more).length));
+      const output_dir = path.join(dir(), String(Object.keys(more).length));
       const setup = {
         eval_strategy: 'epoch',
         save_strategy: 'epoch',
@@ -81,7 +75,7 @@ describe('labels of training', () => {
       ['list', all],
       ['stream', streamOf(all)],
     ] as const) {
-      const output_dir = path.join(dir, name);
+      const output_dir = path.join(dir(), name);
       const setup = { max_steps: 8, save_steps: 1, learning_rate: 1e-2, output_dir };
       const whole = trainerOf(data, setup);
       await whole.train();

@@ -13,7 +13,7 @@ import type { StepOptions, TrainingStep } from '../../src/training/step.js';
 import { tensorCount, useBackend } from '../support/backends.js';
 import { expectClose, largestDifference } from '../support/compare.js';
 import { type Golden, loadGolden } from '../support/goldens.js';
-import { tinyModel } from '../support/tiny_model.js';
+import { LEARNER, tinyModel } from '../support/tiny_model.js';
 
 interface Settings {
   lr: number;
@@ -104,18 +104,7 @@ describe('training step', () => {
     }
   }
 
-  const SIZES = {
-    hidden_size: 16,
-    num_heads: 4,
-    head_dim: 8,
-    n_groups: 1,
-    state_size: 8,
-    vocab_size: 31,
-    num_hidden_layers: 2,
-    chunk_size: 8,
-    use_bias: false,
-    tie_word_embeddings: true,
-  };
+  const SIZES = { ...LEARNER, num_hidden_layers: 2, chunk_size: 8, use_bias: false };
   const config = (): Mamba2Config => new Mamba2Config(SIZES);
   const rows = (lengths: number[]): number[][] =>
     lengths.map((n, i) => Array.from({ length: n }, (_, j) => ((i * 7 + j * 5 + (j * j) / 2 + 3) % 31) | 0));

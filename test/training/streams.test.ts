@@ -1,6 +1,5 @@
 /** Runs over streams of examples: where they end, and where a resumed one goes on. */
 import * as fs from 'node:fs';
-import * as os from 'node:os';
 import * as path from 'node:path';
 import { expect } from 'chai';
 import { type Mamba2ForCausalLM } from '../../src/models/mamba2/index.js';
@@ -12,6 +11,7 @@ import {
   type TrainingArguments,
 } from '../../src/training/index.js';
 import { useBackend } from '../support/backends.js';
+import { disposedAfterEach, folderForEach } from '../support/cleanup.js';
 import { LEARNER, tinyModel } from '../support/tiny_model.js';
 
 const SIZES = { ...LEARNER, tie_word_embeddings: false };
@@ -23,14 +23,9 @@ async function* stream(): AsyncGenerator<TokenizedExample> {
 }
 
 describe('Trainer on streams', () => {
-  let dir: string;
-  const made: { dispose(): void }[] = [];
   before(() => useBackend('tensorflow'));
-  beforeEach(() => (dir = fs.mkdtempSync(path.join(os.tmpdir(), 'stream-'))));
-  afterEach(() => {
-    fs.rmSync(dir, { recursive: true, force: true });
-    made.splice(0).forEach((x) => x.dispose());
-  });
+  const made = disposedAfterEach();
+  const dir = folderForEach('stream');
 
   const fresh = (): Mamba2ForCausalLM => tinyModel(SIZES).model;
   function trainerOf(
@@ -44,7 +39,7 @@ describe('Trainer on streams', () => {
       train_dataset,
       max_length: 16,
       args: {
-        output_dir: dir,
+        output_dir: dir(),
         engine: 'eager',
         learning_rate: 1e-2,
         per_device_train_batch_size: 2,
@@ -54,7 +49,7 @@ describe('Trainer on streams', () => {
       },
       ...more,
     });
-    made.push(trainer, model);
+    made.push(model, trainer);
     return trainer;
   }
   const losses = (trainer: Trainer): number[] => trainer.state.log_history.map((e) => e['loss']!);
@@ -86,7 +81,7 @@ describe('Trainer on streams', () => {
     await trainer.train();
     const evaluations = trainer.state.log_history.filter((e) => 'eval_loss' in e);
     expect(evaluations.map((e) => e.step)).to.deep.equal([3, 6]);
-    expect(listCheckpoints(dir).map((c) => c.step)).to.deep.equal([3, 6, 7]);
+    expect(listCheckpoints(dir()).map((c) => c.step)).to.deep.equal([3, 6, 7]);
   });
 
   it('refuses a stream without any example', async () => {
@@ -108,12 +103,12 @@ describe('Trainer on streams', () => {
   ] as const) {
     it(`resumes to the bit: ${what}`, async () => {
       const setup = { max_steps: 8, save_strategy: 'steps', save_steps: 1, ...more } as const;
-      const whole = trainerOf(stream, { ...setup, output_dir: path.join(dir, 'a') });
+      const whole = trainerOf(stream, { ...setup, output_dir: path.join(dir(), 'a') });
       await whole.train();
       expect(whole.state.epoch).to.equal(Math.ceil(8 / each) - 1);
       for (const step of [2, 3, 4, 6, 7]) {
-        const from = path.join(dir, 'a', `checkpoint-${step}`);
-        const resumed = trainerOf(stream, { ...setup, save_strategy: 'no', output_dir: path.join(dir, `b${step}`) });
+        const from = path.join(dir(), 'a', `checkpoint-${step}`);
+        const resumed = trainerOf(stream, { ...setup, save_strategy: 'no', output_dir: path.join(dir(), `b${step}`) });
         await resumed.train({ resume_from_checkpoint: from });
         expect(losses(resumed), `from ${step}`).to.deep.equal(losses(whole));
         // checkpoints of earlier versions do not say where their pass began
@@ -121,7 +116,7 @@ describe('Trainer on streams', () => {
         const { epoch_start, ...old } = JSON.parse(fs.readFileSync(file, 'utf8')) as Record<string, unknown>;
         expect(epoch_start).to.equal(each * (old['epoch'] as number));
         fs.writeFileSync(file, JSON.stringify(old));
-        const again = trainerOf(stream, { ...setup, save_strategy: 'no', output_dir: path.join(dir, `c${step}`) });
+        const again = trainerOf(stream, { ...setup, save_strategy: 'no', output_dir: path.join(dir(), `c${step}`) });
         await again.train({ resume_from_checkpoint: from });
         expect(losses(again), `from ${step}, of an earlier version`).to.deep.equal(losses(whole));
       }

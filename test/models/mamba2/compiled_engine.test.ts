@@ -18,6 +18,7 @@ import {
   TopPLogitsWarper,
 } from '../../../src/generation/warpers.js';
 import { tensorCount, useBackend } from '../../support/backends.js';
+import { disposedAfterEach } from '../../support/cleanup.js';
 import { expectClose } from '../../support/compare.js';
 import { rejection } from '../../support/errors.js';
 import { type Golden, loadGolden } from '../../support/goldens.js';
@@ -27,13 +28,7 @@ const TOLERANCE = 1e-4;
 describe('CompiledEngine', function () {
   this.timeout(180_000);
   before(() => useBackend('tensorflow'));
-  const cleanup: { dispose(): void }[] = [];
-  afterEach(() =>
-    cleanup
-      .splice(0)
-      .reverse()
-      .forEach((x) => x.dispose()),
-  );
+  const cleanup = disposedAfterEach();
 
   const load = async (
     golden: { dir: string },

@@ -10,6 +10,7 @@ import { Mamba2ForCausalLM } from '../../../src/models/mamba2/causal_lm.js';
 import type { CompiledEngine, CompiledEngineOptions } from '../../../src/models/mamba2/compiled_engine.js';
 import { Turns } from '../../../src/models/mamba2/turns.js';
 import { tensorCount, useBackend } from '../../support/backends.js';
+import { disposedAfterEach } from '../../support/cleanup.js';
 import { expectClose } from '../../support/compare.js';
 import { rejection } from '../../support/errors.js';
 import { lcg } from '../../support/random.js';
@@ -22,7 +23,7 @@ describe('calls at once on a compiled model', function () {
   this.timeout(180_000);
   let root: string;
   let tiny: TinyModel;
-  const made: { dispose(): void }[] = [];
+  const made = disposedAfterEach();
   const kept = <T extends { dispose(): void }>(x: T): T => (made.push(x), x);
 
   before(async () => {
@@ -35,12 +36,6 @@ describe('calls at once on a compiled model', function () {
     tiny.model.dispose();
     fs.rmSync(root, { recursive: true });
   });
-  afterEach(() =>
-    made
-      .splice(0)
-      .reverse()
-      .forEach((x) => x.dispose()),
-  );
 
   const load = async (options: CompiledEngineOptions = {}): Promise<Mamba2ForCausalLM> =>
     kept(await Mamba2ForCausalLM.from_pretrained(root, { engine: 'compiled', segments: [4, 8], block: 4, ...options }));

@@ -8,6 +8,7 @@ import { CompiledEngine, type CompiledEngineOptions } from '../../../src/models/
 import { EagerEngine } from '../../../src/models/mamba2/eager_engine.js';
 import { Mamba2State } from '../../../src/models/mamba2/state.js';
 import { useBackend } from '../../support/backends.js';
+import { disposedAfterEach } from '../../support/cleanup.js';
 import { expectClose } from '../../support/compare.js';
 import { tinyModel } from '../../support/tiny_model.js';
 
@@ -16,13 +17,7 @@ const TOLERANCE = 1e-4;
 describe('a model with conv_kernel 1', function () {
   this.timeout(180_000);
   before(() => useBackend('tensorflow'));
-  const cleanup: { dispose(): void }[] = [];
-  afterEach(() =>
-    cleanup
-      .splice(0)
-      .reverse()
-      .forEach((x) => x.dispose()),
-  );
+  const cleanup = disposedAfterEach();
 
   for (const options of [
     {},

@@ -17,6 +17,7 @@ import { Mamba2ForCausalLM } from '../../../src/models/mamba2/causal_lm.js';
 import { Mamba2State } from '../../../src/models/mamba2/state.js';
 import { inspectState } from '../../../src/models/mamba2/state_file.js';
 import { tensorCount, useBackend } from '../../support/backends.js';
+import { disposedAfterEach } from '../../support/cleanup.js';
 import { expectClose } from '../../support/compare.js';
 import { rejection } from '../../support/errors.js';
 import { lcg } from '../../support/random.js';
@@ -42,7 +43,7 @@ describe('states', function () {
   let dir: string;
   let tiny: TinyModel;
   const models = {} as Record<(typeof KINDS)[number], Mamba2ForCausalLM>;
-  const made: { dispose(): void }[] = [];
+  const made = disposedAfterEach();
   const kept = <T extends { dispose(): void }>(x: T): T => (made.push(x), x);
 
   before(async () => {
@@ -58,7 +59,6 @@ describe('states', function () {
     [tiny.model, ...Object.values(models)].forEach((model) => model.dispose());
     fs.rmSync(root, { recursive: true });
   });
-  afterEach(() => made.splice(0).forEach((x) => x.dispose()));
 
   /** The logits after each row's last token. */
   const logits = async (state: Mamba2State): Promise<Float32Array[]> =>
