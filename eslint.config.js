@@ -1,6 +1,6 @@
 import js from '@eslint/js';
 import ts from 'typescript-eslint';
-import { importDirection } from './scripts/lint/import-direction.js';
+import { importDirection } from './scripts/lint/import_direction.js';
 
 export default ts.config(
   { ignores: ['dist/**', 'node_modules/**', 'test/fixtures/**', 'models/**', '.gpu/**'] },

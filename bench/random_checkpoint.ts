@@ -2,7 +2,7 @@
  * Writes a checkpoint of random weights with the dimensions of a public Mamba-2 (spec A.4), tensor by tensor: speed
  * does not depend on the values. `npx tsx bench/random_checkpoint.ts 130m bfloat16 DIR`
  */
-import { encodeFloat32, type FloatDtype, floatDtypeOf } from '../src/checkpoints/dtypes.js';
+import { encodeFloat32, type FloatDtype, floatDtypeOf } from '../src/base/stored_dtypes.js';
 import { saveCheckpoint } from '../src/checkpoints/save.js';
 import type { OutTensor } from '../src/checkpoints/source.js';
 import type { WeightInit } from '../src/layers/weights.js';

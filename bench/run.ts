@@ -11,7 +11,7 @@ import * as fs from 'node:fs';
 import * as os from 'node:os';
 import * as path from 'node:path';
 import { parseArgs } from 'node:util';
-import { floatDtypeOf } from '../src/checkpoints/dtypes.js';
+import { floatDtypeOf } from '../src/base/stored_dtypes.js';
 import { cacheRoot } from '../src/runtime/index.js';
 import { machine, otherLoad } from './machine.js';
 import { GGUF_TYPES, type GgufType, llamacpp } from './peers/llamacpp.js';

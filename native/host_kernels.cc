@@ -1,4 +1,4 @@
-// Products with int4 weights on CPUs, called from programs that XLA compiles. src/quant/native_kernel.ts says what lies where;
+// Products with int4 weights on CPUs, called from programs that XLA compiles. src/quant/host_kernel.ts says what lies where;
 // docs/decisions/011 why this is not XLA's code. The calls are XLA's foreign functions, whose headers come with TensorFlow's wheel; work
 // is shared among the threads that XLA gives.
 #include <dlfcn.h>
@@ -173,7 +173,7 @@ AVX2 inline __m256 Silu(__m256 x) {
 
 inline float Softplus(float x) { return std::max(x, 0.0f) + std::log1p(std::exp(-std::abs(x))); }
 
-// A product with one vector and what is around it in a layer; the order of the numbers is that of src/quant/native_kernel.ts.
+// A product with one vector and what is around it in a layer; the order of the numbers is that of src/quant/host_kernel.ts.
 struct RowCall {
   Sizes sizes;
   bool gated, skips, norms, adds, activates, biased;

@@ -1,5 +1,5 @@
 /** The public API of tfjs-mamba2. */
-export * from './errors/index.js';
+export * from './base/errors.js';
 export * from './models/mamba2/index.js';
 export * from './models/auto/index.js';
 export * from './generation/index.js';

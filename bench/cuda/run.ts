@@ -4,8 +4,8 @@
  */
 import { parseArgs } from 'node:util';
 import { GREEDY } from '../../src/generation/engine.js';
-import { CompiledEngine } from '../../src/models/mamba2/compiled_engine.js';
-import type { ProgramDtype, StateDtype } from '../../src/models/mamba2/decoding_program.js';
+import { CompiledEngine } from '../../src/engine/compiled_engine.js';
+import type { ProgramDtype, StateDtype } from '../../src/engine/decoding_program.js';
 import { quantizeWeights } from '../../src/models/mamba2/quantized.js';
 import { Int4WeightOnlyConfig } from '../../src/quant/index.js';
 import { Mamba2ForCausalLM } from '../../src/models/mamba2/causal_lm.js';

@@ -1,9 +1,9 @@
 /** Models of public dimensions whose weights are views of one random pool: nothing is written to disk, nothing is held twice. */
 import type { CheckpointSource, TensorInfo } from '../../src/checkpoints/source.js';
-import { decodeFloat32, encodeFloat32 } from '../../src/checkpoints/dtypes.js';
+import { decodeFloat32, encodeFloat32 } from '../../src/base/stored_dtypes.js';
 import type { WeightStorage } from '../../src/layers/storage.js';
 import { Mamba2ForCausalLM } from '../../src/models/mamba2/causal_lm.js';
-import { isMatrix } from '../../src/models/mamba2/decoding_program.js';
+import { isMatrix } from '../../src/engine/decoding_program.js';
 import { rowStorage } from '../../src/quant/row_kernel.js';
 import { publicConfig } from '../random_checkpoint.js';
 

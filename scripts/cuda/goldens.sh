@@ -12,15 +12,15 @@ suite() {
     > "$logs/$name" 2>&1 || echo "FAILED" >> "$logs/$name"
 }
 suite forward test/models/mamba2/goldens.test.ts "${native[@]}" &
-suite compiled test/models/mamba2/compiled_engine.test.ts "${native[@]}" &
+suite compiled test/engine/compiled_engine.test.ts "${native[@]}" &
 suite quantised test/models/mamba2/quantized.test.ts "${native[@]}" &
 suite perplexity test/models/mamba2/quantized_quality.test.ts &
 suite gradients test/training/gradients.test.ts test/training/step.test.ts "${native[@]}" &
 suite lora test/peft/goldens.test.ts test/peft/quantized.test.ts "${native[@]}" &
 suite pipelines test/pipelines/perplexity.test.ts test/pipelines/pipelines.test.ts "${native[@]}" &
 suite layers test/layers/*.test.ts "${native[@]}" &
-suite assembled test/jit/assembled.test.ts &
-suite matrices test/quant/matrix.test.ts test/models/mamba2/state.test.ts "${native[@]}" &
+suite assembled test/kernels/assembled.test.ts &
+suite matrices test/quant/matrix.test.ts test/engine/state.test.ts "${native[@]}" &
 for engine in eager compiled; do
   suite "trained-model-$engine" test/models/mamba2/books_model.test.ts --grep "$engine" &
   for golden in greedy beam books; do

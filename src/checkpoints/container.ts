@@ -2,7 +2,7 @@
  * The tensors of one or several files under one roof, by the names that the files use. Built by the readers of each
  * format; `open.ts` puts Hugging Face's names on top.
  */
-import { CheckpointError } from '../errors/index.js';
+import { CheckpointError } from '../base/errors.js';
 import type { StoredDtype } from './source.js';
 
 /** One tensor of a container and the ways to read it. */

@@ -4,8 +4,8 @@
  */
 import * as fs from 'node:fs';
 import * as path from 'node:path';
-import { ArgumentError, CheckpointError, ConfigError } from '../errors/index.js';
-import { decodeFloat32, DTYPE_BYTES, encodeFloat32, torchDtypeName, type FloatDtype } from './dtypes.js';
+import { ArgumentError, CheckpointError, ConfigError } from '../base/errors.js';
+import { decodeFloat32, DTYPE_BYTES, encodeFloat32, torchDtypeName, type FloatDtype } from '../base/stored_dtypes.js';
 import { saveCheckpoint, type SaveCheckpointOptions } from './save.js';
 import type { CheckpointSource, OutTensor, StoredDtype } from './source.js';
 import { expectedTensors, validateCheckpoint } from './validate.js';

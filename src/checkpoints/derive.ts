@@ -3,8 +3,8 @@
  * params.json leave most sizes out, and what they say can be wrong. The shapes of the weights decide; what shapes cannot
  * tell comes from the file, then from mamba_ssm's defaults. What this package's model cannot express is refused.
  */
-import { CheckpointError, ConfigError } from '../errors/index.js';
-import { torchDtypeName } from './dtypes.js';
+import { CheckpointError, ConfigError } from '../base/errors.js';
+import { torchDtypeName } from '../base/stored_dtypes.js';
 import type { StoredDtype } from './source.js';
 
 /** What is looked at: shape and dtype of each tensor, under Hugging Face's names. */

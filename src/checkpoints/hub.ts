@@ -4,11 +4,11 @@
 import * as fs from 'node:fs';
 import * as path from 'node:path';
 import type * as Hub from '@huggingface/hub';
-import { ArgumentError, CheckpointError, Mamba2Error } from '../errors/index.js';
+import { ArgumentError, CheckpointError, Mamba2Error } from '../base/errors.js';
 import { COMPANION_FILES } from './convert.js';
-import { readTextIfThere, writeFileAtomic } from './files.js';
-import { cachedSnapshot, checkRelative, COMMIT, hubCacheRoot, hubToken, isOffline, isRepoId, linkBlob, repoFolder } from './hub-cache.js'; // prettier-ignore
-import { downloadBlob, statusError, type DownloadOptions, type HubFile } from './hub-download.js';
+import { readTextIfThere, writeFileAtomic } from '../base/files.js';
+import { cachedSnapshot, checkRelative, COMMIT, hubCacheRoot, hubToken, isOffline, isRepoId, linkBlob, repoFolder } from './hub_cache.js'; // prettier-ignore
+import { downloadBlob, statusError, type DownloadOptions, type HubFile } from './hub_download.js';
 import { findWeights, WEIGHT_FILES } from './open.js';
 import { parseIndex } from './shards.js';
 

@@ -7,13 +7,13 @@
  */
 export type { CheckpointSource, OutTensor, StoredDtype, TensorInfo } from './source.js';
 export type { Container, ContainerTensor } from './container.js';
-export * from './dtypes.js';
-export { parseConfigJson, stringifyConfigJson } from './config-json.js';
-export { AtomicFile, BytesInMemory, RandomAccessFile, readTextIfThere, writeFileAtomic } from './files.js';
-export type { ByteSource } from './files.js';
+export * from '../base/stored_dtypes.js';
+export { parseConfigJson, stringifyConfigJson } from './config_json.js';
+export { AtomicFile, BytesInMemory, RandomAccessFile, readTextIfThere, writeFileAtomic } from '../base/files.js';
+export type { ByteSource } from '../base/files.js';
 export { MAX_HEADER_BYTES, SafetensorsFile, parseSafetensorsHeader } from './safetensors.js';
 export type { SafetensorsEntry, SafetensorsHeader } from './safetensors.js';
-export { writeSafetensors, type SaveProgress } from './safetensors-writer.js';
+export { writeSafetensors, type SaveProgress } from './safetensors_writer.js';
 export { openSafetensorsContainer, safetensorsContainer } from './shards.js';
 export { openTorchContainer, torchContainer } from './torch.js';
 export { openTfjsContainer, saveTfjs, tfjsConfig, tfjsName } from './tfjs.js';
@@ -27,4 +27,4 @@ export { COMPANION_FILES, companionFiles, convertCheckpoint, convertedConfig, co
 export { refuseOwnFolder, refuseQuantized, verifyConversion } from './convert.js';
 export type { ConvertOptions, ConvertReport, VerifyReport } from './convert.js';
 export { locateModel, resolveModel, type HubOptions } from './hub.js';
-export { hubCacheRoot, isOffline, isRepoId } from './hub-cache.js';
+export { hubCacheRoot, isOffline, isRepoId } from './hub_cache.js';

@@ -3,9 +3,9 @@
  */
 import * as fs from 'node:fs';
 import * as path from 'node:path';
-import { CheckpointError, Mamba2Error } from '../errors/index.js';
+import { CheckpointError, Mamba2Error } from '../base/errors.js';
 import type { Container } from './container.js';
-import { elementCount } from './dtypes.js';
+import { elementCount } from '../base/stored_dtypes.js';
 import { findWeights, openCheckpoint, openWeights } from './open.js';
 import { openSafetensorsContainer, openSharded } from './shards.js';
 import type { CheckpointSource, TensorInfo } from './source.js';

@@ -5,7 +5,7 @@
  * - training tools leave their wrapper's prefix (`module.` of DistributedDataParallel, `_orig_mod.` of torch.compile);
  * - a bare backbone (Mamba2Model.save_pretrained) has no `backbone.`.
  */
-import { CheckpointError } from '../errors/index.js';
+import { CheckpointError } from '../base/errors.js';
 import type { Container, ContainerTensor } from './container.js';
 
 const WRAPPERS = ['module.', '_orig_mod.', 'model.'];

@@ -3,11 +3,11 @@
  */
 import * as fs from 'node:fs';
 import * as path from 'node:path';
-import { CheckpointError, ConfigError } from '../errors/index.js';
-import { parseConfigJson } from './config-json.js';
+import { CheckpointError, ConfigError } from '../base/errors.js';
+import { parseConfigJson } from './config_json.js';
 import type { Container, ContainerTensor } from './container.js';
-import { decodeFloat32, DTYPE_BYTES, isFloatDtype } from './dtypes.js';
-import { readTextIfThere } from './files.js';
+import { decodeFloat32, DTYPE_BYTES, isFloatDtype } from '../base/stored_dtypes.js';
+import { readTextIfThere } from '../base/files.js';
 import { deriveConfig, refuseInexpressible } from './derive.js';
 import { withHuggingFaceNames } from './names.js';
 import { openSafetensorsContainer, openSharded } from './shards.js';

@@ -2,7 +2,7 @@
  * A restricted unpickler: Python's stack machine (protocols 2 to 5) with the opcodes that torch.save of a state dict
  * uses. It builds plain data and runs nothing: a name outside the short list below ends the reading at once.
  */
-import { CheckpointError } from '../errors/index.js';
+import { CheckpointError } from '../base/errors.js';
 
 /** A name from the pickle, one of ALLOWED. */
 export class PickleGlobal {

@@ -3,9 +3,9 @@
  * the tensors' bytes without gaps or overlaps. The header is checked whole before a tensor is read, and nothing is
  * allocated on a number that the file's own size does not cover.
  */
-import { CheckpointError } from '../errors/index.js';
-import { DTYPE_BYTES, elementCount, isStoredDtype } from './dtypes.js';
-import { RandomAccessFile, type ByteSource } from './files.js';
+import { CheckpointError } from '../base/errors.js';
+import { DTYPE_BYTES, elementCount, isStoredDtype } from '../base/stored_dtypes.js';
+import { RandomAccessFile, type ByteSource } from '../base/files.js';
 import type { StoredDtype } from './source.js';
 
 /** Headers are some hundred bytes per tensor; safetensors itself allows four times as much. */

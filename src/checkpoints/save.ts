@@ -4,16 +4,16 @@
  */
 import * as fs from 'node:fs';
 import * as path from 'node:path';
-import { ArgumentError } from '../errors/index.js';
-import { stringifyConfigJson } from './config-json.js';
-import { AtomicFile, saveError } from './files.js';
+import { ArgumentError } from '../base/errors.js';
+import { stringifyConfigJson } from './config_json.js';
+import { AtomicFile, saveError } from '../base/files.js';
 import {
   plan,
   storageOrder,
   writeSafetensorsAside,
   type PlannedTensor,
   type SaveProgress,
-} from './safetensors-writer.js';
+} from './safetensors_writer.js';
 import type { OutTensor } from './source.js';
 
 /** Options of saveCheckpoint. */

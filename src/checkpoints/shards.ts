@@ -3,9 +3,9 @@
  * checked against what the files hold, and written.
  */
 import * as path from 'node:path';
-import { CheckpointError } from '../errors/index.js';
+import { CheckpointError } from '../base/errors.js';
 import { joinContainers, type Container, type ContainerTensor } from './container.js';
-import { readTextIfThere } from './files.js';
+import { readTextIfThere } from '../base/files.js';
 import { SafetensorsFile } from './safetensors.js';
 
 /** A safetensors file as a container. */

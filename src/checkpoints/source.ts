@@ -1,9 +1,9 @@
 /**
  * What the rest of the package sees of a checkpoint: names, shapes and stored dtypes first, bytes one tensor at a time.
  */
+import type { StoredDtype } from '../base/stored_dtypes.js';
 
-/** Element types that a checkpoint file may hold, in safetensors' spelling. */
-export type StoredDtype = 'F32' | 'F16' | 'BF16' | 'F64' | 'I64' | 'I32' | 'I16' | 'I8' | 'U8' | 'BOOL';
+export type { StoredDtype };
 
 /** One tensor, described before it is read. */
 export interface TensorInfo {

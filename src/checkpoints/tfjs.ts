@@ -5,11 +5,11 @@
  */
 import * as fs from 'node:fs';
 import * as path from 'node:path';
-import { CheckpointError } from '../errors/index.js';
-import { parseConfigJson, stringifyConfigJson } from './config-json.js';
+import { CheckpointError } from '../base/errors.js';
+import { parseConfigJson, stringifyConfigJson } from './config_json.js';
 import type { Container, ContainerTensor } from './container.js';
-import { decodeFloat32, DTYPE_BYTES, elementCount, encodeFloat32 } from './dtypes.js';
-import { AtomicFile, RandomAccessFile, readTextIfThere, saveError, type ByteSource } from './files.js';
+import { decodeFloat32, DTYPE_BYTES, elementCount, encodeFloat32 } from '../base/stored_dtypes.js';
+import { AtomicFile, RandomAccessFile, readTextIfThere, saveError, type ByteSource } from '../base/files.js';
 import { parseSize, writeAside, type SaveCheckpointOptions } from './save.js';
 import type { OutTensor, StoredDtype } from './source.js';
 

@@ -2,10 +2,10 @@
  * PyTorch's pytorch_model.bin (torch.save since 1.6): a zip with a pickle that describes tensors as strided views of
  * storages, and one entry per storage.
  */
-import { CheckpointError } from '../errors/index.js';
+import { CheckpointError } from '../base/errors.js';
 import type { Container, ContainerTensor } from './container.js';
-import { DTYPE_BYTES, elementCount } from './dtypes.js';
-import { RandomAccessFile, type ByteSource } from './files.js';
+import { DTYPE_BYTES, elementCount } from '../base/stored_dtypes.js';
+import { RandomAccessFile, type ByteSource } from '../base/files.js';
 import { PickleTensor, unpickle, type PickleValue } from './pickle.js';
 import type { StoredDtype } from './source.js';
 import { crc32, readZipDirectory, type ZipEntry } from './zip.js';

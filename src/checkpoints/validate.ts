@@ -3,8 +3,8 @@
  * weight is used: a missing tensor is never initialised at random, a contradiction never resolved by guessing.
  */
 import * as path from 'node:path';
-import { CheckpointError, ConfigError } from '../errors/index.js';
-import { isFloatDtype } from './dtypes.js';
+import { CheckpointError, ConfigError } from '../base/errors.js';
+import { isFloatDtype } from '../base/stored_dtypes.js';
 import type { CheckpointSource } from './source.js';
 
 /** Sizes of a Mamba-2, from a configuration in Hugging Face's keys. */

@@ -3,8 +3,8 @@
  * needs it. The central directory rules; every range is checked against the file before anything is read.
  */
 import * as zlib from 'node:zlib';
-import { CheckpointError } from '../errors/index.js';
-import type { ByteSource } from './files.js';
+import { CheckpointError } from '../base/errors.js';
+import type { ByteSource } from '../base/files.js';
 
 const END = 0x06054b50;
 const END64 = 0x06064b50;

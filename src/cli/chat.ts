@@ -2,7 +2,7 @@
 import { readFile } from 'node:fs/promises';
 import { createInterface, type Interface } from 'node:readline';
 import type { Command } from 'commander';
-import { ArgumentError } from '../errors/index.js';
+import { ArgumentError } from '../base/errors.js';
 import type { ChatSession, TextStreamer } from '../generation/index.js';
 import type { Mamba2ForCausalLM } from '../models/mamba2/index.js';
 import { loadConversation, saveConversation } from './conversation.js';

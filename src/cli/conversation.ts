@@ -1,14 +1,13 @@
 /** Conversations as files: with the model's states (safetensors), or the messages alone (JSON). */
 import { readFile } from 'node:fs/promises';
 import { writeFileAtomic } from '../checkpoints/index.js';
-import { ArgumentError } from '../errors/index.js';
+import { ArgumentError } from '../base/errors.js';
 import type { ChatSession, ChatSnapshot } from '../generation/index.js';
 import type { Mamba2ForCausalLM } from '../models/mamba2/index.js';
 import type { ChatMessage } from '../tokenizers/index.js';
 
 /** Imported when needed: they bring TensorFlow.js along. */
-const stateFiles = () =>
-  Promise.all([import('../models/mamba2/state_arrays.js'), import('../models/mamba2/state_file.js')]);
+const stateFiles = () => Promise.all([import('../engine/state_arrays.js'), import('../engine/state_file.js')]);
 
 /** Whether a file is to hold messages alone. */
 const isJson = (file: string): boolean => file.toLowerCase().endsWith('.json');

@@ -1,9 +1,9 @@
 /** `mamba2 convert`: a checkpoint of any kind to Hugging Face's layout or to a TensorFlow.js LayersModel. */
 import { InvalidArgumentError, Option, type Command } from 'commander';
-import { DTYPE_BYTES, floatDtypeOf, type FloatDtype } from '../checkpoints/dtypes.js';
+import { DTYPE_BYTES, floatDtypeOf, type FloatDtype } from '../base/stored_dtypes.js';
 import type { ConvertReport } from '../checkpoints/convert.js';
 import type { CheckpointSource } from '../checkpoints/source.js';
-import { ArgumentError, CheckpointError } from '../errors/index.js';
+import { ArgumentError, CheckpointError } from '../base/errors.js';
 import { numberIn } from './options.js';
 import { note } from './output.js';
 import { formatBytes, ProgressBar } from './progress.js';

@@ -1,6 +1,6 @@
 /** `mamba2 env`: what models run on here. */
 import { Option, type Command } from 'commander';
-import { DEVICES, type Device } from '../runtime/devices.js';
+import { DEVICES, type Device } from '../base/devices.js';
 import type { DeviceReport } from '../runtime/index.js';
 import { table, write } from './output.js';
 

@@ -1,7 +1,7 @@
 /** `mamba2 eval perplexity`: how well a model predicts a text. */
 import { readFile } from 'node:fs/promises';
 import type { Command } from 'commander';
-import { ArgumentError } from '../errors/index.js';
+import { ArgumentError } from '../base/errors.js';
 import { addModelOptions, loadModel, numberIn, type ModelOptions } from './options.js';
 import { note, table, write } from './output.js';
 

@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import * as path from 'node:path';
 import { Option, type Command } from 'commander';
-import { ArgumentError } from '../errors/index.js';
+import { ArgumentError } from '../base/errors.js';
 import { addModelOptions, keepCompiledPrograms, numberIn, type ModelOptions } from './options.js';
 import { note, table, write } from './output.js';
 

@@ -1,6 +1,6 @@
 /** `mamba2 generate`: continues a text. `mamba2 run --task text-generation` is the same by the name of its task. */
 import { Option, type Command } from 'commander';
-import { ArgumentError } from '../errors/index.js';
+import { ArgumentError } from '../base/errors.js';
 import type { TextStreamer } from '../generation/index.js';
 import type { Tokenizer } from '../tokenizers/index.js';
 import {

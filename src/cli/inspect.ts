@@ -1,7 +1,7 @@
 /** `mamba2 inspect`: what is in a model folder or a file of weights, from headers alone. */
 import type { Command } from 'commander';
 import type { Inspection } from '../checkpoints/inspect.js';
-import { CheckpointError } from '../errors/index.js';
+import { CheckpointError } from '../base/errors.js';
 import { write, table } from './output.js';
 import { formatBytes } from './progress.js';
 

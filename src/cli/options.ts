@@ -1,8 +1,8 @@
 /** Options that several commands share, and how their values are read. */
 import { InvalidArgumentError, Option, type Command } from 'commander';
-import { ArgumentError } from '../errors/index.js';
+import { ArgumentError } from '../base/errors.js';
 import type { Mamba2ForCausalLM, ProgramDtype } from '../models/mamba2/index.js';
-import { DEVICES, type Device } from '../runtime/devices.js';
+import { DEVICES, type Device } from '../base/devices.js';
 
 /** A parser of numbers within bounds, for commander: a wrong one is wrong usage, told before anything is loaded. */
 export function numberIn(bounds: { min?: number; max?: number; above?: number; whole?: boolean }) {

@@ -1,5 +1,5 @@
 /** What the commands share in talking to the terminal. */
-import { Mamba2Error } from '../errors/index.js';
+import { Mamba2Error } from '../base/errors.js';
 
 /** Writes to standard output and waits until a slow reader has taken it. */
 export function write(text: string): Promise<void> {

@@ -1,6 +1,6 @@
 /** `mamba2 quantize`: a float checkpoint to int4 or int8, larger than memory or not. */
 import { Option, type Command } from 'commander';
-import { CheckpointError } from '../errors/index.js';
+import { CheckpointError } from '../base/errors.js';
 import type { CheckpointQuantization } from '../models/mamba2/quantize.js';
 import type { QuantizationConfig, Rounding, ScaleDtype } from '../quant/config.js';
 import { note, write } from './output.js';

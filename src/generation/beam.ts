@@ -1,4 +1,4 @@
-import { GenerationError } from '../errors/index.js';
+import { GenerationError } from '../base/errors.js';
 import type { ResolvedOptions } from './config.js';
 import { RandomStream } from './random.js';
 import { finishOf, limitOf, processorsOf, streamOf } from './run.js';

@@ -1,6 +1,6 @@
 import { readFile, rename, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import { GenerationError, SaveError } from '../errors/index.js';
+import { GenerationError, SaveError } from '../base/errors.js';
 import { checkOption, isOption, OPTION_NAMES } from './options.js';
 import type { GenerationOptions } from './options.js';
 

@@ -1,4 +1,4 @@
-import { GenerationError } from '../errors/index.js';
+import { GenerationError } from '../base/errors.js';
 import { beamSearch } from './beam.js';
 import type { GenerationConfig, ResolvedOptions } from './config.js';
 import type { EngineState, GenerationEngine } from './engine.js';

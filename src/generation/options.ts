@@ -1,4 +1,4 @@
-import { GenerationError } from '../errors/index.js';
+import { GenerationError } from '../base/errors.js';
 
 /**
  * The options of generate() that generation_config.json may hold, with transformers' names and meanings. In a call,

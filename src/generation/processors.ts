@@ -2,7 +2,7 @@
  * Logits processors: each changes one row of scores in place before a token is chosen. Names, order of effects and
  * arithmetic are those of transformers' generation/logits_process.py (5.18); sums are taken in float64.
  */
-import { GenerationError } from '../errors/index.js';
+import { GenerationError } from '../base/errors.js';
 import { logSoftmax } from './scores.js';
 
 /** Changes the scores of the next token. Own classes may be given to generate() as `logits_processor`. */

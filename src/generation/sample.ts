@@ -1,4 +1,4 @@
-import { GenerationError } from '../errors/index.js';
+import { GenerationError } from '../base/errors.js';
 import type { EngineSampling } from './engine.js';
 import { argmax, draw, hasNaN } from './scores.js';
 import { finishOf } from './run.js';

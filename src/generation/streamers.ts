@@ -1,4 +1,4 @@
-import { GenerationError } from '../errors/index.js';
+import { GenerationError } from '../base/errors.js';
 import { IncrementalDecoder } from '../tokenizers/index.js';
 import type { DecodeOptions, Tokenizer } from '../tokenizers/index.js';
 

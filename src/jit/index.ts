@@ -9,28 +9,15 @@
  * - `triton.ts`, `row_*.ts`, `recurrence.ts`, `conv_kernel.ts`, `batch_*.ts`, `step_kernel.ts`, `state_*.ts`: kernels of our own for GPUs; `host_kernel.ts`: for CPUs; `call_module.ts`: their calls
  */
 export * from './types.js';
-export { Program } from './program.js';
-export { jit, type JitFunction, type JitOptions } from './jit.js';
-export type { Nest } from './nest.js';
-export * from './ops.js';
-export { batchMatMulBf16, type BatchMatMulOptions } from './batch_matmul.js';
-export { convolutionOnGpu, type ConvolutionInputs } from './conv_kernel.js';
-export { inBfloat16 } from './narrow.js';
-export { rowProduct, type RowFormat, type RowProductInputs } from './row_product.js';
-export { linearRecurrence } from './recurrence.js';
-export { stepValues } from './step_kernel.js';
-export { stateStep } from './state_kernel.js';
-export {
-  batchLayout,
-  batchProduct,
-  batchRows,
-  type BatchProductInputs,
-  type BatchProductResult,
-  type BatchRows,
-} from './batch_product.js';
-export { compilesForGpu, tritonRuns } from './triton.js';
-export { hasHostKernel, runHostKernel } from './host_kernel.js';
-export { whileLoop } from './control.js';
-export { GRAPH_BACKEND, isSymbolic, isTracing } from './backend.js';
-export { tracedOps } from './shapes.js';
-export type { Attr, Attrs } from './graphdef.js';
+export { Program } from './program/program.js';
+export { jit, type JitFunction, type JitOptions } from './program/jit.js';
+export type { Nest } from './program/nest.js';
+export * from './ops/ops.js';
+export { batchMatMulBf16, type BatchMatMulOptions } from './ops/batch_matmul.js';
+export { inBfloat16 } from './fusion/round_bf16.js';
+export { compilesForGpu, tritonRuns } from './custom_call/triton.js';
+export { hasHostKernel, runHostKernel } from './custom_call/host_call.js';
+export { whileLoop } from './ops/control.js';
+export { GRAPH_BACKEND, isSymbolic, isTracing } from './trace/backend.js';
+export { tracedOps } from './trace/shapes.js';
+export type { Attr, Attrs } from './trace/graphdef.js';

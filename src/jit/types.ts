@@ -1,23 +1,9 @@
 /** The vocabulary of programs: what a tensor, a variable and a function look like from outside. */
 import type * as tf from '@tensorflow/tfjs';
 
-/**
- * Element types that a program can hold. tfjs itself knows float32, int32 and bool; tensors of the other types exist
- * on the device and in graphs all the same, labelled float32 (bfloat16) or int32 (uint8, int8, int16, int64).
- */
-export type Dtype =
-  | 'float32'
-  | 'int32'
-  | 'bool'
-  | 'bfloat16'
-  | 'uint8'
-  | 'int8'
-  | 'int16'
-  | 'uint16'
-  | 'int64'
-  | 'float16'
-  | 'complex64'
-  | 'uint32';
+import type { Dtype } from '../runtime/data_types.js';
+
+export type { Dtype };
 
 /** Shape and element type of one tensor. */
 export interface TensorSpec {

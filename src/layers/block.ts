@@ -1,8 +1,8 @@
 /** One residual block: h + Mixer(RMSNorm(h)) (spec B.1). The residual stream is float32. */
 import * as tf from '@tensorflow/tfjs';
-import { settledOnGpu } from '../jit/barrier.js';
+import { settledOnGpu } from '../jit/fusion/barrier.js';
 import { single, SpecLayer } from './base.js';
-import { mixerFusedStep } from './fused_step.js';
+import { mixerFusedStep } from './decode/one_row_step.js';
 import {
   type Mamba2MixerArgs,
   mixerConfig,

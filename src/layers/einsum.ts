@@ -4,7 +4,7 @@
  * wasm, and has no gradient anywhere. Every op used here has one on every backend, so gradients need no code.
  */
 import * as tf from '@tensorflow/tfjs';
-import { ArgumentError } from '../errors/index.js';
+import { ArgumentError } from '../base/errors.js';
 
 /** A product of matrices, or of batches of them: tf.matMul, or one in another type. */
 export type MatMul = (a: tf.Tensor, b: tf.Tensor, transposeA: boolean, transposeB: boolean) => tf.Tensor;

@@ -1,6 +1,6 @@
 /** Token embedding and language-model head. A tied head is the embedding applied in reverse. */
 import * as tf from '@tensorflow/tfjs';
-import { ArgumentError } from '../errors/index.js';
+import { ArgumentError } from '../base/errors.js';
 import { type LayerArgs, single, SpecLayer } from './base.js';
 import { linear, lookup, type WeightSpec, type Weights } from './weights.js';
 

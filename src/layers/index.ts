@@ -9,7 +9,7 @@ export * from './rms_norm.js';
 export * from './rms_norm_gated.js';
 export * from './causal_conv1d.js';
 export * from './mixer.js';
-export * from './fused_step.js';
+export * from './decode/one_row_step.js';
 export * from './block.js';
 export * from './embedding.js';
 export * from './storage.js';

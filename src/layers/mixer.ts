@@ -3,15 +3,15 @@
  * `mixerForward` is the maths over given weights; the Mamba2Mixer layer owns variables and calls it.
  */
 import * as tf from '@tensorflow/tfjs';
-import { ArgumentError, ConfigError } from '../errors/index.js';
-import { settledOnGpu } from '../jit/barrier.js';
+import { ArgumentError, ConfigError } from '../base/errors.js';
+import { settledOnGpu } from '../jit/fusion/barrier.js';
 import { inBfloat16 } from '../jit/index.js';
-import { settled } from '../jit/settled.js';
+import { settled } from '../jit/fusion/materialise.js';
 import { type LayerArgs, single, SpecLayer } from './base.js';
 import { causalConv, convWeightSpecs } from './causal_conv1d.js';
 import { rmsParts } from './rms_norm.js';
 import { type NormGroups, normGroupsOf, rmsNormByGroups } from './rms_norm_gated.js';
-import { stepActivations, stepByKernel } from './step_activations.js';
+import { stepActivations, stepByKernel } from './decode/step_epilogue.js';
 import { ssdChunkScan, ssdStep } from './ssd.js';
 import { linear, silu, siluQuotient, tensor, type Weight, type WeightSpec, type Weights } from './weights.js';
 

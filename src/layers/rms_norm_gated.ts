@@ -4,7 +4,7 @@
  * groups (spec D1) and kept as `normGroups: 'full'`.
  */
 import * as tf from '@tensorflow/tfjs';
-import { ArgumentError } from '../errors/index.js';
+import { ArgumentError } from '../base/errors.js';
 import { type LayerArgs, SpecLayer } from './base.js';
 import { rmsNorm, scaleByRms } from './rms_norm.js';
 import { silu, tensor, type WeightSpec, type Weights } from './weights.js';

@@ -11,7 +11,7 @@
  * float32 and no tensor is of rank above 5, so that every tfjs backend can run and differentiate it.
  */
 import * as tf from '@tensorflow/tfjs';
-import { ArgumentError } from '../errors/index.js';
+import { ArgumentError } from '../base/errors.js';
 import { einsum } from './einsum.js';
 import { bordersOf, decayMatrix, cumulative } from './ssd_decays.js';
 import { productsOf } from './ssd_products.js';

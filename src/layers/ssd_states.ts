@@ -5,8 +5,9 @@
  * no transposed copies. Letters: see ssd.ts.
  */
 import * as tf from '@tensorflow/tfjs';
-import { compilesForGpu, linearRecurrence } from '../jit/index.js';
-import { settled } from '../jit/settled.js';
+import { compilesForGpu } from '../jit/index.js';
+import { linearRecurrence } from '../kernels/index.js';
+import { settled } from '../jit/fusion/materialise.js';
 import { einsum } from './einsum.js';
 import { type Borders, cumulative, decayMatrix } from './ssd_decays.js';
 import { productsOf } from './ssd_products.js';

@@ -3,7 +3,8 @@
  * are traced. Each stored form (float32, bfloat16, packed integers, a base with an adapter) is one implementation.
  */
 import type * as tf from '@tensorflow/tfjs';
-import { batchProduct, gatherRows, matMulStored, rowProduct, type VariableSpec } from '../jit/index.js';
+import { gatherRows, matMulStored, type VariableSpec } from '../jit/index.js';
+import { batchProduct, rowProduct } from '../kernels/index.js';
 import type { Weight } from './weights.js';
 
 /** Bytes of a weight in one stored type, asked for when their turn comes. */

@@ -4,7 +4,7 @@
  * otherwise (bfloat16, packed int4, a base with a LoRA adapter).
  */
 import * as tf from '@tensorflow/tfjs';
-import type { BatchProductInputs, BatchProductResult, RowProductInputs } from '../jit/index.js';
+import type { BatchProductInputs, BatchProductResult, RowProductInputs } from '../kernels/index.js';
 import type { WeightStorage } from './storage.js';
 
 /** A linear map [out, in] that is not a float32 tensor but knows how to act like one. */

@@ -1,6 +1,6 @@
 /** One adapter of a model: which modules it acts on, its variables, and its fresh values. */
 import * as tf from '@tensorflow/tfjs';
-import { ArgumentError, ConfigError } from '../errors/index.js';
+import { ArgumentError, ConfigError } from '../base/errors.js';
 import { RandomStream } from '../generation/random.js';
 import type { Weight, Weights } from '../layers/index.js';
 import { isStored } from '../layers/index.js';

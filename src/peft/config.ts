@@ -1,5 +1,5 @@
 /** LoraConfig: the options of a low-rank adapter, in the keys of PEFT's adapter_config.json. */
-import { ArgumentError, ConfigError } from '../errors/index.js';
+import { ArgumentError, ConfigError } from '../base/errors.js';
 
 /** The keys that this package acts on; all optional when given by a user. */
 export interface LoraConfigFields {

@@ -11,8 +11,8 @@ import {
   SafetensorsFile,
 } from '../checkpoints/index.js';
 import { writeAside } from '../checkpoints/save.js';
-import { plan, storageOrder, writeSafetensorsAside } from '../checkpoints/safetensors-writer.js';
-import { ArgumentError, CheckpointError, SaveError } from '../errors/index.js';
+import { plan, storageOrder, writeSafetensorsAside } from '../checkpoints/safetensors_writer.js';
+import { ArgumentError, CheckpointError, SaveError } from '../base/errors.js';
 import type { Mamba2ForCausalLM } from '../models/mamba2/index.js';
 import type { LoraAdapter } from './adapter.js';
 import { LoraConfig } from './config.js';

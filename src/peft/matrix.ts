@@ -1,7 +1,7 @@
 /** A base matrix with low-rank adapters on top, as the layers see it: pure functions of tensors, for eager and traced code. */
 import * as tf from '@tensorflow/tfjs';
-import { isTracing } from '../jit/backend.js';
-import { ArgumentError } from '../errors/index.js';
+import { isTracing } from '../jit/trace/backend.js';
+import { ArgumentError } from '../base/errors.js';
 import { statelessUniform, type VariableSpec } from '../jit/index.js';
 import {
   float32Storage,

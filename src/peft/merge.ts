@@ -1,6 +1,6 @@
 /** Adapters added into the weights below them: the same outputs at the plain model's speed. */
 import * as tf from '@tensorflow/tfjs';
-import { ArgumentError } from '../errors/index.js';
+import { ArgumentError } from '../base/errors.js';
 import { isStored, type Weights } from '../layers/index.js';
 import type { AdaptedModule, LoraAdapter } from './adapter.js';
 import { lowRankDelta } from './matrix.js';

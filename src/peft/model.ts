@@ -1,6 +1,6 @@
 /** PeftModel: a causal language model whose weights stay as they are, with adapters on top. */
 import * as tf from '@tensorflow/tfjs';
-import { ArgumentError, DisposedError } from '../errors/index.js';
+import { ArgumentError, DisposedError } from '../base/errors.js';
 import { freshSeed } from '../generation/random.js';
 import type { StoredMatrix, Weight, Weights } from '../layers/index.js';
 import { isStored } from '../layers/index.js';

@@ -1,13 +1,13 @@
 /**
  * pipeline(): a model, its tokenizer and a task in one function. Tasks: text-generation and feature-extraction.
  */
-import { ArgumentError } from '../errors/index.js';
-import { featureExtractionPipeline } from './feature-extraction.js';
-import type { FeatureExtractionPipeline, FeatureModel } from './feature-extraction.js';
+import { ArgumentError } from '../base/errors.js';
+import { featureExtractionPipeline } from './feature_extraction.js';
+import type { FeatureExtractionPipeline, FeatureModel } from './feature_extraction.js';
 import { loadParts } from './load.js';
 import type { PipelineModel, PipelineOptions } from './load.js';
-import { textGenerationPipeline } from './text-generation.js';
-import type { TextGenerationPipeline } from './text-generation.js';
+import { textGenerationPipeline } from './text_generation.js';
+import type { TextGenerationPipeline } from './text_generation.js';
 
 export type { PipelineModel, PipelineOptions } from './load.js';
 export type {
@@ -17,10 +17,10 @@ export type {
   TextGenerationOptions,
   TextGenerationOutput,
   TextGenerationPipeline,
-} from './text-generation.js';
+} from './text_generation.js';
 export { perplexity } from './perplexity.js';
 export type { PerplexityOptions, PerplexityResult, ScoringModel } from './perplexity.js';
-export type { FeatureExtractionOptions, FeatureExtractionPipeline, FeatureModel } from './feature-extraction.js';
+export type { FeatureExtractionOptions, FeatureExtractionPipeline, FeatureModel } from './feature_extraction.js';
 
 const loadModel = async (dir: string, options: Record<string, unknown>): Promise<PipelineModel & FeatureModel> => {
   const { AutoModelForCausalLM } = await import('../models/auto/index.js');

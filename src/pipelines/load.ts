@@ -1,5 +1,5 @@
 import { locateModel } from '../checkpoints/index.js';
-import { ArgumentError } from '../errors/index.js';
+import { ArgumentError } from '../base/errors.js';
 import type { GenerationConfig, GenerationEngine } from '../generation/index.js';
 import { Tokenizer } from '../tokenizers/index.js';
 import type { TokenizerOptions } from '../tokenizers/index.js';

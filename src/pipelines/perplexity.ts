@@ -1,5 +1,5 @@
 import * as tf from '@tensorflow/tfjs';
-import { ArgumentError } from '../errors/index.js';
+import { ArgumentError } from '../base/errors.js';
 
 /** What perplexity() asks of a model: its forward pass with a cache. */
 export interface ScoringModel<Cache extends { dispose(): void } = { dispose(): void }> {

@@ -3,7 +3,7 @@
  *
  * Int4 is torchao's asymmetric weight-only scheme with a floating-point zero; int8 its symmetric one, a scale a row.
  */
-import { ConfigError } from '../errors/index.js';
+import { ConfigError } from '../base/errors.js';
 
 /** Sizes of int4 groups, as in torchao. */
 export const GROUP_SIZES = [32, 64, 128, 256] as const;

@@ -1,6 +1,6 @@
 /** A quantised matrix as the layers see it in eager runs, on any backend: dequantised piece by piece at each use. */
 import * as tf from '@tensorflow/tfjs';
-import { ArgumentError, TracingError } from '../errors/index.js';
+import { ArgumentError, TracingError } from '../base/errors.js';
 import { isTracing } from '../jit/index.js';
 import type { StoredMatrix } from '../layers/weights.js';
 import { dequantizeRows, storedBytes, type QuantizedMatrix } from './quantize.js';

@@ -2,7 +2,7 @@
  * A quantised weight as tensors of a checkpoint: torchao's plain packing under the names that transformers gives it.
  * For `….in_proj.weight` these are `….in_proj._weight_qdata`, `_weight_scale` and, int4, `_weight_zero_point`.
  */
-import { CheckpointError } from '../errors/index.js';
+import { CheckpointError } from '../base/errors.js';
 import { toBfloat16, type QuantizedMatrix } from './quantize.js';
 
 const PACKED = /^(.*\.)_weight_(qdata|scale|zero_point|scale_and_zero|act_pre_scale|per_tensor_scale)$/;

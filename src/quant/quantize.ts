@@ -2,7 +2,7 @@
  * The arithmetic of quantising: from rows of float32 weights to codes, scales and zeros (torchao's formulas), and back.
  * Plain typed arrays, row by row, so that a matrix never needs to be whole in float.
  */
-import { ArgumentError } from '../errors/index.js';
+import { ArgumentError } from '../base/errors.js';
 import type { Rounding } from './config.js';
 import { fitGroup } from './search.js';
 

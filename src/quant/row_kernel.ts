@@ -3,17 +3,8 @@
  * many threads as rows; int4 on a CPU has forms of its own (cpu_kernel.ts).
  */
 import * as tf from '@tensorflow/tfjs';
-import {
-  bitwiseAnd,
-  castFloat32,
-  castTo,
-  constantOf,
-  gatherRows,
-  matMulStored,
-  rightShift,
-  rowProduct,
-  type RowProductInputs,
-} from '../jit/index.js';
+import { bitwiseAnd, castFloat32, castTo, constantOf, gatherRows, matMulStored, rightShift } from '../jit/index.js';
+import { rowProduct, type RowProductInputs } from '../kernels/index.js';
 import type { WeightStorage } from '../layers/storage.js';
 import { type PackedForm, packedMatrix, storedLevels, transposed } from './kernel_util.js';
 import type { QuantizedMatrix } from './quantize.js';

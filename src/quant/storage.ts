@@ -5,7 +5,7 @@
 import * as tf from '@tensorflow/tfjs';
 import type { WeightStorage } from '../layers/storage.js';
 import { cpuInt4Storage } from './cpu_kernel.js';
-import { type Instructions, nativeInt4Forms, nativeInt4Storage } from './native_kernel.js';
+import { type Instructions, nativeInt4Forms, nativeInt4Storage } from './host_kernel.js';
 import type { QuantizedMatrix } from './quantize.js';
 import { rowStorage } from './row_kernel.js';
 

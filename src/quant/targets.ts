@@ -1,5 +1,5 @@
 /** Which weights of a model are quantised, and why the others are not. */
-import { ConfigError } from '../errors/index.js';
+import { ConfigError } from '../base/errors.js';
 import type { QuantizationConfig } from './config.js';
 
 /** A weight that stays in float although it is of a kind that is quantised. */

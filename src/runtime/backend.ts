@@ -2,9 +2,9 @@
 import { createRequire } from 'node:module';
 import * as path from 'node:path';
 import * as tf from '@tensorflow/tfjs';
-import { ArgumentError, DeviceError } from '../errors/index.js';
+import { ArgumentError, DeviceError } from '../base/errors.js';
 import { nativeBinding } from './binding.js';
-import { DEVICES, type Device } from './devices.js';
+import { DEVICES, type Device } from '../base/devices.js';
 import { isLoaded } from './environment.js';
 import { gpuNames } from './gpu.js';
 import { loadTensorFlow } from './load.js';

@@ -1,6 +1,6 @@
 /** The native side of the tensorflow backend: tfjs-node's N-API binding, which speaks TensorFlow's C interface. */
 import * as tf from '@tensorflow/tfjs';
-import { DeviceError } from '../errors/index.js';
+import { DeviceError } from '../base/errors.js';
 
 /** Numbers of TensorFlow's data types (tensorflow/core/framework/types.proto). */
 export const DT = {

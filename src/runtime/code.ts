@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url';
 import * as tf from '@tensorflow/tfjs';
 
 /** Rooms whose code settles what a traced model looks like. */
-const TRACED_ROOMS = ['jit', 'layers', 'models', 'quant'];
+const TRACED_ROOMS = ['jit', 'kernels', 'layers', 'engine', 'models', 'quant'];
 let digest: string | null = null;
 
 /** A digest of this package's code and of the tfjs version: what was derived from the code of another must not be reused. */

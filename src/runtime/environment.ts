@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto';
 import * as fs from 'node:fs';
 import * as os from 'node:os';
 import * as path from 'node:path';
-import { ArgumentError, DeviceError } from '../errors/index.js';
+import { ArgumentError, DeviceError } from '../base/errors.js';
 import { cacheRoot, packageDir, readManifest, type RuntimeVariant, TENSORFLOW_VERSION } from './paths.js';
 import { cpuFeatures } from './cpu.js';
 import { canOpen, gpuMemory, gpuNames, type GpuMemory } from './gpu.js';

@@ -15,7 +15,7 @@ export {
   type TFJSBinding,
 } from './binding.js';
 export { codeDigest } from './code.js';
-export { DEVICES, type Device } from './devices.js';
+export { DEVICES, type Device } from '../base/devices.js';
 export {
   compileCacheDir,
   configureRuntime,

@@ -7,7 +7,7 @@ import { createRequire } from 'node:module';
 import * as os from 'node:os';
 import * as path from 'node:path';
 import * as tf from '@tensorflow/tfjs';
-import { DeviceError } from '../errors/index.js';
+import { DeviceError } from '../base/errors.js';
 import { applyDefaults, isLoaded, markLoaded } from './environment.js';
 import { missingCudaLibraries } from './gpu.js';
 import { addonPath, packageDir, readManifest, runtimeDir } from './paths.js';

@@ -5,7 +5,7 @@
 import * as fs from 'node:fs';
 import * as os from 'node:os';
 import * as path from 'node:path';
-import { DeviceError } from '../errors/index.js';
+import { DeviceError } from '../base/errors.js';
 
 /** Version of the npm package @tensorflow/tfjs-node-gpu that a runtime folder holds. */
 export const TFJS_NODE_VERSION = '4.22.0';

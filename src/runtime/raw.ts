@@ -3,7 +3,7 @@
  * cannot take them; executeRaw() runs any TensorFlow op on them.
  */
 import type * as tf from '@tensorflow/tfjs';
-import { ArgumentError, DisposedError } from '../errors/index.js';
+import { ArgumentError, DisposedError } from '../base/errors.js';
 import { DT, nativeBinding, tensorFlowBackend, type DTName, type OpAttr, type TensorMetadata } from './binding.js';
 
 /** Bytes per element of the types that bytes can be uploaded as. */

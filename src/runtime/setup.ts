@@ -5,9 +5,9 @@
  */
 import * as fs from 'node:fs';
 import * as path from 'node:path';
-import type { DeviceError } from '../errors/index.js';
+import type { DeviceError } from '../base/errors.js';
 import { missingCudaLibraries } from './gpu.js';
-import { withLock } from './lock.js';
+import { withLock } from '../base/lock.js';
 import {
   cacheRoot,
   readManifest,
@@ -16,7 +16,7 @@ import {
   TFJS_NODE_VERSION,
   type RuntimeManifest,
 } from './paths.js';
-import { noSpace, setupError } from './setup-failure.js';
+import { noSpace, setupError } from './setup_failure.js';
 import {
   checkTools,
   compileAddon,
@@ -28,7 +28,7 @@ import {
   unpackNvidia,
   unpackTensorFlow,
   verifyRuntime,
-} from './setup-steps.js';
+} from './setup_steps.js';
 import { NVIDIA_WHEELS, wheelFor } from './sources.js';
 
 export interface SetupOptions {

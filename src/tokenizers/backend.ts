@@ -1,5 +1,5 @@
 import type * as NativeTokenizers from 'tokenizers';
-import { TokenizerError } from '../errors/index.js';
+import { TokenizerError } from '../base/errors.js';
 
 /** A parsed tokenizer.json. Only what this package itself looks at is named; the rest is for the backends. */
 export interface TokenizerJson {

@@ -1,6 +1,6 @@
 import { access, readFile, readdir } from 'node:fs/promises';
 import path from 'node:path';
-import { TokenizerError } from '../errors/index.js';
+import { TokenizerError } from '../base/errors.js';
 import type { AddedTokenJson, TokenizerJson } from './backend.js';
 import { convertSentencePiece } from './sentencepiece.js';
 import type { ConvertedTokenizer } from './sentencepiece.js';

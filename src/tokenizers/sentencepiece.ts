@@ -1,4 +1,4 @@
-import { TokenizerError } from '../errors/index.js';
+import { TokenizerError } from '../base/errors.js';
 import type { AddedTokenJson, TokenizerJson } from './backend.js';
 
 /** One piece of a SentencePiece vocabulary; its place in the list is its id. */

@@ -1,12 +1,12 @@
-import { TokenizerError } from '../errors/index.js';
+import { TokenizerError } from '../base/errors.js';
 import { createBackend } from './backend.js';
 import type { TokenizerBackend, TokenizerBackendName } from './backend.js';
-import { renderChat } from './chat-template.js';
-import type { ChatTemplateOptions, TemplateMessage } from './chat-template.js';
+import { renderChat } from './chat_template.js';
+import type { ChatTemplateOptions, TemplateMessage } from './chat_template.js';
 import { readTokenizerFiles } from './files.js';
 import type { TokenizerFiles } from './files.js';
-import { cleanUpSpaces, readSpecialTokens } from './special-tokens.js';
-import type { SpecialTokens } from './special-tokens.js';
+import { cleanUpSpaces, readSpecialTokens } from './special_tokens.js';
+import type { SpecialTokens } from './special_tokens.js';
 
 /** Options of Tokenizer.from_pretrained. */
 export interface TokenizerOptions {

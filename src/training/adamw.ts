@@ -3,7 +3,7 @@
  * function of tensors, so that an eager step and a compiled program share it; the optimizer keeps the moments.
  */
 import * as tf from '@tensorflow/tfjs';
-import { ArgumentError } from '../errors/index.js';
+import { ArgumentError } from '../base/errors.js';
 
 export interface AdamWArgs {
   /** Default 1e-3. */

@@ -1,5 +1,5 @@
 /** TrainingArguments: options of a training run, by their names in transformers. */
-import { ArgumentError } from '../errors/index.js';
+import { ArgumentError } from '../base/errors.js';
 import { SCHEDULERS, type SchedulerType } from './schedules.js';
 
 export type When = 'no' | 'steps' | 'epoch';

@@ -1,5 +1,5 @@
 /** Batches of training: as collators make them, and as a step takes them. */
-import { ArgumentError } from '../errors/index.js';
+import { ArgumentError } from '../base/errors.js';
 import { IGNORE_INDEX } from '../models/mamba2/index.js';
 
 /** Rows of one length. */

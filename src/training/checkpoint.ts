@@ -1,7 +1,7 @@
 /** Gradient checkpointing (Chen et al. 2016): a function whose insides are computed again for the gradients, not kept. */
 import * as tf from '@tensorflow/tfjs';
-import { isTracing } from '../jit/backend.js';
-import { barrier } from '../jit/barrier.js';
+import { isTracing } from '../jit/trace/backend.js';
+import { barrier } from '../jit/fusion/barrier.js';
 
 /** Under XLA the second computation would be found equal to the first and merged with it; a barrier keeps them apart. */
 function apart(tensors: readonly tf.Tensor[]): tf.Tensor[] {

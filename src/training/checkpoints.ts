@@ -12,8 +12,8 @@ import {
   writeFileAtomic,
   writeSafetensors,
 } from '../checkpoints/index.js';
-import { saveError } from '../checkpoints/files.js';
-import { CheckpointError, TrainingError } from '../errors/index.js';
+import { saveError } from '../base/files.js';
+import { CheckpointError, TrainingError } from '../base/errors.js';
 import { PeftModel, save_adapter } from '../peft/index.js';
 import type { TrainerState } from './callbacks.js';
 import { type TrainableModel, trainableOf } from './objective.js';

@@ -3,7 +3,7 @@
  * sums stay on the device; only ids go in and the loss comes out.
  */
 import * as tf from '@tensorflow/tfjs';
-import { ArgumentError, DisposedError } from '../errors/index.js';
+import { ArgumentError, DisposedError } from '../base/errors.js';
 import { Program, type TensorSpec } from '../jit/index.js';
 import {
   bfloat16Storage,
@@ -13,7 +13,7 @@ import {
   type Weights,
   type WeightStorage,
 } from '../layers/index.js';
-import { encodeFloat32 } from '../checkpoints/dtypes.js';
+import { encodeFloat32 } from '../base/stored_dtypes.js';
 import { adamwUpdate, clipFactor, globalNorm } from './adamw.js';
 import type { BatchShape, PreparedBatch } from './batch.js';
 import { type BatchTensors, lossAndGradients, lossSum, type Trainable } from './objective.js';

@@ -1,6 +1,6 @@
 /** Choosing between the two training steps. */
 import * as tf from '@tensorflow/tfjs';
-import { ArgumentError } from '../errors/index.js';
+import { ArgumentError } from '../base/errors.js';
 import { CompiledStep } from './compiled_step.js';
 import { EagerStep } from './eager_step.js';
 import type { Trainable } from './objective.js';

@@ -1,6 +1,6 @@
 /** The training step run op by op, on any backend. */
 import * as tf from '@tensorflow/tfjs';
-import { DisposedError } from '../errors/index.js';
+import { DisposedError } from '../base/errors.js';
 import { adamwUpdate, clipFactor, globalNorm } from './adamw.js';
 import type { PreparedBatch } from './batch.js';
 import { lossAndGradients, lossSum, type Trainable } from './objective.js';

@@ -1,6 +1,6 @@
 /** compile, fit, evaluate and predict in the manner of tf.LayersModel, for a causal language model. */
 import * as tf from '@tensorflow/tfjs';
-import { ArgumentError, TrainingError } from '../errors/index.js';
+import { ArgumentError, TrainingError } from '../base/errors.js';
 import type { Mamba2ForCausalLM } from '../models/mamba2/causal_lm.js';
 import { PeftModel } from '../peft/index.js';
 import { AdamW } from './adamw.js';

@@ -1,6 +1,6 @@
 /** What a training step differentiates: the summed loss of a batch as a pure function of the trained tensors. */
 import * as tf from '@tensorflow/tfjs';
-import { ArgumentError } from '../errors/index.js';
+import { ArgumentError } from '../base/errors.js';
 import { matMulBf16 } from '../jit/index.js';
 import { isStored, type StoredMatrix, type Weight, type Weights } from '../layers/index.js';
 import type { Mamba2ForCausalLM } from '../models/mamba2/index.js';

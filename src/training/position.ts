@@ -1,5 +1,5 @@
 /** Where a run stands in its data, and what is said when it cannot go on. */
-import { TrainingError } from '../errors/index.js';
+import { TrainingError } from '../base/errors.js';
 import type { TrainerState } from './callbacks.js';
 import type { DataLoader } from './data/index.js';
 

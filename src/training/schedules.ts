@@ -1,5 +1,5 @@
 /** Learning-rate schedules, as transformers' get_scheduler has them. */
-import { ArgumentError } from '../errors/index.js';
+import { ArgumentError } from '../base/errors.js';
 
 export type SchedulerType = 'constant' | 'constant_with_warmup' | 'linear' | 'cosine';
 export const SCHEDULERS: readonly SchedulerType[] = ['constant', 'constant_with_warmup', 'linear', 'cosine'];

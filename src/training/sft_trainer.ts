@@ -1,5 +1,5 @@
 /** SFTTrainer: supervised fine-tuning from text, by the names of trl. */
-import { ArgumentError } from '../errors/index.js';
+import { ArgumentError } from '../base/errors.js';
 import type { Mamba2ForCausalLM } from '../models/mamba2/index.js';
 import { get_peft_model, type LoraConfig, type LoraConfigFields, PeftModel } from '../peft/index.js';
 import type { Tokenizer } from '../tokenizers/index.js';

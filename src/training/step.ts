@@ -1,6 +1,6 @@
 /** A training step, eager or compiled, behind one interface. Both call the same functions; see objective.ts and adamw.ts. */
 import * as tf from '@tensorflow/tfjs';
-import { ArgumentError } from '../errors/index.js';
+import { ArgumentError } from '../base/errors.js';
 import type { CompileHook } from '../jit/index.js';
 import { decaysByDefault } from './adamw.js';
 import type { BatchShape, PreparedBatch } from './batch.js';

@@ -2,7 +2,7 @@
 import * as fs from 'node:fs';
 import * as path from 'node:path';
 import { writeFileAtomic } from '../checkpoints/index.js';
-import { ArgumentError } from '../errors/index.js';
+import { ArgumentError } from '../base/errors.js';
 import type { Mamba2ForCausalLM } from '../models/mamba2/index.js';
 import { PeftModel } from '../peft/index.js';
 import { plannedSteps, type TrainingArguments, trainingArguments, type When } from './arguments.js';

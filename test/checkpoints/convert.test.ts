@@ -13,7 +13,7 @@ import {
   verifyConversion,
   writeSafetensors,
 } from '../../src/checkpoints/index.js';
-import { ArgumentError, CheckpointError } from '../../src/errors/index.js';
+import { ArgumentError, CheckpointError } from '../../src/base/errors.js';
 import { goldenDir } from '../support/goldens.js';
 import { randomTensors, TINY_CONFIG, zeros } from '../support/checkpoint.js';
 

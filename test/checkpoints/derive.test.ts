@@ -2,7 +2,7 @@ import { expect } from 'chai';
 import { deriveConfig, refuseInexpressible, validateCheckpoint, type OutTensor } from '../../src/checkpoints/index.js';
 import { huggingFaceName, withHuggingFaceNames } from '../../src/checkpoints/names.js';
 import { NamedCheckpoint } from '../../src/checkpoints/open.js';
-import { CheckpointError, ConfigError } from '../../src/errors/index.js';
+import { CheckpointError, ConfigError } from '../../src/base/errors.js';
 import { containerOf, randomTensors, TINY_CONFIG, zeros } from '../support/checkpoint.js';
 
 type Config = Record<string, unknown>;

@@ -8,7 +8,7 @@ import {
   validateCheckpoint,
   type CheckpointSource,
 } from '../../src/checkpoints/index.js';
-import { Mamba2Error } from '../../src/errors/index.js';
+import { Mamba2Error } from '../../src/base/errors.js';
 import { goldenDir } from '../support/goldens.js';
 
 const formats = goldenDir('formats');

@@ -19,9 +19,9 @@ import {
 import { withHuggingFaceNames } from '../../src/checkpoints/names.js';
 import { NamedCheckpoint } from '../../src/checkpoints/open.js';
 import { readZipDirectory } from '../../src/checkpoints/zip.js';
-import { Mamba2Error } from '../../src/errors/index.js';
+import { Mamba2Error } from '../../src/base/errors.js';
 import { goldenDir } from '../support/goldens.js';
-import { zipFile } from '../support/zip-file.js';
+import { zipFile } from '../support/zip_file.js';
 
 const CASES = Number(process.env.FUZZ_CASES ?? 20_000);
 const SEED = Number(process.env.FUZZ_SEED ?? 1);

@@ -5,11 +5,11 @@ import * as path from 'node:path';
 import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { openCheckpoint, resolveModel, type HubOptions } from '../../src/checkpoints/index.js';
-import { hubCacheRoot, hubToken, isOffline, isRepoId } from '../../src/checkpoints/hub-cache.js';
-import { ArgumentError, CheckpointError } from '../../src/errors/index.js';
+import { hubCacheRoot, hubToken, isOffline, isRepoId } from '../../src/checkpoints/hub_cache.js';
+import { ArgumentError, CheckpointError } from '../../src/base/errors.js';
 import { AutoConfig, AutoModelForCausalLM, AutoTokenizer, pipeline } from '../../src/index.js';
 import { goldenDir } from '../support/goldens.js';
-import { COMMIT_A, COMMIT_B, HubServer } from '../support/hub-server.js';
+import { COMMIT_A, COMMIT_B, HubServer } from '../support/hub_server.js';
 
 const text = (value: string): Uint8Array => new TextEncoder().encode(value);
 

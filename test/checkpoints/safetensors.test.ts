@@ -12,7 +12,7 @@ import {
   type CheckpointSource,
   type OutTensor,
 } from '../../src/checkpoints/index.js';
-import { ArgumentError, CheckpointError, ConfigError, SaveError } from '../../src/errors/index.js';
+import { ArgumentError, CheckpointError, ConfigError, SaveError } from '../../src/base/errors.js';
 import { goldenDir, loadGolden } from '../support/goldens.js';
 
 const formats = (name: string): string => goldenDir(`formats/${name}`);

@@ -5,9 +5,9 @@ import { fileURLToPath } from 'node:url';
 import { BytesInMemory, openTorchContainer, SafetensorsFile, torchContainer } from '../../src/checkpoints/index.js';
 import { unpickle } from '../../src/checkpoints/pickle.js';
 import { crc32, readZipDirectory } from '../../src/checkpoints/zip.js';
-import { CheckpointError } from '../../src/errors/index.js';
+import { CheckpointError } from '../../src/base/errors.js';
 import { goldenDir } from '../support/goldens.js';
-import { zipFile } from '../support/zip-file.js';
+import { zipFile } from '../support/zip_file.js';
 
 const fixtures = fileURLToPath(new URL('../fixtures/torch/', import.meta.url));
 

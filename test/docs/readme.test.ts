@@ -6,7 +6,7 @@ import * as path from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { expect } from 'chai';
 import * as api from '../../src/index.js';
-import { ROOMS } from '../../scripts/lint/import-direction.js';
+import { ROOMS } from '../../scripts/lint/import_direction.js';
 
 const root = fileURLToPath(new URL('../../', import.meta.url));
 const read = (file: string): string => fs.readFileSync(path.join(root, file), 'utf8');

@@ -1,7 +1,7 @@
 import { expect } from 'chai';
 import { generate, GenerationConfig } from '../../src/generation/index.js';
 import type { GenerateInputs, GenerateOutput } from '../../src/generation/index.js';
-import { hashedLogits, ToyEngine } from '../support/toy-engine.js';
+import { hashedLogits, ToyEngine } from '../support/toy_engine.js';
 
 const V = 4;
 const logitsOf = hashedLogits(V, 4);

@@ -2,7 +2,7 @@ import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { expect } from 'chai';
-import { GenerationError, SaveError } from '../../src/errors/index.js';
+import { GenerationError, SaveError } from '../../src/base/errors.js';
 import { GenerationConfig } from '../../src/generation/index.js';
 import type { GenerationOptions } from '../../src/generation/index.js';
 import { rejection, thrown } from '../support/errors.js';

@@ -1,10 +1,10 @@
 import { expect } from 'chai';
-import { GenerationError } from '../../src/errors/index.js';
+import { GenerationError } from '../../src/base/errors.js';
 import { generate, generateFor, GenerationConfig } from '../../src/generation/index.js';
 import type { GenerateInputs, GenerateOutput } from '../../src/generation/index.js';
 import { rejection } from '../support/errors.js';
 import { lcg } from '../support/random.js';
-import { hashedLogits, ToyEngine } from '../support/toy-engine.js';
+import { hashedLogits, ToyEngine } from '../support/toy_engine.js';
 
 const V = 23;
 const logitsOf = hashedLogits(V);

@@ -1,5 +1,5 @@
 import { expect } from 'chai';
-import { GenerationError } from '../../src/errors/index.js';
+import { GenerationError } from '../../src/base/errors.js';
 import { buildProcessors } from '../../src/generation/build.js';
 import { GenerationConfig } from '../../src/generation/config.js';
 import * as p from '../../src/generation/processors.js';

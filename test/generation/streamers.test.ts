@@ -1,10 +1,10 @@
 import { readFile } from 'node:fs/promises';
 import { expect } from 'chai';
 import { generate, GenerationConfig, TextIteratorStreamer, TextStreamer } from '../../src/generation/index.js';
-import { GenerationError } from '../../src/errors/index.js';
+import { GenerationError } from '../../src/base/errors.js';
 import { Tokenizer } from '../../src/tokenizers/index.js';
 import { rejection } from '../support/errors.js';
-import { scriptedLogits, ToyEngine } from '../support/toy-engine.js';
+import { scriptedLogits, ToyEngine } from '../support/toy_engine.js';
 
 /** Pieces that transformers' TextStreamer gives out, per test/fixtures/text-streamer.json. */
 interface Case {

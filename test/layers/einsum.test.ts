@@ -1,7 +1,7 @@
 /** einsum against running over every value of every label. */
 import * as tf from '@tensorflow/tfjs';
 import { expect } from 'chai';
-import { ArgumentError } from '../../src/errors/index.js';
+import { ArgumentError } from '../../src/base/errors.js';
 import { einsum } from '../../src/layers/einsum.js';
 import { onBackends, useBackend } from '../support/backends.js';
 import { expectClose } from '../support/compare.js';

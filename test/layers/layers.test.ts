@@ -11,7 +11,7 @@ import { useBackend } from '../support/backends.js';
 import { thrown } from '../support/errors.js';
 import { runLayerTest } from '../support/layer_tests.js';
 import * as oracle from '../support/oracle.js';
-import { ArgumentError, ConfigError } from '../../src/errors/index.js';
+import { ArgumentError, ConfigError } from '../../src/base/errors.js';
 
 runLayerTest({
   title: 'a large epsilon',

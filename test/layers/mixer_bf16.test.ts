@@ -1,7 +1,7 @@
 /** The mixer as GPUs run it in bfloat16, its kernels in plain loops: near float32, gradients too. */
 import * as tf from '@tensorflow/tfjs';
 import { expect } from 'chai';
-import { withKernelRunner } from '../../src/jit/triton.js';
+import { withKernelRunner } from '../../src/jit/custom_call/triton.js';
 import { Mamba2Mixer, mixerForward, type MixerOptions, type MixerState } from '../../src/layers/mixer.js';
 import { useBackend } from '../support/backends.js';
 import { plainKernels } from '../support/kernels.js';

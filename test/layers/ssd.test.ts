@@ -1,7 +1,7 @@
 /** The chunked scan and its single step against the recurrence token by token. */
 import * as tf from '@tensorflow/tfjs';
 import { expect } from 'chai';
-import { ArgumentError } from '../../src/errors/index.js';
+import { ArgumentError } from '../../src/base/errors.js';
 import { ssdChunkScan, type SsdInputs, ssdStep } from '../../src/layers/ssd.js';
 import { onBackends, useBackend } from '../support/backends.js';
 import { expectClose } from '../support/compare.js';

@@ -4,7 +4,7 @@ import * as os from 'node:os';
 import * as path from 'node:path';
 import * as tf from '@tensorflow/tfjs';
 import { expect } from 'chai';
-import { ArgumentError, CheckpointError } from '../../src/errors/index.js';
+import { ArgumentError, CheckpointError } from '../../src/base/errors.js';
 import type { Mamba2ForCausalLM } from '../../src/models/mamba2/index.js';
 import { get_peft_model, load_peft_model, LoraConfig, type PeftModel, save_adapter } from '../../src/peft/index.js';
 import { Trainer, trainableOf } from '../../src/training/index.js';

@@ -4,7 +4,7 @@ import * as os from 'node:os';
 import * as path from 'node:path';
 import * as tf from '@tensorflow/tfjs';
 import { expect } from 'chai';
-import { ArgumentError } from '../../src/errors/index.js';
+import { ArgumentError } from '../../src/base/errors.js';
 import type { Mamba2ForCausalLM } from '../../src/models/mamba2/index.js';
 import { loadCheckpoint } from '../../src/models/mamba2/pretrained.js';
 import { get_peft_model, type LoraConfigFields, type PeftModel } from '../../src/peft/index.js';

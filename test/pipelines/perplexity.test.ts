@@ -1,5 +1,5 @@
 import { expect } from 'chai';
-import { ArgumentError } from '../../src/errors/index.js';
+import { ArgumentError } from '../../src/base/errors.js';
 import { AutoModelForCausalLM, AutoTokenizer } from '../../src/models/auto/index.js';
 import type { Mamba2ForCausalLM } from '../../src/models/mamba2/index.js';
 import { perplexity } from '../../src/pipelines/index.js';

@@ -1,5 +1,5 @@
 import { expect } from 'chai';
-import { ArgumentError, GenerationError, TokenizerError } from '../../src/errors/index.js';
+import { ArgumentError, GenerationError, TokenizerError } from '../../src/base/errors.js';
 import { GenerationConfig, TextIteratorStreamer } from '../../src/generation/index.js';
 import { pipeline } from '../../src/pipelines/index.js';
 import type { PipelineModel, TextGenerationPipeline } from '../../src/pipelines/index.js';
@@ -8,7 +8,7 @@ import type { ChatMessage, ChatTemplateOptions, TemplateMessage } from '../../sr
 import { useBackend } from '../support/backends.js';
 import { rejection } from '../support/errors.js';
 import { loadGolden } from '../support/goldens.js';
-import { hashedLogits, scriptedLogits, ToyEngine } from '../support/toy-engine.js';
+import { hashedLogits, scriptedLogits, ToyEngine } from '../support/toy_engine.js';
 
 const MODEL = 'models/tiny-books-mamba2';
 const TEMPLATE =

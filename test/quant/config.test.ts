@@ -1,6 +1,6 @@
 /** Configuration classes, their form in config.json, and the choice of what is quantised. */
 import { expect } from 'chai';
-import { ConfigError } from '../../src/errors/index.js';
+import { ConfigError } from '../../src/base/errors.js';
 import {
   Int4WeightOnlyConfig,
   Int8WeightOnlyConfig,

@@ -1,7 +1,7 @@
 /** The quantised matrix as a weight: eager on every backend, and compiled in both packed forms, against plain loops. */
 import { expect } from 'chai';
 import * as tf from '@tensorflow/tfjs';
-import { ArgumentError, TracingError } from '../../src/errors/index.js';
+import { ArgumentError, TracingError } from '../../src/base/errors.js';
 import { Program } from '../../src/jit/index.js';
 import type { StoredMatrix } from '../../src/layers/weights.js';
 import {
@@ -17,7 +17,7 @@ import { expectClose } from '../support/compare.js';
 import { thrown } from '../support/errors.js';
 import { roundedGroups } from '../support/oracle.js';
 import { lcg } from '../support/random.js';
-import { nativeInt4Forms } from '../../src/quant/native_kernel.js';
+import { nativeInt4Forms } from '../../src/quant/host_kernel.js';
 
 function random(size: number, seed: number): Float32Array {
   const next = lcg(seed);

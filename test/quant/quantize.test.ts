@@ -1,7 +1,7 @@
 /** The arithmetic of quantising against torchao's values and against plain loops. */
 import { expect } from 'chai';
 import * as path from 'node:path';
-import { ArgumentError } from '../../src/errors/index.js';
+import { ArgumentError } from '../../src/base/errors.js';
 import {
   dequantizeRows,
   int4Codes,

@@ -1,7 +1,7 @@
 import { expect } from 'chai';
 import * as tf from '@tensorflow/tfjs';
 import { DT, executeRaw, nativeBinding, RawTensor, typeAttr } from '../../src/runtime/index.js';
-import { ArgumentError, DisposedError } from '../../src/errors/index.js';
+import { ArgumentError, DisposedError } from '../../src/base/errors.js';
 import { useBackend } from '../support/backends.js';
 
 /** bfloat16 keeps the upper half of a float32: for values that fit, the bytes are exact. */

@@ -3,10 +3,10 @@ import { spawn } from 'node:child_process';
 import * as fs from 'node:fs';
 import * as os from 'node:os';
 import * as path from 'node:path';
-import { withLock } from '../../src/runtime/lock.js';
-import { explainNpm, explainPip } from '../../src/runtime/setup-failure.js';
+import { withLock } from '../../src/base/lock.js';
+import { explainNpm, explainPip } from '../../src/runtime/setup_failure.js';
 import { setupRuntime } from '../../src/runtime/setup.js';
-import { DeviceError } from '../../src/errors/index.js';
+import { DeviceError } from '../../src/base/errors.js';
 import { mamba2 } from '../cli/support.js';
 
 /** A folder of programs to be found on the PATH: real ones linked, others made up of a shell script. */
@@ -112,7 +112,7 @@ describe('withLock', () => {
   it('lets processes in one at a time, and leaves nothing', async () => {
     const script = `
       import * as fs from 'node:fs';
-      import { withLock } from ${JSON.stringify(path.resolve('src/runtime/lock.ts'))};
+      import { withLock } from ${JSON.stringify(path.resolve('src/base/lock.ts'))};
       await withLock('lock', async () => {
         fs.appendFileSync('log', 'in ');
         await new Promise((resolve) => setTimeout(resolve, 30));

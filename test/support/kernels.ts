@@ -1,10 +1,10 @@
 /** Runs kernels for GPUs in plain loops (ptx.ts, ttir.ts) over tensors, in place of a card. */
 import * as tf from '@tensorflow/tfjs';
-import { decodeFloat32, encodeFloat32 } from '../../src/checkpoints/dtypes.js';
+import { decodeFloat32, encodeFloat32 } from '../../src/base/stored_dtypes.js';
 import { castFloat32, constantOf, trueDtype } from '../../src/jit/index.js';
-import type { KernelRunner } from '../../src/jit/triton.js';
-import { runPtx } from './ptx.js';
-import { type Memory, runTtir } from './ttir.js';
+import type { KernelRunner } from '../../src/jit/custom_call/triton.js';
+import { runPtx } from '../../src/kernels/interpret/ptx.js';
+import { type Memory, runTtir } from '../../src/kernels/interpret/ttir.js';
 
 type Buffer = Float32Array | Int32Array | Uint8Array;
 

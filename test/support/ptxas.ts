@@ -3,7 +3,7 @@ import { spawnSync } from 'node:child_process';
 import * as fs from 'node:fs';
 import * as os from 'node:os';
 import * as path from 'node:path';
-import type { PtxWriter } from '../../src/jit/ptx.js';
+import type { PtxWriter } from '../../src/jit/custom_call/ptx.js';
 
 /** The assembler: $PTXAS, on the path, or of an installed CUDA; null where there is none. */
 export function findPtxas(): string | null {

@@ -1,6 +1,6 @@
-/** Row products (src/jit/row_product.ts) of random inputs in float64 and plain loops, to compare kernels with. */
-import type { RowProductSpec } from '../../src/jit/row_product.js';
-import type { Memory } from './ttir.js';
+/** Row products (src/kernels/one_row/product.ts) of random inputs in float64 and plain loops, to compare kernels with. */
+import type { RowProductSpec } from '../../src/kernels/one_row/product.js';
+import type { Memory } from '../../src/kernels/interpret/ttir.js';
 
 const random = (size: number, seed: number): Float32Array => {
   let state = seed;

@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { expect } from 'chai';
 import { IncrementalDecoder, Tokenizer } from '../../src/tokenizers/index.js';
 import type { TokenizerBackendName } from '../../src/tokenizers/index.js';
-import { byteFallbackTokenizer } from '../support/byte-fallback-tokenizer.js';
+import { byteFallbackTokenizer } from '../support/byte_fallback_tokenizer.js';
 import { lcg } from '../support/random.js';
 
 const MODEL = 'models/tiny-books-mamba2';

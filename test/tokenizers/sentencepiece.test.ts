@@ -2,7 +2,7 @@ import { cp, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { expect } from 'chai';
-import { TokenizerError } from '../../src/errors/index.js';
+import { TokenizerError } from '../../src/base/errors.js';
 import { IncrementalDecoder, Tokenizer } from '../../src/tokenizers/index.js';
 import type { ChatMessage, TokenizerBackendName } from '../../src/tokenizers/index.js';
 import { rejection } from '../support/errors.js';

@@ -2,7 +2,7 @@ import { mkdtemp, readFile, rm, writeFile, cp } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { expect } from 'chai';
-import { TokenizerError } from '../../src/errors/index.js';
+import { TokenizerError } from '../../src/base/errors.js';
 import { Tokenizer, readTokenizerFiles } from '../../src/tokenizers/index.js';
 import type { TokenizerBackendName } from '../../src/tokenizers/index.js';
 import { rejection } from '../support/errors.js';

@@ -1,10 +1,10 @@
 /** AutoConfig, AutoModelForCausalLM, AutoTokenizer: the right class for a checkpoint folder, whatever its container. */
 import { locateModel, openCheckpoint, type HubOptions } from '../../checkpoints/index.js';
-import { ConfigError } from '../../errors/index.js';
+import { ConfigError } from '../../base/errors.js';
 import { Mamba2ForCausalLM, type PretrainedOptions } from '../mamba2/causal_lm.js';
 import { Mamba2Config } from '../mamba2/config.js';
 
-export { AutoTokenizer } from './auto-tokenizer.js';
+export { AutoTokenizer } from './auto_tokenizer.js';
 
 /** Reads configurations. */
 export class AutoConfig {

@@ -1,6 +1,6 @@
 /** Mamba2Cache: the fixed-size state of a batch, layer by layer (spec B.6). */
 import * as tf from '@tensorflow/tfjs';
-import { ArgumentError, DisposedError } from '../../errors/index.js';
+import { ArgumentError, DisposedError } from '../../base/errors.js';
 import type { MixerState } from '../../layers/mixer.js';
 import type { Mamba2Config } from './config.js';
 

@@ -1,16 +1,16 @@
 /** Mamba2ForCausalLM: the model with its head, loss, generation, loading and saving. */
 import * as tf from '@tensorflow/tfjs';
-import { ArgumentError, DeviceError, TokenizerError } from '../../errors/index.js';
+import { ArgumentError, DeviceError, TokenizerError } from '../../base/errors.js';
 import type { CheckpointSource } from '../../checkpoints/source.js';
 import { GenerationConfig } from '../../generation/config.js';
 import type { GenerationEngine } from '../../generation/engine.js';
 import type { GenerateInputs, GenerateOutput } from '../../generation/inputs.js';
 import type { Mamba2Cache } from './cache.js';
 import type { Mamba2Config, Mamba2ConfigFields } from './config.js';
-import { CompiledEngine, type CompiledEngineOptions } from './compiled_engine.js';
-import { EagerEngine } from './eager_engine.js';
-import { type IdsLike, intGrid } from './inputs.js';
-import { causalLoss, type ShiftedLabels, shiftLabels } from './loss.js';
+import { CompiledEngine, type CompiledEngineOptions } from '../../engine/compiled_engine.js';
+import { EagerEngine } from '../../engine/eager_engine.js';
+import { type IdsLike, intGrid } from '../../engine/inputs.js';
+import { causalLoss, type ShiftedLabels, shiftLabels } from '../loss.js';
 import { Mamba2Model, type ModelInputs, NetworkWeights } from './modeling.js';
 import { Mamba2Network } from './network.js';
 import { loadCheckpoint, saveWeights, type SaveOptions } from './pretrained.js';

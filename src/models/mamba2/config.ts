@@ -1,7 +1,7 @@
 /** Mamba2Config: the configuration of a checkpoint, in the keys of Hugging Face's config.json (spec A.1). */
 import type { NormGroups } from '../../layers/rms_norm_gated.js';
 import type { Mamba2MixerArgs } from '../../layers/mixer.js';
-import { ConfigError } from '../../errors/index.js';
+import { ConfigError } from '../../base/errors.js';
 
 /** The keys that this model reads. Others are kept in `extra` and written back. */
 export interface Mamba2ConfigFields {

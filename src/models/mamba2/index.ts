@@ -3,8 +3,8 @@ export { Mamba2Config, type Mamba2ConfigFields } from './config.js';
 export { type CacheArrays, Mamba2Cache, stateShapes } from './cache.js';
 export { Mamba2Network } from './network.js';
 export { Mamba2Model, type ModelInputs, type ModelOutputs, NetworkWeights } from './modeling.js';
-export { CompiledEngine, type CompiledEngineOptions } from './compiled_engine.js';
-export { buildDecodingProgram, type ProgramDtype } from './decoding_program.js';
+export { CompiledEngine, type CompiledEngineOptions } from '../../engine/compiled_engine.js';
+export { buildDecodingProgram, type ProgramDtype } from '../../engine/decoding_program.js';
 export {
   type CausalLMInputs,
   type CausalLMOutputs,
@@ -13,13 +13,13 @@ export {
   Mamba2ForCausalLM,
   type PretrainedOptions,
 } from './causal_lm.js';
-export { causalLoss, IGNORE_INDEX, shiftLabels, weightedCrossEntropy } from './loss.js';
-export { EagerEngine, EagerState } from './eager_engine.js';
+export { causalLoss, IGNORE_INDEX, shiftLabels, weightedCrossEntropy } from '../loss.js';
+export { EagerEngine, EagerState } from '../../engine/eager_engine.js';
 export { loadCheckpoint, type SaveOptions } from './pretrained.js';
 export { Mamba2State } from './state.js';
-export { inspectState, type StateInfo } from './state_file.js';
+export { inspectState, type StateInfo } from '../../engine/state_file.js';
 export type { PrefillInput, PrefillOptions } from './stateful.js';
-export type { IdsLike } from './inputs.js';
+export type { IdsLike } from '../../engine/inputs.js';
 export {
   quantize,
   quantizeCheckpoint,

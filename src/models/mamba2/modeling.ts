@@ -1,13 +1,13 @@
 /** Mamba2Model: the backbone, without a head, as a tfjs model and as Hugging Face's forward(). */
 import * as tf from '@tensorflow/tfjs';
-import { ArgumentError, ConfigError, DisposedError } from '../../errors/index.js';
+import { ArgumentError, ConfigError, DisposedError } from '../../base/errors.js';
 import type { CheckpointSource } from '../../checkpoints/source.js';
-import { decodeFloat32 } from '../../checkpoints/dtypes.js';
+import { decodeFloat32 } from '../../base/stored_dtypes.js';
 import type { StoredMatrix, Weight, Weights, WeightSpec } from '../../layers/weights.js';
 import type { WeightStorage } from '../../layers/storage.js';
 import { Mamba2Cache } from './cache.js';
 import type { Mamba2Config } from './config.js';
-import { type Compaction, idGrid, type IdsLike, readMask, reorder } from './inputs.js';
+import { type Compaction, idGrid, type IdsLike, readMask, reorder } from '../../engine/inputs.js';
 import { Mamba2Network } from './network.js';
 
 export interface ModelInputs {

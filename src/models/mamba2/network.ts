@@ -4,8 +4,8 @@
  * symbolic ones.
  */
 import * as tf from '@tensorflow/tfjs';
-import type { BatchRows } from '../../jit/index.js';
-import { beginBatch, mixerBatchStep, takesBatches } from '../../layers/batch_step.js';
+import type { BatchRows } from '../../kernels/index.js';
+import { beginBatch, mixerBatchStep, takesBatches } from '../../layers/decode/few_rows_step.js';
 import { Mamba2Block, mixerPart } from '../../layers/block.js';
 import { LMHead, TokenEmbedding } from '../../layers/embedding.js';
 import type { MixerState } from '../../layers/mixer.js';

@@ -1,11 +1,11 @@
 /** Loading a causal language model from a checkpoint folder, and saving one that transformers can load. */
 import type * as tf from '@tensorflow/tfjs';
 import type { CheckpointSource, OutTensor, StoredDtype } from '../../checkpoints/source.js';
-import { encodeFloat32, type FloatDtype, floatDtypeOf, torchDtypeName } from '../../checkpoints/dtypes.js';
+import { encodeFloat32, type FloatDtype, floatDtypeOf, torchDtypeName } from '../../base/stored_dtypes.js';
 import { openCheckpoint } from '../../checkpoints/open.js';
 import { saveCheckpoint, type SaveCheckpointOptions } from '../../checkpoints/save.js';
 import { validateCheckpoint, type ValidateOptions } from '../../checkpoints/validate.js';
-import { ArgumentError, ConfigError } from '../../errors/index.js';
+import { ArgumentError, ConfigError } from '../../base/errors.js';
 import { Mamba2Config, type Mamba2ConfigFields } from './config.js';
 import { isStored, type Weight } from '../../layers/weights.js';
 import type { NetworkWeights } from './modeling.js';

@@ -6,7 +6,7 @@ import { openCheckpoint } from '../../checkpoints/open.js';
 import { saveCheckpoint, type SaveCheckpointOptions } from '../../checkpoints/save.js';
 import type { CheckpointSource, OutTensor } from '../../checkpoints/source.js';
 import { expectedTensors, validateCheckpoint } from '../../checkpoints/validate.js';
-import { ArgumentError, CheckpointError } from '../../errors/index.js';
+import { ArgumentError, CheckpointError } from '../../base/errors.js';
 import {
   Int4WeightOnlyConfig,
   packedBytes,

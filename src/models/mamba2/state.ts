@@ -1,8 +1,8 @@
 /** Mamba2State: what a model has read so far, as a value. */
-import { DisposedError } from '../../errors/index.js';
+import { DisposedError } from '../../base/errors.js';
 import type { EngineState, StateArrays } from '../../generation/engine.js';
 import type { Mamba2ForCausalLM } from './causal_lm.js';
-import { readStateFile, writeStateFile } from './state_file.js';
+import { readStateFile, writeStateFile } from '../../engine/state_file.js';
 
 /**
  * What a model has read, row by row: recurrent states, the logits of the next token, and the ids that were fed. Its size

@@ -1,5 +1,5 @@
 /** Calls that take and give Mamba2States: reading a prompt, and generating from what was read. */
-import { ArgumentError, GenerationError } from '../../errors/index.js';
+import { ArgumentError, GenerationError } from '../../base/errors.js';
 import type { GenerationEngine } from '../../generation/engine.js';
 import { generateFor, resolveOptions } from '../../generation/generate.js';
 import { feedsOf, type GenerateInputs, type GenerateOutput, type IdRow } from '../../generation/inputs.js';

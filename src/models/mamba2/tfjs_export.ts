@@ -14,7 +14,7 @@ import { findWeights } from '../../checkpoints/open.js';
 import type { CheckpointSource } from '../../checkpoints/source.js';
 import { saveTfjs } from '../../checkpoints/tfjs.js';
 import { validateCheckpoint } from '../../checkpoints/validate.js';
-import { ArgumentError } from '../../errors/index.js';
+import { ArgumentError } from '../../base/errors.js';
 import { Mamba2Config } from './config.js';
 import { Mamba2Network } from './network.js';
 

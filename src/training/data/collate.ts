@@ -1,5 +1,5 @@
 /** Tokenised examples to batches: padded, or packed into rows of one length. */
-import { ArgumentError } from '../../errors/index.js';
+import { ArgumentError } from '../../base/errors.js';
 import { IGNORE_INDEX } from '../../models/mamba2/index.js';
 import type { Batch } from '../batch.js';
 import { checkLabels } from './learnable.js';

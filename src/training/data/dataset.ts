@@ -1,6 +1,6 @@
 /** Batches from a tf.data.Dataset. */
 import * as tf from '@tensorflow/tfjs';
-import { ArgumentError } from '../../errors/index.js';
+import { ArgumentError } from '../../base/errors.js';
 import type { Batch } from '../batch.js';
 
 /** A tf.data.Dataset, as far as it is used here. */

@@ -1,5 +1,5 @@
 /** Examples that can be learnt from: as many labels as ids, and one label at least that counts. */
-import { ArgumentError } from '../../errors/index.js';
+import { ArgumentError } from '../../base/errors.js';
 import { IGNORE_INDEX } from '../../models/mamba2/index.js';
 import type { ExampleSource } from './loader.js';
 import type { TokenizedExample } from './tokenize.js';

@@ -1,5 +1,5 @@
 /** Batches of an epoch, in an order that seed and epoch alone decide: a resumed run sees what the unbroken one would. */
-import { ArgumentError } from '../../errors/index.js';
+import { ArgumentError } from '../../base/errors.js';
 import { RandomStream } from '../../generation/random.js';
 import type { Batch } from '../batch.js';
 import { bucketLengths, collate, collatePacked, packRows } from './collate.js';

@@ -2,7 +2,7 @@
 import * as fs from 'node:fs';
 import * as path from 'node:path';
 import * as readline from 'node:readline';
-import { ArgumentError } from '../../errors/index.js';
+import { ArgumentError } from '../../base/errors.js';
 
 /** One example as a file has it. */
 export type Example = Readonly<Record<string, unknown>>;

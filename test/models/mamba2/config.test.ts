@@ -1,7 +1,7 @@
 /** Mamba2Config: what it accepts, what it refuses and names, what it writes back. */
 import { expect } from 'chai';
-import { ConfigError } from '../../../src/errors/index.js';
-import { parseConfigJson } from '../../../src/checkpoints/config-json.js';
+import { ConfigError } from '../../../src/base/errors.js';
+import { parseConfigJson } from '../../../src/checkpoints/config_json.js';
 import { Mamba2Config } from '../../../src/models/mamba2/config.js';
 import { thrown } from '../../support/errors.js';
 import { TINY } from '../../support/tiny_model.js';

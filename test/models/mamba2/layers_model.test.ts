@@ -188,7 +188,7 @@ onBackends(['tensorflow', 'wasm', 'cpu'], 'memory', (backend) => {
 
   it('does not grow over fifty steps of the engine', async () => {
     const { model } = tinyModel();
-    const { EagerEngine } = await import('../../../src/models/mamba2/eager_engine.js');
+    const { EagerEngine } = await import('../../../src/engine/eager_engine.js');
     const engine = new EagerEngine(model.weights);
     const state = await engine.createState(2);
     await engine.prefill(state, [Int32Array.of(1, 2, 3), Int32Array.of(4)]);

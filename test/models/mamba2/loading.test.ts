@@ -1,7 +1,7 @@
 /** What loading and reading a prompt refuse, and that a failure leaves nothing open. */
 import * as fs from 'node:fs';
 import { expect } from 'chai';
-import { ArgumentError } from '../../../src/errors/index.js';
+import { ArgumentError } from '../../../src/base/errors.js';
 import { Mamba2ForCausalLM } from '../../../src/models/mamba2/causal_lm.js';
 import { useBackend } from '../../support/backends.js';
 import { rejection } from '../../support/errors.js';

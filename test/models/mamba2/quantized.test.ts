@@ -5,7 +5,7 @@ import * as os from 'node:os';
 import * as path from 'node:path';
 import * as tf from '@tensorflow/tfjs';
 import { encodeFloat32, openCheckpoint, saveCheckpoint, type OutTensor } from '../../../src/checkpoints/index.js';
-import { ArgumentError, CheckpointError, ConfigError } from '../../../src/errors/index.js';
+import { ArgumentError, CheckpointError, ConfigError } from '../../../src/base/errors.js';
 import { Mamba2ForCausalLM, quantizationOf, quantize, quantizeCheckpoint } from '../../../src/models/mamba2/index.js';
 import type { PretrainedOptions } from '../../../src/models/mamba2/causal_lm.js';
 import {

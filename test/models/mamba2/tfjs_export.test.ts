@@ -12,7 +12,7 @@ import {
   validateCheckpoint,
   verifyConversion,
 } from '../../../src/checkpoints/index.js';
-import { ArgumentError, CheckpointError } from '../../../src/errors/index.js';
+import { ArgumentError, CheckpointError } from '../../../src/base/errors.js';
 import { Mamba2Config, Mamba2Network, NetworkWeights } from '../../../src/models/mamba2/index.js';
 import { exportLayersModel, layersModelTopology } from '../../../src/models/mamba2/tfjs_export.js';
 import { TINY_CONFIG } from '../../support/checkpoint.js';

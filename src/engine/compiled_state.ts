@@ -1,0 +1,140 @@
+/**
+ * States of the compiled engine. The program has one slot of device variables per batch size; a state is either in the
+ * slot of its size or parked on the host. Selecting rows of a state that is then disposed happens on the device.
+ */
+import { DisposedError, GenerationError } from '../base/errors.js';
+import type { EngineState, StateArrays } from '../generation/engine.js';
+import { type Parked, rowsOf } from './parked.js';
+
+/** What a state asks of the engine that made it. */
+export interface StateKeeper {
+  /** Copies a resident state's variables to the host. @throws DisposedError when they went with the engine */
+  park(state: CompiledState): Parked;
+  /** Variables as arrays in the form of every engine; null stands for zeros. */
+  toArrays(state: CompiledState, values: Parked | null): StateArrays;
+  /** Does something with states while no call moves one. */
+  inTurn<T>(work: () => T): Promise<T>;
+  /** A state went away. */
+  release(state: CompiledState): void;
+}
+
+let serial = 0;
+
+export class CompiledState implements EngineState {
+  readonly id = serial++;
+  seen: number[];
+  /** Rows that have logits. */
+  fed: boolean[];
+  /** Values on the host, when not resident. Null with `resident`, or while `origin` stands. */
+  parked: Parked | null = null;
+  /** Not worked out yet: these rows of that state. */
+  origin: { state: CompiledState; rows: readonly number[] } | null = null;
+  /** True while the slot of this batch size holds this state. */
+  resident = false;
+  disposed = false;
+  /** States that still want rows of this one. */
+  readonly heirs = new Set<CompiledState>();
+
+  constructor(
+    private readonly keeper: StateKeeper,
+    readonly batch: number,
+    seen?: readonly number[],
+    fed?: readonly boolean[],
+  ) {
+    this.seen = seen ? [...seen] : new Array<number>(batch).fill(0);
+    this.fed = fed ? [...fed] : new Array<boolean>(batch).fill(false);
+  }
+
+  /** @throws DisposedError after dispose() */
+  alive(): this {
+    if (this.disposed) throw new DisposedError('This generation state was disposed');
+    return this;
+  }
+
+  /** Whether that engine made it: no other has its values. */
+  isOf(keeper: StateKeeper): boolean {
+    return this.keeper === keeper;
+  }
+
+  async clone(): Promise<CompiledState> {
+    return this.select(Array.from({ length: this.batch }, (_, i) => i));
+  }
+
+  async select(rows: readonly number[]): Promise<CompiledState> {
+    this.alive();
+    const bad = rows.find((row) => !Number.isInteger(row) || row < 0 || row >= this.batch);
+    if (bad !== undefined || rows.length === 0) {
+      throw new GenerationError(`state: cannot select rows [${rows}] of a batch of ${this.batch}`, {
+        rows,
+        batch: this.batch,
+      });
+    }
+    const chosen = [...rows];
+    return this.keeper.inTurn(() => {
+      const { seen, fed } = this.alive();
+      const pick = <T>(from: readonly T[]): T[] => chosen.map((row) => from[row]!);
+      const child = new CompiledState(this.keeper, chosen.length, pick(seen), pick(fed));
+      child.descend(this, chosen);
+      return child;
+    });
+  }
+
+  /** Gives the heirs their rows before this state changes or leaves the slot. */
+  settleHeirs(except?: CompiledState): void {
+    const waiting = [...this.heirs].filter((heir) => heir !== except);
+    if (waiting.length === 0) return;
+    const values = this.parked ?? this.keeper.park(this);
+    for (const heir of waiting) heir.inherit(values, this.batch);
+  }
+
+  /** Takes its rows from the values of its origin. */
+  inherit(values: Parked, batch: number): void {
+    this.parked = rowsOf(values, batch, this.origin!.rows);
+    this.detach();
+  }
+
+  async toArrays(): Promise<StateArrays> {
+    this.alive();
+    return this.keeper.inTurn(() => this.keeper.toArrays(this.alive(), this.values()));
+  }
+
+  /** The values, wherever they are; null for a state that was never fed. Moves nothing. */
+  private values(): Parked | null {
+    if (this.parked) return this.parked;
+    if (this.resident) return this.keeper.park(this);
+    if (!this.origin) return null;
+    const { state, rows } = this.origin;
+    const values = state.values();
+    return values && rowsOf(values, state.batch, rows);
+  }
+
+  /** Will have these rows of that state, once somebody asks. */
+  private descend(state: CompiledState, rows: readonly number[]): void {
+    this.origin = { state, rows };
+    state.heirs.add(this);
+  }
+
+  detach(): void {
+    this.origin?.state.heirs.delete(this);
+    this.origin = null;
+  }
+
+  dispose(): void {
+    if (this.disposed) return;
+    this.disposed = true;
+    const { origin } = this;
+    if (origin) {
+      // a selection that was never worked out has nothing to leave: who waits for rows of it takes them where it would have
+      for (const heir of this.heirs)
+        heir.descend(
+          origin.state,
+          heir.origin!.rows.map((row) => origin.rows[row]!),
+        );
+      this.heirs.clear();
+    }
+    this.detach();
+    this.parked = this.heirs.size > 0 ? this.parked : null;
+    // while heirs wait, a resident state's values stay in the slot for them
+    this.keeper.release(this);
+  }
+}

@@ -1,0 +1,320 @@
+/**
+ * The model as one compiled program: weights and states are variables on the device; prefill segments, the step and
+ * the sampling step are functions over them. Traced from the same layers that run eagerly.
+ */
+import * as tf from '@tensorflow/tfjs';
+import { castFloat32, castTo, type CompileHook, type GraphCache, pieceBorder, Program } from '../jit/index.js';
+import type { MixerState } from '../layers/mixer.js';
+import type { WeightStorage } from '../layers/storage.js';
+import { codeDigest } from '../runtime/index.js';
+import { stateShapes } from '../models/mamba2/cache.js';
+import type { Mamba2Config } from '../models/mamba2/config.js';
+import type { NetworkWeights } from '../models/mamba2/modeling.js';
+import { declarePack, type Pack, packOf, type ProgramDtype, storageOf, traced } from './program_weights.js';
+import { sampleTokens } from './sampling.js';
+
+export { isMatrix, type ProgramDtype } from './program_weights.js';
+
+export interface DecodingProgramOptions {
+  dtype: ProgramDtype;
+  /** Batch sizes that functions are defined for. */
+  batches: readonly number[];
+  /** Prefill lengths, ascending. */
+  segments: readonly number[];
+  /** Iterations of the in-graph decoding loop; 1 for none. */
+  block: number;
+  /**
+   * The loop takes a number of iterations, COUNT, and ends once all rows have. Default false: it makes `block` of them, in which rows that have
+   * ended stand still; a GPU would ask the host before each otherwise.
+   */
+  countedBlocks?: boolean;
+  /** Tokens per chunk of the scan. Default: the configuration's, 64 at most. */
+  chunkSize?: number;
+  /** Prompts are scanned in bfloat16 too where matrices are (see MixerOptions.bf16Scan). Default false. */
+  bf16Scan?: boolean;
+  /** See MixerOptions.mergeStep. */
+  mergeStep?: boolean;
+  /** Prompts are multiplied by kernels of TensorFlow (see DefineOptions). Default true. */
+  kernels?: boolean;
+  /** Prompts are read by one program for each layer in turn, the same for all layers (see DefineOptions). Default false. */
+  layered?: boolean;
+  /** Keep the small weights in one variable, unless a kernel takes them whole (WeightStorage.takesWhole). Default false. */
+  pack?: boolean;
+  /** Stored type of the recurrent states. Default float32. */
+  stateDtype?: StateDtype;
+  /** Folder where the traced graph is kept for the next process. Default: none. */
+  graphs?: string | null;
+  onCompile?: CompileHook;
+}
+
+/** Stored type of recurrent states between calls; the arithmetic is float32. bfloat16 halves their traffic and is less exact. */
+export type StateDtype = 'float32' | 'bfloat16';
+
+/** Most candidates that top_k may ask for inside the program. */
+export const MAX_TOP_K = 128;
+
+/** Input of counted loops: how many tokens. */
+export const COUNT = 'count';
+
+/** Output of what is repeated in them: whether all rows have ended. */
+const DONE = 'done';
+
+/** How many tokens a row may choose that has no limit: counting down from it in float32 changes nothing. */
+export const UNLIMITED = 2 ** 30;
+
+/** Names of the per-batch variables. */
+export const names = {
+  /** All layers in one variable [b, layers, k-1, channels]: moving on by a token is then one copy, not one per layer. */
+  conv: (b: number): string => `state${b}/conv`,
+  ssm: (b: number, layer: number): string => `state${b}/layers.${layer}.ssm`,
+  logits: (b: number): string => `state${b}/logits`,
+  /** How many tokens each row may still choose, [b]; 0 once it has ended. */
+  left: (b: number): string => `state${b}/left`,
+  history: (b: number): string => `state${b}/history`,
+};
+
+/** Whether there is a context to carry: a convolution of one tap looks at its own token alone. */
+export const carriesContext = (config: Mamba2Config): boolean => config.conv_kernel > 1;
+
+/** All state variables of a batch size, in order; without a convolution's context where there is none. */
+export function stateNames(config: Mamba2Config, b: number): string[] {
+  const ssm = Array.from({ length: config.num_hidden_layers }, (_, i) => names.ssm(b, i));
+  return [...(carriesContext(config) ? [names.conv(b)] : []), ...ssm, names.logits(b)];
+}
+
+/** Where the graph is kept, by all that its functions depend on; null where there is no place, or a weight does not say what it computes. */
+function graphCacheFor(
+  config: Mamba2Config,
+  storages: ReadonlyMap<string, WeightStorage>,
+  options: DecodingProgramOptions,
+): GraphCache | null {
+  const folder = options.graphs ?? null;
+  const forms = [...storages].map(([name, { form }]) => [name, form]);
+  if (folder === null || forms.some(([, form]) => form === undefined)) return null;
+  return { folder, key: JSON.stringify([codeDigest(), config.to_dict(), { ...options, graphs: null }, forms]) };
+}
+
+/** Declares variables and functions for a model; call compile() on the result. */
+export function buildDecodingProgram(weights: NetworkWeights, options: DecodingProgramOptions): Program {
+  const { network } = weights;
+  const { config } = network;
+  const storages = new Map<string, WeightStorage>();
+  for (const spec of network.weightSpecs()) {
+    const storage = weights.storage(spec, (s) => storageOf(weights, s, options.dtype));
+    storages.set(spec.name, storage);
+  }
+  const graphCache = graphCacheFor(config, storages, options);
+  const program = new Program({ name: 'mamba2', onCompile: options.onCompile, ...(graphCache && { graphCache }) });
+  // on a GPU a slice of a variable may become a kernel of its own
+  const packs = options.pack && ![...storages.values()].some(({ takesWhole }) => takesWhole);
+  const pack: Pack = packs ? packOf(storages) : new Map();
+  declarePack(program, pack);
+  for (const [name, { variables }] of storages) {
+    for (const [suffix, variable] of Object.entries(variables)) {
+      if (!pack.has(name + suffix)) program.variable(name + suffix, variable);
+    }
+  }
+  const v = config.vocab_size;
+  program.variable('bias', { shape: [v], dtype: 'float32' }); // 0, or -inf where an id is never chosen
+  program.variable('eos', { shape: [v], dtype: 'float32' }); // 1 where an id ends a row
+  for (const b of options.batches) {
+    const shapes = stateShapes(config, b);
+    const layers = config.num_hidden_layers;
+    const stateDtype = options.stateDtype ?? 'float32';
+    if (carriesContext(config))
+      program.variable(names.conv(b), { shape: [b, layers, ...shapes.conv.slice(1)], dtype: 'float32' });
+    for (let i = 0; i < layers; i++) program.variable(names.ssm(b, i), { shape: shapes.ssm, dtype: stateDtype });
+    program.variable(names.logits(b), { shape: [b, v], dtype: 'float32' });
+    program.variable(names.left(b), { shape: [b], dtype: 'float32' });
+    program.variable(names.history(b), { shape: [b, v], dtype: 'float32' });
+    defineFunctions(program, weights, storages, pack, b, options);
+  }
+  return program;
+}
+
+/** Reading and assigning the states of a batch size, stored as the options say. */
+function stateAccess(
+  config: Mamba2Config,
+  b: number,
+  dtype: StateDtype,
+): {
+  read(vars: Record<string, tf.Tensor>): MixerState[];
+  assign(states: readonly MixerState[]): Record<string, tf.Tensor>;
+} {
+  const narrow = dtype === 'bfloat16';
+  const carries = carriesContext(config);
+  return {
+    read: (vars) => {
+      const all = carries ? vars[names.conv(b)]! : null; // [b, layers, k-1, channels]
+      const contexts = all
+        ? tf.unstack(all, 1)
+        : Array.from({ length: config.num_hidden_layers }, () => tf.zeros(stateShapes(config, b).conv));
+      return contexts.map((conv, i) => {
+        const stored = vars[names.ssm(b, i)]!;
+        return {
+          conv: conv as tf.Tensor3D, // [b, k-1, channels]
+          ssm: (narrow ? castFloat32(stored) : stored) as tf.Tensor4D,
+          ...(narrow && { stored }),
+          ...(all && { context: { layers: all as tf.Tensor4D, layer: i } }),
+        };
+      });
+    },
+    assign: (states) => ({
+      // moved on in place, or one by one
+      ...(carries && {
+        [names.conv(b)]:
+          states.at(-1)?.context?.layers ??
+          tf.stack(
+            states.map((s) => s.conv),
+            1,
+          ),
+      }),
+      ...Object.fromEntries(
+        states.map(({ ssm, stored }, i) => [names.ssm(b, i), narrow ? (stored ?? castTo(ssm, 'bfloat16')) : ssm]),
+      ),
+    }),
+  };
+}
+
+function defineFunctions(
+  program: Program,
+  weights: NetworkWeights,
+  storages: ReadonlyMap<string, WeightStorage>,
+  pack: Pack,
+  b: number,
+  options: DecodingProgramOptions,
+): void {
+  const { network } = weights;
+  const stateDtype = options.stateDtype ?? 'float32';
+  const access = stateAccess(network.config, b, stateDtype);
+  const bf16Scan =
+    options.bf16Scan && [...storages.values()].some(({ variables }) => variables['']?.dtype === 'bfloat16');
+
+  /** One token per row; rows whose mask is 0 keep their state. */
+  const advance = (
+    vars: Record<string, tf.Tensor>,
+    tokens: tf.Tensor,
+    mask?: tf.Tensor,
+  ): { states: MixerState[]; logits: tf.Tensor2D } => {
+    const w = traced(storages, pack, vars);
+    const embedded = network.embed(w, tf.reshape(tokens, [b, 1]));
+    const { h, states, rows } = network.hidden(w, embedded, {
+      states: access.read(vars),
+      mask: mask ? (tf.reshape(mask, [b, 1]) as tf.Tensor2D) : undefined,
+      mergeStep: options.mergeStep,
+      between: pieceBorder,
+      withoutNorm: true,
+    });
+    return { states, logits: network.normedHead(w, tf.reshape(h, [b, -1]) as tf.Tensor2D, rows) };
+  };
+
+  for (const t of options.segments) {
+    program.define(
+      `prefill${b}x${t}`,
+      {
+        ids: { shape: [b, t], dtype: 'int32' },
+        mask: { shape: [b, t], dtype: 'float32' },
+        ends: { shape: [b, t], dtype: 'float32' },
+      },
+      ({ ids, mask, ends }, vars) => {
+        const w = traced(storages, pack, vars);
+        const { h, states } = network.hidden(w, network.embed(w, ids as tf.Tensor2D), {
+          states: access.read(vars),
+          mask: mask as tf.Tensor2D,
+          chunkSize: options.chunkSize,
+          bf16Scan,
+          between: pieceBorder,
+        });
+        // `ends` has a 1 at a row's last token, if that lies in this segment
+        const last = tf.reshape(tf.matMul(tf.reshape(ends!, [b, 1, t]), h), [b, -1]);
+        const fresh = network.head(w, last);
+        const ended = tf.sum(ends!, 1, true); // [b, 1]
+        const old = vars[names.logits(b)]!;
+        const logits = tf.where(tf.greater(ended, 0), fresh, old);
+        // the output makes a call wait for the device, so that an abort between segments is seen in time
+        const fed = tf.sum(ended);
+        return { outputs: { fed }, assign: { ...access.assign(states), [names.logits(b)]: logits } };
+      },
+      { kernels: options.kernels ?? true, layered: options.layered },
+    );
+  }
+
+  program.define(`step${b}`, { tokens: { shape: [b], dtype: 'int32' } }, ({ tokens }, vars) => {
+    const { states, logits } = advance(vars, tokens!);
+    return { assign: { ...access.assign(states), [names.logits(b)]: logits } };
+  });
+
+  program.define(`logits${b}`, {}, (_, vars) => ({ outputs: { logits: vars[names.logits(b)]! } }));
+
+  program.define(`select${b}`, { rows: { shape: [b], dtype: 'int32' } }, ({ rows }, vars) => ({
+    assign: Object.fromEntries(
+      stateNames(network.config, b).map((name) => {
+        const value = vars[name]!;
+        if (stateDtype === 'float32' || !name.endsWith('.ssm')) return [name, tf.gather(value, rows as tf.Tensor1D)];
+        return [name, castTo(tf.gather(castFloat32(value), rows as tf.Tensor1D), 'bfloat16')];
+      }),
+    ),
+  }));
+
+  // choose, then feed: rows that have ended emit the pad id and stay as they are
+  const choose = (
+    pick: (logits: tf.Tensor2D, vars: Record<string, tf.Tensor>) => tf.Tensor1D,
+    pad: tf.Tensor,
+    vars: Record<string, tf.Tensor>,
+  ): { outputs: Record<string, tf.Tensor>; assign: Record<string, tf.Tensor>; token: tf.Tensor1D } => {
+    const left = vars[names.left(b)] as tf.Tensor1D;
+    const alive = tf.cast(tf.greater(left, 0), 'float32');
+    const picked = pick(vars[names.logits(b)] as tf.Tensor2D, vars);
+    const token = tf.where(
+      tf.greater(alive, 0),
+      picked,
+      tf.cast(tf.mul(tf.onesLike(alive), tf.cast(pad, 'float32')), 'int32'),
+    ) as tf.Tensor1D;
+    // one row that has ended ends a counted loop, so that it needs no mask
+    const masked = b > 1 || !options.countedBlocks;
+    const { states, logits } = advance(vars, token, masked ? alive : undefined);
+    const ended = tf.gather(vars['eos'] as tf.Tensor1D, token);
+    const still = tf.mul(tf.maximum(tf.sub(left, 1), 0), tf.sub(1, ended));
+    const kept = masked ? tf.where(tf.greater(tf.reshape(left, [b, 1]), 0), logits, vars[names.logits(b)]!) : logits;
+    const done = options.countedBlocks && { [DONE]: tf.logicalNot(tf.any(tf.greater(still, 0))) };
+    return {
+      outputs: { token, ...done },
+      assign: { ...access.assign(states), [names.logits(b)]: kept, [names.left(b)]: still },
+      token,
+    };
+  };
+  const greedy = (logits: tf.Tensor2D, vars: Record<string, tf.Tensor>): tf.Tensor1D =>
+    tf.argMax(tf.add(logits, vars['bias']!), 1) as tf.Tensor1D;
+
+  program.define(`greedy${b}`, { pad: { shape: [], dtype: 'int32' } }, ({ pad }, vars) => {
+    const { outputs, assign } = choose(greedy, pad!, vars);
+    return { outputs, assign };
+  });
+  program.define(
+    `sample${b}`,
+    {
+      pad: { shape: [], dtype: 'int32' },
+      uniform: { shape: [b], dtype: 'float32' },
+      settings: { shape: [5], dtype: 'float32' },
+    },
+    ({ pad, uniform, settings }, vars) => {
+      const history = vars[names.history(b)] as tf.Tensor2D;
+      const pick = (logits: tf.Tensor2D): tf.Tensor1D =>
+        sampleTokens(
+          tf.add(logits, vars['bias']!) as tf.Tensor2D,
+          history,
+          uniform as tf.Tensor1D,
+          settings as tf.Tensor1D,
+          MAX_TOP_K,
+        );
+      const { outputs, assign, token } = choose(pick, pad!, vars);
+      const seen = tf.maximum(history, tf.oneHot(token, network.config.vocab_size, 1, 0, 'float32'));
+      return { outputs, assign: { ...assign, [names.history(b)]: seen } };
+    },
+  );
+  if (options.block > 1) {
+    const loop = { steps: options.block, ...(options.countedBlocks && { count: COUNT, stop: DONE }) };
+    program.defineLoop(`greedy${b}loop`, { body: `greedy${b}`, ...loop });
+    program.defineLoop(`sample${b}loop`, { body: `sample${b}`, ...loop, each: ['uniform'] });
+  }
+}

@@ -1,0 +1,82 @@
+/** What tells one model from another, for files that belong to a model. */
+import { createHash } from 'node:crypto';
+import * as tf from '@tensorflow/tfjs';
+import { decodeFloat32, DTYPE_BYTES } from '../base/stored_dtypes.js';
+import type { WeightSpec } from '../layers/weights.js';
+import { QuantizedLinear } from '../quant/index.js';
+import type { Mamba2Config } from '../models/mamba2/config.js';
+import type { NetworkWeights } from '../models/mamba2/modeling.js';
+import { quantizationOf } from '../models/mamba2/quantized.js';
+
+/** Keys of config.json that change what a state means. Speed (chunk_size), initialisation and special ids do not. */
+const KEYS = [
+  'num_hidden_layers',
+  'hidden_size',
+  'num_heads',
+  'head_dim',
+  'state_size',
+  'n_groups',
+  'conv_kernel',
+  'vocab_size',
+  'expand',
+  'use_bias',
+  'use_conv_bias',
+  'layer_norm_epsilon',
+  'time_step_limit',
+  'norm_groups',
+  'tie_word_embeddings',
+] as const;
+
+/** The configuration as text, key by key; infinities as words, which JSON has no numbers for. */
+export function configFingerprint(config: Mamba2Config): Record<string, string> {
+  const text = (value: unknown): string => (Array.isArray(value) ? `[${value.map(String).join(', ')}]` : String(value));
+  return Object.fromEntries(KEYS.map((key) => [key, text(config[key])]));
+}
+
+/** SHA-256 of a configuration fingerprint, in hex. */
+export function configHash(fingerprint: Record<string, string>): string {
+  return createHash('sha256').update(JSON.stringify(fingerprint)).digest('hex');
+}
+
+/**
+ * SHA-256, in hex, over all vectors of a model and the first row of each matrix, as float32; of a quantised matrix over
+ * its scales. Training, merging an adapter or quantising changes some of these; how the weights are held does not. Reads
+ * a small part of the file, and makes no variables where there are none.
+ */
+export async function weightsHash(weights: NetworkWeights): Promise<string> {
+  const hash = createHash('sha256');
+  for (const spec of [...weights.network.weightSpecs()].sort((a, b) => (a.name < b.name ? -1 : 1))) {
+    const { kind, values } = await sample(weights, spec);
+    hash.update(`${spec.name} ${kind} [${spec.shape.join(', ')}]\n`);
+    hash.update(new Uint8Array(values.buffer, values.byteOffset, values.byteLength));
+  }
+  return hash.digest('hex');
+}
+
+async function sample(weights: NetworkWeights, spec: WeightSpec): Promise<{ kind: string; values: Float32Array }> {
+  const wanted = spec.shape.length === 2 ? spec.shape[1]! : spec.shape.reduce((a, b) => a * b, 1);
+  const form = weights.storedForm(spec.name);
+  const packed = quantizationOf(weights)?.matrices.get(spec.name);
+  if (packed && form instanceof QuantizedLinear) return { kind: `int${packed.bits}`, values: packed.scale };
+  if (form) {
+    // a matrix with an adapter: what it makes of the first axis
+    const column = tf.tidy(() =>
+      form.apply(tf.oneHot(tf.tensor1d([0], 'int32'), spec.shape[1]!).toFloat() as tf.Tensor2D),
+    );
+    const values = (await column.data<'float32'>()).slice();
+    column.dispose();
+    return { kind: 'adapted', values };
+  }
+  const { source } = weights;
+  const info = source?.tensors.get(spec.name);
+  if (source && info && !weights.materialized) {
+    const bytes = Math.ceil((wanted * DTYPE_BYTES[info.dtype]) / 8) * 8;
+    for await (const piece of source.readSlices(spec.name, bytes))
+      return { kind: 'float', values: decodeFloat32(piece, info.dtype).slice(0, wanted) };
+  }
+  const variable = weights.base(spec.name) ?? (weights.all()[spec.name] as tf.Tensor);
+  const part = tf.tidy(() => tf.slice(tf.reshape(variable, [-1]), 0, wanted));
+  const values = (await part.data<'float32'>()).slice();
+  part.dispose();
+  return { kind: 'float', values };
+}

@@ -1,0 +1,108 @@
+/** How a program holds the model's weights: their stored forms, and the small ones in one variable. */
+import * as tf from '@tensorflow/tfjs';
+import type { CheckpointSource } from '../checkpoints/source.js';
+import { decodeFloat32, encodeFloat32 } from '../base/stored_dtypes.js';
+import type { Program, VariableSpec } from '../jit/index.js';
+import {
+  bfloat16Storage,
+  float32Matrix,
+  float32Storage,
+  type WeightBytes,
+  type WeightStorage,
+} from '../layers/storage.js';
+import type { Weight, Weights, WeightSpec } from '../layers/weights.js';
+import type { NetworkWeights } from '../models/mamba2/modeling.js';
+
+/** Stored type of the large matrices in a program. */
+export type ProgramDtype = 'auto' | 'float32' | 'bfloat16';
+
+/** True for the matrices that dominate a model's size: projections, embedding, head. */
+export function isMatrix(spec: { name: string; shape: readonly number[] }): boolean {
+  return spec.shape.length === 2 && /(_proj|embeddings|lm_head)\.weight$/.test(spec.name);
+}
+
+/** Where a weight's bytes come from, in float32 or bfloat16: the checkpoint, or the layer variables once they exist. */
+function bytesOf(weights: NetworkWeights, name: string, dtype: 'F32' | 'BF16'): () => Promise<ArrayBufferView> {
+  return async () => {
+    const { source } = weights;
+    if (source && !weights.materialized) return fromSource(source, name, dtype);
+    const values = (await (weights.all()[name] as tf.Tensor).data()) as Float32Array;
+    return dtype === 'F32' ? values : encodeFloat32(values, 'BF16');
+  };
+}
+
+async function fromSource(source: CheckpointSource, name: string, dtype: 'F32' | 'BF16'): Promise<ArrayBufferView> {
+  const bytes = await source.readBytes(name);
+  const stored = source.tensors.get(name)!.dtype;
+  if (stored === dtype) return bytes;
+  const values = decodeFloat32(bytes, stored);
+  return dtype === 'F32' ? values : encodeFloat32(values, 'BF16');
+}
+
+/** float32 for everything small; matrices as asked, or as the checkpoint has them. */
+export function storageOf(weights: NetworkWeights, spec: WeightSpec, dtype: ProgramDtype): WeightStorage {
+  const stored = weights.source?.tensors.get(spec.name)?.dtype;
+  const wide = dtype === 'float32' || (dtype === 'auto' && stored !== 'BF16');
+  if (!isMatrix(spec)) return float32Storage(spec.shape, bytesOf(weights, spec.name, 'F32'));
+  if (wide) return float32Matrix(spec.shape, bytesOf(weights, spec.name, 'F32'));
+  return bfloat16Storage(spec.shape, bytesOf(weights, spec.name, 'BF16'));
+}
+
+/**
+ * Float32 weights other than matrices (norms, convolutions, scales of quantised matrices), one after another in one variable:
+ * TensorFlow spends microseconds on each variable of a call.
+ */
+const PACK = 'packed';
+
+/** What the variable holds: names of variables as a program without it has them. */
+export type Pack = ReadonlyMap<string, VariableSpec>;
+
+/** What goes there, of weights stored so. */
+export function packOf(storages: ReadonlyMap<string, WeightStorage>): Pack {
+  const pack = new Map<string, VariableSpec>();
+  for (const [name, { variables }] of storages) {
+    for (const [suffix, spec] of Object.entries(variables)) {
+      if (spec.dtype === 'float32' && (suffix !== '' || !isMatrix({ name, shape: spec.shape })))
+        pack.set(name + suffix, spec);
+    }
+  }
+  return pack;
+}
+
+const elements = ({ shape }: VariableSpec): number => tf.util.sizeFromShape([...shape]);
+
+/** Declares it, if it holds anything. */
+export function declarePack(program: Program, pack: Pack): void {
+  const size = [...pack.values()].reduce((sum, spec) => sum + elements(spec), 0);
+  const init = async (): Promise<Float32Array> => {
+    const all = new Float32Array(size);
+    let at = 0;
+    for (const spec of pack.values()) {
+      const bytes = await (spec.init as WeightBytes)();
+      new Uint8Array(all.buffer, at).set(new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength));
+      at += bytes.byteLength;
+    }
+    return all;
+  };
+  if (size > 0) program.variable(PACK, { shape: [size], dtype: 'float32', init });
+}
+
+/** Weights over the traced variables. */
+export function traced(
+  storages: ReadonlyMap<string, WeightStorage>,
+  pack: Pack,
+  vars: Record<string, tf.Tensor>,
+): Weights {
+  const sizes = [...pack.values()].map(elements);
+  const parts = sizes.length > 0 ? tf.split(vars[PACK] as tf.Tensor1D, sizes) : [];
+  const packed = new Map([...pack].map(([name, { shape }], i) => [name, tf.reshape(parts[i]!, [...shape])]));
+  const record: Record<string, Weight> = {};
+  for (const [name, storage] of storages) {
+    // only what the function touches may be read: the getters keep unused variables out of it
+    const own = Object.keys(storage.variables).map(
+      (suffix) => [suffix, packed.get(name + suffix) ?? vars[name + suffix]!] as const,
+    );
+    record[name] = storage.weight(Object.fromEntries(own));
+  }
+  return record;
+}

@@ -1,0 +1,21 @@
+/** Barriers, beyond which XLA joins and simplifies nothing; and a sum that grows from layer to layer, kept in memory on GPUs by one. */
+import * as tf from '@tensorflow/tfjs';
+import { rawOp } from '../ops/ops.js';
+import { compilesForGpu } from '../custom_call/triton.js';
+
+/** The same tensors, all of which are there before any is used, in traced code that XLA compiles. No gradients. */
+export function barrier(tensors: readonly tf.Tensor[]): tf.Tensor[] {
+  return rawOp('XlaOptimizationBarrier', tensors, {}, tensors.length);
+}
+
+/**
+ * The same tensor, in memory before it is used, in code compiled for a GPU. Of the stream between layers XLA would keep all terms instead, and
+ * in every layer add all earlier ones up again: time and compile time would grow with the square of the layers. Gradients pass.
+ */
+export function settledOnGpu<T extends tf.Tensor>(x: T): T {
+  if (!compilesForGpu()) return x;
+  return tf.customGrad((input: unknown) => ({
+    value: barrier([input as tf.Tensor])[0]!,
+    gradFunc: (dy: tf.Tensor) => dy,
+  }))(x) as T;
+}

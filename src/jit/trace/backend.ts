@@ -1,0 +1,304 @@
+/**
+ * The tfjs backend 'graph': its tensors are symbolic and its kernels, those of tfjs-node, append nodes to the function
+ * graph being traced. Nothing is executed, and no data exists but that of constants.
+ */
+import * as tf from '@tensorflow/tfjs';
+import { TracingError } from '../../base/errors.js';
+import { describe, tfjsLabel } from '../../runtime/data_types.js';
+import { constantValue, type Cut, type FunctionGraph, type Value } from './graph.js';
+import { attr, type Attr, type Attrs } from './graphdef.js';
+import { infer } from './infer.js';
+import { nodeBackend, type Binding, type NativeAttr } from '../program/native.js';
+import type { Dtype } from '../types.js';
+
+/** Name of the backend that traces. A kernel registered for it takes part in traces. */
+export const GRAPH_BACKEND = 'graph';
+
+interface Entry {
+  value: Value;
+  refCount: number;
+}
+
+type Values = Parameters<tf.KernelBackend['write']>[0];
+
+function toAttr(native: NativeAttr, binding: Binding): Attr {
+  const { type, value } = native;
+  switch (type) {
+    case binding.TF_ATTR_TYPE:
+      return attr.type(value as number);
+    case binding.TF_ATTR_INT:
+      return attr.int(value as number | number[]);
+    case binding.TF_ATTR_FLOAT:
+      return { kind: 'float', value: value as number | number[] };
+    case binding.TF_ATTR_BOOL:
+      return attr.bool(Boolean(value));
+    case binding.TF_ATTR_STRING:
+      return attr.string(value as string);
+    case binding.TF_ATTR_SHAPE:
+      return attr.shape(value as number[]);
+    default:
+      throw new TracingError(`Attribute '${native.name}' has a type (${type}) that cannot be traced.`, { ...native });
+  }
+}
+
+/** tfjs-node's backend, abstractly. Kernels reach for the members below and no others. */
+class GraphBackend extends tf.KernelBackend {
+  private entries = new Map<object, Entry>();
+  /** The graphs being traced, innermost last. */
+  readonly stack: FunctionGraph[] = [];
+  /** Tensors from outside that the function being traced declared: data id -> argument. */
+  outside: ReadonlyMap<object, Value> = new Map();
+  readonly isGPUPackage = true;
+  readonly isUsingGpuDevice = false;
+  /** Kernels take attribute constants from here. */
+  readonly binding = nodeBackend().binding;
+  /** Kernels that use these get the tensorflow backend's, bound to this one. */
+  readonly getDTypeInteger = (dtype: tf.DataType): number => nodeBackend().getDTypeInteger(dtype);
+  readonly createReductionOpAttrs = (x: tf.TensorInfo, keepDims?: boolean): NativeAttr[] =>
+    nodeBackend().createReductionOpAttrs(x, keepDims);
+  readonly applyActivation = (...args: unknown[]): tf.Tensor => nodeBackend().applyActivation.apply(this, args);
+
+  symbolic(value: Value): tf.Tensor {
+    const dataId = {};
+    this.entries.set(dataId, { value, refCount: 1 });
+    return tf.engine().makeTensorFromDataId(dataId, [...value.shape], tfjsLabel(value.dtype), this);
+  }
+
+  resolve(x: tf.TensorInfo): Value {
+    const entry = this.entries.get(x.dataId);
+    const declared = this.outside.get(x.dataId);
+    if (!entry && declared) return this.shaped(declared, x);
+    if (!entry) {
+      throw new TracingError(
+        `A tensor from outside (${x.dtype}[${x.shape.join(',')}]) is used in traced code. Its value would be frozen into the program: pass it as an input, declare it as a variable, or create it inside the function.`,
+        { shape: x.shape, dtype: x.dtype },
+      );
+    }
+    return this.shaped(entry.value, x);
+  }
+
+  /** A reshape by reference gives the same data another shape. */
+  private shaped(value: Value, x: tf.TensorInfo): Value {
+    return value.shape.length === x.shape.length && value.shape.every((d, i) => d === x.shape[i])
+      ? value
+      : this.record('Reshape', {}, [value, constantValue(Int32Array.from(x.shape), [x.shape.length], 'int32')])[0]!;
+  }
+
+  isSymbolic(x: tf.TensorInfo): boolean {
+    return this.entries.has(x.dataId);
+  }
+
+  /** Appends a node to the innermost graph. */
+  record(op: string, attrs: Attrs, inputs: readonly Value[], cut?: Cut): Value[] {
+    const graph = this.stack.at(-1);
+    if (!graph) {
+      throw new TracingError(
+        'A symbolic tensor is used after its trace ended. Return it as an output of the function instead.',
+        { op },
+      );
+    }
+    const inferred = infer(op, attrs, inputs);
+    return graph.add(op, inputs, inferred.attrs, inferred.outputs, cut);
+  }
+
+  executeMultipleOutputs(
+    op: string,
+    attrs: readonly NativeAttr[],
+    inputs: readonly tf.TensorInfo[],
+    count: number,
+  ): tf.Tensor[] {
+    const own = Object.fromEntries(attrs.map((a) => [a.name, toAttr(a, this.binding)]));
+    const outputs = this.record(
+      op,
+      own,
+      inputs.map((x) => this.resolve(x)),
+    );
+    return outputs.slice(0, count).map((value) => this.symbolic(value));
+  }
+
+  executeSingleOutput(op: string, attrs: readonly NativeAttr[], inputs: readonly tf.TensorInfo[]): tf.Tensor {
+    return this.executeMultipleOutputs(op, attrs, inputs, 1)[0]!;
+  }
+
+  executeSingleInput(op: string, x: tf.TensorInfo): tf.Tensor {
+    const type = { name: 'T', type: this.binding.TF_ATTR_TYPE, value: this.getDTypeInteger(x.dtype) };
+    return this.executeSingleOutput(op, [type], [x]);
+  }
+
+  override write(values: Values, shape: number[], dtype: tf.DataType): object {
+    const dataId = {};
+    this.move(dataId, values, shape, dtype, 1);
+    return dataId;
+  }
+
+  override move(dataId: object, values: Values, shape: number[], dtype: tf.DataType, refCount: number): void {
+    if (!ArrayBuffer.isView(values)) {
+      throw new TracingError(`A ${dtype} tensor cannot be a constant of a program.`, { dtype, shape });
+    }
+    this.entries.set(dataId, { value: constantValue(values, shape, dtype as Dtype), refCount });
+  }
+
+  override readSync(dataId: object): tf.backend_util.TypedArray {
+    const value = this.entries.get(dataId)?.value;
+    if (value?.data) return value.data as tf.backend_util.TypedArray;
+    throw new TracingError(
+      `The value of ${value ? describe(value) : 'a symbolic tensor'} is read while tracing (dataSync, data, array, print, or a condition on it). It does not exist yet: use tensor ops (tf.where instead of if), or return it as an output and read it after run().`,
+      value ? { shape: value.shape, dtype: value.dtype } : {},
+    );
+  }
+
+  override async read(dataId: object): Promise<tf.backend_util.TypedArray> {
+    return this.readSync(dataId);
+  }
+
+  override disposeData(dataId: object, force = false): boolean {
+    const entry = this.entries.get(dataId);
+    if (!entry) return true;
+    if (--entry.refCount > 0 && !force) return false;
+    this.entries.delete(dataId);
+    return true;
+  }
+
+  override incRef(dataId: object): void {
+    const entry = this.entries.get(dataId);
+    if (entry) entry.refCount++;
+  }
+
+  override refCount(dataId: object): number {
+    return this.entries.get(dataId)?.refCount ?? 0;
+  }
+
+  override numDataIds(): number {
+    return this.entries.size;
+  }
+
+  override memory(): { unreliable: boolean } {
+    return { unreliable: true };
+  }
+
+  override floatPrecision(): 32 {
+    return 32;
+  }
+}
+
+let instance: GraphBackend | null = null;
+const registered = new Set<string>();
+
+/** The kernel that reads its indices in tfjs-node, to check them: here the shapes alone. */
+const gatherKernel: tf.KernelFunc = ({ inputs, attrs, backend }) => {
+  const { axis, batchDims } = attrs as unknown as { axis: number; batchDims: number };
+  const graph = backend as GraphBackend;
+  const position = graph.symbolic(constantValue(Int32Array.of(axis), [], 'int32'));
+  const count = { name: 'batch_dims', type: graph.binding.TF_ATTR_INT, value: batchDims };
+  const out = graph.executeSingleOutput('GatherV2', [count], [inputs['x']!, inputs['indices']!, position]);
+  position.dispose();
+  return out;
+};
+
+/** The backend; `update` looks for kernels that were registered since. */
+function backend(update = false): GraphBackend {
+  if (instance && !update) return instance;
+  if (!instance) {
+    instance = new GraphBackend();
+    const made = instance;
+    tf.registerBackend(GRAPH_BACKEND, () => made, 0);
+  }
+  for (const kernel of tf.getKernelsForBackend('tensorflow')) {
+    if (registered.has(kernel.kernelName)) continue;
+    registered.add(kernel.kernelName);
+    if (tf.getKernel(kernel.kernelName, GRAPH_BACKEND)) continue;
+    const kernelFunc = kernel.kernelName === 'GatherV2' ? gatherKernel : kernel.kernelFunc;
+    tf.registerKernel({ ...kernel, kernelFunc, backendName: GRAPH_BACKEND });
+  }
+  return instance;
+}
+
+/** Whether traced code is running. */
+export function isTracing(): boolean {
+  return instance !== null && instance.stack.length > 0;
+}
+
+/** Whether the code that runs now is traced in one piece that XLA compiles. */
+export function compilesWithXla(): boolean {
+  return isTracing() && currentGraph().xla;
+}
+
+/** The innermost graph being traced. @throws TracingError outside of traces */
+export function currentGraph(): FunctionGraph {
+  const graph = instance?.stack.at(-1);
+  if (!graph) throw new TracingError('This op exists in traced code only (inside Program.define or jit).');
+  return graph;
+}
+
+/** Whether a tensor is symbolic. */
+export function isSymbolic(x: tf.TensorInfo): boolean {
+  return instance !== null && instance.isSymbolic(x);
+}
+
+/** A tfjs tensor that stands for a value of the graph being traced. */
+export function symbolic(value: Value): tf.Tensor {
+  return backend().symbolic(value);
+}
+
+/** The value behind a tfjs tensor in traced code. @throws TracingError when the tensor comes from outside */
+export function valueOf(x: tf.TensorInfo): Value {
+  return backend().resolve(x);
+}
+
+/** Appends a node to the innermost graph, on values. @param cut takes the function apart here */
+export function record(op: string, attrs: Attrs, inputs: readonly Value[], cut?: Cut): Value[] {
+  return backend().record(op, attrs, inputs, cut);
+}
+
+function noRandom(): never {
+  throw new TracingError(
+    'An unseeded random number is drawn while tracing: it would be frozen into the program. Use the stateless random ops with a seed that is an input (statelessUniform, statelessNormal).',
+  );
+}
+
+function noAssign(): never {
+  throw new TracingError(
+    'A tf.Variable is assigned in traced code (the optimizers of tfjs do so): a program cannot reach into tfjs variables. Return the new value, or use Program, whose functions assign variables of the program.',
+  );
+}
+
+/** Replaces what must not happen while tracing. @returns undoes it */
+function guard(): () => void {
+  const { random } = Math;
+
+  const { assign } = tf.Variable.prototype;
+  Math.random = noRandom;
+  tf.Variable.prototype.assign = noAssign;
+  return () => {
+    Math.random = random;
+    tf.Variable.prototype.assign = assign;
+  };
+}
+
+/**
+ * Runs `fn` with ops going to `graph`. Tensors made meanwhile are disposed, so `fn` returns values, not tensors.
+ * Traces nest (bodies of loops).
+ * @param outside eager tensors that may be used, by data id, and the values that stand for them
+ */
+export function trace<T>(graph: FunctionGraph, fn: () => T, outside?: ReadonlyMap<object, Value>): T {
+  const outermost = !isTracing();
+  const graphBackend = backend(outermost);
+  const previous = tf.getBackend();
+  const before = graphBackend.outside;
+  const unguard = outermost ? guard() : null;
+  graphBackend.stack.push(graph);
+  if (outside) graphBackend.outside = outside;
+  try {
+    if (outermost) void tf.setBackend(GRAPH_BACKEND);
+    let result!: T;
+    tf.tidy(() => {
+      result = fn();
+    });
+    return result;
+  } finally {
+    graphBackend.stack.pop();
+    graphBackend.outside = before;
+    unguard?.();
+    if (outermost && previous) void tf.setBackend(previous);
+  }
+}

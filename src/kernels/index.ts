@@ -1,0 +1,17 @@
+/**
+ * Kernels of our own for Mamba-2's kind of model: for GPUs as Triton or PTX inside XLA's programs, for CPUs in C++.
+ * Each has a specification, a reference in plain code, and one or two written forms.
+ */
+export { convolutionOnGpu, type ConvolutionInputs } from './causal_conv/convolution.js';
+export { linearRecurrence } from './chunk_recurrence/recurrence.js';
+export { stepValues } from './epilogue/kernel.js';
+export {
+  batchLayout,
+  batchProduct,
+  batchRows,
+  type BatchProductInputs,
+  type BatchProductResult,
+  type BatchRows,
+} from './few_rows/product.js';
+export { rowProduct, type RowFormat, type RowProductInputs } from './one_row/product.js';
+export { stateStep } from './ssm_step/step.js';

@@ -1,0 +1,189 @@
+/**
+ * int4 products on CPUs by a kernel of our own (native/host_kernels.cc), with activations rounded to int8 in groups: the processor's
+ * dot products of bytes, which XLA does not use, on codes that are read from memory in order.
+ *
+ * Codes lie in tiles of 32 outputs, [tiles, groups, groupSize/8, 32, 4]: four neighbouring channels of an output are four bytes, so
+ * that a vector of 64 bytes meets one word of x. A byte holds a channel of the group's first half (low nibble) and one of its second
+ * half (high nibble). The last tile is filled up with zeros.
+ */
+import * as tf from '@tensorflow/tfjs';
+import {
+  attr,
+  bitwiseAnd,
+  castFloat32,
+  constantOf,
+  hasHostKernel,
+  rawOp,
+  reshapeAny,
+  rightShift,
+  runHostKernel,
+} from '../jit/index.js';
+import { type RowProductInputs } from '../kernels/index.js';
+import type { WeightStorage } from '../layers/storage.js';
+import { type PackedForm, packedMatrix, storedLevels } from './kernel_util.js';
+import type { QuantizedMatrix } from './quantize.js';
+
+const TILE = 32;
+/** Instructions that the kernels are written in. */
+export type Instructions = 'vnni' | 'avx2';
+
+/** The fastest first. */
+const FORMS: readonly Instructions[] = ['vnni', 'avx2'];
+
+/** The forms of the kernels that run here on this matrix, the fastest first; none on GPUs and on processors without AVX2. */
+export function nativeInt4Forms(m: QuantizedMatrix): Instructions[] {
+  return m.bits === 4 && m.groupSize % 32 === 0 ? FORMS.filter((form) => hasHostKernel(`int4_product_${form}`)) : [];
+}
+
+/** Variables: `.codes` uint8 in tiles; `.scale` and `.zero` as stored, [tiles, groups, 32], w = (q - 8)·scale + zero. */
+export function nativeInt4Storage(m: QuantizedMatrix, instructions: Instructions): WeightStorage {
+  const [out, inner] = m.shape;
+  const groups = inner / m.groupSize;
+  const tiles = Math.ceil(out / TILE);
+  return {
+    form: `int4 ${instructions} tiles of ${TILE} rows in groups of ${m.groupSize}, ${m.scaleDtype} scales`,
+    takesWhole: true,
+    variables: {
+      '.codes': { shape: [tiles, groups, m.groupSize / 8, TILE, 4], dtype: 'uint8', init: () => tiledCodes(m) },
+      '.scale': { shape: [tiles, groups, TILE], dtype: m.scaleDtype, init: () => tiledValues(m, m.scale) },
+      '.zero': { shape: [tiles, groups, TILE], dtype: m.scaleDtype, init: () => tiledValues(m, m.zero!) },
+    },
+    weight: (vars) => {
+      const form = new TileForm(m, instructions, vars['.codes'], vars['.scale'], vars['.zero']);
+      return {
+        ...packedMatrix(m.shape, form),
+        fused: (input) => form.fused(input),
+      };
+    },
+  };
+}
+
+/** Codes from rows of nibble pairs, as on disk, to tiles. */
+export function tiledCodes(m: QuantizedMatrix): Uint8Array {
+  const [out, inner] = m.shape;
+  const { codes, groupSize } = m;
+  const [tileBytes, groupBytes] = [(TILE * inner) / 2, (TILE * groupSize) / 2];
+  const packed = new Uint8Array(Math.ceil(out / TILE) * tileBytes);
+  for (let row = 0; row < out; row++) {
+    const tile = Math.floor(row / TILE) * tileBytes + (row % TILE) * 4;
+    for (let c = 0; c < inner; c += 2) {
+      const pair = codes[(row * inner + c) >> 1] ^ 0x88;
+      const within = c % groupSize;
+      const high = within >= groupSize / 2;
+      const k = high ? within - groupSize / 2 : within; // an even channel and the next lie in the same word
+      const at = tile + Math.floor(c / groupSize) * groupBytes + (k >> 2) * TILE * 4 + (k & 3);
+      packed[at] |= high ? (pair & 15) << 4 : pair & 15;
+      packed[at + 1] |= high ? pair & 0xf0 : pair >> 4;
+    }
+  }
+  return packed;
+}
+
+/** Values [groups, out] to [tiles, groups, 32], in the type of scales. */
+function tiledValues(m: QuantizedMatrix, values: Float32Array): ArrayBufferView {
+  const [out, inner] = m.shape;
+  const groups = inner / m.groupSize;
+  const tiled = new Float32Array(Math.ceil(out / TILE) * groups * TILE);
+  for (let g = 0; g < groups; g++)
+    for (let row = 0; row < out; row++)
+      tiled[(Math.floor(row / TILE) * groups + g) * TILE + (row % TILE)] = values[g * out + row];
+  return storedLevels(tiled, m.scaleDtype);
+}
+
+/** The bits of a number as float32. */
+function bitsOf(value: number): number {
+  return new Uint32Array(Float32Array.of(value).buffer)[0];
+}
+
+class TileForm implements PackedForm {
+  private readonly out: number;
+  private readonly inner: number;
+  private readonly tiles: number;
+  private readonly groups: number;
+
+  private readonly groupSize: number;
+  private readonly narrow: boolean;
+
+  constructor(
+    m: QuantizedMatrix,
+    private readonly instructions: Instructions,
+    private readonly codes: tf.Tensor,
+    private readonly scale: tf.Tensor,
+    private readonly zero: tf.Tensor,
+  ) {
+    [this.out, this.inner] = m.shape;
+    this.groupSize = m.groupSize;
+    this.narrow = m.scaleDtype === 'bfloat16';
+    [this.tiles, this.groups] = scale.shape as [number, number, number];
+  }
+
+  /** x [m, in] -> [m, out] */
+  apply(x: tf.Tensor2D): tf.Tensor2D {
+    const m = x.shape[0];
+    const sizes = [m, this.inner, this.groupSize, this.out, Number(this.narrow)];
+    const inputs = [x, this.codes, this.scale, this.zero];
+    return runHostKernel(`int4_product_${this.instructions}`, sizes, inputs, [m, this.out]) as tf.Tensor2D;
+  }
+
+  /** See StoredMatrix.fused. Null for anything but one row. */
+  fused({ x, gate, skip, norm, residual, activations: after }: RowProductInputs): tf.Tensor2D | null {
+    if (x.size !== this.inner || this.inner % (norm?.groups ?? 1) !== 0) return null;
+    const parts = [gate, skip, norm, residual, after, after?.bias, this.narrow];
+    const sizes = [
+      ...[this.inner, this.groupSize, this.out, parts.reduce((bits, part, bit) => bits | (part ? 1 << bit : 0), 0)],
+      ...[skip?.d.size ?? 0, skip?.offset ?? 0, norm?.groups ?? 0, bitsOf(norm?.epsilon ?? 0)],
+      ...(after
+        ? [after.first, after.channels, after.taps, ...after.limit.map(bitsOf), after.place]
+        : Array(6).fill(0)),
+    ];
+    const inputs = [
+      ...[x, gate, skip?.d, norm?.gamma, this.codes, this.scale, this.zero, residual],
+      ...(after ? [after.context, after.weights, after.bias, after.dtBias] : []),
+    ].filter((t) => t !== undefined);
+    const width = this.out + (after ? after.channels + after.heads : 0);
+    return runHostKernel(`int4_row_${this.instructions}`, sizes, inputs, [1, width]) as tf.Tensor2D;
+  }
+
+  /** Codes [..., groups, words, 4] of some rows, with their scales and zeros [..., groups] -> [rows, in] */
+  private weights(codes: tf.Tensor, scale: tf.Tensor, zero: tf.Tensor): tf.Tensor2D {
+    const { groups, groupSize, inner } = this;
+    const halves = [bitwiseAnd(codes, constantOf([15], [], 'uint8')), rightShift(codes, constantOf([4], [], 'uint8'))];
+    const q = tf.concat(
+      halves.map((half) => tf.reshape(castFloat32(half), [-1, groups, groupSize / 2])),
+      2,
+    ); // [rows, groups, size]
+    const [factor, offset] = [scale, zero].map((t) => tf.reshape(castFloat32(t), [-1, groups, 1]));
+    const w = tf.add(tf.mul(tf.sub(q, 8), factor), offset);
+    return tf.reshape(w, [-1, inner]);
+  }
+
+  /** W [out, in] */
+  dense(): tf.Tensor2D {
+    const { tiles, groups, groupSize } = this;
+    const words = reshapeAny(this.codes, [tiles, (groups * groupSize) / 8, TILE, 4]);
+    const codes = rawOp('Transpose', [words, tf.tensor1d([0, 2, 1, 3], 'int32')])[0]; // [tiles, 32, words, 4]
+    const byRow = (t: tf.Tensor): tf.Tensor => tf.transpose(castFloat32(t), [0, 2, 1]); // [tiles, 32, groups]
+    const w = this.weights(codes, byRow(this.scale), byRow(this.zero));
+    return tf.slice(w, [0, 0], [this.out, this.inner]);
+  }
+
+  /** Rows of W by number, [m] -> [m, in] */
+  rows(ids: tf.Tensor1D): tf.Tensor2D {
+    const { tiles, groups, groupSize } = this;
+    const tile = tf.floorDiv(ids, tf.scalar(TILE, 'int32'));
+    const lane = tf.sub(ids, tf.mul(tile, tf.scalar(TILE, 'int32')));
+    /** Of [tiles · count · 32, …] the row of each id in each of `count` places */
+    const pick = (t: tf.Tensor, count: number): tf.Tensor => {
+      const places = tf.add(
+        tf.mul(tf.reshape(tile, [-1, 1]), tf.scalar(count, 'int32')),
+        tf.range(0, count, 1, 'int32'),
+      );
+      const at = tf.add(tf.mul(places, tf.scalar(TILE, 'int32')), tf.reshape(lane, [-1, 1])); // [m, count]
+      return rawOp('GatherV2', [t, at, tf.scalar(0, 'int32')], { batch_dims: attr.int(0) })[0];
+    };
+    const words = (groups * groupSize) / 8;
+    const codes = pick(reshapeAny(this.codes, [tiles * words * TILE, 4]), words); // [m, words, 4]
+    const flat = (t: tf.Tensor): tf.Tensor => reshapeAny(t, [tiles * groups * TILE]);
+    return this.weights(codes, pick(flat(this.scale), groups), pick(flat(this.zero), groups));
+  }
+}

@@ -1,0 +1,459 @@
+/** The compiled engine against golden values, the eager engine, and the processors on the host. */
+import * as tf from '@tensorflow/tfjs';
+import { expect } from 'chai';
+import { ArgumentError } from '../../src/base/errors.js';
+import { GREEDY, type EngineSampling, type GenerationEngine } from '../../src/generation/engine.js';
+import { Mamba2ForCausalLM } from '../../src/models/mamba2/causal_lm.js';
+import { CompiledEngine, type CompiledEngineOptions } from '../../src/engine/compiled_engine.js';
+import { EagerEngine } from '../../src/engine/eager_engine.js';
+import { onGpu } from '../../src/runtime/index.js';
+import { loadCheckpoint } from '../../src/models/mamba2/pretrained.js';
+import { sampleTokens, samplingSettings } from '../../src/engine/sampling.js';
+import { draw } from '../../src/generation/scores.js';
+import { RepetitionPenaltyLogitsProcessor } from '../../src/generation/processors.js';
+import {
+  MinPLogitsWarper,
+  TemperatureLogitsWarper,
+  TopKLogitsWarper,
+  TopPLogitsWarper,
+} from '../../src/generation/warpers.js';
+import { tensorCount, useBackend } from '../support/backends.js';
+import { disposedAfterEach } from '../support/cleanup.js';
+import { expectClose } from '../support/compare.js';
+import { rejection } from '../support/errors.js';
+import { type Golden, loadGolden } from '../support/goldens.js';
+import { tinyModel } from '../support/tiny_model.js';
+
+const TOLERANCE = 1e-4;
+describe('CompiledEngine', function () {
+  this.timeout(180_000);
+  before(() => useBackend('tensorflow'));
+  const cleanup = disposedAfterEach();
+
+  const load = async (
+    golden: { dir: string },
+    options: CompiledEngineOptions = {},
+  ): Promise<{ model: Mamba2ForCausalLM; engine: CompiledEngine }> => {
+    const { config, source } = await loadCheckpoint(golden.dir);
+    const model = new Mamba2ForCausalLM(config, source);
+    const engine = new CompiledEngine(model.weights, { segments: [8, 16], ...options });
+    cleanup.push(model, engine);
+    return { model, engine };
+  };
+  const row = (golden: Golden, name: string, index: number): Float32Array => {
+    const { shape, data } = golden.tensor(name);
+    const v = shape[shape.length - 1]!;
+    return (data as Float32Array).slice(index * v, (index + 1) * v);
+  };
+
+  for (const merge_step of [false, true])
+    it(`prefills and steps as the golden does (bias-and-limit${merge_step ? ', merged step' : ''})`, async () => {
+      const golden = loadGolden('bias-and-limit');
+      const { engine } = await load(golden, { merge_step });
+      const ids = golden.inputs.input_ids as number[][];
+      const state = await engine.createState(2);
+      await engine.prefill(
+        state,
+        ids.map((r) => Int32Array.from(r.slice(0, 32))),
+      );
+      for (let k = 0; k < 8; k++) {
+        await engine.step(
+          state,
+          Int32Array.from(ids, (r) => r[32 + k]!),
+        );
+        const logits = await engine.logits(state);
+        [0, 1].forEach((b) =>
+          expectClose(logits[b]!, row(golden, 'steps.logits', b * 8 + k), TOLERANCE, `row ${b}, step ${k}`),
+        );
+      }
+      expect(state.seen).to.deep.equal([40, 40]);
+    });
+
+  for (const layered of [false, true])
+    it(`continues with several tokens and single ones (cached-steps, ${layered ? 'a program a layer' : 'one program'})`, async () => {
+      const golden = loadGolden('cached-steps');
+      const { engine } = await load(golden, { layered, products: 'float32' });
+      const ids = golden.inputs.input_ids as number[][];
+      const state = await engine.createState(2);
+      const check = async (t: number): Promise<void> => {
+        const logits = await engine.logits(state);
+        [0, 1].forEach((b) =>
+          expectClose(logits[b]!, row(golden, 'full.logits', b * 21 + t), TOLERANCE, `row ${b} at ${t}`),
+        );
+      };
+      await engine.prefill(
+        state,
+        ids.map((r) => Int32Array.from(r.slice(0, 9))),
+      );
+      await check(8);
+      await engine.prefill(
+        state,
+        ids.map((r) => Int32Array.from(r.slice(9, 15))),
+      );
+      await check(14);
+      for (let t = 15; t < 21; t++) {
+        await engine.step(
+          state,
+          Int32Array.from(ids, (r) => r[t]!),
+        );
+        await check(t);
+      }
+    });
+
+  for (const [name, layered] of [
+    ['padding', false],
+    ['padding-bias', false],
+    ['padding-bias', true],
+  ] as const) {
+    it(`keeps uneven rows apart (${name}${layered ? ', a program a layer' : ''})`, async () => {
+      const golden = loadGolden(name);
+      const { engine } = await load(golden, layered ? { layered, products: 'float32' } : {});
+      const prompts = golden.inputs.prompts as number[][];
+      const next = golden.inputs.next_tokens as number[][];
+      const state = await engine.createState(3);
+      await engine.prefill(
+        state,
+        prompts.map((p) => Int32Array.from(p)),
+      );
+      const first = await engine.logits(state);
+      prompts.forEach((p, b) =>
+        expectClose(first[b]!, row(golden, `alone.${b}.logits`, p.length - 1), TOLERANCE, `row ${b}`),
+      );
+      for (let k = 0; k < 4; k++) {
+        await engine.step(
+          state,
+          Int32Array.from(next, (r) => r[k]!),
+        );
+        const logits = await engine.logits(state);
+        prompts.forEach((_, b) =>
+          expectClose(logits[b]!, row(golden, `alone.${b}.steps.logits`, k), TOLERANCE, `row ${b}, step ${k}`),
+        );
+      }
+    });
+  }
+
+  it('chooses the same greedy tokens as the eager engine, whatever the block', async () => {
+    const golden = { dir: 'models/tiny-books-mamba2' };
+    const { model, engine } = await load(golden, { dtype: 'float32', segments: [16], block: 4 });
+    const eager = new EagerEngine(model.weights);
+    const prompt = [Int32Array.of(40, 300, 12, 7, 1500, 3, 9)];
+    const want = await greedyOnHost(eager, prompt, 30);
+    const state = await engine.createState(1);
+    await engine.prefill(state, prompt);
+    const got = [
+      ...(await engine.decode(state, 11, GREEDY, []))[0]!,
+      ...(await engine.decode(state, 19, GREEDY, []))[0]!,
+    ];
+    expect(got).to.deep.equal(want);
+    const ending = want[12]!;
+    const first = want.indexOf(ending);
+    const again = await engine.createState(1);
+    await engine.prefill(again, prompt);
+    const cut = (await engine.decode(again, 30, { ...GREEDY, eos: [ending], pad_token_id: 2 }, []))[0]!;
+    expect([...cut]).to.deep.equal([...want.slice(0, first + 1), ...new Array(29 - first).fill(2)]);
+    expect(again.seen).to.deep.equal([prompt[0]!.length + first + 1]);
+  });
+
+  it('draws the same tokens whatever the block', async () => {
+    const golden = { dir: 'models/tiny-books-mamba2' };
+    const prompts = [Int32Array.of(40, 300, 12, 7), Int32Array.of(1500, 3, 9)];
+    const sampling = { ...GREEDY, do_sample: true, temperature: 0.9, top_k: 20, repetition_penalty: 1.3 };
+    const uniforms = prompts.map((_, i) =>
+      Float32Array.from({ length: 11 }, (_, k) => ((k * 37 + i * 53) % 101) / 101),
+    );
+    const drawn = [];
+    for (const block of [1, 4]) {
+      const { engine } = await load(golden, { dtype: 'float32', segments: [16], block });
+      const state = await engine.createState(2);
+      await engine.prefill(state, prompts);
+      drawn.push(await engine.decode(state, 11, sampling, prompts, uniforms));
+    }
+    expect(drawn[1]).to.deep.equal(drawn[0]);
+    expect(new Set(drawn[0]![0]).size).greaterThan(4);
+  });
+
+  for (const state_dtype of ['float32', 'bfloat16'] as const)
+    it(`leaves a finished row as it is while others go on (states in ${state_dtype})`, async () => {
+      const golden = loadGolden('padding');
+      const { engine } = await load(golden, { state_dtype });
+      const prompts = (golden.inputs.prompts as number[][]).map((p) => Int32Array.from(p));
+      const state = await engine.createState(3);
+      await engine.prefill(state, prompts);
+      const before = await engine.logits(state);
+      const chosen = await engine.decode(state, 5, { ...GREEDY, pad_token_id: 1 }, [], undefined, [false, true, false]);
+      expect([...chosen[1]!]).to.deep.equal([1, 1, 1, 1, 1]);
+      const after = await engine.logits(state);
+      expectClose(after[1]!, before[1]!, 0, 'finished row');
+      expect(state.seen).to.deep.equal([7, 13, 25]);
+      const alone = await engine.createState(1);
+      await engine.prefill(alone, [prompts[2]!]);
+      expect([...(await engine.decode(alone, 5, GREEDY, []))[0]!]).to.deep.equal([...chosen[2]!]);
+    });
+
+  for (const fixed_blocks of [false, true])
+    it(`ends a lone row within a block (${fixed_blocks ? 'of fixed length' : 'counted'})`, async () => {
+      const golden = loadGolden('padding');
+      const { engine } = await load(golden, { fixed_blocks, block: 8 });
+      const prompt = Int32Array.from((golden.inputs.prompts as number[][])[2]!);
+      const after = async (
+        sampling: EngineSampling,
+        counts: number[],
+      ): Promise<{ tokens: number[]; seen: number; logits: Float32Array }> => {
+        const state = await engine.createState(1);
+        await engine.prefill(state, [prompt]);
+        const tokens: number[] = [];
+        for (const count of counts) tokens.push(...(await engine.decode(state, count, sampling, []))[0]!);
+        const out = { tokens, seen: state.seen[0]!, logits: (await engine.logits(state))[0]! };
+        state.dispose();
+        return out;
+      };
+      const free = await after(GREEDY, [5]);
+      const eos = free.tokens[2]!;
+      expect(free.tokens.indexOf(eos)).to.equal(2);
+      const ended = await after({ ...GREEDY, eos: [eos] }, [5]);
+      expect(ended.tokens).to.deep.equal([...free.tokens.slice(0, 3), 0, 0]);
+      expect(ended.seen).to.equal(prompt.length + 3);
+      // what a prompt of these tokens leads to
+      for (const { tokens, logits } of [{ ...free }, { ...ended, tokens: ended.tokens.slice(0, 3) }]) {
+        const state = await engine.createState(1);
+        await engine.prefill(state, [Int32Array.from([...prompt, ...tokens])]);
+        expectClose(logits, (await engine.logits(state))[0]!, TOLERANCE, `after ${tokens.length} tokens`);
+        state.dispose();
+      }
+      // parts of blocks, a whole one and more, one token
+      const long = await after(GREEDY, [21]);
+      const parts = await after(GREEDY, [3, 8, 1, 9]);
+      expect(parts.tokens).to.deep.equal(long.tokens);
+      expect(parts.seen).to.equal(prompt.length + 21);
+      expectClose(parts.logits, long.logits, TOLERANCE, 'in parts');
+    });
+
+  for (const state_dtype of ['float32', 'bfloat16'] as const)
+    it(`keeps states apart: clone, select, switching and disposal (states in ${state_dtype})`, async () => {
+      const golden = loadGolden('g1-forward');
+      const { engine } = await load(golden, { state_dtype });
+      const ids = (golden.inputs.input_ids as number[][]).map((r) => Int32Array.from(r.slice(0, 20)));
+      const state = await engine.createState(2);
+      await engine.prefill(state, ids);
+      const base = await engine.logits(state);
+      const copy = await state.clone();
+      await engine.step(state, Int32Array.of(5, 6));
+      expectClose((await engine.logits(copy))[0]!, base[0]!, 1e-6, 'clone after the original moved on');
+      const swapped = await copy.select([1, 0]);
+      copy.dispose();
+      const reordered = await engine.logits(swapped);
+      expectClose(reordered[0]!, base[1]!, 1e-6, 'row 0 of [1, 0]');
+      expectClose(reordered[1]!, base[0]!, 1e-6, 'row 1 of [1, 0]');
+      const wide = await swapped.select([0, 0, 1]);
+      const logits = await engine.logits(wide);
+      expectClose(logits[1]!, base[1]!, 1e-5, 'row 1 of [0, 0, 1]');
+      expectClose(logits[2]!, base[0]!, 1e-5, 'row 2 of [0, 0, 1]');
+      await engine.step(swapped, Int32Array.of(6, 5));
+      const left = await engine.logits(swapped);
+      const right = await engine.logits(state);
+      expectClose(left[0]!, right[1]!, 1e-5, 'same tokens, other row');
+      for (const s of [state, swapped, wide]) s.dispose();
+      let message = '';
+      await engine.logits(state).catch((error: Error) => (message = error.name));
+      expect(message).to.equal('DisposedError');
+    });
+
+  it('does not grow over many steps', async () => {
+    const golden = loadGolden('g1-forward');
+    const { engine } = await load(golden);
+    const state = await engine.createState(2);
+    await engine.prefill(state, [Int32Array.of(5, 6, 7), Int32Array.of(8)]);
+    await engine.decode(state, 4, GREEDY, []);
+    await engine.step(state, Int32Array.of(1, 2));
+    await engine.logits(state);
+    const start = tensorCount();
+    await engine.decode(state, 50, GREEDY, []);
+    for (let i = 0; i < 50; i++) await engine.step(state, Int32Array.of(i, i + 1));
+    await engine.logits(state);
+    expect(tensorCount()).to.deep.equal(start);
+  });
+
+  it('refuses options that it does not have, with what it got and what it expects', async () => {
+    const { model } = await load(loadGolden('g1-forward'));
+    const refused: [string, unknown, RegExp][] = [
+      ['dtype', 'float16', /dtype .* is "float16", expected 'auto' or 'float32' or 'bfloat16'/],
+      ['products', 'bfloat16', /products .* is "bfloat16", expected 'auto' or 'float32'/],
+      ['state_dtype', 'float16', /state_dtype .* is "float16", expected 'float32' or 'bfloat16'/],
+      ...[0, -1, 1.5, NaN, '4', null].flatMap((value): [string, unknown, RegExp][] => [
+        ['block', value, /block .*, expected a positive integer/],
+        ['chunk_size', value, /chunk_size .*, expected a positive integer/],
+        ['segments', [value, 16], /segments .*, expected a list of at least one positive integer/],
+        ['batches', [value], /batches .*, expected a list of positive integers/],
+      ]),
+      ['block', Infinity, /block .* is Infinity/],
+      ['segments', [], /segments .* is \[\], expected a list of at least one/],
+      ['segments', 16, /segments .* is 16/],
+      ['merge_step', 'no', /merge_step .* is "no", expected true or false/],
+      ['layered', 1, /layered .* is 1/],
+      ['fixed_blocks', 0, /fixed_blocks .* is 0/],
+      ['onCompile', true, /onCompile .* is true, expected a function/],
+    ];
+    for (const [option, got, message] of refused) {
+      const made = (): CompiledEngine => new CompiledEngine(model.weights, { [option]: got });
+      expect(made, `${option}: ${String(got)}`)
+        .to.throw(ArgumentError, message)
+        .with.property('data')
+        .that.includes({ option });
+    }
+    // one given twice is one, and what is left out has its default
+    const engine = new CompiledEngine(model.weights, {
+      segments: [8, 8],
+      batches: [1, 1],
+      block: undefined,
+      dtype: undefined,
+    });
+    cleanup.push(engine);
+    const state = await engine.createState(1);
+    await engine.prefill(state, [Int32Array.of(1, 2, 3)]);
+    expect(state.seen).to.deep.equal([3]);
+  });
+
+  it('goes on after a batch that no memory holds, with states as they were', async () => {
+    const { model } = tinyModel({ head_dim: 64, num_heads: 8, hidden_size: 256, state_size: 128 });
+    const engine = new CompiledEngine(model.weights, { segments: [8] });
+    cleanup.push(model, engine);
+    const prompt = [Int32Array.of(3, 1, 4, 1, 5)];
+    const state = await engine.createState(1);
+    await engine.prefill(state, prompt);
+    const before = (await engine.logits(state))[0]!;
+    const huge = await engine.createState(2 ** 22); // 2 TiB of states
+    for (let i = 0; i < 2; i++) {
+      await rejection(engine.logits(huge));
+      expectClose((await engine.logits(state))[0]!, before, 0, 'the state before');
+    }
+    const pair = await engine.createState(2);
+    await engine.prefill(pair, [...prompt, ...prompt]);
+    expectClose((await engine.logits(pair))[1]!, before, TOLERANCE, 'another size');
+  });
+
+  it('refuses bad ids, states of another engine and unfed rows', async () => {
+    const { model, engine } = await load(loadGolden('g1-forward'));
+    const state = await engine.createState(1);
+    const name = (promise: Promise<unknown>): Promise<string> =>
+      promise.then(
+        () => 'nothing',
+        (error: Error) => `${error.name}: ${error.message}`,
+      );
+    expect(await name(engine.prefill(state, [Int32Array.of(67)]))).to.match(
+      /ArgumentError: Token id 67 .* vocabulary of 67/,
+    );
+    expect(await name(engine.logits(state))).to.match(/GenerationError: logits: row 0/);
+    expect(await name(engine.step(await new EagerEngine(model.weights).createState(1), Int32Array.of(1)))).to.match(
+      /another engine/,
+    );
+    expect(await name(engine.step(state, Int32Array.of(1, 2)))).to.match(/1 rows, got 2/);
+  });
+
+  it('bfloat16 states stay near float32, also when parked', async () => {
+    const golden = loadGolden('g1-forward');
+    const { model, engine } = await load(golden, { state_dtype: 'bfloat16' });
+    const eager = new EagerEngine(model.weights);
+    const ids = [Int32Array.from((golden.inputs.input_ids as number[][])[0]!)];
+    const [a, b] = [await engine.createState(1), await eager.createState(1)];
+    await engine.prefill(a, ids);
+    await eager.prefill(b, ids);
+    const other = await engine.createState(1);
+    await engine.prefill(other, ids); // parks the first
+    for (let i = 0; i < 5; i++) {
+      await engine.step(a, Int32Array.of(i));
+      await eager.step(b, Int32Array.of(i));
+    }
+    const want = (await eager.logits(b))[0]!;
+    const spread = Math.sqrt(want.reduce((sum, x) => sum + x * x, 0) / want.length);
+    expectClose((await engine.logits(a))[0]!, want, 0.03 * spread, 'logits');
+  });
+
+  it('bfloat16 matrices stay near float32', async () => {
+    const dir = 'models/tiny-books-mamba2';
+    const { model, engine } = await load({ dir }, { dtype: 'bfloat16', segments: [32] });
+    const eager = new EagerEngine(model.weights);
+    const prompt = [Int32Array.from({ length: 30 }, (_, i) => (i * 71) % model.config.vocab_size)];
+    const [a, b] = [await engine.createState(1), await eager.createState(1)];
+    await engine.prefill(a, prompt);
+    await eager.prefill(b, prompt);
+    const want = (await eager.logits(b))[0]!;
+    const spread = Math.sqrt(want.reduce((sum, x) => sum + x * x, 0) / want.length);
+    expectClose((await engine.logits(a))[0]!, want, 0.08 * spread, 'logits');
+  });
+
+  it('with float32 products a prompt of bfloat16 matrices is what its tokens are one by one', async function () {
+    if (onGpu()) this.skip(); // an option for CPUs
+
+    const dir = 'models/tiny-books-mamba2';
+    const { model, engine } = await load({ dir }, { dtype: 'bfloat16', segments: [32], products: 'float32' });
+    const prompt = Int32Array.from({ length: 30 }, (_, i) => (i * 71) % model.config.vocab_size);
+    const [a, b] = [await engine.createState(1), await engine.createState(1)];
+    await engine.prefill(a, [prompt]);
+    const whole = (await engine.logits(a))[0]!;
+    await engine.prefill(b, [prompt.slice(0, 1)]);
+    for (const token of prompt.slice(1)) await engine.step(b, Int32Array.of(token));
+    expectClose((await engine.logits(b))[0]!, whole, 1e-4 * Math.max(...whole.map(Math.abs)), 'logits');
+  });
+});
+
+async function greedyOnHost(engine: GenerationEngine, prompt: Int32Array[], count: number): Promise<number[]> {
+  const state = await engine.createState(1);
+  await engine.prefill(state, prompt);
+  const out: number[] = [];
+  for (let i = 0; i < count; i++) {
+    const logits = (await engine.logits(state))[0]!;
+    const best = logits.indexOf(logits.reduce((x, y) => Math.max(x, y), -Infinity));
+    out.push(best);
+    await engine.step(state, Int32Array.of(best));
+  }
+  state.dispose();
+  return out;
+}
+
+describe('sampling inside the program', () => {
+  before(() => useBackend('tensorflow'));
+
+  const cases: [string, Partial<EngineSampling>][] = [
+    ['plain', {}],
+    ['temperature', { temperature: 0.6 }],
+    ['top_k', { top_k: 7 }],
+    ['top_k and top_p', { top_k: 40, top_p: 0.7, temperature: 1.3 }],
+    ['min_p', { min_p: 0.2 }],
+    ['top_k, top_p, min_p, penalty', { top_k: 25, top_p: 0.9, min_p: 0.05, repetition_penalty: 1.7, temperature: 0.8 }],
+    ['penalty below one', { repetition_penalty: 0.5 }],
+  ];
+  for (const [title, settings] of cases) {
+    it(`draws what the processors on the host draw: ${title}`, () => {
+      const sampling = { ...GREEDY, do_sample: true, ...settings };
+      const v = 300;
+      let seed = 1;
+      const random = (): number => (seed = (seed * 16807) % 2147483647) / 2147483647;
+      for (let trial = 0; trial < 40; trial++) {
+        const scores = Float32Array.from({ length: v }, () => 4 * (random() + random() + random() - 1.5));
+        const history = Array.from({ length: 20 }, () => Math.floor(random() * v));
+        const uniform = Math.fround(random());
+        const host = scores.slice();
+        if (sampling.repetition_penalty !== 1)
+          new RepetitionPenaltyLogitsProcessor(sampling.repetition_penalty).process(history, host);
+        if (sampling.temperature !== 1) new TemperatureLogitsWarper(sampling.temperature).process(history, host);
+        if (sampling.top_k) new TopKLogitsWarper(sampling.top_k).process(history, host);
+        if (sampling.top_p < 1) new TopPLogitsWarper(sampling.top_p).process(history, host);
+        if (sampling.min_p) new MinPLogitsWarper(sampling.min_p).process(history, host);
+        const want = draw(host, uniform);
+        const got = tf.tidy(() => {
+          const mask = new Float32Array(v);
+          for (const id of history) mask[id] = 1;
+          const token = sampleTokens(
+            tf.tensor2d(scores, [1, v]),
+            tf.tensor2d(mask, [1, v]),
+            tf.tensor1d([uniform]),
+            tf.tensor1d(samplingSettings(sampling)),
+            128,
+          );
+          return token.dataSync()[0]!;
+        });
+        expect(got, `trial ${trial}`).to.equal(want);
+      }
+    });
+  }
+});

@@ -1,0 +1,209 @@
+import * as tf from '@tensorflow/tfjs';
+import { expect } from 'chai';
+import { TracingError } from '../../../src/base/errors.js';
+import {
+  castFloat32,
+  matMulStored,
+  pieceBorder,
+  Program,
+  whileLoop,
+  type VariableDtype,
+} from '../../../src/jit/index.js';
+import { cpuFeatures } from '../../../src/runtime/cpu.js';
+import { traceFunction, type Traced } from '../../../src/jit/trace/function.js';
+import type { DefineOptions, TracedFunction, VariableSpec } from '../../../src/jit/types.js';
+import { useBackend } from '../../support/backends.js';
+
+const LAYERS = 4;
+const [T, D, M] = [12, 6, 10];
+
+function variables(dtype: VariableDtype): Map<string, VariableSpec> {
+  const map = new Map<string, VariableSpec>();
+  const filled =
+    (size: number, seed: number): VariableSpec['init'] =>
+    () => {
+      const wide = Float32Array.from({ length: size }, (_, i) => Math.fround(((i * 7 + seed) % 13) / 8 - 0.75));
+      return dtype === 'float32' ? wide : Uint16Array.from(new Uint32Array(wide.buffer), (bits) => bits >>> 16); // eighths are exact
+    };
+  for (let i = 0; i < LAYERS; i++) {
+    map.set(`up${i}`, { shape: [M, D], dtype, init: filled(M * D, i) });
+    map.set(`down${i}`, { shape: [D, M], dtype, init: filled(M * D, i + 5) });
+    map.set(`log${i}`, { shape: [D], dtype: 'float32' });
+  }
+  map.set('sums', { shape: [LAYERS, D], dtype: 'float32' });
+  return map;
+}
+
+/** A residual network with a state per layer: its sums over time, kept in one variable, as the model's convolution states are. */
+function network(
+  { x }: Record<string, tf.Tensor>,
+  vars: Record<string, tf.Tensor>,
+  between = (h: tf.Tensor): tf.Tensor => h,
+): ReturnType<TracedFunction> {
+  const before = tf.unstack(vars['sums']!, 0);
+  const sums: tf.Tensor[] = [];
+  let h: tf.Tensor = x!;
+  for (let i = 0; i < LAYERS; i++) {
+    h = between(h);
+    const scale = tf.neg(tf.exp(vars[`log${i}`]!)); // made of weights alone
+    const inner = tf.sin(matMulStored(tf.mul(h, scale) as tf.Tensor2D, vars[`up${i}`]!));
+    h = tf.add(h, matMulStored(inner as tf.Tensor2D, vars[`down${i}`]!));
+    sums.push(tf.add(before[i]!, tf.sum(h, 0)));
+  }
+  return { outputs: { h: between(h) }, assign: { sums: tf.stack(sums, 0) } };
+}
+
+/** Rounds to nearest even. */
+function bfloat16(value: number): number {
+  const word = new Uint32Array(Float32Array.of(value).buffer)[0]!;
+  const rounded = (word + 0x7fff + ((word >>> 16) & 1)) & 0xffff0000;
+  return new Float32Array(Uint32Array.of(rounded).buffer)[0]!;
+}
+
+/** The network in plain loops; `round` stands before and after every product. */
+function loops(x: Float32Array, round: (value: number) => number): { h: number[]; sums: number[] } {
+  const element = (i: number, seed: number): number => ((i * 7 + seed) % 13) / 8 - 0.75;
+  const product = (a: number[], inner: number, outer: number, seed: number): number[] =>
+    Array.from({ length: T * outer }, (_, at) => {
+      const [t, j] = [Math.floor(at / outer), at % outer];
+      let sum = 0;
+      for (let k = 0; k < inner; k++) sum += round(a[t * inner + k]!) * element(j * inner + k, seed);
+      return round(sum);
+    });
+  let h = [...x];
+  const sums: number[] = [];
+  for (let i = 0; i < LAYERS; i++) {
+    const negated = h.map((value) => -value); // exp(0) = 1
+    const up = product(negated, D, M, i).map(Math.sin);
+    const down = product(up, M, D, i + 5);
+    h = h.map((value, k) => value + down[k]!);
+    for (let j = 0; j < D; j++) sums.push(h.reduce((total, value, k) => total + (k % D === j ? value : 0), 0));
+  }
+  return { h, sums };
+}
+
+const INPUTS = { x: { shape: [T, D], dtype: 'float32' as const } };
+
+function traced(
+  fn: TracedFunction,
+  specs: Map<string, VariableSpec>,
+  options: DefineOptions = { kernels: true },
+): Traced {
+  return traceFunction('f', INPUTS, specs, (given, vars) => fn(given, vars()), fn, options);
+}
+
+/** The same with borders between its layers. */
+const bordered: TracedFunction = (inputs, vars) => network(inputs, vars, pieceBorder);
+
+describe('functions in pieces', function () {
+  this.timeout(60_000);
+  useBackend('tensorflow');
+
+  for (const dtype of ['float32', 'bfloat16'] as const) {
+    it(`gives what plain loops give, states included (${dtype})`, async () => {
+      const program = new Program();
+      for (const [name, spec] of variables(dtype)) program.variable(name, spec);
+      program.define('split', INPUTS, network, { kernels: true });
+      await program.compile();
+      const x = Float32Array.from({ length: T * D }, (_, i) => Math.cos(i));
+      program.call('split', { x });
+      const { h } = program.call('split', { x });
+      // a processor without instructions for bfloat16 multiplies in float32
+      const rounds = dtype === 'bfloat16' && cpuFeatures().some((name) => /bf16/.test(name));
+      const plain = loops(x, rounds ? bfloat16 : (value): number => value);
+      // where sums of float32 and float64 differ, a rounding may fall on the other side: 2^-8 of one element
+      const tolerance = rounds ? 4e-3 : 1e-6;
+      const near = (got: ArrayLike<number>, want: number[]): void => {
+        const largest = Math.max(...want.map(Math.abs));
+        want.forEach((value, i) => expect(Math.abs(got[i]! - value) / largest).below(tolerance));
+      };
+      near(h as Float32Array, plain.h);
+      near(
+        program.read('sums') as Float32Array,
+        plain.sums.map((value) => 2 * value),
+      );
+      program.dispose();
+    });
+  }
+
+  it('one program a layer gives what one program gives, and is the same for all layers', async () => {
+    const runs = [false, true].map(async (layered) => {
+      const program = new Program();
+      for (const [name, spec] of variables('float32')) program.variable(name, spec);
+      program.define('f', INPUTS, bordered, { layered });
+      await program.compile();
+      const x = Float32Array.from({ length: T * D }, (_, i) => Math.cos(i));
+      program.call('f', { x });
+      const h = program.call('f', { x })['h'] as Float32Array;
+      const sums = program.read('sums') as Float32Array;
+      program.dispose();
+      return [...h, ...sums];
+    });
+    const [whole, parts] = (await Promise.all(runs)) as [number[], number[]];
+    parts.forEach((value, i) => expect(value).closeTo(whole[i]!, 1e-5 * Math.abs(whole[i]!)));
+
+    const { library, pieces } = traced(bordered, variables('float32'), { layered: true });
+    const names = library.filter((fn) => fn.name.startsWith('piece_')).map((fn) => fn.name);
+    expect(pieces).equal(true);
+    expect(names.length).equal(LAYERS + 2);
+    expect(new Set(names).size).equal(3);
+    expect(traced(bordered, variables('float32'), {}).pieces).equal(false);
+  });
+
+  it('compiles the piece of a layer once for all layers', () => {
+    const { library, text, pieces } = traced(network, variables('float32'));
+    expect(pieces).equal(true);
+    const names = library.filter((fn) => fn.name.startsWith('piece_')).map((fn) => fn.name);
+    expect(names.length).equal(2 * LAYERS + 1);
+    // the first, the middle of a layer, what lies between layers, the last
+    expect(new Set(names).size).equal(4);
+    expect(text.nodes.filter((node) => node.op === 'MatMul').length).equal(2 * LAYERS);
+    const inside = library.flatMap((fn) => fn.nodes.map((node) => node.op));
+    expect(inside).not.include('MatMul');
+    expect(inside).not.include('ReadVariableOp');
+  });
+
+  it('keeps what is large and used late out of the first piece', () => {
+    const specs = variables('float32');
+    const { library } = traced((inputs, vars) => {
+      const first = network(inputs, vars).outputs!['h']!;
+      const wide = tf.mul(castFloat32(vars['up0']!), 2); // stands for a dequantised matrix
+      return { outputs: { y: matMulStored(first as tf.Tensor2D, wide) } };
+    }, specs);
+    const pieces = library.filter((fn) => fn.name.startsWith('piece_'));
+    const makes = pieces.map((fn) => fn.nodes.filter((node) => node.op === 'Mul').length);
+    expect(makes.at(-1)).equal(1);
+    expect(makes[0]).equal(1); // the scale of the first layer, and not the matrix
+  });
+
+  it('leaves few rows, loops and functions without products in one piece', () => {
+    const specs = variables('float32');
+    const few: TracedFunction = ({ x }, vars) => ({
+      outputs: { y: matMulStored(tf.slice(x as tf.Tensor2D, [0, 0], [1, D]), vars['up0']!) },
+    });
+    expect(traced(few, specs).pieces).equal(false);
+    expect(traced(({ x }) => ({ outputs: { y: tf.sin(x!) } }), specs).pieces).equal(false);
+    const loop: TracedFunction = ({ x }, vars) => {
+      const [, y] = whileLoop(
+        ([i]) => tf.less(i!, tf.scalar(2, 'int32')),
+        ([i, h]) => {
+          const inner = matMulStored(h as tf.Tensor2D, vars['up0']!);
+          return [tf.add(i!, tf.scalar(1, 'int32')), matMulStored(inner, vars['down0']!)];
+        },
+        [tf.scalar(0, 'int32'), x!],
+      );
+      return { outputs: { y: y! } };
+    };
+    expect(traced(loop, specs).pieces).equal(false);
+  });
+
+  it('refuses gradients through a kernel and never leaves them out', () => {
+    const specs = variables('float32');
+    const fn: TracedFunction = ({ x }, vars) => {
+      const loss = (h: tf.Tensor): tf.Scalar =>
+        tf.sum(tf.add(h, matMulStored(matMulStored(h as tf.Tensor2D, vars['up0']!), vars['down0']!)));
+      return { outputs: { y: tf.grad(loss)(x!) } };
+    };
+    expect(() => traced(fn, specs)).throw(TracingError, /gradient/);
+  });
+});

@@ -1,0 +1,50 @@
+import { expect } from 'chai';
+import {
+  recurrenceFits,
+  recurrenceKernel,
+  type RecurrenceSpec,
+} from '../../../src/kernels/chunk_recurrence/recurrence.js';
+import { runTtir } from '../../../src/kernels/interpret/ttir.js';
+
+describe('linear recurrence on a GPU', () => {
+  const numbers = (size: number, seed: number): Float32Array =>
+    Float32Array.from({ length: size }, (_, i) => Math.sin(1 + i * 1.7 + seed));
+  const small: RecurrenceSpec = { b: 2, c: 5, h: 3, n: 128, initial: false, reverse: false };
+  const cases: [string, Partial<RecurrenceSpec>][] = [
+    ['from zeros', {}],
+    ['from a state', { initial: true }],
+    ['from the end', { reverse: true }],
+    ['more steps than are read at once, several programs a state', { c: 35, n: 1024, h: 1, initial: true }],
+    ['one step', { c: 1, initial: true }],
+    ['in bfloat16', { initial: true, given: 'bfloat16', result: 'bfloat16' }],
+  ];
+  for (const [name, change] of cases) {
+    it(`is the same as in plain loops: ${name}`, () => {
+      const spec = { ...small, ...change };
+      const { b, c, h, n } = spec;
+      const x = numbers(b * c * h * n, 0);
+      const decay = numbers(b * c * h, 2).map((v) => Math.abs(v));
+      const initial = numbers(b * h * n, 3);
+      const y = new Float32Array(x.length).fill(NaN);
+      runTtir(recurrenceKernel(spec), [x, decay, ...(spec.initial ? [initial] : []), y]);
+      for (let batch = 0; batch < b; batch++) {
+        for (let i = 0; i < h * n; i++) {
+          const head = Math.floor(i / n);
+          let state = spec.initial ? initial[batch * h * n + i]! : 0;
+          for (let step = 0; step < c; step++) {
+            const at = spec.reverse ? c - 1 - step : step;
+            const rounding = spec.result === 'bfloat16' ? Math.abs(state) * 2 ** -8 : 0;
+            expect(y[(batch * c + at) * h * n + i]).to.be.closeTo(state, 1e-5 + rounding);
+            state = decay[(batch * c + at) * h + head]! * state + x[(batch * c + at) * h * n + i]!;
+          }
+        }
+      }
+    });
+  }
+
+  it('says where there is no kernel', () => {
+    expect(recurrenceFits(small)).to.equal(true);
+    expect(recurrenceFits({ ...small, n: 96 })).to.equal(false);
+    expect(recurrenceFits({ ...small, c: 65 })).to.equal(false);
+  });
+});

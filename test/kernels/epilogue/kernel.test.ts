@@ -1,0 +1,75 @@
+import { expect } from 'chai';
+import { stepKernel, stepKernelFits, type StepKernelSpec } from '../../../src/kernels/epilogue/kernel.js';
+import { type Memory, runTtir } from '../../../src/kernels/interpret/ttir.js';
+
+describe('a step of several rows on a GPU', () => {
+  const numbers = (size: number, seed: number, scale = 1): Float32Array =>
+    Float32Array.from({ length: size }, (_, i) => scale * Math.sin(1 + i * 2.3 + seed * 11));
+  const small: StepKernelSpec = {
+    rows: 2,
+    wide: 40 + 56 + 5 + 3,
+    layers: 3,
+    first: 40,
+    channels: 56,
+    heads: 5,
+    taps: 4,
+    bias: true,
+    masked: true,
+    limit: [0, Infinity],
+  };
+  const large = { rows: 1, wide: 300 + 340 + 20, first: 300, channels: 340, heads: 20 };
+  const cases: [string, Partial<StepKernelSpec>][] = [
+    ['two rows, one switched off', {}],
+    ['without bias and mask, with limits', { bias: false, masked: false, limit: [0.2, 0.9] }],
+    ['more channels than a program takes', large],
+  ];
+  for (const [name, change] of cases) {
+    it(`is the same as in plain loops: ${name}`, () => {
+      const spec = { ...small, ...change };
+      const { rows, wide, layers, first, channels, heads, taps } = spec;
+      const layer = 1;
+      const place = layer * (taps - 1) * channels;
+      const raw = numbers(rows * wide, 1);
+      const context = numbers(rows * layers * (taps - 1) * channels, 2);
+      const weights = numbers(channels * taps, 3);
+      const [bias, dtBias, ALog] = [numbers(channels, 4), numbers(heads, 5, 3), numbers(heads, 6, 2)];
+      const mask = Float32Array.from({ length: rows }, (_, i) => 1 - (i % 2));
+      const size = channels + 2 * heads;
+      const result = new Float32Array(rows * size).fill(NaN);
+      const memory: Memory = [
+        raw,
+        Int32Array.of(place),
+        context,
+        weights,
+        ...(spec.bias ? [bias] : []),
+        dtBias,
+        ALog,
+        ...(spec.masked ? [mask] : []),
+        result,
+      ];
+      runTtir(stepKernel(spec), memory);
+      for (let row = 0; row < rows; row++) {
+        const steps = Array.from({ length: heads }, (_, h) => {
+          const softplus = Math.log1p(Math.exp(raw[row * wide + first + channels + h]! + dtBias[h]!));
+          return Math.min(Math.max(softplus, spec.limit[0]), spec.limit[1]) * (spec.masked ? mask[row]! : 1);
+        });
+        const got = result.subarray(row * size, (row + 1) * size);
+        steps.forEach((step, h) => {
+          expect(got[channels + h]).to.be.closeTo(step, 2e-6);
+          expect(got[channels + heads + h]).to.be.closeTo(Math.exp(-Math.exp(ALog[h]!) * step), 2e-6);
+        });
+        for (let c = 0; c < channels; c++) {
+          let sum = (spec.bias ? bias[c]! : 0) + raw[row * wide + first + c]! * weights[c * taps + taps - 1]!;
+          for (let i = 0; i < taps - 1; i++)
+            sum += context[((row * layers + layer) * (taps - 1) + i) * channels + c]! * weights[c * taps + i]!;
+          expect(got[c]).to.be.closeTo(sum / (1 + Math.exp(-sum)), 2e-6);
+        }
+      }
+    });
+  }
+
+  it('says where there is no kernel', () => {
+    expect(stepKernelFits(small)).to.equal(true);
+    expect(stepKernelFits({ ...small, layers: 2 ** 24 })).to.equal(false);
+  });
+});

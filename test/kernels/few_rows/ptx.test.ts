@@ -1,0 +1,276 @@
+import { expect } from 'chai';
+import { decodeFloat32, encodeFloat32 } from '../../../src/base/stored_dtypes.js';
+import { batchKernel } from '../../../src/kernels/few_rows/ptx.js';
+import {
+  batchParameters,
+  batchParts,
+  batchProductFits,
+  type BatchProductSpec,
+  type BatchTiling,
+  batchTiling,
+  warpsOf,
+} from '../../../src/kernels/few_rows/spec.js';
+import { PUBLIC_SIZES } from '../../support/public_sizes.js';
+import { runPtx } from '../../../src/kernels/interpret/ptx.js';
+
+const numbers = (size: number, seed: number, scale = 1): Float32Array => {
+  let state = seed * 7919;
+  return Float32Array.from({ length: size }, () => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    return scale * (state / 2 ** 31 - 1);
+  });
+};
+const bytes = (x: Float32Array): Uint8Array => encodeFloat32(x, 'BF16');
+const round = (x: Float32Array): Float32Array => decodeFloat32(bytes(x), 'BF16');
+/** [rows, size] as [size/32, rows, 32] */
+const pieces = (x: Float32Array, rows: number): Float32Array => {
+  const size = x.length / rows;
+  const out = new Float32Array(x.length);
+  for (let row = 0; row < rows; row++)
+    for (let c = 0; c < size; c++) out[(Math.floor(c / 32) * rows + row) * 32 + (c % 32)] = x[row * size + c]!;
+  return out;
+};
+
+type Values = Record<string, Float32Array | Int32Array>;
+const LAYER = 1;
+
+/** Inputs by the names of batchParameters, as float32; x is [rows, inner]. */
+function inputs(spec: BatchProductSpec, off: readonly number[]): Values {
+  const { rows, out, inner, norm, activations: after } = spec;
+  const channels = after?.channels ?? 0;
+  const taps = after?.taps ?? 1;
+  const width = (after?.layers ?? 0) * (taps - 1) * channels;
+  return {
+    x: round(numbers(rows * inner, 1)),
+    weights: round(numbers(out * inner, 2)),
+    raw: round(numbers(rows * out, 12, 3)),
+    squares: numbers(rows * (norm?.parts ?? 0), 3).map((x) => 2 + x),
+    place: Int32Array.of(LAYER * (taps - 1) * channels),
+    context: numbers(rows * width, 4),
+    taps: numbers(channels * taps, 5),
+    bias: numbers(channels, 6),
+    dt_bias: numbers(after?.heads ?? 0, 7, 3),
+    A_log: numbers(after?.heads ?? 0, 8),
+    mask: Float32Array.from({ length: rows }, (_, row) => Number(!off.includes(row))),
+    residual: numbers(rows * out, 9, 4),
+    gamma: numbers(out, 10),
+  };
+}
+
+/** Results by name, in plain loops and float64. */
+function plain(spec: BatchProductSpec, given: Values, off: readonly number[]): Record<string, number[]> {
+  const { rows, out, inner, norm, activations: after, residual } = spec;
+  const { x, weights, squares, context, taps, bias, dt_bias, A_log, gamma } = given as Record<string, Float32Array>;
+  const moved = Array.from(context!, Number);
+  const [all, next, sums]: number[][] = [[], [], []];
+  const silu = (v: number): number => v / (1 + Math.exp(-v));
+  for (let row = 0; row < rows; row++) {
+    let total = 0;
+    for (let i = 0; i < (norm?.parts ?? 0); i++) total += squares![row * norm!.parts + i]!;
+    const factor = norm ? 1 / Math.sqrt(total / inner + norm.epsilon) : 1;
+    const decays: number[] = [];
+    let square = 0;
+    for (let o = 0; o < out; o++) {
+      let y = 0;
+      if (spec.given) y = given['raw']![row * out + o]!;
+      for (let c = 0; c < inner && !spec.given; c++) y += x![row * inner + c]! * weights![o * inner + c]!;
+      y *= factor;
+      if (residual) {
+        y += given['residual']![row * out + o]!;
+        next!.push(y * gamma![o]!);
+        square += y * y;
+      }
+      if (!after) {
+        all!.push(y);
+        continue;
+      }
+      const channel = o - after.first;
+      if (channel < 0) {
+        all!.push(silu(y));
+      } else if (channel < after.channels) {
+        const old = (i: number): number =>
+          ((row * after.layers + LAYER) * (after.taps - 1) + i) * after.channels + channel;
+        let sum = after.bias ? bias![channel]! : 0;
+        for (let i = 0; i < after.taps; i++)
+          sum += taps![channel * after.taps + i]! * (i < after.taps - 1 ? context![old(i)]! : y);
+        all!.push(silu(sum));
+        if (!(after.masked && off.includes(row)))
+          for (let i = 0; i < after.taps - 1; i++) moved[old(i)] = i < after.taps - 2 ? context![old(i + 1)]! : y;
+      } else {
+        const head = channel - after.channels;
+        const limited = Math.min(Math.max(Math.log1p(Math.exp(y + dt_bias![head]!)), after.limit[0]), after.limit[1]);
+        const dt = after.masked && off.includes(row) ? 0 : limited;
+        all!.push(dt);
+        decays.push(Math.exp(-Math.exp(A_log![head]!) * dt));
+      }
+    }
+    all!.push(...decays);
+    sums!.push(square);
+  }
+  return { y: all!, moved, next: next!, sums: sums! };
+}
+
+function run(spec: BatchProductSpec, given: Values, tiling: BatchTiling): Record<string, Float32Array> {
+  const { rows, out, activations: after } = spec;
+  const size = out + (after?.heads ?? 0);
+  const context = Float32Array.from(given['context']!);
+  const results: Record<string, ArrayBufferView> = {
+    y: new Float32Array(rows * size).fill(NaN),
+    moved: context,
+    next: new Uint16Array(rows * out).fill(0x7fc0),
+    sums: new Float32Array(rows * batchParts(spec, tiling)).fill(NaN),
+  };
+  const stored: Record<string, ArrayBufferView> = {
+    ...given,
+    ...results,
+    context,
+    x: bytes(pieces(given['x'] as Float32Array, rows)),
+    raw: bytes(given['raw'] as Float32Array),
+    weights: bytes(given['weights'] as Float32Array),
+  };
+  runPtx(
+    batchKernel(spec, tiling),
+    batchParameters(spec).map(([name]) => stored[name]!),
+  );
+  const next = results['next']!;
+  return {
+    ...(results as Record<string, Float32Array>),
+    next: decodeFloat32(new Uint8Array(next.buffer), 'BF16'),
+  };
+}
+
+function check(spec: BatchProductSpec, tiling: BatchTiling, off: readonly number[] = []): Record<string, Float32Array> {
+  const given = inputs(spec, off);
+  const want = plain(spec, given, off);
+  const got = run(spec, given, tiling);
+  const { rows, inner, residual, activations } = spec;
+  const tolerance = 4e-6 * Math.sqrt(inner);
+  want['y']!.forEach((x, i) => expect(got['y']![i], `y ${i}`).to.be.closeTo(x, tolerance * Math.max(1, Math.abs(x))));
+  if (activations)
+    want['moved']!.forEach((x, i) => expect(got['moved']![i], `context ${i}`).to.be.closeTo(x, 2 * tolerance));
+  if (!residual) return got;
+  const next = spec.given ? want['next']! : pieces(Float32Array.from(want['next']!), rows);
+  next.forEach((x, i) => expect(got['next']![i], `next ${i}`).to.be.closeTo(x, 2 ** -8 * Math.abs(x) + tolerance));
+  want['sums']!.forEach((sum, row) => {
+    const parts = batchParts(spec, tiling);
+    const all = got['sums']!.subarray(row * parts, (row + 1) * parts).reduce((a, b) => a + b, 0);
+    expect(all / sum, `squares ${row}`).to.be.closeTo(1, 1e-5);
+  });
+  return got;
+}
+
+describe('a matrix times a few rows in PTX', () => {
+  const base: BatchProductSpec = { rows: 3, out: 40, inner: 256 };
+  const norm = { parts: 5, epsilon: 1e-3 };
+  const activations = {
+    first: 30,
+    channels: 24,
+    taps: 4,
+    heads: 5,
+    bias: true,
+    limit: [0, Infinity] as const,
+    layers: 3,
+    masked: false,
+  };
+  const small: BatchTiling = { blocks: 2, parts: 2, chunk: 2, buffers: 3, ahead: 2 };
+  const cases: Record<string, BatchProductSpec> = {
+    'a bare product': base,
+    'eight rows': { ...base, rows: 8 },
+    'eleven rows, with a norm': { ...base, rows: 11, norm },
+    'a norm of many parts': { ...base, norm: { ...norm, parts: 70 } },
+    'a stream that is added, and what the next product takes': { ...base, out: 96, norm, residual: true },
+    'an input projection with all that follows': { ...base, out: 59, norm, activations },
+    'without bias, with limits, two taps': {
+      ...base,
+      out: 59,
+      norm,
+      activations: { ...activations, bias: false, taps: 2, limit: [0.2, 0.9] },
+    },
+  };
+  for (const [name, spec] of Object.entries(cases))
+    it(`is the same as in plain loops: ${name}`, () => {
+      check(spec, small);
+    });
+
+  it('does not depend on how it is shared out', () => {
+    const all = { ...base, out: 59, norm, activations };
+    const tilings = [
+      { ...small, blocks: 1 },
+      { ...small, blocks: 5 },
+      { ...small, parts: 1, chunk: 1, ahead: 4, buffers: 5 },
+      { ...small, buffers: 2, ahead: 1 },
+      { ...small, parts: 4, chunk: 4 },
+    ];
+    for (const tiling of tilings) {
+      check(all, tiling);
+      check(cases['a stream that is added, and what the next product takes']!, tiling);
+    }
+  });
+
+  it('may be given, and what follows is the same', () => {
+    const given = { ...base, rows: 11, out: 59, norm, given: true };
+    for (const spec of [
+      { ...given, activations: { ...activations, masked: true } },
+      { ...given, out: 64, residual: true },
+    ]) {
+      check(spec, batchTiling(spec), [3]);
+      expect(batchParts(spec)).to.equal(2);
+    }
+  });
+
+  it('leaves rows as they are that are switched off', () => {
+    const spec = { ...base, out: 59, norm, activations: { ...activations, masked: true } };
+    const off = [0, 2];
+    const { y, moved } = check(spec, small, off);
+    const given = inputs(spec, off);
+    const [size, width] = [59 + 5, 3 * 3 * 24];
+    for (const row of off) {
+      expect([...y!.subarray(row * size + 54, (row + 1) * size)]).to.deep.equal([0, 0, 0, 0, 0, 1, 1, 1, 1, 1]);
+      expect(moved!.subarray(row * width, (row + 1) * width)).to.deep.equal(
+        given['context']!.subarray(row * width, (row + 1) * width),
+      );
+    }
+  });
+
+  it('gives a row what it gives it alone', () => {
+    const spec = { ...base, out: 96, norm, residual: true };
+    const given = inputs(spec, []);
+    const together = run(spec, given, small);
+    for (let row = 0; row < spec.rows; row++) {
+      const part = <T extends Float32Array | Int32Array>(x: T): T =>
+        x.slice((row * x.length) / spec.rows, ((row + 1) * x.length) / spec.rows) as T;
+      const own = Object.fromEntries(['x', 'squares', 'residual'].map((name) => [name, part(given[name]!)]));
+      const alone = run({ ...spec, rows: 1 }, { ...given, ...own }, small);
+      for (const name of ['y', 'sums']) expect([...alone[name]!], name).to.deep.equal([...part(together[name]!)]);
+    }
+  });
+
+  it('fits all public sizes', () => {
+    for (const { d, inner, heads, channels, projected, vocabulary } of PUBLIC_SIZES)
+      for (const rows of [2, 5, 8, 24, 32]) {
+        const after = { ...activations, first: inner, channels, heads, layers: 64, masked: true };
+        const specs: BatchProductSpec[] = [
+          { rows, out: projected, inner: d, norm: { parts: 132, epsilon: 1e-5 }, activations: after },
+          { rows, out: d, inner, norm: { parts: 40, epsilon: 1e-5 }, residual: true },
+          { rows, out: vocabulary, inner: d, norm: { parts: 132, epsilon: 1e-5 } },
+        ];
+        // H100, its PCIe form, A100, L4
+        for (const spec of specs)
+          for (const processors of [132, 114, 108, 58]) {
+            const tiling = batchTiling(spec, processors);
+            expect(batchProductFits(spec, tiling), `${rows} rows of ${spec.out} x ${spec.inner}`).to.equal(true);
+            expect(warpsOf(spec, tiling)).to.be.at.least(4);
+            expect(tiling.blocks % processors).to.equal(0);
+          }
+      }
+  });
+
+  it('says where there is no kernel', () => {
+    const fits = (change: Partial<BatchProductSpec>): boolean => batchProductFits({ ...base, inner: 512, ...change });
+    expect(fits({})).to.equal(true);
+    expect(fits({ rows: 33 }), 'more rows than are multiplied so').to.equal(false);
+    expect(fits({ inner: 520 }), 'no whole pieces').to.equal(false);
+    expect(fits({ out: 40, residual: true }), 'a stream of no whole pieces').to.equal(false);
+    expect(fits({ out: 2 ** 22 }), 'offsets beyond int32').to.equal(false);
+  });
+});
