@@ -1,9 +1,10 @@
 /**
  * Benchmarks: our engines and other programs with the same random weights, in turn.
  *
- *   npm run bench -- decode|prefill|train|load [--model 130m] [--dtype float32|bfloat16] [--tokens N] [--rounds N]
- *     [--peers compiled,eager,int4,transformers,F32,BF16,Q8_0,Q4_0] [--threads N] [--python PATH] [--xla FLAG]... [--json FILE]
+ *   npm run bench -- decode|prefill|train|load [--model 130m] [--dtype float32|bfloat16] [--tokens N] [--rows N] [--rounds N]
+ *     [--peers compiled,eager,int4,transformers,F32,BF16,Q8_0,Q4_0] [--threads N] [--python PATH] [--xla FLAG]... [--baseline CHECKOUT] [--json FILE]
  *
+ * --rows decodes several rows at once. --baseline measures the same peers of ours in another checkout too, in turn: before and after a change.
  * train is a step of one row, float32: loss, gradients, clipping, AdamW.
  */
 import { execFileSync } from 'node:child_process';
@@ -27,6 +28,8 @@ const { values: args, positionals } = parseArgs({
     model: { type: 'string', default: '130m' },
     dtype: { type: 'string' },
     tokens: { type: 'string' },
+    rows: { type: 'string', default: '1' },
+    baseline: { type: 'string' },
     rounds: { type: 'string', default: '5' },
     peers: { type: 'string' },
     threads: { type: 'string', default: String(os.availableParallelism()) },
@@ -64,14 +67,17 @@ function workOf(): Work {
     model: args.model,
     checkpoint: path.join(cacheRoot(), 'bench', `${args.model}-${dtype}`),
     tokens: args.tokens === undefined ? usual[task] : whole('tokens', args.tokens),
+    rows: whole('rows', args.rows),
     threads: whole('threads', args.threads),
   };
 }
 
+const OURS = ['compiled', 'int4', 'eager'] as const;
+const isOurs = (name: string): name is (typeof OURS)[number] => (OURS as readonly string[]).includes(name);
+
 function peerOf(name: string, work: Work): Peer {
-  if (name === 'compiled') return ours('compiled', work, args.xla);
-  if (name === 'int4') return ours('int4', work, args.xla);
-  if (name === 'eager') return ours('eager', work);
+  if (isOurs(name)) return ours(name, work, name === 'eager' ? [] : args.xla);
+  if (work.rows > 1) throw new MissingPeer(`${name} decodes one row here`);
   if (name === 'transformers') return transformers(work, args.python);
   if (GGUF_TYPES.includes(name as GgufType)) return llamacpp(work, name as GgufType, args.python);
   return fail(`--peers: '${name}' is none of compiled, eager, int4, transformers, ${GGUF_TYPES.join(', ')}`);
@@ -90,10 +96,18 @@ const names = (
 ).split(',');
 const rounds = whole('rounds', args.rounds);
 
+const baseline = args.baseline === undefined ? null : path.resolve(args.baseline);
+if (baseline !== null && !fs.existsSync(path.join(baseline, 'bench/peers/ours_worker.ts')))
+  fail(`--baseline: '${args.baseline}' is no checkout of this project`);
+const makers = names.flatMap((name) => [
+  () => peerOf(name, work),
+  ...(baseline !== null && isOurs(name) ? [() => ours(name, work, name === 'eager' ? [] : args.xla, baseline)] : []),
+]);
+
 const peers: Peer[] = [];
-for (const name of names) {
+for (const make of makers) {
   try {
-    const peer = peerOf(name, work);
+    const peer = make();
     say(`starting ${peer.name}`);
     await peer.start();
     peers.push(peer);
@@ -120,7 +134,14 @@ const unit = work.task === 'load' ? 's' : 'tokens/s';
 const digits = work.task === 'load' ? 2 : 1;
 const result = {
   ...machine(),
-  work: { task: work.task, model: work.model, dtype: work.dtype, tokens: work.tokens, threads: work.threads },
+  work: {
+    task: work.task,
+    model: work.model,
+    dtype: work.dtype,
+    tokens: work.tokens,
+    rows: work.rows,
+    threads: work.threads,
+  },
   rounds,
   unit,
   otherLoad: spread(others),
@@ -150,7 +171,7 @@ const table = markdownTable(
   ]),
 );
 process.stdout.write(
-  `${work.task} ${work.model} ${work.dtype}, ${work.tokens} tokens, ${work.threads} threads, medians of ${rounds} rounds\n` +
+  `${work.task} ${work.model} ${work.dtype}, ${work.tokens} tokens${work.rows > 1 ? ` of ${work.rows} rows` : ''}, ${work.threads} threads, medians of ${rounds} rounds\n` +
     `${result.date}, ${result.cpu} (${result.cores} cores; ${result.features.join(', ')}), Node ${result.node}, TensorFlow ${result.tensorflow}; ` +
     `cores taken by other programs: ${r(result.otherLoad.median)} (${r(result.otherLoad.min)}–${r(result.otherLoad.max)})\n` +
     `${[...new Set(result.peers.map((p) => p.version))].join('; ')}\n\n${table}\n`,

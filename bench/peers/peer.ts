@@ -10,6 +10,8 @@ export interface Work {
   dtype: 'float32' | 'bfloat16';
   /** Prompt length of prefill, number of tokens decoded a round, or tokens of the one row of a training batch. */
   tokens: number;
+  /** Rows that are decoded together. */
+  rows: number;
   /** Threads that every engine gets. */
   threads: number;
 }
@@ -21,7 +23,7 @@ export interface Peer {
   readonly version: string;
   /** Loads the model and warms up, so that nothing is compiled or paged in during a round. */
   start(): Promise<void>;
-  /** One timed round: tokens per second, or seconds for 'load'. */
+  /** One timed round: tokens per second of all rows together, or seconds for 'load'. */
   round(): Promise<number>;
   stop(): Promise<void>;
   /** Most memory that its process held so far, in bytes; absent where it has no process of its own or that is not known. */
