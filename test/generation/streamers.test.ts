@@ -6,7 +6,7 @@ import { Tokenizer } from '../../src/tokenizers/index.js';
 import { rejection } from '../support/errors.js';
 import { scriptedLogits, ToyEngine } from '../support/toy_engine.js';
 
-/** Pieces that transformers' TextStreamer gives out, per test/fixtures/text-streamer.json. */
+/** Pieces that transformers' TextStreamer gives out, per test/fixtures/text_streamer.json. */
 interface Case {
   text: string;
   prompt: number[];
@@ -20,7 +20,7 @@ describe('TextStreamer', () => {
   let cases: Case[];
   before(async () => {
     tokenizer = await Tokenizer.from_pretrained('models/tiny-books-mamba2');
-    cases = JSON.parse(await readFile('test/fixtures/text-streamer.json', 'utf8')).cases;
+    cases = JSON.parse(await readFile('test/fixtures/text_streamer.json', 'utf8')).cases;
   });
 
   /** Streams ids as generate() does, `size` at a time; returns the pieces. */
