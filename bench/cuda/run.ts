@@ -81,7 +81,7 @@ const engine = new CompiledEngine(model.weights, {
   chunk_size: args.chunk === undefined ? undefined : Number(args.chunk),
   state_dtype: args.state as StateDtype,
   ...(args.whole && { layered: false }),
-  onCompile: (name, phase, ms) => void (ms !== null && (compileMs[`${name} ${phase}`] = Math.round(ms))),
+  on_compile: (name, phase, ms) => void (ms !== null && (compileMs[`${name} ${phase}`] = Math.round(ms))),
 });
 for (const b of batches) {
   const ids = Int32Array.from({ length: prompt }, (_, i) => (i * 37) % config.vocab_size);

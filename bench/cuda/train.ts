@@ -33,9 +33,9 @@ const rows = Array.from({ length: b }, (_, i) =>
 const batch = prepareBatch({ input_ids: rows, labels: rows }, config.vocab_size);
 const step = createStep(trainableOf(model), {
   bf16: !args.float32,
-  gradientCheckpointing: args.checkpointing,
-  weightDecay: 0.01,
-  maxGradNorm: 1,
+  gradient_checkpointing: args.checkpointing,
+  weight_decay: 0.01,
+  max_grad_norm: 1,
 });
 const ms: number[] = [];
 const losses: number[] = [];

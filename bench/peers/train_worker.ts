@@ -12,7 +12,7 @@ async function stepRound({ checkpoint, tokens }: Work, engine: 'compiled' | 'eag
   const target = trainableOf(model);
   const row = Array.from({ length: tokens }, (_, i) => 1 + ((i * 37) % 5000));
   const batch = prepareBatch({ input_ids: [row], labels: [row] }, target.network.config.vocab_size);
-  const step = createStep(target, { engine, weightDecay: 0.01, maxGradNorm: 1 });
+  const step = createStep(target, { engine, weight_decay: 0.01, max_grad_norm: 1 });
   let count = 0;
   const once = async (): Promise<number> => {
     const began = performance.now();

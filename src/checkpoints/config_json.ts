@@ -68,9 +68,9 @@ export function parseConfigJson(text: string, file = 'config.json'): Record<stri
 
 /**
  * Writes a configuration as transformers does: two spaces, keys sorted, floats with a point, a newline at the end.
- * @param legacyJson true writes bare `Infinity` (the only form that transformers 4.x reads) instead of 5.x's object
+ * @param options legacy_json: true writes bare `Infinity` (the only form that transformers 4.x reads) instead of 5.x's object
  */
-export function stringifyConfigJson(config: Record<string, unknown>, options: { legacyJson?: boolean } = {}): string {
+export function stringifyConfigJson(config: Record<string, unknown>, options: { legacy_json?: boolean } = {}): string {
   const whole = (value: unknown): unknown =>
     Number.isInteger(value) && Math.abs(value as number) < 1e21 ? `${WHOLE}${value as number}` : value;
   const replacer = (key: string, value: unknown): unknown => {
@@ -81,5 +81,5 @@ export function stringifyConfigJson(config: Record<string, unknown>, options: { 
   const sorted = Object.fromEntries(Object.entries(config).sort(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0)));
   const text = JSON.stringify(sorted, replacer, 2).replace(new RegExp(`"${WHOLE}(-?\\d+)"`, 'g'), '$1.0');
   const legacy = new RegExp(`\\{\\s*"${MARK}":\\s*"(-?Infinity|NaN)"\\s*\\}`, 'g');
-  return (options.legacyJson ? text.replace(legacy, '$1') : text) + '\n';
+  return (options.legacy_json ? text.replace(legacy, '$1') : text) + '\n';
 }

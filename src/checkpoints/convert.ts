@@ -26,7 +26,7 @@ export const COMPANION_FILES = [
 ];
 
 /** Options of convertCheckpoint. */
-export interface ConvertOptions extends Omit<SaveCheckpointOptions, 'metadata' | 'extraFiles'> {
+export interface ConvertOptions extends Omit<SaveCheckpointOptions, 'metadata' | 'extra_files'> {
   /**
    * dtype of the weights in the new files; default: each as stored. A_log, D and dt_bias are never narrowed: the
    * recurrence multiplies their errors along the sequence.
@@ -159,10 +159,10 @@ export async function convertCheckpoint(
   let bytes = 0;
   await saveCheckpoint(dst, convertedConfig(source, tied, dtype), tensors, {
     ...save,
-    extraFiles: await companionFiles(source.dir),
-    onProgress: (progress) => {
+    extra_files: await companionFiles(source.dir),
+    on_progress: (progress) => {
       bytes = progress.written;
-      save.onProgress?.(progress);
+      save.on_progress?.(progress);
     },
   });
   return { tensors: tensors.length, bytes, warnings };
@@ -204,7 +204,7 @@ async function firstDifference(a: AsyncIterable<Uint8Array>, b: AsyncIterable<Ui
 export async function verifyConversion(
   source: CheckpointSource,
   copy: CheckpointSource,
-  options: { signal?: AbortSignal; onTensor?: (name: string, bytes: number) => void } = {},
+  options: { signal?: AbortSignal; on_tensor?: (name: string, bytes: number) => void } = {},
 ): Promise<VerifyReport> {
   const { tied } = await validateCheckpoint(source);
   const differences: string[] = [];
@@ -220,7 +220,7 @@ export async function verifyConversion(
     else {
       const at = await firstDifference(convertedSlices(source, name, other.dtype), copy.readSlices(name));
       if (at >= 0) differences.push(`${name} differs from element ${Math.floor(at / DTYPE_BYTES[other.dtype])} on`);
-      options.onTensor?.(name, other.bytes);
+      options.on_tensor?.(name, other.bytes);
     }
   }
   for (const name of copy.tensors.keys())

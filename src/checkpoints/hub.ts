@@ -26,11 +26,11 @@ export interface HubOptions {
   endpoint?: string;
   signal?: AbortSignal;
   /** called as bytes arrive, for all files together */
-  onProgress?: (progress: { file: string; written: number; total: number }) => void;
+  on_progress?: (progress: { file: string; written: number; total: number }) => void;
   /** called when the network fails and the cache serves instead */
-  onWarning?: (message: string) => void;
+  on_warning?: (message: string) => void;
   /** milliseconds before a broken download is tried again; default 500 */
-  retryDelay?: number;
+  retry_delay?: number;
 }
 
 /** Does a snapshot hold a configuration and a whole set of weights? Weights are fetched last, so the rest is there too. */
@@ -143,15 +143,15 @@ async function fetchModel(target: Repository): Promise<string> {
       const download: DownloadOptions = {
         headers: token ? { Authorization: `Bearer ${token}` } : {},
         signal: options.signal,
-        retryDelay: options.retryDelay,
-        onBytes: (bytes) => options.onProgress?.({ file: name, written: before + bytes, total }),
+        retry_delay: options.retry_delay,
+        onBytes: (bytes) => options.on_progress?.({ file: name, written: before + bytes, total }),
       };
       const address = name.split('/').map(encodeURIComponent).join('/');
       await downloadBlob(`${endpoint}/${repo}/resolve/${commit}/${address}`, folder, file, download);
       await linkBlob(folder, commit, name, file.checksum);
     }
     before += file.size;
-    options.onProgress?.({ file: name, written: before, total });
+    options.on_progress?.({ file: name, written: before, total });
   };
   for (const name of wanted) await get(name);
   const dir = path.join(folder, 'snapshots', commit);
@@ -204,7 +204,7 @@ export async function resolveModel(name: string, options: HubOptions = {}): Prom
     if (ours) throw ours;
     const why = error instanceof Error && error.cause instanceof Error ? error.cause.message : String(error);
     if (usable) {
-      options.onWarning?.(`${endpoint} cannot be reached (${why}); ${name} is taken from the cache as last seen.`);
+      options.on_warning?.(`${endpoint} cannot be reached (${why}); ${name} is taken from the cache as last seen.`);
       return usable;
     }
     throw new CheckpointError(
@@ -222,8 +222,8 @@ const HUB_KEYS = [
   'token',
   'endpoint',
   'signal',
-  'onProgress',
-  'retryDelay',
+  'on_progress',
+  'retry_delay',
 ] as const satisfies readonly (keyof HubOptions)[];
 
 /**

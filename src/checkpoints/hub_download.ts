@@ -24,7 +24,7 @@ export interface DownloadOptions {
   /** called with the bytes on disk */
   readonly onBytes?: (bytes: number) => void;
   /** milliseconds before the first new attempt, doubled each time; default 500 */
-  readonly retryDelay?: number;
+  readonly retry_delay?: number;
 }
 
 /** New attempts that may follow each other without a byte arriving. */
@@ -161,7 +161,7 @@ async function downloadTo(blob: string, url: string, file: HubFile, options: Dow
           { url },
           { cause: error },
         );
-      const delay = (options.retryDelay ?? 500) * 2 ** (failures - 1);
+      const delay = (options.retry_delay ?? 500) * 2 ** (failures - 1);
       await new Promise((resolve) => setTimeout(resolve, delay));
       options.signal?.throwIfAborted();
     }

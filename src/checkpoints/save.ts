@@ -23,11 +23,11 @@ export interface SaveCheckpointOptions {
   /** `__metadata__` of the safetensors files; default {format: 'pt'}, which transformers expects */
   metadata?: Record<string, string>;
   /** further files by name: tokenizer.json, generation_config.json … */
-  extraFiles?: Record<string, string | Uint8Array>;
+  extra_files?: Record<string, string | Uint8Array>;
   /** true writes Infinity in config.json as transformers 4.x does */
-  legacyJson?: boolean;
+  legacy_json?: boolean;
   signal?: AbortSignal;
-  onProgress?: (progress: SaveProgress) => void;
+  on_progress?: (progress: SaveProgress) => void;
 }
 
 /** Bytes of '500MB', '5GB', '2GiB' or a number. @throws ArgumentError */
@@ -117,7 +117,7 @@ export async function saveCheckpoint(
     let written = 0;
     const onTensor = ({ tensor, bytes }: PlannedTensor): void => {
       written += bytes;
-      options.onProgress?.({ written, total, tensor: tensor.name });
+      options.on_progress?.({ written, total, tensor: tensor.name });
     };
     for (const [i, shard] of shards.entries()) {
       const signal = options.signal;
@@ -132,9 +132,9 @@ export async function saveCheckpoint(
         await writeAside(path.join(dir, 'model.safetensors.index.json'), JSON.stringify(index, null, 2) + '\n'),
       );
     }
-    for (const [file, data] of Object.entries(options.extraFiles ?? {}))
+    for (const [file, data] of Object.entries(options.extra_files ?? {}))
       aside.push(await writeAside(path.join(dir, file), data));
-    const text = stringifyConfigJson(config, { legacyJson: options.legacyJson });
+    const text = stringifyConfigJson(config, { legacy_json: options.legacy_json });
     aside.push(await writeAside(path.join(dir, 'config.json'), text));
     options.signal?.throwIfAborted();
     for (const file of aside) await file.commit();

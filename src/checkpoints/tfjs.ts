@@ -115,7 +115,7 @@ export async function saveTfjs(
       for await (const slice of tensor.slices ? tensor.slices() : [await tensor.data()])
         await shards.write(encode(slice));
       written += bytes;
-      options.onProgress?.({ written, total, tensor: tensor.name });
+      options.on_progress?.({ written, total, tensor: tensor.name });
     }
     await shards.finish();
     const paths = Array.from({ length: count }, (_, i) => shardName(i, count));
@@ -127,7 +127,7 @@ export async function saveTfjs(
       userDefinedMetadata: { config: JSON.parse(stringifyConfigJson(config)) as Json },
       weightsManifest: [{ paths, weights: parts.map(({ entry }) => entry) }],
     };
-    for (const [name, data] of Object.entries(options.extraFiles ?? {}))
+    for (const [name, data] of Object.entries(options.extra_files ?? {}))
       aside.push(await writeAside(path.join(dir, name), data));
     aside.push(await writeAside(path.join(dir, 'config.json'), stringifyConfigJson(config, options)));
     aside.push(await writeAside(path.join(dir, 'model.json'), JSON.stringify(model)));

@@ -96,7 +96,7 @@ async function locate(src: string, revision: string | undefined, signal: AbortSi
   try {
     const onProgress = ({ written, total }: { written: number; total: number }): void => bar.update(written, total);
     const onWarning = (message: string): void => note(`Warning: ${message}`);
-    return (await locateModel(src, { revision, signal, onProgress, onWarning })).dir;
+    return (await locateModel(src, { revision, signal, on_progress: onProgress, on_warning: onWarning })).dir;
   } finally {
     bar.end();
   }
@@ -114,9 +114,9 @@ async function quantize(src: string, dst: string, options: ConvertCommandOptions
   try {
     const report = await quantizeCheckpoint(src, dst, kind, {
       max_shard_size: options.maxShardSize,
-      legacyJson: options.legacyJson,
+      legacy_json: options.legacyJson,
       signal,
-      onProgress: ({ written, total }) => bar.update(written, total),
+      on_progress: ({ written, total }) => bar.update(written, total),
     });
     bar.end();
     for (const warning of report.warnings) note(`Warning: ${warning}`);
@@ -143,9 +143,9 @@ async function write(
     return await run(source, dst, {
       dtype: options.dtype,
       max_shard_size: options.maxShardSize,
-      legacyJson: options.legacyJson,
+      legacy_json: options.legacyJson,
       signal,
-      onProgress: ({ written, total }) => bar.update(written, total),
+      on_progress: ({ written, total }) => bar.update(written, total),
     });
   } finally {
     bar.end();
@@ -161,7 +161,7 @@ async function verify(source: CheckpointSource, dst: string, total: number, sign
   let done = 0;
   try {
     const onTensor = (_name: string, bytes: number): void => bar.update((done += bytes), total);
-    const { tensors, differences } = await verifyConversion(source, copy, { signal, onTensor });
+    const { tensors, differences } = await verifyConversion(source, copy, { signal, on_tensor: onTensor });
     bar.end();
     if (differences.length > 0)
       throw new CheckpointError(
@@ -211,7 +211,7 @@ async function verifyLogits(source: CheckpointSource, copy: CheckpointSource): P
 /** Logits of a model for sixteen ids spread over its vocabulary. */
 async function logitsOf(dir: string): Promise<Float32Array> {
   const { Mamba2ForCausalLM } = await import('../models/mamba2/index.js');
-  const model = await Mamba2ForCausalLM.from_pretrained(dir, { engine: 'eager', onWarning: () => {} });
+  const model = await Mamba2ForCausalLM.from_pretrained(dir, { engine: 'eager', on_warning: () => {} });
   try {
     const vocab = model.config.vocab_size;
     const ids = Array.from({ length: 16 }, (_, i) => (i * 7919 + 13) % vocab);

@@ -38,7 +38,7 @@ async function evalPerplexity(options: Options): Promise<void> {
     const onProgress = (done: number, total: number): void => {
       if (process.stderr.isTTY) process.stderr.write(`\r${done} of ${total} tokens${done === total ? '\n' : ''}`);
     };
-    const { tokens, mean_nll, perplexity: value } = await perplexity(model, ids, { onProgress });
+    const { tokens, mean_nll, perplexity: value } = await perplexity(model, ids, { on_progress: onProgress });
     const seconds = (performance.now() - started) / 1000;
     if (options.json) {
       await write(

@@ -184,7 +184,7 @@ async function finetune(options: Options): Promise<void> {
     },
     train_dataset: train,
     eval_dataset: test,
-    onWarning,
+    on_warning: onWarning,
   });
   try {
     const sample = async (): Promise<string> => {
@@ -203,7 +203,7 @@ async function finetune(options: Options): Promise<void> {
     trainer.sync();
     const trained = trainer.model;
     if (trained instanceof PeftModel) await save_adapter(trained, result);
-    else await trained.save_pretrained(result, { dtype: 'float32', extraFiles: await tokenizerFiles(options.model) });
+    else await trained.save_pretrained(result, { dtype: 'float32', extra_files: await tokenizerFiles(options.model) });
     const rows: [string, string][] = [
       ['updates', `${out.global_step}${out.stopped_by ? ` (stopped by ${out.stopped_by})` : ''}`],
       ['training loss', out.training_loss.toFixed(4)],
@@ -225,7 +225,7 @@ async function finetune(options: Options): Promise<void> {
     if (options.merge && trained instanceof PeftModel) {
       const merged = trained.merge_and_unload();
       const dir = path.join(options.output, 'merged');
-      await merged.save_pretrained(dir, { dtype: 'float32', extraFiles: await tokenizerFiles(options.model) });
+      await merged.save_pretrained(dir, { dtype: 'float32', extra_files: await tokenizerFiles(options.model) });
       merged.dispose();
       rows.push(['merged model', dir]);
     }

@@ -84,9 +84,9 @@ export async function quantize(src: string, dst: string, options: QuantizeComman
   try {
     const done = await quantizeCheckpoint(src, dst, config, {
       max_shard_size: options.maxShardSize,
-      legacyJson: options.legacyJson,
+      legacy_json: options.legacyJson,
       signal: stop.signal,
-      onProgress: ({ written, total }) => bar.update(written, total),
+      on_progress: ({ written, total }) => bar.update(written, total),
     });
     bar.end();
     for (const warning of done.warnings) note(`Warning: ${warning}`);

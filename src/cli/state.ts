@@ -51,7 +51,7 @@ async function save(words: string[], options: SaveOptions): Promise<void> {
     const onProgress = (done: number, total: number): void => {
       if (process.stderr.isTTY) process.stderr.write(`\r${done} of ${total} tokens${done === total ? '\n' : ''}`);
     };
-    const state = await model.prefill(text, { tokenizer, state: from, onProgress });
+    const state = await model.prefill(text, { tokenizer, state: from, on_progress: onProgress });
     await state.save(options.file);
     const { bytes } = await inspectState(options.file);
     note(`${state.seen[0]} tokens kept in ${options.file} (${formatBytes(bytes)})`);

@@ -260,7 +260,7 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
         if (count > 0) own.fed[i] = ended[i]!;
       });
       begin += t;
-      options.onProgress?.(Math.min(begin, total), total);
+      options.on_progress?.(Math.min(begin, total), total);
       // between segments the event loop may run: that is where an abort is seen, or a dispose
       if (begin < total) await new Promise((resolve) => setImmediate(resolve));
     }

@@ -34,7 +34,7 @@ export interface CompiledEngineOptions {
    * still for the rest. Default: on a GPU, which otherwise waits for the host before each iteration.
    */
   fixed_blocks?: boolean;
-  onCompile?: CompileHook;
+  on_compile?: CompileHook;
 }
 
 const SEGMENTS = [16, 64, 256, 512] as const;
@@ -65,7 +65,7 @@ const RULES: Record<keyof CompiledEngineOptions, Rule> = {
   state_dtype: oneOf('float32', 'bfloat16'),
   layered: SWITCH,
   fixed_blocks: SWITCH,
-  onCompile: [(value) => typeof value === 'function', 'a function'],
+  on_compile: [(value) => typeof value === 'function', 'a function'],
 };
 
 /** @throws ArgumentError naming the option, what was got and what is expected */
@@ -99,6 +99,6 @@ export function programOptions(options: CompiledEngineOptions, batches: readonly
     layered: options.layered ?? gpu,
     kernels: options.products !== 'float32',
     graphs: graphCacheDir(),
-    onCompile: options.onCompile,
+    onCompile: options.on_compile,
   };
 }

@@ -100,7 +100,7 @@ export class EagerEngine implements GenerationEngine {
   async prefill(
     state: EngineState,
     rows: readonly Int32Array[],
-    options: { signal?: AbortSignal; onProgress?: (done: number, total: number) => void } = {},
+    options: { signal?: AbortSignal; on_progress?: (done: number, total: number) => void } = {},
   ): Promise<void> {
     const own = this.own(state, rows.length);
     const longest = Math.max(...rows.map((row) => row.length));
@@ -111,7 +111,7 @@ export class EagerEngine implements GenerationEngine {
         own,
         rows.map((row) => row.subarray(Math.min(begin, row.length), begin + SEGMENT)),
       );
-      options.onProgress?.(Math.min(begin + SEGMENT, longest), longest);
+      options.on_progress?.(Math.min(begin + SEGMENT, longest), longest);
     }
   }
 

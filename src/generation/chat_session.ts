@@ -90,7 +90,7 @@ export class ChatSession {
       if (ids.length > 0) {
         await this.engine.prefill(from.state, [Int32Array.from(ids)], {
           signal: options.signal ?? undefined,
-          onProgress: options.onProgress,
+          on_progress: options.on_progress,
         });
       } else if (from.ids.length === 0) {
         throw new GenerationError('The chat template gives an empty text: there is nothing to answer.', { messages });

@@ -68,7 +68,7 @@ export interface GenerationEngine {
   prefill(
     state: EngineState,
     rows: readonly Int32Array[],
-    options?: { signal?: AbortSignal; onProgress?: (done: number, total: number) => void },
+    options?: { signal?: AbortSignal; on_progress?: (done: number, total: number) => void },
   ): Promise<void>;
   /** Feeds one token to each row. */
   step(state: EngineState, tokens: Int32Array): Promise<void>;

@@ -188,12 +188,12 @@ async function prefill(run: Run): Promise<void> {
   // Nothing to feed where a state goes on as it is.
   if (rows.every((row) => row.length === 0)) return;
   const size = options.prefill_chunk_size;
-  if (size === null) return engine.prefill(run.state, rows, { signal, onProgress: inputs.onProgress });
+  if (size === null) return engine.prefill(run.state, rows, { signal, on_progress: inputs.on_progress });
   const longest = Math.max(...rows.map((row) => row.length));
   for (let at = 0; at < longest; at += size) {
     const piece = rows.map((row) => row.subarray(at, at + size));
     await engine.prefill(run.state, piece, { signal });
-    inputs.onProgress?.(Math.min(at + size, longest), longest);
+    inputs.on_progress?.(Math.min(at + size, longest), longest);
   }
 }
 

@@ -34,7 +34,7 @@ export interface GenerateInputs extends GenerationOptions {
   /** Stops: during the prefill by throwing its reason, afterwards by returning what there is (finish reason 'abort'). */
   signal?: AbortSignal | null;
   /** Called after each segment of the prefill with ids done and in all. */
-  onProgress?: (done: number, total: number) => void;
+  on_progress?: (done: number, total: number) => void;
   /**
    * A state to go on from, one row per prompt; input_ids are then what comes after it (rows may be empty). It is
    * advanced in place, up to and including the last new token, where rows are one to one (no beams, one sequence per
@@ -86,7 +86,7 @@ const INPUT_KEYS = new Set([
   'negative_prompt_ids',
   'negative_prompt_attention_mask',
   'signal',
-  'onProgress',
+  'on_progress',
   'state',
   'history',
   'return_state',

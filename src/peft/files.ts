@@ -205,7 +205,7 @@ export async function load_peft_model(
       dir,
       adapter_name: wanted,
     });
-  const peft = new PeftModel(model, options.onWarning);
+  const peft = new PeftModel(model, options.on_warning);
   try {
     if (!several) await load_adapter(peft, dir, wanted);
     else {

@@ -17,7 +17,7 @@ export interface PeftOptions {
   /** Of the fresh factors. Default: a new one each time. */
   seed?: number;
   /** Called with things worth knowing, such as an adapter that PEFT would not load. */
-  onWarning?: (message: string) => void;
+  on_warning?: (message: string) => void;
 }
 
 /** Values of an adapter as read from a file. */
@@ -357,7 +357,7 @@ export function get_peft_model(
   config: LoraConfig | Partial<LoraConfigFields>,
   options: PeftOptions = {},
 ): PeftModel {
-  const peft = new PeftModel(model, options.onWarning);
+  const peft = new PeftModel(model, options.on_warning);
   peft.add_adapter(
     options.adapter_name ?? 'default',
     config instanceof LoraConfig ? config : new LoraConfig({ ...config }),

@@ -17,7 +17,7 @@ export interface PerplexityOptions {
   /** Stops between segments by throwing its reason. */
   signal?: AbortSignal;
   /** Called after each segment with ids scored and in all. */
-  onProgress?: (done: number, total: number) => void;
+  on_progress?: (done: number, total: number) => void;
 }
 
 /** How well a model predicts a text. */
@@ -71,7 +71,7 @@ export async function perplexity<Cache extends { dispose(): void }>(
       const losses = lossesOf(logits, ids.slice(at + 1, at + 1 + input.length));
       nll.set((await losses.data()) as Float32Array, at);
       losses.dispose();
-      options.onProgress?.(at + input.length, tokens);
+      options.on_progress?.(at + input.length, tokens);
     }
   } finally {
     cache?.dispose();

@@ -119,7 +119,7 @@ export class CompiledStep implements TrainingStep {
 
   /** @param initial first value of a tensor's parameter (p) or moment (m, v); null for zeros */
   private build(initial: (index: number, kind: string) => ArrayBufferView | null): Program {
-    const program = new Program({ name: 'training', onCompile: this.options.onCompile });
+    const program = new Program({ name: 'training', onCompile: this.options.on_compile });
     this.defined.clear();
     const define: Program['define'] = (name, inputs, fn) => {
       this.defined.add(name);
@@ -200,7 +200,7 @@ export class CompiledStep implements TrainingStep {
     const { settings } = this;
     const scale = tf.reciprocal(inputs['items']!);
     const norm = tf.mul(globalNorm(sums), scale) as tf.Scalar;
-    const factor = settings.maxGradNorm === null ? scale : tf.mul(scale, clipFactor(norm, settings.maxGradNorm));
+    const factor = settings.max_grad_norm === null ? scale : tf.mul(scale, clipFactor(norm, settings.max_grad_norm));
     const fine = tf.isFinite(tf.add(norm, loss));
     const assign: Tensors = {};
     this.names.forEach((name, i) => {
@@ -217,7 +217,7 @@ export class CompiledStep implements TrainingStep {
         {
           ...settings,
           learningRate: inputs['learning_rate'] as tf.Scalar,
-          weightDecay: settings.decays(name, value.shape) ? settings.weightDecay : 0,
+          weightDecay: settings.decays(name, value.shape) ? settings.weight_decay : 0,
           correction1: inputs['correction1'] as tf.Scalar,
           correction2: inputs['correction2'] as tf.Scalar,
         },
@@ -283,7 +283,7 @@ export class CompiledStep implements TrainingStep {
       this.count++;
       this.stale = true;
     }
-    return { loss, gradNorm, items };
+    return { loss, grad_norm: gradNorm, items };
   }
 
   async evaluate(batch: PreparedBatch): Promise<number> {

@@ -66,7 +66,7 @@ export class EagerStep implements TrainingStep {
       const gradNorm = norm.dataSync()[0]!;
       const loss = sum / items;
       if (Number.isFinite(loss) && Number.isFinite(gradNorm)) this.update(names, mean, norm, learningRate);
-      return { loss, gradNorm, items };
+      return { loss, grad_norm: gradNorm, items };
     });
   }
 
@@ -78,7 +78,7 @@ export class EagerStep implements TrainingStep {
   ): void {
     const { settings } = this;
     this.count++;
-    const factor = settings.maxGradNorm === null ? null : clipFactor(norm, settings.maxGradNorm);
+    const factor = settings.max_grad_norm === null ? null : clipFactor(norm, settings.max_grad_norm);
     names.forEach((name, i) => {
       const variable = this.variables.get(name)!;
       const { first, second } = this.state.get(name)!;
@@ -86,7 +86,7 @@ export class EagerStep implements TrainingStep {
         const next = adamwUpdate(variable, factor ? tf.mul(gradients[i]!, factor) : gradients[i]!, first, second, {
           ...settings,
           learningRate,
-          weightDecay: settings.decays(name, variable.shape) ? settings.weightDecay : 0,
+          weightDecay: settings.decays(name, variable.shape) ? settings.weight_decay : 0,
           correction1: 1 - settings.beta1 ** this.count,
           correction2: 1 - settings.beta2 ** this.count,
         });

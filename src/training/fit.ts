@@ -21,7 +21,7 @@ export interface CompileArgs {
   /** Default none. */
   metrics?: readonly FitMetric[];
   /** How the step runs; see StepOptions. */
-  step?: Pick<StepOptions, 'engine' | 'xla' | 'bf16' | 'gradientCheckpointing'>;
+  step?: Pick<StepOptions, 'engine' | 'xla' | 'bf16'> & { gradientCheckpointing?: boolean };
 }
 
 export interface FitArgs {
@@ -63,6 +63,7 @@ export class CausalLMTrainer {
   private step: TrainingStep | null = null;
   private optimizer: tf.Optimizer | null = null;
   private settings: CompileArgs = {};
+  private stepOptions: StepOptions = {};
   /** Whether another optimizer changed the model's variables since the step took them over. */
   private changed = false;
   /** Whether there was an update since an engine of the model was last forgotten. */
@@ -90,17 +91,19 @@ export class CausalLMTrainer {
       });
     this.dispose();
     this.settings = args;
+    const { gradientCheckpointing, ...how } = args.step ?? {};
+    this.stepOptions = { ...how, gradient_checkpointing: gradientCheckpointing };
     this.changed = false;
     this.optimizer = args.optimizer ?? new AdamW();
     const adamw = this.optimizer instanceof AdamW ? this.optimizer : null;
     this.step = createStep(trainableOf(this.model), {
-      ...args.step,
+      ...this.stepOptions,
       ...(adamw && {
         beta1: adamw.beta1,
         beta2: adamw.beta2,
         epsilon: adamw.epsilon,
-        weightDecay: adamw.weightDecay,
-        maxGradNorm: adamw.maxGradNorm,
+        weight_decay: adamw.weightDecay,
+        max_grad_norm: adamw.maxGradNorm,
         decays: adamw.decays,
       }),
     });
@@ -140,7 +143,7 @@ export class CausalLMTrainer {
         [...variables.values()],
         target.frozen(),
         batchTensors(batch),
-        this.settings.step ?? {},
+        this.stepOptions,
       );
       const named = [...variables.values()].map((v, i) => [v.name, tf.div(gradients[i]!, items)] as const);
       optimizer.applyGradients(Object.fromEntries(named));

@@ -63,7 +63,7 @@ export interface ObjectiveOptions {
    */
   bf16?: boolean;
   /** Keep only the stream between blocks and compute the rest again for the gradients. Default false. */
-  gradientCheckpointing?: boolean;
+  gradient_checkpointing?: boolean;
 }
 
 /** Tokens per chunk of the scan on a GPU. */
@@ -118,7 +118,7 @@ function hidden(
   let h = network.embeddings.forward(batch.ids, below(all, 'backbone.embeddings.', false)) as tf.Tensor3D;
   network.blocks.forEach((block, i) => {
     const prefix = `backbone.layers.${i}.`;
-    if (!(grads && options.gradientCheckpointing)) {
+    if (!(grads && options.gradient_checkpointing)) {
       h = block.forward(h, below(all, prefix, bf16), { segments, ...scan }).y;
       return;
     }

@@ -35,7 +35,7 @@ export interface SFTTrainerOptions {
   /** Puts a fresh adapter on the model and trains it alone. */
   peft_config?: LoraConfig | Partial<LoraConfigFields>;
   callbacks?: readonly TrainerCallback[];
-  onWarning?: (message: string) => void;
+  on_warning?: (message: string) => void;
 }
 
 /**
@@ -71,14 +71,14 @@ export class SFTTrainer extends Trainer {
     const model = options.peft_config
       ? get_peft_model(options.model as Mamba2ForCausalLM, options.peft_config, {
           seed: options.args.seed ?? 42,
-          onWarning: options.onWarning,
+          on_warning: options.on_warning,
         })
       : options.model;
     super({
       model,
       args,
       callbacks: options.callbacks,
-      onWarning: options.onWarning,
+      on_warning: options.on_warning,
       packing,
       // made from the texts when needed, see evalData(); that there is one is checked now
       eval_dataset: options.eval_dataset && [],

@@ -15,11 +15,11 @@ export interface AdamWSettings {
   /** Default 1e-8. */
   epsilon: number;
   /** Decoupled decay. Default 0. */
-  weightDecay: number;
+  weight_decay: number;
   /** Which tensors decay. Default: those of two or more axes, but not convolutions' taps' biases, norms, A_log, D, dt_bias. */
   decays: (name: string, shape: readonly number[]) => boolean;
   /** Largest global norm of the gradients; null for no clipping. Default 1. */
-  maxGradNorm: number | null;
+  max_grad_norm: number | null;
 }
 
 export interface StepOptions extends Partial<AdamWSettings>, ObjectiveOptions {
@@ -28,14 +28,14 @@ export interface StepOptions extends Partial<AdamWSettings>, ObjectiveOptions {
   /** Compile with XLA (default true). False runs the program's graph op by op: slower, but it starts at once. */
   xla?: boolean;
   /** Told about compilation; the compiled step only. */
-  onCompile?: CompileHook;
+  on_compile?: CompileHook;
 }
 
 export interface StepResult {
   /** Mean loss over all positions that count, of all batches. */
   loss: number;
   /** Global norm of the gradients before clipping. */
-  gradNorm: number;
+  grad_norm: number;
   /** Positions that counted. */
   items: number;
 }
@@ -82,9 +82,9 @@ export function adamwSettings(options: Partial<AdamWSettings>): AdamWSettings {
     beta1: options.beta1 ?? 0.9,
     beta2: options.beta2 ?? 0.999,
     epsilon: options.epsilon ?? 1e-8,
-    weightDecay: options.weightDecay ?? 0,
+    weight_decay: options.weight_decay ?? 0,
     decays: options.decays ?? decaysByDefault,
-    maxGradNorm: options.maxGradNorm === undefined ? 1 : options.maxGradNorm,
+    max_grad_norm: options.max_grad_norm === undefined ? 1 : options.max_grad_norm,
   };
   const check = (key: string, value: number, fine: boolean, want: string): void => {
     if (!fine) throw new ArgumentError(`AdamW: ${key} is ${value}, expected ${want}`, { [key]: value });
@@ -92,9 +92,9 @@ export function adamwSettings(options: Partial<AdamWSettings>): AdamWSettings {
   check('beta1', settings.beta1, settings.beta1 >= 0 && settings.beta1 < 1, 'a number in [0, 1)');
   check('beta2', settings.beta2, settings.beta2 >= 0 && settings.beta2 < 1, 'a number in [0, 1)');
   check('epsilon', settings.epsilon, settings.epsilon > 0, 'a positive number');
-  check('weightDecay', settings.weightDecay, settings.weightDecay >= 0, '0 or more');
-  if (settings.maxGradNorm !== null)
-    check('maxGradNorm', settings.maxGradNorm, settings.maxGradNorm > 0, 'a positive number or null');
+  check('weight_decay', settings.weight_decay, settings.weight_decay >= 0, '0 or more');
+  if (settings.max_grad_norm !== null)
+    check('max_grad_norm', settings.max_grad_norm, settings.max_grad_norm > 0, 'a positive number or null');
   return settings;
 }
 

@@ -117,10 +117,10 @@ export class Trainer {
       beta1: args.adam_beta1,
       beta2: args.adam_beta2,
       epsilon: args.adam_epsilon,
-      weightDecay: args.weight_decay,
-      maxGradNorm: args.max_grad_norm === 0 ? null : args.max_grad_norm,
+      weight_decay: args.weight_decay,
+      max_grad_norm: args.max_grad_norm === 0 ? null : args.max_grad_norm,
       bf16: args.bf16,
-      gradientCheckpointing: args.gradient_checkpointing,
+      gradient_checkpointing: args.gradient_checkpointing,
       engine: args.engine,
       xla: args.torch_compile,
     });
@@ -258,7 +258,7 @@ export class Trainer {
         const rate =
           args.learning_rate *
           scheduleFactor(args.lr_scheduler_type, state.global_step, { warmup_steps: warmup, total_steps: total });
-        const { loss, gradNorm } = await this.training().step(
+        const { loss, grad_norm: gradNorm } = await this.training().step(
           group,
           rate,
           (args.seed * 65_537 + state.global_step) | 0,
@@ -307,7 +307,7 @@ export class Trainer {
       if (index === 0) {
         if (state.global_step === 0)
           throw new ArgumentError('Trainer: the stream of examples has none to learn from', {});
-        this.options.onWarning?.(
+        this.options.on_warning?.(
           `The examples end at step ${state.global_step}, and max_steps is ${total}: the stream gives nothing a second time. The run ends here; a function that makes the stream begins it again.`,
         );
         return false;

@@ -19,7 +19,7 @@ export interface TrainerOptions {
   /** Default: the model's pad token, else 0. It never counts. */
   pad_token_id?: number;
   padding_side?: 'left' | 'right';
-  onWarning?: (message: string) => void;
+  on_warning?: (message: string) => void;
 }
 
 export interface TrainOutput {

@@ -23,11 +23,11 @@ describe('config.json with infinities', () => {
     expect(stringifyConfigJson(config))
       .to.include('"__float__": "Infinity"')
       .and.not.match(/[^"-]Infinity[^"]/);
-    expect(stringifyConfigJson(config, { legacyJson: true }))
+    expect(stringifyConfigJson(config, { legacy_json: true }))
       .to.match(/^\s+Infinity$/m)
       .and.not.include('__float__');
     for (const legacyJson of [true, false])
-      expect(parseConfigJson(stringifyConfigJson(config, { legacyJson }))).to.deep.equal(config);
+      expect(parseConfigJson(stringifyConfigJson(config, { legacy_json: legacyJson }))).to.deep.equal(config);
   });
 
   it('writes whole numbers with a point where transformers takes nothing but floats, and only there', () => {

@@ -64,10 +64,10 @@ describe('conversion to the Hugging Face layout', () => {
   it('brings the tokenizer along and writes Infinity as asked', async () => {
     const input = path.join(dir, 'in');
     await saveCheckpoint(input, TINY_CONFIG, randomTensors(TINY_CONFIG), {
-      extraFiles: { 'tokenizer.json': '{"a":1}', 'notes.txt': 'x' },
+      extra_files: { 'tokenizer.json': '{"a":1}', 'notes.txt': 'x' },
     });
     const source = await openCheckpoint(input);
-    await convertCheckpoint(source, path.join(dir, 'out'), { legacyJson: true });
+    await convertCheckpoint(source, path.join(dir, 'out'), { legacy_json: true });
     expect(fs.readdirSync(path.join(dir, 'out')).sort()).to.deep.equal([
       'config.json',
       'model.safetensors',
@@ -111,7 +111,7 @@ describe('conversion to the Hugging Face layout', () => {
     const error = await convertCheckpoint(source, dir, {
       signal: stop.signal,
       max_shard_size: '9KB',
-      onProgress,
+      on_progress: onProgress,
     }).catch((e: unknown) => e);
     expect(error).to.have.property('name', 'AbortError');
     expect(fs.readdirSync(dir)).to.deep.equal([]);

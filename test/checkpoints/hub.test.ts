@@ -42,7 +42,7 @@ describe('models of the hub', function () {
     fs.rmSync(root, { recursive: true, force: true });
   });
   const resolve = (options: HubOptions = {}): Promise<string> =>
-    resolveModel('org/model', { cache_dir: root, endpoint, retryDelay: 1, ...options });
+    resolveModel('org/model', { cache_dir: root, endpoint, retry_delay: 1, ...options });
   const failure = async (promise: Promise<unknown>): Promise<Error> => {
     const error = await promise.then(
       () => null,
@@ -55,7 +55,7 @@ describe('models of the hub', function () {
 
   it('are fetched once, into the layout of huggingface_hub', async () => {
     const written: number[] = [];
-    const dir = await resolve({ onProgress: ({ written: bytes, total }) => written.push(bytes / total) });
+    const dir = await resolve({ on_progress: ({ written: bytes, total }) => written.push(bytes / total) });
     expect(dir).to.equal(path.join(repo(), 'snapshots', COMMIT_A));
     expect(fs.readdirSync(dir).sort()).to.deep.equal(['config.json', 'model.safetensors', 'tokenizer.json']);
     const link = fs.readlinkSync(path.join(dir, 'model.safetensors'));
@@ -239,7 +239,7 @@ describe('models of the hub', function () {
     const dir = await resolve();
     await hub.stop();
     const warnings: string[] = [];
-    expect(await resolve({ onWarning: (message) => warnings.push(message) })).to.equal(dir);
+    expect(await resolve({ on_warning: (message) => warnings.push(message) })).to.equal(dir);
     expect(warnings.join()).to.match(/cannot be reached.*from the cache/);
     fs.rmSync(repo(), { recursive: true });
     expect((await failure(resolve())).message).to.match(/cannot be reached to fetch it/);
@@ -250,7 +250,10 @@ describe('models of the hub', function () {
   it('stop when told to', async () => {
     const stop = new AbortController();
     const onProgress = (): void => stop.abort();
-    expect(await failure(resolve({ signal: stop.signal, onProgress }))).to.have.property('name', 'AbortError');
+    expect(await failure(resolve({ signal: stop.signal, on_progress: onProgress }))).to.have.property(
+      'name',
+      'AbortError',
+    );
     expect(fs.existsSync(path.join(repo(), 'refs/main'))).to.equal(false);
   });
 

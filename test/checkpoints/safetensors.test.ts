@@ -83,8 +83,8 @@ describe('safetensors', () => {
       const progress: number[] = [];
       await saveCheckpoint(dir, source.config, outTensors(source), {
         max_shard_size,
-        extraFiles: { 'generation_config.json': '{}' },
-        onProgress: ({ written, total }) => progress.push(written / total),
+        extra_files: { 'generation_config.json': '{}' },
+        on_progress: ({ written, total }) => progress.push(written / total),
       });
       const again = await openCheckpoint(dir);
       expect(await everything(again)).to.deep.equal(await everything(source));
@@ -137,7 +137,7 @@ describe('safetensors', () => {
     const stopped = await saveCheckpoint(dir, source.config, good, {
       signal: stop.signal,
       max_shard_size: '20KB',
-      onProgress: ({ written, total }) => written > total / 2 && stop.abort(),
+      on_progress: ({ written, total }) => written > total / 2 && stop.abort(),
     }).catch((e: unknown) => e);
     expect(stopped).to.have.property('name', 'AbortError');
     expect(fs.readdirSync(dir)).to.deep.equal([]);

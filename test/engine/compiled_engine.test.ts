@@ -291,7 +291,7 @@ describe('CompiledEngine', function () {
       ['merge_step', 'no', /merge_step .* is "no", expected true or false/],
       ['layered', 1, /layered .* is 1/],
       ['fixed_blocks', 0, /fixed_blocks .* is 0/],
-      ['onCompile', true, /onCompile .* is true, expected a function/],
+      ['on_compile', true, /on_compile .* is true, expected a function/],
     ];
     for (const [option, got, message] of refused) {
       const made = (): CompiledEngine => new CompiledEngine(model.weights, { [option]: got });

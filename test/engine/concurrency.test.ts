@@ -85,7 +85,7 @@ describe('calls at once on a compiled model', function () {
   it('build one program, however many are the first', async () => {
     const uploads: string[] = [];
     const onCompile = (name: string, phase: string): void => void (phase === 'upload' && uploads.push(name));
-    const model = await load({ onCompile });
+    const model = await load({ on_compile: onCompile });
     const start = tensorCount();
     const states = await Promise.all([1, 2, 3].map((seed) => model.prefill(ids(seed, 5))));
     for (const state of states) state.dispose();
@@ -118,7 +118,7 @@ describe('calls at once on a compiled model', function () {
     const control = new AbortController();
     const text = Int32Array.from(ids(31, 30));
     const results = await Promise.allSettled([
-      engine.prefill(a, [text], { signal: control.signal, onProgress: () => control.abort(new Error('enough')) }),
+      engine.prefill(a, [text], { signal: control.signal, on_progress: () => control.abort(new Error('enough')) }),
       engine.prefill(b, [text], { signal: control.signal }), // waits, and never begins
       engine.logits(b), // fed nothing
       engine.step(c, Int32Array.of(1)), // one token for two rows
@@ -138,7 +138,7 @@ describe('calls at once on a compiled model', function () {
       const before = tensorCount();
       let filling = true;
       const model = await load({
-        onCompile: (_, phase) =>
+        on_compile: (_, phase) =>
           void (phase === 'load' && queueMicrotask(() => filling && when.includes('filled') && model.dispose())),
       });
       const engine = (await model.engine()) as CompiledEngine;
@@ -148,7 +148,7 @@ describe('calls at once on a compiled model', function () {
       };
       const [a, b] = [await engine.createState(1), await engine.createState(1)];
       const text = Int32Array.from(ids(41, 30));
-      const reading = engine.prefill(a, [text], { onProgress });
+      const reading = engine.prefill(a, [text], { on_progress: onProgress });
       const waiting = [engine.prefill(b, [text]), engine.decode(b, 3, GREEDY, []), engine.logits(a)];
       for (const call of [reading, ...waiting]) expect(await rejection(call)).to.be.instanceOf(DisposedError);
       expect(filling).to.equal(when.includes('filled'));
@@ -161,7 +161,7 @@ describe('calls at once on a compiled model', function () {
     const engine = await engineOf();
     const state = await engine.createState(1);
     const text = ids(51, 30);
-    const reading = engine.prefill(state, [Int32Array.from(text)], { onProgress: () => state.dispose() });
+    const reading = engine.prefill(state, [Int32Array.from(text)], { on_progress: () => state.dispose() });
     const next = kept(await engine.createState(1));
     const after = engine.prefill(next, [Int32Array.from(text)]);
     expect(await rejection(reading))

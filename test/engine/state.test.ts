@@ -275,13 +275,14 @@ describe('states', function () {
         const control = new AbortController();
         const onProgress = (): void => control.abort(new Error('enough'));
         expect(
-          (await refusal(model.prefill(text, { state, signal: control.signal, onProgress }), Error)).message,
+          (await refusal(model.prefill(text, { state, signal: control.signal, on_progress: onProgress }), Error))
+            .message,
         ).to.equal('enough');
         expect(tensorCount()).to.deep.equal(start);
         expect(state.ids).to.deep.equal([[1, ...text.slice(0, piece)]]);
         const gone = new AbortController();
         await refusal(
-          model.prefill(text, { signal: gone.signal, onProgress: () => gone.abort(new Error('enough')) }),
+          model.prefill(text, { signal: gone.signal, on_progress: () => gone.abort(new Error('enough')) }),
           Error,
         );
         expect(tensorCount(), 'fresh state').to.deep.equal(start);

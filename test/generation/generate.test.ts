@@ -190,7 +190,12 @@ for (const [name, make] of engines) {
     it('feeds prompts in pieces when asked, with progress', async () => {
       const seen: number[] = [];
       const onProgress = (done: number): void => void seen.push(done);
-      const { new_tokens } = await run({ input_ids: prompts, max_new_tokens: 5, prefill_chunk_size: 2, onProgress });
+      const { new_tokens } = await run({
+        input_ids: prompts,
+        max_new_tokens: 5,
+        prefill_chunk_size: 2,
+        on_progress: onProgress,
+      });
       expect(new_tokens).to.deep.equal(prompts.map((p) => greedy(p, 5)));
       expect(seen).to.deep.equal([2, 4, 5]);
     });

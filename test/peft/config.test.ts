@@ -119,7 +119,7 @@ describe('get_peft_model', () => {
     const peft = get_peft_model(
       model,
       { r: 2, target_modules: ['in_proj', 'out_proj', 'embeddings'] },
-      { seed: 1, onWarning: (w) => warnings.push(w) },
+      { seed: 1, on_warning: (w) => warnings.push(w) },
     );
     expect(tf.tidy(() => peft.forward({ input_ids }).logits.dataSync())).to.deep.equal(before);
     expect(warnings).to.have.length(1);

@@ -77,7 +77,7 @@ describe('training lora-tied', function () {
       const batch = prepareBatch({ input_ids: input_ids!, labels: labels! }, 31);
       const step = createStep(trainableOf(peft), { engine, xla: false });
       expectClose([(await step.evaluate(batch)) / batch.items], golden.tensor('loss').data, 1e-5, 'loss');
-      const { loss, gradNorm } = await step.step([batch], 1e-2, 0);
+      const { loss, grad_norm: gradNorm } = await step.step([batch], 1e-2, 0);
       expectClose([loss], golden.tensor('loss').data, 1e-5, 'loss of a step');
       let squares = 0;
       for (const [name, { data }] of golden.expected)

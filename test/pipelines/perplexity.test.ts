@@ -25,7 +25,7 @@ describe('perplexity', function () {
   for (const segment of [97, 256, 2000]) {
     it(`is the golden one, in segments of ${segment}`, async () => {
       const seen: number[] = [];
-      const got = await perplexity(model, ids, { segment, onProgress: (done) => seen.push(done) });
+      const got = await perplexity(model, ids, { segment, on_progress: (done) => seen.push(done) });
       expect(got.tokens).to.equal(999);
       expect(Math.abs(got.perplexity / want.perplexity - 1)).to.be.below(1e-4);
       const { data } = golden.tensor('passage.nll');
@@ -41,7 +41,9 @@ describe('perplexity', function () {
     await perplexity(model, ids.slice(0, 9), { segment: 4 });
     const controller = new AbortController();
     const onProgress = (): void => controller.abort(new Error('enough'));
-    const error = await rejection(perplexity(model, ids, { segment: 4, onProgress, signal: controller.signal }));
+    const error = await rejection(
+      perplexity(model, ids, { segment: 4, on_progress: onProgress, signal: controller.signal }),
+    );
     expect(error.message).to.equal('enough');
     expect(tensorCount()).to.deep.equal(before);
   });

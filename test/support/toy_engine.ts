@@ -84,14 +84,14 @@ export class ToyEngine implements GenerationEngine {
   async prefill(
     state: EngineState,
     rows: readonly Int32Array[],
-    options: { signal?: AbortSignal; onProgress?: (done: number, total: number) => void } = {},
+    options: { signal?: AbortSignal; on_progress?: (done: number, total: number) => void } = {},
   ): Promise<void> {
     this.calls.prefill++;
     options.signal?.throwIfAborted();
     const { rows: into } = this.check(state);
     if (rows.length !== into.length) throw new Error(`${rows.length} rows for a state of ${into.length}`);
     rows.forEach((ids, i) => into[i].push(...ids));
-    options.onProgress?.(1, 1);
+    options.on_progress?.(1, 1);
     await Promise.resolve();
   }
   async step(state: EngineState, tokens: Int32Array): Promise<void> {

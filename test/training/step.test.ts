@@ -44,13 +44,13 @@ async function follow(
     beta1: settings.betas[0],
     beta2: settings.betas[1],
     epsilon: settings.eps,
-    weightDecay: settings.weight_decay,
-    maxGradNorm: settings.max_grad_norm,
+    weight_decay: settings.weight_decay,
+    max_grad_norm: settings.max_grad_norm,
     ...options,
   });
   const [losses, norms]: [number[], number[]] = [[], []];
   for (let i = 0; i < 5; i++) {
-    const { loss, gradNorm } = await step.step([batch], settings.lr, 0);
+    const { loss, grad_norm: gradNorm } = await step.step([batch], settings.lr, 0);
     losses.push(loss);
     norms.push(gradNorm);
   }
@@ -73,8 +73,8 @@ async function follow(
 const MODES: [string, StepOptions][] = [
   ['eager', { engine: 'eager' }],
   ['compiled', { engine: 'compiled' }],
-  ['eager, blocks computed again', { engine: 'eager', gradientCheckpointing: true }],
-  ['compiled, blocks computed again', { engine: 'compiled', gradientCheckpointing: true }],
+  ['eager, blocks computed again', { engine: 'eager', gradient_checkpointing: true }],
+  ['compiled, blocks computed again', { engine: 'compiled', gradient_checkpointing: true }],
 ];
 
 describe('training step', () => {

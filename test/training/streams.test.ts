@@ -64,7 +64,7 @@ describe('Trainer on streams', () => {
       },
     };
     const warnings: string[] = [];
-    const trainer = trainerOf(source, { max_steps: 100 }, { onWarning: (message) => warnings.push(message) });
+    const trainer = trainerOf(source, { max_steps: 100 }, { on_warning: (message) => warnings.push(message) });
     const out = await trainer.train();
     expect(out.global_step).to.equal(3);
     expect(out.stopped_by).to.equal('data');

@@ -59,7 +59,7 @@ export interface PretrainedOptions extends EngineOptions {
   /** Configuration keys that replace the folder's, for example { norm_groups: 'full' }. */
   config?: Partial<Mamba2ConfigFields>;
   /** Called with things worth knowing, such as a head that is tied and stored apart. */
-  onWarning?: (message: string) => void;
+  on_warning?: (message: string) => void;
 }
 
 /** Which engine generates: 'auto' is compiled on the tensorflow backend, eager elsewhere. */
@@ -86,7 +86,7 @@ export class Mamba2ForCausalLM {
    * const model = await Mamba2ForCausalLM.from_pretrained('models/tiny-books-mamba2', { device: 'cpu' });
    */
   static async from_pretrained(dir: string, options: PretrainedOptions = {}): Promise<Mamba2ForCausalLM> {
-    const { device, onWarning, config: overrides, quantization_config, ...engineOptions } = options;
+    const { device, on_warning: onWarning, config: overrides, quantization_config, ...engineOptions } = options;
     const { config, source, warnings } = await loadCheckpoint(dir, overrides);
     let model: Mamba2ForCausalLM | null = null;
     try {

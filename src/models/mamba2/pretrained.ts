@@ -64,7 +64,7 @@ export function quantizedParts(source: CheckpointSource): ValidateOptions {
 
 export interface SaveOptions extends Pick<
   SaveCheckpointOptions,
-  'max_shard_size' | 'legacyJson' | 'signal' | 'onProgress' | 'extraFiles'
+  'max_shard_size' | 'legacy_json' | 'signal' | 'on_progress' | 'extra_files'
 > {
   /** Stored type of the weights. Default: as in the checkpoint when nothing was changed since loading, else float32. */
   dtype?: 'float32' | 'float16' | 'bfloat16';

@@ -53,10 +53,10 @@ export async function quantize(
 
 export interface QuantizeCheckpointOptions extends Pick<
   SaveCheckpointOptions,
-  'max_shard_size' | 'legacyJson' | 'signal' | 'onProgress'
+  'max_shard_size' | 'legacy_json' | 'signal' | 'on_progress'
 > {
   /** Codes are kept between writing scales and writing codes up to so many bytes; more are worked out twice. Default 256 MiB. */
-  codeBytes?: number;
+  code_bytes?: number;
 }
 
 /** What quantizeCheckpoint did. */
@@ -107,7 +107,7 @@ async function quantizeSource(
   const specs = [...expectedTensors(record)].map(([name, shape]) => ({ name, shape }));
   const { names, skipped } = planQuantization(specs, config);
   const rows = new Map<string, QuantizedWeightReport>();
-  const keep = { left: options.codeBytes ?? 256 * 2 ** 20 };
+  const keep = { left: options.code_bytes ?? 256 * 2 ** 20 };
   const tensors = specs.flatMap(({ name, shape }): OutTensor[] => {
     if (!names.includes(name)) {
       const { dtype } = source.tensors.get(name)!;
@@ -120,10 +120,10 @@ async function quantizeSource(
   await saveCheckpoint(dst, { ...record, ...quantizationRecord(config) }, tensors, {
     ...options,
     metadata: quantizedMetadata(specs, layout),
-    extraFiles: await companions(source.dir),
-    onProgress: (progress) => {
+    extra_files: await companions(source.dir),
+    on_progress: (progress) => {
       bytes = progress.written;
-      options.onProgress?.(progress);
+      options.on_progress?.(progress);
     },
   });
   const source_bytes = specs.reduce((sum, { name }) => sum + source.tensors.get(name)!.bytes, 0);

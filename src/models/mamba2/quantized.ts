@@ -49,7 +49,7 @@ export interface QuantizationReport {
 export interface QuantizeOptions {
   signal?: AbortSignal;
   /** Called after each weight. */
-  onProgress?: (done: number, total: number, name: string) => void;
+  on_progress?: (done: number, total: number, name: string) => void;
 }
 
 /** What is known of a model whose weights were quantised. */
@@ -150,7 +150,7 @@ export async function quantizeWeights(
     const { matrix, error } = await quantizeOne(weights, spec, config);
     matrices.set(spec.name, matrix);
     rows.push(reportRow(spec.name, matrix, error));
-    options.onProgress?.(rows.length, names.length, spec.name);
+    options.on_progress?.(rows.length, names.length, spec.name);
   }
   const report = { weights: rows, skipped };
   take(weights, config, matrices, report);

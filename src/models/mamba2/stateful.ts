@@ -22,7 +22,7 @@ export interface PrefillOptions {
   /** Stops between segments by throwing its reason. */
   signal?: AbortSignal;
   /** Called after each segment with ids done and in all. */
-  onProgress?: (done: number, total: number) => void;
+  on_progress?: (done: number, total: number) => void;
 }
 
 type Resolved = Omit<PrefillOptions, 'tokenizer'> & { tokenizer: Tokenizer | (() => Promise<Tokenizer | null>) };
@@ -33,7 +33,7 @@ export async function prefillState(
   prompt: PrefillInput,
   options: Resolved,
 ): Promise<Mamba2State> {
-  const { signal, onProgress } = options;
+  const { signal, on_progress: onProgress } = options;
   signal?.throwIfAborted();
   const rows = await rowsOf(prompt, options);
   const given = options.state;
@@ -54,7 +54,7 @@ export async function prefillState(
       await engine.prefill(
         state.engine_state,
         rows.map((row) => Int32Array.from(row)),
-        { signal, onProgress },
+        { signal, on_progress: onProgress },
       );
     }
     return state;

@@ -94,11 +94,11 @@ export async function exportLayersModel(
   let bytes = 0;
   await saveTfjs(dst, topology, config, tensors, {
     ...save,
-    extraFiles: await companionFiles(source.dir),
+    extra_files: await companionFiles(source.dir),
     generatedBy: `TensorFlow.js tfjs-layers v${tf.version_layers}`,
-    onProgress: (progress) => {
+    on_progress: (progress) => {
       bytes = progress.written;
-      save.onProgress?.(progress);
+      save.on_progress?.(progress);
     },
   });
   return { tensors: tensors.length, bytes, warnings };

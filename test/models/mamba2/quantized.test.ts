@@ -137,7 +137,10 @@ describe('quantised models', function () {
         const [a, b] = [logits(model, golden), logits(again, golden)];
         expectClose(a, b, 0, 'logits');
         tf.dispose([a, b]);
-        const report = await quantizeCheckpoint(golden.dir, other, config, { max_shard_size: shards, codeBytes: 3000 });
+        const report = await quantizeCheckpoint(golden.dir, other, config, {
+          max_shard_size: shards,
+          code_bytes: 3000,
+        });
         const files = fs.readdirSync(dir).filter((file) => file.endsWith('.safetensors'));
         expect(files.length).to.be.greaterThan(shards ? 1 : 0);
         const [one, two] = [await openCheckpoint(dir), await openCheckpoint(other)];

@@ -76,7 +76,7 @@ describe('save_pretrained', () => {
       const options: SaveOptions = {
         dtype: pick(['float32', 'float16', 'bfloat16'] as const),
         max_shard_size: pick([200, 1500, '1GB']),
-        legacyJson: pick([true, false]),
+        legacy_json: pick([true, false]),
       };
       const what = `round ${round}: ${JSON.stringify({ config, options })}`;
       const { model, values } = tinyModel(config, round);
@@ -196,7 +196,7 @@ describe('save_pretrained', () => {
     const saving = other.save_pretrained(folder('a'), {
       signal: stop.signal,
       max_shard_size: 500,
-      onProgress: () => stop.abort(),
+      on_progress: () => stop.abort(),
     });
     expect((await rejection(saving)).name).to.equal('AbortError');
     expect(digests(folder('a'))).to.deep.equal(before);
