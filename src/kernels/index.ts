@@ -4,14 +4,14 @@
  */
 export { convolutionOnGpu, type ConvolutionInputs } from './causal_conv/convolution.js';
 export { linearRecurrence } from './chunk_recurrence/recurrence.js';
-export { stepValues } from './epilogue/kernel.js';
+export { separateEpilogue } from './epilogue/kernel.js';
 export {
-  batchLayout,
-  batchProduct,
-  batchRows,
-  type BatchProductInputs,
-  type BatchProductResult,
-  type BatchRows,
+  rowLayout,
+  fewRowsProduct,
+  packRows,
+  type FewRowsInputs,
+  type FewRowsResult,
+  type FewRows,
 } from './few_rows/product.js';
-export { rowProduct, type RowFormat, type RowProductInputs } from './one_row/product.js';
-export { stateStep } from './ssm_step/step.js';
+export { oneRowProduct, type WeightFormat, type OneRowInputs } from './one_row/product.js';
+export { ssmStep } from './ssm_step/step.js';

@@ -4,7 +4,7 @@
  */
 import type * as tf from '@tensorflow/tfjs';
 import { gatherRows, matMulStored, type VariableSpec } from '../jit/index.js';
-import { batchProduct, rowProduct } from '../kernels/index.js';
+import { fewRowsProduct, oneRowProduct } from '../kernels/index.js';
 import type { Weight } from './weights.js';
 
 /** Bytes of a weight in one stored type, asked for when their turn comes. */
@@ -38,7 +38,7 @@ export function float32Matrix(shape: readonly number[], init?: WeightBytes): Wei
       shape,
       apply: (x) => matMulStored(x, vars['']!),
       rows: (ids) => gatherRows(vars['']!, ids),
-      fused: (input) => rowProduct(shape, { kind: 'float32' }, input, [vars['']!]),
+      fused: (input) => oneRowProduct(shape, { kind: 'float32' }, input, [vars['']!]),
     }),
   };
 }
@@ -55,8 +55,8 @@ export function bfloat16Storage(shape: readonly number[], init?: WeightBytes): W
       shape,
       apply: (x) => matMulStored(x, vars['']!),
       rows: (ids) => gatherRows(vars['']!, ids),
-      fused: (input) => rowProduct(shape, { kind: 'bfloat16' }, input, [vars['']!]),
-      batch: (input) => batchProduct(shape, input, vars['']!),
+      fused: (input) => oneRowProduct(shape, { kind: 'bfloat16' }, input, [vars['']!]),
+      batch: (input) => fewRowsProduct(shape, input, vars['']!),
     }),
   };
 }

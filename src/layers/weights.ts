@@ -4,7 +4,7 @@
  * otherwise (bfloat16, packed int4, a base with a LoRA adapter).
  */
 import * as tf from '@tensorflow/tfjs';
-import type { BatchProductInputs, BatchProductResult, RowProductInputs } from '../kernels/index.js';
+import type { FewRowsInputs, FewRowsResult, OneRowInputs } from '../kernels/index.js';
 import type { WeightStorage } from './storage.js';
 
 /** A linear map [out, in] that is not a float32 tensor but knows how to act like one. */
@@ -18,9 +18,9 @@ export interface StoredMatrix {
   /**
    * residual + W·(norm(x·silu(gate))·gamma) of one row in one kernel, [1, out]; null where the device has no such kernel. Traced code.
    */
-  fused?(input: RowProductInputs): tf.Tensor2D | null;
+  fused?(input: OneRowInputs): tf.Tensor2D | null;
   /** The product with a few rows and what is around it as one kernel; null where the device has no such kernel. Traced code. */
-  batch?(input: BatchProductInputs): BatchProductResult | null;
+  batch?(input: FewRowsInputs): FewRowsResult | null;
   /** How this matrix is kept in a compiled program; absent on forms that only exist while tracing. */
   storage?(): WeightStorage;
 }

@@ -18,7 +18,7 @@ import {
   rightShift,
   runHostKernel,
 } from '../jit/index.js';
-import { type RowProductInputs } from '../kernels/index.js';
+import { type OneRowInputs } from '../kernels/index.js';
 import type { WeightStorage } from '../layers/storage.js';
 import { type PackedForm, packedMatrix, storedLevels } from './kernel_util.js';
 import type { QuantizedMatrix } from './quantize.js';
@@ -126,7 +126,7 @@ class TileForm implements PackedForm {
   }
 
   /** See StoredMatrix.fused. Null for anything but one row. */
-  fused({ x, gate, skip, norm, residual, activations: after }: RowProductInputs): tf.Tensor2D | null {
+  fused({ x, gate, skip, norm, residual, epilogue: after }: OneRowInputs): tf.Tensor2D | null {
     if (x.size !== this.inner || this.inner % (norm?.groups ?? 1) !== 0) return null;
     const parts = [gate, skip, norm, residual, after, after?.bias, this.narrow];
     const sizes = [

@@ -4,7 +4,7 @@
  */
 import * as tf from '@tensorflow/tfjs';
 import { bitwiseAnd, castFloat32, castTo, constantOf, gatherRows, matMulStored, rightShift } from '../jit/index.js';
-import { rowProduct, type RowProductInputs } from '../kernels/index.js';
+import { oneRowProduct, type OneRowInputs } from '../kernels/index.js';
 import type { WeightStorage } from '../layers/storage.js';
 import { type PackedForm, packedMatrix, storedLevels, transposed } from './kernel_util.js';
 import type { QuantizedMatrix } from './quantize.js';
@@ -14,7 +14,7 @@ const FEW = 4;
 
 /**
  * Variables: `.codes` uint8, q+8 of int4 in nibbles or q+128 of int8; `.scale` [out, groups] and, of int4, `.zero`, in their type on disk,
- * w = q·scale + zero. Nibbles lie as the kernels of a GPU want them (RowFormat): four bytes make a word, and nibble p of a group's
+ * w = q·scale + zero. Nibbles lie as the kernels of a GPU want them (WeightFormat): four bytes make a word, and nibble p of a group's
  * word i is channel p·groupSize/8 + i of the group.
  * @param activationQuantization whether the kernel of a GPU may round activations to 16 bits
  */
@@ -41,8 +41,8 @@ export function rowStorage(m: QuantizedMatrix, activationQuantization = true): W
         ...packedMatrix(m.shape, form),
         // the kernels know int4 alone
         ...(m.bits === 4 && {
-          fused: (input: RowProductInputs) =>
-            rowProduct(m.shape, format, input, [vars['.codes'], vars['.scale'], vars['.zero']]),
+          fused: (input: OneRowInputs) =>
+            oneRowProduct(m.shape, format, input, [vars['.codes'], vars['.scale'], vars['.zero']]),
         }),
       };
     },

@@ -88,7 +88,7 @@ describe('a decoding step on a GPU', () => {
   }
 
   it('of one row is two kernels a layer with what XLA makes between them, and the head', () => {
-    const names = Array.from({ length: 5 }, () => 'row_product');
+    const names = Array.from({ length: 5 }, () => 'one_row_product');
     for (const off of [[], [0]]) expect(compare({}, 1, off, true)).to.deep.equal(names);
     const change = { n_groups: 2, num_heads: 4, head_dim: 16, num_hidden_layers: 1 };
     expect(compare(change, 1, [], true)).to.deep.equal(names.slice(0, 3));
@@ -100,8 +100,8 @@ describe('a decoding step on a GPU', () => {
   });
 
   it('of a few rows is three kernels a layer, and the head', () => {
-    const layer = ['batch_product', 'state', 'batch_product'];
-    expect(compare({}, 3, [1], true)).to.deep.equal([...layer, ...layer, 'batch_product']);
+    const layer = ['few_rows_product', 'ssm_step', 'few_rows_product'];
+    expect(compare({}, 3, [1], true)).to.deep.equal([...layer, ...layer, 'few_rows_product']);
   });
 
   it('of a few rows is that too where norms are by group, of other sizes', () => {
@@ -109,12 +109,12 @@ describe('a decoding step on a GPU', () => {
   });
 
   it('of many rows has products of a library, and kernels between them', () => {
-    const layer = ['batch_end', 'state', 'batch_end'];
+    const layer = ['few_rows_epilogue', 'ssm_step', 'few_rows_epilogue'];
     expect(compare({}, 33, [0, 32], true)).to.deep.equal([...layer, ...layer]);
     compare({ n_groups: 2, num_heads: 4, head_dim: 16, num_hidden_layers: 1 }, 34, [], true);
   });
 
   it('of matrices without such kernels has two, around the recurrence', () => {
-    expect(compare({ num_hidden_layers: 1 }, 3, [2], false)).to.deep.equal(['step', 'state']);
+    expect(compare({ num_hidden_layers: 1 }, 3, [2], false)).to.deep.equal(['epilogue', 'ssm_step']);
   });
 });

@@ -1,11 +1,11 @@
 /** Kernels in PTX are PTX: NVIDIA's assembler takes them, of small sizes and of the public models'. Left out where it is not installed. */
 import { expect } from 'chai';
-import { batchWriter } from '../../src/kernels/few_rows/ptx.js';
-import { batchProductFits, type BatchProductSpec } from '../../src/kernels/few_rows/spec.js';
+import { fewRowsWriter } from '../../src/kernels/few_rows/ptx.js';
+import { fewRowsFits, type FewRowsSpec } from '../../src/kernels/few_rows/spec.js';
 import type { PtxWriter } from '../../src/jit/custom_call/ptx.js';
-import { rowPtxFits, rowPtxWriter } from '../../src/kernels/one_row/ptx.js';
-import type { RowFormat, RowProductSpec } from '../../src/kernels/one_row/spec.js';
-import { stateKernelFits, type StateKernelSpec, stateWriter } from '../../src/kernels/ssm_step/step.js';
+import { oneRowPtxFits, oneRowPtxWriter } from '../../src/kernels/one_row/ptx.js';
+import type { WeightFormat, OneRowSpec } from '../../src/kernels/one_row/spec.js';
+import { ssmStepFits, type SsmStepSpec, ssmStepWriter } from '../../src/kernels/ssm_step/step.js';
 import { assemble, entryOf, findPtxas } from '../support/ptxas.js';
 import { PUBLIC_SIZES } from '../support/public_sizes.js';
 
@@ -17,20 +17,20 @@ function states(): Map<string, PtxWriter> {
   const models = PUBLIC_SIZES.map(({ heads, groups }) => ({ heads, p: 64, n: 128, groups }));
   for (const { heads, p, n, groups } of [...sizes, ...models])
     for (const dtype of ['float32', 'bfloat16'] as const)
-      for (const norm of ['pieces', 'rows', null] as const) {
+      for (const norm of ['blocked', 'row_major', null] as const) {
         const inner = heads * p;
         const step = { stride: inner + 2 * groups * n + 2 * heads, offset: 0 };
         const gate = { stride: inner, offset: 0, activated: norm === null };
-        const spec: StateKernelSpec = { rows: 3, heads, headDim: p, groups, stateSize: n, dtype, step, gate, norm };
-        if (stateKernelFits(spec)) kernels.set(`state ${heads} x ${p} x ${n} ${dtype} ${norm}`, stateWriter(spec));
+        const spec: SsmStepSpec = { rows: 3, heads, headDim: p, groups, stateSize: n, dtype, step, gate, norm };
+        if (ssmStepFits(spec)) kernels.set(`state ${heads} x ${p} x ${n} ${dtype} ${norm}`, ssmStepWriter(spec));
       }
   return kernels;
 }
 
 function batches(): Map<string, PtxWriter> {
   const kernels = new Map<string, PtxWriter>();
-  const put = (name: string, spec: BatchProductSpec): void => {
-    if (batchProductFits(spec)) kernels.set(`${name} ${spec.rows} x ${spec.out} x ${spec.inner}`, batchWriter(spec));
+  const put = (name: string, spec: FewRowsSpec): void => {
+    if (fewRowsFits(spec)) kernels.set(`${name} ${spec.rows} x ${spec.out} x ${spec.inner}`, fewRowsWriter(spec));
   };
   for (const rows of [2, 5, 8, 17, 32, 64])
     for (const { d, inner, heads, channels, projected, vocabulary } of [
@@ -38,9 +38,9 @@ function batches(): Map<string, PtxWriter> {
       ...PUBLIC_SIZES,
     ]) {
       const given = rows > 32 || undefined;
-      const activations = { first: inner, channels, taps: 4, heads, bias: true, limit: ALL, layers: 2, masked: true };
+      const epilogue = { first: inner, channels, taps: 4, heads, bias: true, limit: ALL, layers: 2, masked: true };
       const norm = { parts: 40, epsilon: 1e-5 };
-      put('first', { rows, out: projected, inner: d, given, norm, activations });
+      put('first', { rows, out: projected, inner: d, given, norm, epilogue });
       put('second', { rows, out: d, inner, given, norm, residual: true });
       if (!given) put('head', { rows, out: vocabulary, inner: d, norm });
     }
@@ -49,19 +49,19 @@ function batches(): Map<string, PtxWriter> {
 
 function rows(): Map<string, PtxWriter> {
   const kernels = new Map<string, PtxWriter>();
-  const formats: RowFormat[] = [
+  const formats: WeightFormat[] = [
     { kind: 'bfloat16' },
     { kind: 'codes', groupSize: 128, levels: 'bfloat16' },
     { kind: 'codes', groupSize: 128, levels: 'float32' },
   ];
   for (const format of formats)
     for (const { d, groups, inner, heads, channels, projected, vocabulary } of PUBLIC_SIZES) {
-      const put = (name: string, spec: Omit<RowProductSpec, 'format'>): void => {
+      const put = (name: string, spec: Omit<OneRowSpec, 'format'>): void => {
         const whole = { ...spec, format };
-        if (rowPtxFits(whole)) kernels.set(`${name} ${d} ${JSON.stringify(format)}`, rowPtxWriter(whole));
+        if (oneRowPtxFits(whole)) kernels.set(`${name} ${d} ${JSON.stringify(format)}`, oneRowPtxWriter(whole));
       };
-      const activations = { first: inner, channels, taps: 4, heads, bias: true, limit: [0.1, 2] as const };
-      put('first', { out: projected, inner: d, norm: { groups: 1, epsilon: 1e-5 }, activations });
+      const epilogue = { first: inner, channels, taps: 4, heads, bias: true, limit: [0.1, 2] as const };
+      put('first', { out: projected, inner: d, norm: { groups: 1, epsilon: 1e-5 }, epilogue });
       put('second', { out: d, inner, norm: { groups, epsilon: 1e-5 }, residual: true });
       put('head', { out: vocabulary, inner: d, norm: { groups: 1, epsilon: 1e-5 } });
     }

@@ -2,7 +2,7 @@
 import { expect } from 'chai';
 import * as tf from '@tensorflow/tfjs';
 import { Program } from '../../src/jit/index.js';
-import { type RowProductInputs } from '../../src/kernels/index.js';
+import { type OneRowInputs } from '../../src/kernels/index.js';
 import type { StoredMatrix } from '../../src/layers/weights.js';
 import { dequantizeRows, quantizeMatrix, type QuantizedMatrix } from '../../src/quant/index.js';
 import { nativeInt4Forms, nativeInt4Storage, tiledCodes } from '../../src/quant/host_kernel.js';
@@ -83,7 +83,7 @@ function matrix({ out, inner, group }: Sizes, scaleDtype: 'float32' | 'bfloat16'
   return quantizeMatrix(random(out * inner, out), [out, inner], { bits: 4, groupSize: group, scaleDtype }).matrix;
 }
 
-function fusedInputs(t: Record<string, tf.Tensor>, { inner }: Sizes, around: Around): RowProductInputs {
+function fusedInputs(t: Record<string, tf.Tensor>, { inner }: Sizes, around: Around): OneRowInputs {
   const { gate, skip, norm, residual, after } = around;
   return {
     x: t.x,
@@ -92,7 +92,7 @@ function fusedInputs(t: Record<string, tf.Tensor>, { inner }: Sizes, around: Aro
     ...(norm && { norm: { gamma: t.gamma, groups: norm, epsilon: EPSILON } }),
     ...(residual && { residual: t.residual }),
     ...(after && {
-      activations: {
+      epilogue: {
         ...after,
         context: t.context,
         place: (after.taps - 1) * after.channels,

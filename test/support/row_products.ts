@@ -1,5 +1,5 @@
 /** Row products (src/kernels/one_row/product.ts) of random inputs in float64 and plain loops, to compare kernels with. */
-import type { RowProductSpec } from '../../src/kernels/one_row/product.js';
+import type { OneRowSpec } from '../../src/kernels/one_row/product.js';
 import type { Memory } from '../../src/kernels/interpret/ttir.js';
 
 const random = (size: number, seed: number): Float32Array => {
@@ -25,12 +25,12 @@ const silu = (v: number): number => v / (1 + Math.exp(-v));
 
 /** The same in float64 and plain loops, from a matrix of weights. */
 function expected(
-  spec: RowProductSpec,
+  spec: OneRowSpec,
   w: (row: number, column: number) => number,
   given: Inputs,
   place: number,
 ): number[] {
-  const { inner, out, norm, activations } = spec;
+  const { inner, out, norm, epilogue } = spec;
   const { x, gamma, residual } = given;
   const v = Array.from(x);
   if (norm) {
@@ -44,10 +44,10 @@ function expected(
   const y = Array.from({ length: out }, (_, row) =>
     v.reduce((sum, value, i) => sum + w(row, i) * value, spec.residual ? residual[row]! : 0),
   );
-  if (!activations) return y;
-  const { first, channels, taps, heads, limit } = activations;
+  if (!epilogue) return y;
+  const { first, channels, taps, heads, limit } = epilogue;
   const xBC = Array.from({ length: channels }, (_, c) => {
-    let sum = (activations.bias ? given.bias[c]! : 0) + y[first + c]! * given.taps[c * taps + taps - 1]!;
+    let sum = (epilogue.bias ? given.bias[c]! : 0) + y[first + c]! * given.taps[c * taps + taps - 1]!;
     for (let i = 0; i < taps - 1; i++) sum += given.context[place + i * channels + c]! * given.taps[c * taps + i]!;
     return silu(sum);
   });
@@ -73,21 +73,21 @@ export interface RowProductCase {
   scale: number;
 }
 
-export function rowProductCase(spec: RowProductSpec): RowProductCase {
-  const { out, inner, format, activations } = spec;
-  const place = activations ? 2 * activations.channels * (activations.taps - 1) : 0;
+export function rowProductCase(spec: OneRowSpec): RowProductCase {
+  const { out, inner, format, epilogue } = spec;
+  const place = epilogue ? 2 * epilogue.channels * (epilogue.taps - 1) : 0;
   const given: Inputs = {
     x: random(inner, 1),
     gamma: random(inner, 3),
     residual: random(out, 4),
-    context: random(place + (activations ? activations.channels * activations.taps : 0), 10),
-    taps: random(activations ? activations.channels * activations.taps : 0, 11),
-    bias: random(activations?.channels ?? 0, 12),
+    context: random(place + (epilogue ? epilogue.channels * epilogue.taps : 0), 10),
+    taps: random(epilogue ? epilogue.channels * epilogue.taps : 0, 11),
+    bias: random(epilogue?.channels ?? 0, 12),
     // down to step sizes as small as models have them
-    dtBias: random(activations?.heads ?? 0, 13).map((v) => 8 * v - 6),
-    ALog: random(activations?.heads ?? 0, 14).map((v) => 3 * v),
+    dtBias: random(epilogue?.heads ?? 0, 13).map((v) => 8 * v - 6),
+    ALog: random(epilogue?.heads ?? 0, 14).map((v) => 3 * v),
   };
-  const y = new Float32Array(out + (activations ? activations.channels + 2 * activations.heads : 0)).fill(NaN);
+  const y = new Float32Array(out + (epilogue ? epilogue.channels + 2 * epilogue.heads : 0)).fill(NaN);
   const matrix: Memory = [];
   let weight: (row: number, column: number) => number;
   if (format.kind === 'codes') {
@@ -124,12 +124,12 @@ export function rowProductCase(spec: RowProductSpec): RowProductCase {
     ...(spec.norm ? [given.gamma] : []),
     ...matrix,
     ...(spec.residual ? [given.residual] : []),
-    ...(activations
+    ...(epilogue
       ? [
           Int32Array.of(place),
           given.context,
           given.taps,
-          ...(activations.bias ? [given.bias] : []),
+          ...(epilogue.bias ? [given.bias] : []),
           given.dtBias,
           given.ALog,
         ]

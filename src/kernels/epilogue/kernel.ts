@@ -4,13 +4,7 @@
  */
 import type * as tf from '@tensorflow/tfjs';
 import { ArgumentError } from '../../base/errors.js';
-import {
-  type ActivationInputs,
-  activationParameters,
-  type Activations,
-  activationsOf,
-  activationValues,
-} from './spec.js';
+import { type EpilogueInputs, epilogueParameters, type EpilogueSpec, epilogueSpecOf, epilogueValues } from './spec.js';
 import {
   type TritonKernel,
   TritonWriter,
@@ -19,7 +13,7 @@ import {
   tritonRuns,
 } from '../../jit/custom_call/triton.js';
 
-export interface StepKernelSpec extends Activations {
+export interface SeparateEpilogueSpec extends EpilogueSpec {
   rows: number;
   /** Values in a row of the projection: channels begin at `first`, raw step sizes follow them. */
   wide: number;
@@ -33,7 +27,7 @@ export interface StepKernelSpec extends Activations {
 const BLOCK = 256;
 
 /** Whether the kernel can be written for these sizes. */
-export function stepKernelFits({ rows, wide, layers, taps, channels }: StepKernelSpec): boolean {
+export function separateEpilogueFits({ rows, wide, layers, taps, channels }: SeparateEpilogueSpec): boolean {
   return rows * Math.max(wide, layers * (taps - 1) * channels) < 2 ** 31;
 }
 
@@ -41,12 +35,13 @@ export function stepKernelFits({ rows, wide, layers, taps, channels }: StepKerne
  * The kernel, over the projection, place, context, taps, bias if there is one, dt_bias, A_log, mask if there is one, and the result
  * x | B | C | dt | decay, [rows, channels + 2·heads], of decays exp(-exp(A_log)·dt).
  */
-export function stepKernel(spec: StepKernelSpec): TritonKernel {
-  if (!stepKernelFits(spec)) throw new ArgumentError('stepKernel: no kernel for these sizes', { spec });
+export function separateEpilogueKernel(spec: SeparateEpilogueSpec): TritonKernel {
+  if (!separateEpilogueFits(spec))
+    throw new ArgumentError('separateEpilogueKernel: no kernel for these sizes', { spec });
   const { rows, wide, layers, first, channels, taps, heads, bias, masked, limit } = spec;
-  const parameters = [['raw', 'float32'], ...activationParameters(spec, masked), ['y', 'float32']] as const;
+  const parameters = [['raw', 'float32'], ...epilogueParameters(spec, masked), ['y', 'float32']] as const;
   const k = new TritonWriter(
-    'step',
+    'epilogue',
     parameters.map(([, dtype]) => dtype),
   );
   const pointer = (name: string): TtirValue => k.parameters[parameters.findIndex(([own]) => own === name)]!;
@@ -95,21 +90,21 @@ export function stepKernel(spec: StepKernelSpec): TritonKernel {
 }
 
 /** What the kernel is applied to; float32. */
-export interface StepInputs extends ActivationInputs {
+export interface SeparateEpilogueInputs extends EpilogueInputs {
   /** [rows, wide] */
   raw: tf.Tensor2D;
   ALog: tf.Tensor;
 }
 
 /** Runs the kernel. Traced code for a GPU alone, without a gradient. @returns its result; null where there is no kernel */
-export function stepValues(inputs: StepInputs): tf.Tensor2D | null {
+export function separateEpilogue(inputs: SeparateEpilogueInputs): tf.Tensor2D | null {
   const { raw, context, channels, heads, mask } = inputs;
   const [rows, wide] = raw.shape;
-  const spec: StepKernelSpec = {
-    ...activationsOf(inputs),
+  const spec: SeparateEpilogueSpec = {
+    ...epilogueSpecOf(inputs),
     ...{ rows, wide, layers: context.shape[1]!, masked: mask !== undefined },
   };
-  if (!tritonRuns() || !stepKernelFits(spec)) return null;
-  const given = [raw, ...activationValues(inputs)];
-  return runTriton(stepKernel(spec), given, [rows, channels + 2 * heads]) as tf.Tensor2D;
+  if (!tritonRuns() || !separateEpilogueFits(spec)) return null;
+  const given = [raw, ...epilogueValues(inputs)];
+  return runTriton(separateEpilogueKernel(spec), given, [rows, channels + 2 * heads]) as tf.Tensor2D;
 }

@@ -7,7 +7,7 @@ import type { Dtype } from '../../jit/types.js';
  * exp(-exp(A_log)·dt): all written behind y, of which what comes before the channels, the gate, is stored as SiLU. So the result is
  * silu(z) | xBC | dt, the latter two as projected, then xBC | dt as activated | decays.
  */
-export interface Activations {
+export interface EpilogueSpec {
   first: number;
   channels: number;
   taps: number;
@@ -19,7 +19,7 @@ export interface Activations {
 }
 
 /** What they are worked out from; float32. */
-export interface ActivationInputs extends Omit<Activations, 'bias'> {
+export interface EpilogueInputs extends Omit<EpilogueSpec, 'bias'> {
   /** Raw inputs before, of all layers, [rows, layers, taps-1, channels], and where this layer's begin in a row */
   context: tf.Tensor;
   place: number;
@@ -36,18 +36,18 @@ export interface ActivationInputs extends Omit<Activations, 'bias'> {
 }
 
 /** Sizes of the kernel over these inputs. */
-export function activationsOf({ first, channels, taps, heads, limit, bias }: ActivationInputs): Activations {
+export function epilogueSpecOf({ first, channels, taps, heads, limit, bias }: EpilogueInputs): EpilogueSpec {
   return { first, channels, taps, heads, bias: bias !== undefined, limit };
 }
 
-/** Names and types of a kernel's parameters, in the order of activationValues. */
-export function activationParameters({ bias }: Activations, masked = false): (readonly [name: string, dtype: Dtype])[] {
+/** Names and types of a kernel's parameters, in the order of epilogueValues. */
+export function epilogueParameters({ bias }: EpilogueSpec, masked = false): (readonly [name: string, dtype: Dtype])[] {
   const names = ['context', 'taps', ...(bias ? ['bias'] : []), 'dt_bias', 'A_log', ...(masked ? ['mask'] : [])];
   return [['place', 'int32'], ...names.map((name) => [name, 'float32'] as const)];
 }
 
 /** What the parameters point to. */
-export function activationValues(inputs: ActivationInputs): tf.Tensor[] {
+export function epilogueValues(inputs: EpilogueInputs): tf.Tensor[] {
   const { place, context, weights, bias, dtBias, ALog, mask } = inputs;
   return [tf.tensor1d([place], 'int32'), context, weights, bias, dtBias, ALog, mask].filter((t) => t !== undefined);
 }

@@ -1,54 +1,54 @@
 /**
  * Products of a matrix of bfloat16 with several rows at a time, on a GPU, and what follows them, as kernels of our own (batch_ptx.ts). Of more
- * than OWN_ROWS rows the product is XLA's, and what follows is one kernel.
+ * than MOST_ROWS rows the product is XLA's, and what follows is one kernel.
  */
 import * as tf from '@tensorflow/tfjs';
-import { type ActivationInputs, activationsOf, activationValues } from '../epilogue/spec.js';
-import { batchKernel } from './ptx.js';
-import { batchParts, batchProductFits, type BatchProductSpec, batchTiling, OWN_ROWS } from './spec.js';
+import { type EpilogueInputs, epilogueSpecOf, epilogueValues } from '../epilogue/spec.js';
+import { fewRowsKernel } from './ptx.js';
+import { squarePartials, fewRowsFits, type FewRowsSpec, fewRowsTiling, MOST_ROWS } from './spec.js';
 import { attr } from '../../jit/trace/graphdef.js';
 import { castFloat32, castTo, rawOp } from '../../jit/ops/ops.js';
 import { runTritonAll, tritonRuns } from '../../jit/custom_call/triton.js';
 import type { Dtype } from '../../jit/types.js';
 
 /** Rows that a product takes. */
-export interface BatchRows {
-  /** Values, or times the weight of their norm, bfloat16: [inner/32, rows, 32], of more than OWN_ROWS rows [rows, inner]. */
+export interface FewRows {
+  /** Values, or times the weight of their norm, bfloat16: [inner/32, rows, 32], of more than MOST_ROWS rows [rows, inner]. */
   values: tf.Tensor;
   /** Sums of the squares of the values, [rows, parts], whose sum is a row's; where they are to be normed. */
   squares?: tf.Tensor2D;
 }
 
 /** What a product is applied to; float32 but for rows and place. */
-export interface BatchProductInputs {
-  rows: BatchRows;
+export interface FewRowsInputs {
+  rows: FewRows;
   epsilon: number;
-  activations?: ActivationInputs & { ALog: tf.Tensor };
+  epilogue?: EpilogueInputs & { ALog: tf.Tensor };
   /** [rows, out], and the weight of the norm that follows, [out]. */
   residual?: { stream: tf.Tensor; gamma: tf.Tensor };
 }
 
-export interface BatchProductResult {
-  /** [rows, out], with activations [rows, out + heads]: silu(z) | xBC after the convolution | dt | decays */
+export interface FewRowsResult {
+  /** [rows, out], with epilogue [rows, out + heads]: silu(z) | xBC after the convolution | dt | decays */
   y: tf.Tensor2D;
-  /** With activations: the context, moved on for this layer. */
+  /** With epilogue: the context, moved on for this layer. */
   context?: tf.Tensor4D;
   /** With a residual: y as the next product takes it. */
-  next?: BatchRows;
+  next?: FewRows;
 }
 
 /** x [rows, size] as a product takes it. */
-export function batchRows(x: tf.Tensor): tf.Tensor {
+export function packRows(x: tf.Tensor): tf.Tensor {
   const [rows, size] = x.shape as [number, number];
-  if (rows > OWN_ROWS) return castTo(x, 'bfloat16');
+  if (rows > MOST_ROWS) return castTo(x, 'bfloat16');
   return castTo(tf.transpose(tf.reshape(x, [rows, size / 32, 32]), [1, 0, 2]), 'bfloat16');
 }
 
-/** How batchRows() puts so many rows. */
-export const batchLayout = (rows: number): 'pieces' | 'rows' => (rows > OWN_ROWS ? 'rows' : 'pieces');
+/** How packRows() puts so many rows. */
+export const rowLayout = (rows: number): 'blocked' | 'row_major' => (rows > MOST_ROWS ? 'row_major' : 'blocked');
 
 /** y times the factor of its rows' norm, if there is one. */
-function scaled(y: tf.Tensor2D, { norm, inner }: BatchProductSpec, squares?: tf.Tensor2D): tf.Tensor2D {
+function scaled(y: tf.Tensor2D, { norm, inner }: FewRowsSpec, squares?: tf.Tensor2D): tf.Tensor2D {
   if (!norm || !squares) return y;
   const mean = tf.mul(tf.sum(squares, 1, true), 1 / inner);
   return tf.mul(y, tf.rsqrt(tf.add(mean, norm.epsilon)));
@@ -59,36 +59,36 @@ function scaled(y: tf.Tensor2D, { norm, inner }: BatchProductSpec, squares?: tf.
  * @param shape of the matrix, [out, inner] @param matrix bfloat16
  * @returns null where the kernel cannot be written, or runs on no GPU
  */
-export function batchProduct(
+export function fewRowsProduct(
   shape: readonly number[],
-  inputs: BatchProductInputs,
+  inputs: FewRowsInputs,
   matrix: tf.Tensor,
-): BatchProductResult | null {
-  const { rows: given, epsilon, activations: after, residual } = inputs;
+): FewRowsResult | null {
+  const { rows: given, epsilon, epilogue: after, residual } = inputs;
   const [out, inner] = shape as [number, number];
   const own = given.values.rank === 3;
   const rows = given.values.shape[own ? 1 : 0]!;
-  const spec: BatchProductSpec = {
+  const spec: FewRowsSpec = {
     ...{ rows, out, inner, given: !own },
     norm: given.squares && { parts: given.squares.shape[1], epsilon },
     residual: residual !== undefined,
     ...(after && {
-      activations: {
-        ...activationsOf(after),
+      epilogue: {
+        ...epilogueSpecOf(after),
         layers: after.context.shape[1]!,
         masked: after.mask !== undefined,
       },
     }),
   };
-  const tiling = batchTiling(spec);
-  if (!tritonRuns() || !batchProductFits(spec, tiling)) return null;
+  const tiling = fewRowsTiling(spec);
+  if (!tritonRuns() || !fewRowsFits(spec, tiling)) return null;
   const flags = { transpose_a: attr.bool(false), transpose_b: attr.bool(true) };
   const raw = own ? null : rawOp('MatMul', [given.values, matrix], flags)[0]!;
   if (raw && !after && !residual) return { y: scaled(castFloat32(raw) as tf.Tensor2D, spec, given.squares) };
   const all = [
     ...(raw ? [raw] : [given.values, matrix]),
     given.squares,
-    ...(after ? activationValues(after) : []),
+    ...(after ? epilogueValues(after) : []),
     residual?.stream,
     residual?.gamma,
   ];
@@ -100,9 +100,12 @@ export function batchProduct(
     results.push([after.context.shape, 'float32']);
   }
   if (residual)
-    results.push([own ? [out / 32, rows, 32] : [rows, out], 'bfloat16'], [[rows, batchParts(spec, tiling)], 'float32']);
+    results.push(
+      [own ? [out / 32, rows, 32] : [rows, out], 'bfloat16'],
+      [[rows, squarePartials(spec, tiling)], 'float32'],
+    );
   const made = runTritonAll(
-    batchKernel(spec, tiling),
+    fewRowsKernel(spec, tiling),
     present,
     results.map(([dims]) => dims),
     results.map(([, dtype]) => dtype),

@@ -3,14 +3,14 @@
  * registers, once, and rows through shared memory, chunk by chunk. Results are float32, and what follows the product is in the kernel.
  */
 import { ArgumentError } from '../../base/errors.js';
-import { endBatch, prefetchEnd } from './ptx_epilogue.js';
+import { writeEpilogue, prefetchEpilogue } from './ptx_epilogue.js';
 import {
-  batchParameters,
-  batchParts,
-  batchProductFits,
-  type BatchProductSpec,
-  type BatchTiling,
-  batchTiling,
+  fewRowsParameters,
+  squarePartials,
+  fewRowsFits,
+  type FewRowsSpec,
+  type FewRowsTiling,
+  fewRowsTiling,
   pitchOf,
   sharedOf,
   tilesOf,
@@ -20,7 +20,7 @@ import { PtxWriter, READ_ONCE } from '../../jit/custom_call/ptx.js';
 import type { TritonKernel } from '../../jit/custom_call/triton.js';
 
 /** A kernel in the making: sizes, what the parameters point to, and what all its parts share. */
-export class BatchPtx {
+export class FewRowsBlock {
   readonly k: PtxWriter;
   readonly names: string[];
   /** First row of the matrix of the block, and how many are its own. */
@@ -39,14 +39,14 @@ export class BatchPtx {
   readonly warps: number;
 
   constructor(
-    readonly spec: BatchProductSpec,
-    readonly tiling: BatchTiling,
+    readonly spec: FewRowsSpec,
+    readonly tiling: FewRowsTiling,
   ) {
-    const parameters = batchParameters(spec);
+    const parameters = fewRowsParameters(spec);
     this.names = parameters.map(([name]) => name);
     this.warps = warpsOf(spec, tiling);
     const types = parameters.map(([, dtype]) => dtype);
-    const k = (this.k = new PtxWriter(spec.given ? 'batch_end' : 'batch_product', types, this.warps));
+    const k = (this.k = new PtxWriter(spec.given ? 'few_rows_epilogue' : 'few_rows_product', types, this.warps));
     if (spec.given) {
       this.base = k.int('shl.b32', k.block, 5);
       this.count = k.int('min.u32', k.int('sub.s32', spec.out, this.base), 32);
@@ -97,9 +97,9 @@ export class BatchPtx {
     return pitchOf(this.spec, this.tiling);
   }
 
-  /** See batchParts(). */
+  /** See squarePartials(). */
   get parts(): number {
-    return batchParts(this.spec, this.tiling);
+    return squarePartials(this.spec, this.tiling);
   }
 }
 
@@ -114,7 +114,7 @@ class Weights {
   private readonly number: string;
   private readonly there: string[];
 
-  constructor(private readonly w: BatchPtx) {
+  constructor(private readonly w: FewRowsBlock) {
     const { k, spec, tiling } = w;
     const own = k.int('mad.lo.u32', w.tile, 16, k.int('shr.u32', k.lane, 2));
     const column = k.int('mul.lo.u32', k.int('and.b32', k.lane, 3), 16);
@@ -181,7 +181,7 @@ class Rows {
   private readonly read: string;
   private readonly left: string;
 
-  constructor(private readonly w: BatchPtx) {
+  constructor(private readonly w: FewRowsBlock) {
     const { k, spec, tiling } = w;
     this.bytes = tiling.chunk * spec.rows * 64;
     this.asked = k.int('mov.u32', 0);
@@ -232,7 +232,7 @@ class Rows {
 const FACTORS = 4;
 
 /** Factors of the norm, 1 / sqrt(mean square + epsilon), into shared memory. */
-function prepareNorm(w: BatchPtx): void {
+function prepareNorm(w: FewRowsBlock): void {
   const { k, spec, factors } = w;
   if (!spec.norm || !factors) return;
   const { parts, epsilon } = spec.norm;
@@ -269,7 +269,7 @@ function prepareNorm(w: BatchPtx): void {
 type Sums = string[][];
 
 /** Puts a warp's results into shared memory, [parts][rows][pitch]. */
-function putResults(w: BatchPtx, sums: Sums): void {
+function putResults(w: FewRowsBlock, sums: Sums): void {
   const { k, spec, pitch } = w;
   const column = k.int('shl.b32', k.int('and.b32', k.lane, 3), 1); // of the rows
   const row = k.int('mad.lo.u32', w.part, spec.rows, column);
@@ -290,35 +290,34 @@ function putResults(w: BatchPtx, sums: Sums): void {
   else put();
 }
 
-/** The kernel, over batchParameters. */
-export function batchKernel(spec: BatchProductSpec, tiling = batchTiling(spec)): TritonKernel {
-  return batchWriter(spec, tiling).kernel(tiling.blocks);
+/** The kernel, over fewRowsParameters. */
+export function fewRowsKernel(spec: FewRowsSpec, tiling = fewRowsTiling(spec)): TritonKernel {
+  return fewRowsWriter(spec, tiling).kernel(tiling.blocks);
 }
 
 /** The kernel as it is written. */
-export function batchWriter(spec: BatchProductSpec, tiling = batchTiling(spec)): PtxWriter {
-  if (!batchProductFits(spec, tiling))
-    throw new ArgumentError('batchKernel: no kernel for these sizes', { spec, tiling });
-  const w = new BatchPtx(spec, tiling);
+export function fewRowsWriter(spec: FewRowsSpec, tiling = fewRowsTiling(spec)): PtxWriter {
+  if (!fewRowsFits(spec, tiling)) throw new ArgumentError('fewRowsKernel: no kernel for these sizes', { spec, tiling });
+  const w = new FewRowsBlock(spec, tiling);
   if (!spec.given) {
     multiply(w);
     return w.k;
   }
-  prefetchEnd(w);
+  prefetchEpilogue(w);
   prepareNorm(w);
   w.k.barrier();
-  endBatch(w);
+  writeEpilogue(w);
   return w.k;
 }
 
-function multiply(w: BatchPtx): void {
+function multiply(w: FewRowsBlock): void {
   const { k, spec, tiling } = w;
   const { chunk, parts, ahead } = tiling;
   const weights = new Weights(w);
   weights.begin();
   const rows = new Rows(w);
   for (let i = 1; i < tiling.buffers; i++) rows.ask();
-  prefetchEnd(w);
+  prefetchEpilogue(w);
   prepareNorm(w);
   const eights = Math.ceil(spec.rows / 8);
   const sums: Sums = Array.from({ length: eights }, () => Array.from({ length: 4 }, () => k.float('mov.f32', 0)));
@@ -356,5 +355,5 @@ function multiply(w: BatchPtx): void {
   k.barrier();
   putResults(w, sums);
   k.barrier();
-  endBatch(w);
+  writeEpilogue(w);
 }

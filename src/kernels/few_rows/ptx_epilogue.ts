@@ -1,14 +1,14 @@
 /** What follows a product of a few rows in PTX (batch_ptx.ts): one thread a row of the matrix, for some of the given rows in turn. */
-import type { BatchPtx } from './ptx.js';
+import type { FewRowsBlock } from './ptx.js';
 import { segmentsOf } from './spec.js';
 
 /** Asks for what the end needs from memory, to lie near when it does. */
-export function prefetchEnd(w: BatchPtx): void {
+export function prefetchEpilogue(w: FewRowsBlock): void {
   new Ending(w).prefetch();
 }
 
 /** Goes on from the results of all parts, [parts][rows][pitch] in shared memory, or from a product that is given. */
-export function endBatch(w: BatchPtx): void {
+export function writeEpilogue(w: FewRowsBlock): void {
   // made anew: what it holds need not stay in registers while rows are multiplied
   new Ending(w).write();
 }
@@ -38,7 +38,7 @@ class Ending {
   /** The thread has a row of the matrix. */
   private readonly has: string;
 
-  constructor(private readonly w: BatchPtx) {
+  constructor(private readonly w: FewRowsBlock) {
     const { k, spec, tiling } = w;
     const segments = segmentsOf(spec, tiling);
     this.stride = Math.floor(w.warps / segments);
@@ -59,7 +59,7 @@ class Ending {
 
   prefetch(): void {
     const { k, spec } = this.w;
-    if (spec.activations) new Activated(this.w, this.place, this.has).prefetch(this.items, this.first);
+    if (spec.epilogue) new Activated(this.w, this.place, this.has).prefetch(this.items, this.first);
     if (!spec.residual) return;
     const from = this.at('residual', spec.out);
     for (const { after, there } of this.items)
@@ -74,7 +74,7 @@ class Ending {
   }
 
   write(): void {
-    const after = this.w.spec.activations ? new Activated(this.w, this.place, this.has) : null;
+    const after = this.w.spec.epilogue ? new Activated(this.w, this.place, this.has) : null;
     after?.read();
     for (let i = 0; i < this.items.length; i += TOGETHER) this.some(this.items.slice(i, i + TOGETHER), after);
   }
@@ -185,12 +185,12 @@ class Activated {
   private rate = '';
 
   constructor(
-    private readonly w: BatchPtx,
+    private readonly w: FewRowsBlock,
     private readonly place: string,
     has: string,
   ) {
     const { k, spec } = w;
-    const { first, channels } = spec.activations!;
+    const { first, channels } = spec.epilogue!;
     const both = (a: string, b: string): string => k.set('p', 'and.pred', a, b);
     const channel = k.int('sub.s32', place, first);
     this.gate = k.compare('lt.u32', place, first);
@@ -202,7 +202,7 @@ class Activated {
   /** What is of the channel or the step size alone. */
   read(): void {
     const { k, spec } = this.w;
-    const { channels, taps, first, bias } = spec.activations!;
+    const { channels, taps, first, bias } = spec.epilogue!;
     const vector = (name: string): string => k.set('d', 'add.s64', this.w.pointer(name), this.offset);
     const channel = k.int('sub.s32', this.place, first);
     const tapAt = k.set('d', 'add.s64', this.w.pointer('taps'), k.set('d', 'mul.wide.s32', channel, 4 * taps));
@@ -231,7 +231,7 @@ class Activated {
 
   /** Floats in a row of the context. */
   private get width(): number {
-    const { layers, taps, channels } = this.w.spec.activations!;
+    const { layers, taps, channels } = this.w.spec.epilogue!;
     return layers * (taps - 1) * channels;
   }
 
@@ -241,7 +241,7 @@ class Activated {
 
   prefetch(items: readonly Item[], first: string): void {
     const { k, spec } = this.w;
-    const { taps, channels } = spec.activations!;
+    const { taps, channels } = spec.epilogue!;
     const at = this.context('context', first);
     for (const { after, there } of items) {
       const inside = this.inContext(there);
@@ -253,7 +253,7 @@ class Activated {
   /** @param first the warp's first row @param products of each item */
   write(items: readonly Item[], first: string, products: readonly string[]): void {
     const { k, spec } = this.w;
-    const { channels, taps, masked, heads } = spec.activations!;
+    const { channels, taps, masked, heads } = spec.epilogue!;
     const from = this.context('context', first);
     const to = this.context('moved', first);
     const maskAt = masked ? k.address(this.w.pointer('mask'), first, 4) : null;
@@ -293,7 +293,7 @@ class Activated {
 
   private stepSize(y: string, mask: string | null): string {
     const { k, spec } = this.w;
-    const dt = k.stepSize(k.float('add.f32', y, this.bias), spec.activations!.limit);
+    const dt = k.stepSize(k.float('add.f32', y, this.bias), spec.epilogue!.limit);
     return mask ? k.float('mul.f32', dt, mask) : dt;
   }
 }

@@ -1,6 +1,6 @@
 /** What a product of a matrix with a few rows at a time on a GPU (batch_ptx.ts) is made of: its parts, sizes and parameters. */
 import { multiprocessors } from '../../runtime/index.js';
-import { activationParameters, type Activations } from '../epilogue/spec.js';
+import { epilogueParameters, type EpilogueSpec } from '../epilogue/spec.js';
 import { SHARED_BYTES } from '../../jit/custom_call/ptx.js';
 import type { Dtype } from '../../jit/types.js';
 
@@ -8,7 +8,7 @@ import type { Dtype } from '../../jit/types.js';
  * y [rows, out] of a matrix of bfloat16, [out, inner], and rows of bfloat16, which are given as [inner/32, rows, 32]: so the rows of a
  * piece of 32 channels lie together.
  */
-export interface BatchProductSpec {
+export interface FewRowsSpec {
   rows: number;
   out: number;
   inner: number;
@@ -23,16 +23,16 @@ export interface BatchProductSpec {
    * What follows an input projection: the result is silu(z) | xBC after the convolution with SiLU | dt | decays, [rows, out + heads], and
    * the convolution's context moves on where it lies, but for rows that are switched off.
    */
-  activations?: Activations & { layers: number; masked: boolean };
+  epilogue?: EpilogueSpec & { layers: number; masked: boolean };
   /**
    * A stream [rows, out] is added; with the result come the rows of the next product, times the weight of their norm, [out/32, rows, 32] in
-   * bfloat16, and sums of their squares, [rows, batchParts()].
+   * bfloat16, and sums of their squares, [rows, squarePartials()].
    */
   residual?: boolean;
 }
 
 /** How a product is shared out: a matter of speed only. */
-export interface BatchTiling {
+export interface FewRowsTiling {
   /** Blocks, of which each has its rows of the matrix. */
   blocks: number;
   /** Warps that share 16 rows of the matrix, each of them some pieces of 32 channels. A power of two. */
@@ -46,25 +46,24 @@ export interface BatchTiling {
 }
 
 /** Most rows of the matrix in a block. */
-export const rowsOfBlock = ({ out }: BatchProductSpec, { blocks }: BatchTiling): number => Math.ceil(out / blocks);
+export const rowsOfBlock = ({ out }: FewRowsSpec, { blocks }: FewRowsTiling): number => Math.ceil(out / blocks);
 /** Of a block: 16 rows of the matrix each. */
-export const tilesOf = (spec: BatchProductSpec, tiling: BatchTiling): number =>
-  Math.ceil(rowsOfBlock(spec, tiling) / 16);
+export const tilesOf = (spec: FewRowsSpec, tiling: FewRowsTiling): number => Math.ceil(rowsOfBlock(spec, tiling) / 16);
 /** A power of two, as Triton has it: some may have no tile. */
-export const warpsOf = (spec: BatchProductSpec, tiling: BatchTiling): number =>
+export const warpsOf = (spec: FewRowsSpec, tiling: FewRowsTiling): number =>
   spec.given ? 8 : tiling.parts * 2 ** Math.ceil(Math.log2(tilesOf(spec, tiling)));
 /** Of a block, of its rows of the matrix: what a warp takes at a time in the end. */
-export const segmentsOf = (spec: BatchProductSpec, tiling: BatchTiling): number =>
+export const segmentsOf = (spec: FewRowsSpec, tiling: FewRowsTiling): number =>
   Math.ceil(rowsOfBlock(spec, tiling) / 32);
 /** Sums of squares of each row. */
-export const batchParts = (spec: BatchProductSpec, tiling = batchTiling(spec)): number =>
+export const squarePartials = (spec: FewRowsSpec, tiling = fewRowsTiling(spec)): number =>
   tiling.blocks * segmentsOf(spec, tiling);
 
 /** Floats from one row's results in shared memory to the next one's: threads that write together meet no bank twice. */
-export const pitchOf = (spec: BatchProductSpec, tiling: BatchTiling): number => 16 * tilesOf(spec, tiling) + 4;
+export const pitchOf = (spec: FewRowsSpec, tiling: FewRowsTiling): number => 16 * tilesOf(spec, tiling) + 4;
 
 /** Bytes of shared memory: chunks, in whose place the results of all parts are put in the end, side by side. */
-export function sharedOf(spec: BatchProductSpec, tiling: BatchTiling): number {
+export function sharedOf(spec: FewRowsSpec, tiling: FewRowsTiling): number {
   const { rows } = spec;
   const beyond = (8 * Math.ceil(rows / 8) - rows) * 64; // read with the last rows
   const chunks = tiling.buffers * tiling.chunk * rows * 64 + beyond;
@@ -77,7 +76,7 @@ const MOST_CHUNKS = 40 * 1024;
 const H100 = 132;
 
 /** Pieces that were fastest on an H100. @param processors multiprocessors of the card; where that is 0, not known, those of an H100 */
-export function batchTiling(spec: BatchProductSpec, processors = multiprocessors()): BatchTiling {
+export function fewRowsTiling(spec: FewRowsSpec, processors = multiprocessors()): FewRowsTiling {
   const { rows, out, inner } = spec;
   if (spec.given) return { blocks: Math.ceil(out / 32), parts: 1, chunk: 0, buffers: 0, ahead: 0 };
   const all = processors || H100;
@@ -101,16 +100,16 @@ export function batchTiling(spec: BatchProductSpec, processors = multiprocessors
  * Most rows that are multiplied by kernels of our own; their results are in registers. Of more rows the libraries' products are faster
  * (bench/cuda/bounds.md).
  */
-export const OWN_ROWS = 32;
+export const MOST_ROWS = 32;
 
 /** Whether the kernel can be written for these sizes. */
-export function batchProductFits(spec: BatchProductSpec, tiling = batchTiling(spec)): boolean {
-  const { rows, out, inner, activations, residual } = spec;
+export function fewRowsFits(spec: FewRowsSpec, tiling = fewRowsTiling(spec)): boolean {
+  const { rows, out, inner, epilogue, residual } = spec;
   const { chunk, parts, ahead, buffers } = tiling;
-  const context = activations ? activations.layers * (activations.taps - 1) * activations.channels : 0;
-  if (Math.max(out * inner, rows * Math.max(out + (activations?.heads ?? 0), context)) >= 2 ** 31) return false;
+  const context = epilogue ? epilogue.layers * (epilogue.taps - 1) * epilogue.channels : 0;
+  if (Math.max(out * inner, rows * Math.max(out + (epilogue?.heads ?? 0), context)) >= 2 ** 31) return false;
   if (spec.given) return rows <= 1024;
-  if (rows < 1 || rows > OWN_ROWS || chunk < 1 || chunk % parts !== 0 || buffers < 2) return false;
+  if (rows < 1 || rows > MOST_ROWS || chunk < 1 || chunk % parts !== 0 || buffers < 2) return false;
   if (!Number.isInteger(Math.log2(parts)) || inner % (32 * chunk * ahead) !== 0) return false;
   if (residual && out % 32 !== 0) return false;
   if (warpsOf(spec, tiling) > 16 || sharedOf(spec, tiling) + 4 * rows + 64 > SHARED_BYTES) return false;
@@ -118,8 +117,8 @@ export function batchProductFits(spec: BatchProductSpec, tiling = batchTiling(sp
 }
 
 /** Names and types of what the kernel is over, in order: inputs, then results, of which 'moved' is the memory of the input 'context'. */
-export function batchParameters(spec: BatchProductSpec): (readonly [name: string, dtype: Dtype])[] {
-  const { norm, activations, residual } = spec;
+export function fewRowsParameters(spec: FewRowsSpec): (readonly [name: string, dtype: Dtype])[] {
+  const { norm, epilogue, residual } = spec;
   const float = (...names: string[]): (readonly [string, Dtype])[] => names.map((name) => [name, 'float32']);
   return [
     ...(spec.given
@@ -129,9 +128,9 @@ export function batchParameters(spec: BatchProductSpec): (readonly [name: string
           ['weights', 'bfloat16'],
         ] as const)),
     ...float(...(norm ? ['squares'] : [])),
-    ...(activations ? activationParameters(activations, activations.masked) : []),
+    ...(epilogue ? epilogueParameters(epilogue, epilogue.masked) : []),
     ...float(...(residual ? ['residual', 'gamma'] : [])),
-    ...float('y', ...(activations ? ['moved'] : [])),
+    ...float('y', ...(epilogue ? ['moved'] : [])),
     ...(residual ? ([['next', 'bfloat16'], ...float('sums')] as const) : []),
   ];
 }

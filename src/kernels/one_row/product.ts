@@ -6,18 +6,24 @@
  */
 import type * as tf from '@tensorflow/tfjs';
 import { ArgumentError } from '../../base/errors.js';
-import { type ActivationInputs, activationsOf, activationValues } from '../epilogue/spec.js';
+import { type EpilogueInputs, epilogueSpecOf, epilogueValues } from '../epilogue/spec.js';
 import { rowsOf } from './triton_formats.js';
-import { rowPtxFits, rowPtxKernel } from './ptx.js';
-import { type RowFormat, type RowProductSpec, rowProductFits, rowTiling } from './spec.js';
-import { RowWriter } from './triton_writer.js';
+import { oneRowPtxFits, oneRowPtxKernel } from './ptx.js';
+import { type WeightFormat, type OneRowSpec, oneRowTritonFits, oneRowTritonTiling } from './spec.js';
+import { OneRowTriton } from './triton_writer.js';
 import { type TritonKernel, type TtirValue, runTriton, tritonRuns } from '../../jit/custom_call/triton.js';
 
-export { rowProductFits, rowTiling, type RowFormat, type RowProductSpec, type RowProductTiling } from './spec.js';
+export {
+  oneRowTritonFits,
+  oneRowTritonTiling,
+  type WeightFormat,
+  type OneRowSpec,
+  type OneRowTritonTiling,
+} from './spec.js';
 
-function build(w: RowWriter): TritonKernel {
+function build(w: OneRowTriton): TritonKernel {
   const { k, spec, tiling } = w;
-  const { residual, out, activations } = spec;
+  const { residual, out, epilogue } = spec;
   const tiles = Math.ceil(out / tiling.rows);
   const turns = Math.min(tiles, tiling.turns);
   const programs = Math.ceil(tiles / turns);
@@ -31,8 +37,8 @@ function build(w: RowWriter): TritonKernel {
   };
   const finish = (product: TtirValue, rows: TtirValue, mask?: TtirValue): void => {
     const y = residual ? w.add(product, k.load(w.pointer('residual'), rows, mask)) : product;
-    k.store(w.pointer('y'), rows, activations ? w.gateOf(rows, y, activations) : y, mask);
-    if (activations) w.activate(rows, y, mask, activations);
+    k.store(w.pointer('y'), rows, epilogue ? w.gateOf(rows, y, epilogue) : y, mask);
+    if (epilogue) w.activate(rows, y, mask, epilogue);
   };
   const stored = rowsOf(w);
   if (tiling.ahead) {
@@ -57,13 +63,14 @@ function build(w: RowWriter): TritonKernel {
 }
 
 /** The kernel of a product, over the inputs of parametersOf and the result. */
-export function rowProductKernel(spec: RowProductSpec, tiling = rowTiling(spec)): TritonKernel {
-  if (!rowProductFits(spec, tiling)) throw new ArgumentError('rowProductKernel: no kernel for these sizes', { spec });
-  return build(new RowWriter(spec, tiling));
+export function oneRowTritonKernel(spec: OneRowSpec, tiling = oneRowTritonTiling(spec)): TritonKernel {
+  if (!oneRowTritonFits(spec, tiling))
+    throw new ArgumentError('oneRowTritonKernel: no kernel for these sizes', { spec });
+  return build(new OneRowTriton(spec, tiling));
 }
 
 /** What a product is applied to; all float32 but `place`. */
-export interface RowProductInputs {
+export interface OneRowInputs {
   /** [1, in] */
   x: tf.Tensor;
   /** D, [heads], and where in `gate` the vector begins that it is multiplied by. Kernels of CPUs alone. */
@@ -75,38 +82,38 @@ export interface RowProductInputs {
   /** [1, out] */
   residual?: tf.Tensor;
   /** Of one row. A_log [heads], given for kernels of GPUs: the gate is stored as SiLU, and decays follow the step sizes (see the spec's). */
-  activations?: Omit<ActivationInputs, 'mask'>;
+  epilogue?: Omit<EpilogueInputs, 'mask'>;
 }
 
 /**
  * residual + W·(norm(x)·gamma), and what follows an input projection, in one kernel. Traced code for a GPU alone, without a gradient.
  * @param shape of the matrix, [out, in]
  * @param matrix variables of the format: weights, or codes, scale and least
- * @returns [1, out], with activations [1, out + channels + 2·heads]; null where the kernel cannot be written, or runs on no GPU
+ * @returns [1, out], with epilogue [1, out + channels + 2·heads]; null where the kernel cannot be written, or runs on no GPU
  */
-export function rowProduct(
+export function oneRowProduct(
   shape: readonly number[],
-  format: RowFormat,
-  inputs: RowProductInputs,
+  format: WeightFormat,
+  inputs: OneRowInputs,
   matrix: readonly tf.Tensor[],
 ): tf.Tensor2D | null {
-  const { x, skip, norm, gate, residual, activations: after } = inputs;
+  const { x, skip, norm, gate, residual, epilogue: after } = inputs;
   const [out, inner] = shape as [number, number];
-  const spec: RowProductSpec = {
+  const spec: OneRowSpec = {
     out,
     inner,
     format,
     norm: norm && { groups: norm.groups, epsilon: norm.epsilon },
     residual: residual !== undefined,
-    ...(after && { activations: activationsOf(after) }),
+    ...(after && { epilogue: epilogueSpecOf(after) }),
   };
-  const ptx = rowPtxFits(spec);
+  const ptx = oneRowPtxFits(spec);
   if (skip || gate || (after && !after.ALog)) return null; // forms of the CPU
-  if (!tritonRuns() || x.size !== inner || !(ptx || rowProductFits(spec))) return null;
-  const given = [x, norm?.gamma, ...matrix, residual, ...(after ? activationValues(after) : [])];
+  if (!tritonRuns() || x.size !== inner || !(ptx || oneRowTritonFits(spec))) return null;
+  const given = [x, norm?.gamma, ...matrix, residual, ...(after ? epilogueValues(after) : [])];
   const extra = after ? after.channels + 2 * after.heads : 0;
   return runTriton(
-    ptx ? rowPtxKernel(spec) : rowProductKernel(spec),
+    ptx ? oneRowPtxKernel(spec) : oneRowTritonKernel(spec),
     given.filter((t) => t !== undefined),
     [1, out + extra],
   ) as tf.Tensor2D;

@@ -7,11 +7,11 @@ import { multiprocessors } from '../../runtime/index.js';
 import { PtxWriter, SHARED_BYTES } from '../../jit/custom_call/ptx.js';
 import { preparer } from './ptx_vector.js';
 import { rowReader } from './ptx_rows.js';
-import { parametersOf, type RowProductSpec } from './spec.js';
+import { parametersOf, type OneRowSpec } from './spec.js';
 import type { TritonKernel } from '../../jit/custom_call/triton.js';
 
 /** How a row product is shared out: a matter of speed only. */
-export interface RowPtxTiling {
+export interface OneRowPtxTiling {
   /** Blocks: as many as the card runs at a time. */
   blocks: number;
   warps: number;
@@ -20,7 +20,7 @@ export interface RowPtxTiling {
 }
 
 /** A kernel in the making: sizes, what the parameters point to, and what all its parts share. */
-export class RowPtx {
+export class OneRowBlock {
   readonly k: PtxWriter;
   readonly names: string[];
   /** Which of the warps of a row this one is, and which of the block's rows it begins with. */
@@ -31,13 +31,13 @@ export class RowPtx {
   readonly count: string;
 
   constructor(
-    readonly spec: RowProductSpec,
-    readonly tiling: RowPtxTiling,
+    readonly spec: OneRowSpec,
+    readonly tiling: OneRowPtxTiling,
   ) {
     const parameters = [...parametersOf(spec), ['y', 'float32'] as const];
     this.names = parameters.map(([name]) => name);
     this.k = new PtxWriter(
-      'row_product',
+      'one_row_product',
       parameters.map(([, dtype]) => dtype),
       tiling.warps,
     );
@@ -68,12 +68,12 @@ export class RowPtx {
 }
 
 /** Pieces that were fastest on an H100. @param processors multiprocessors of the card; where that is 0, not known, those of an H100 */
-export function rowPtxTiling(spec: RowProductSpec, processors = multiprocessors()): RowPtxTiling {
-  const { inner, out, format, activations, residual } = spec;
+export function oneRowPtxTiling(spec: OneRowSpec, processors = multiprocessors()): OneRowPtxTiling {
+  const { inner, out, format, epilogue, residual } = spec;
   const warps = 16;
   const atOnce = processors || 132;
   // a block ends a row a thread, or keeps the sums of twice as many; small cards run several blocks one after another
-  const rows = (activations || residual ? 1 : 2) * 32 * warps;
+  const rows = (epilogue || residual ? 1 : 2) * 32 * warps;
   const blocks = atOnce * Math.ceil(out / (atOnce * rows));
   // values that a warp can hold of a row, twice
   const most = format.kind === 'codes' ? 4096 : 2560;
@@ -85,8 +85,8 @@ export function rowPtxTiling(spec: RowProductSpec, processors = multiprocessors(
 }
 
 /** Whether the kernel can be written for these sizes. */
-export function rowPtxFits(spec: RowProductSpec, tiling = rowPtxTiling(spec)): boolean {
-  const { out, inner, format, norm, activations, residual } = spec;
+export function oneRowPtxFits(spec: OneRowSpec, tiling = oneRowPtxTiling(spec)): boolean {
+  const { out, inner, format, norm, epilogue, residual } = spec;
   const { blocks, warps, parts } = tiling;
   if (format.kind === 'float32') return false;
   if (format.kind === 'codes' && (format.groupSize !== 128 || format.exact)) return false;
@@ -97,7 +97,7 @@ export function rowPtxFits(spec: RowProductSpec, tiling = rowPtxTiling(spec)): b
   if (norm && norm.groups > 1 && (part % 256 !== 0 || (part % span !== 0 && span % part !== 0))) return false;
   if (part % (format.kind === 'codes' ? 128 : 256) !== 0) return false;
   const rows = Math.ceil(out / blocks);
-  if ((activations || residual) && rows > 32 * warps) return false;
+  if ((epilogue || residual) && rows > 32 * warps) return false;
   const vector = format.kind === 'codes' ? (inner / 128) * 328 : Math.ceil(inner / 256) * 1024;
   return vector + rows * (4 * parts + 12) + 1024 < SHARED_BYTES && out * inner < 2 ** 31;
 }
@@ -109,10 +109,10 @@ class Ending {
   private readonly within: string;
   private readonly place: string;
 
-  constructor(private readonly w: RowPtx) {
+  constructor(private readonly w: OneRowBlock) {
     const { k, spec, tiling } = w;
     this.sums = k.array(4 * tiling.parts * w.rows);
-    if (spec.activations) this.ready = k.array(8 * w.rows); // what is known, and the factor of the row's product or A_log
+    if (spec.epilogue) this.ready = k.array(8 * w.rows); // what is known, and the factor of the row's product or A_log
     this.within = k.compare('lt.u32', k.thread, w.count);
     this.place = k.int('add.u32', w.base, k.thread);
   }
@@ -126,7 +126,7 @@ class Ending {
   /** The channel of a row after an input projection, and whether it is one of the convolution or a step size. */
   private channel(row: string, within: string): { channel: string; inside: string; step: string } {
     const { k, spec } = this.w;
-    const { first, channels } = spec.activations!;
+    const { first, channels } = spec.epilogue!;
     const channel = k.int('sub.s32', row, first);
     const both = (a: string): string => k.set('p', 'and.pred', a, within);
     const begun = both(k.compare('ge.s32', channel, 0));
@@ -139,7 +139,7 @@ class Ending {
   /** What needs no product, on its way before there is any: of a channel the convolution's older taps, of a step size its bias. */
   prepare(): void {
     const { k, spec } = this.w;
-    const { activations: after } = spec;
+    const { epilogue: after } = spec;
     if (!after) return;
     const { channel, inside, step } = this.channel(this.place, this.within);
     const known = k.float('mov.f32', 0);
@@ -206,14 +206,14 @@ class Ending {
       y = k.float('add.f32', y, added);
     }
     const to = k.address(this.w.pointer('y'), place, 4);
-    if (spec.activations) this.activate(row, place, within, y, to);
+    if (spec.epilogue) this.activate(row, place, within, y, to);
     else k.when(within, () => k.run('st.global.f32', `[${to}]`, y));
   }
 
   /** The gate with SiLU; convolution with SiLU, or step sizes and decays, stored behind all y. */
   private activate(row: string, place: string, within: string, y: string, at: string): void {
     const { k, spec } = this.w;
-    const { first, limit, heads } = spec.activations!;
+    const { first, limit, heads } = spec.epilogue!;
     const { inside, step } = this.channel(place, within);
     const [known, factor] = k.registers('f', 2);
     const from = k.place(this.ready!, row, 8);
@@ -235,14 +235,15 @@ class Ending {
 }
 
 /** The kernel of a product, over the inputs of parametersOf and the result. */
-export function rowPtxKernel(spec: RowProductSpec, tiling = rowPtxTiling(spec)): TritonKernel {
-  return rowPtxWriter(spec, tiling).kernel(tiling.blocks);
+export function oneRowPtxKernel(spec: OneRowSpec, tiling = oneRowPtxTiling(spec)): TritonKernel {
+  return oneRowPtxWriter(spec, tiling).kernel(tiling.blocks);
 }
 
 /** The kernel as it is written. */
-export function rowPtxWriter(spec: RowProductSpec, tiling = rowPtxTiling(spec)): PtxWriter {
-  if (!rowPtxFits(spec, tiling)) throw new ArgumentError('rowPtxKernel: no kernel for these sizes', { spec, tiling });
-  const w = new RowPtx(spec, tiling);
+export function oneRowPtxWriter(spec: OneRowSpec, tiling = oneRowPtxTiling(spec)): PtxWriter {
+  if (!oneRowPtxFits(spec, tiling))
+    throw new ArgumentError('oneRowPtxKernel: no kernel for these sizes', { spec, tiling });
+  const w = new OneRowBlock(spec, tiling);
   const { k } = w;
   const rows = rowReader(w);
   rows.ask(0);

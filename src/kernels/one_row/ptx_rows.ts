@@ -1,6 +1,6 @@
 /** How a row product in PTX reads rows of a matrix and multiplies them, by stored format. */
 import { READ_ONCE } from '../../jit/custom_call/ptx.js';
-import type { RowPtx } from './ptx.js';
+import type { OneRowBlock } from './ptx.js';
 import { GROUP_BYTES, type PreparedVector } from './ptx_vector.js';
 
 /** Two buffers of registers for parts of rows: one is multiplied while the other fills. */
@@ -14,7 +14,7 @@ export interface RowReader {
 }
 
 /** The rows of a kernel in their format. */
-export function rowReader(w: RowPtx): RowReader {
+export function rowReader(w: OneRowBlock): RowReader {
   return w.spec.format.kind === 'codes' ? new CodeRows(w) : new PlainRows(w);
 }
 
@@ -22,7 +22,7 @@ export function rowReader(w: RowPtx): RowReader {
 class Next {
   private readonly row: string;
 
-  constructor(private readonly w: RowPtx) {
+  constructor(private readonly w: OneRowBlock) {
     this.row = w.k.int('mov.u32', w.firstRow);
   }
 
@@ -54,7 +54,7 @@ class PlainRows implements RowReader {
   private values = '';
   private factors: string[] = [];
 
-  constructor(private readonly w: RowPtx) {
+  constructor(private readonly w: OneRowBlock) {
     const { k, spec, tiling } = w;
     this.part = spec.inner / tiling.parts;
     this.pieces = Math.ceil(this.part / 256);
@@ -154,7 +154,7 @@ class CodeRows implements RowReader {
   private steps: string[] = [];
   private total = '';
 
-  constructor(private readonly w: RowPtx) {
+  constructor(private readonly w: OneRowBlock) {
     const { k, spec, tiling } = w;
     const all = spec.inner / 128;
     this.groups = all / tiling.parts;

@@ -1,5 +1,5 @@
 /** The vector of a row product in PTX: its norm, and in shared memory as the matrix' format wants it. */
-import type { RowPtx } from './ptx.js';
+import type { OneRowBlock } from './ptx.js';
 
 /** Codes are multiplied in integers: the vector is rounded to this many steps of the largest in its group, in two bytes. */
 export const STEPS = 127 * 256;
@@ -22,7 +22,7 @@ export interface PreparedVector {
 }
 
 /** Writes the vector, as floats or as words of bytes. */
-export function preparer(w: RowPtx): PreparedVector {
+export function preparer(w: OneRowBlock): PreparedVector {
   return new Vector(w);
 }
 
@@ -46,7 +46,7 @@ class Vector implements PreparedVector {
   private readonly squares: string;
   private readonly passes: number;
 
-  constructor(private readonly w: RowPtx) {
+  constructor(private readonly w: OneRowBlock) {
     const { k, spec } = w;
     const { inner, norm } = spec;
     const groups = inner / 128;

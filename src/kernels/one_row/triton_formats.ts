@@ -1,6 +1,6 @@
 /** How a row product (row_product.ts) reads rows of a matrix and multiplies them, by stored format. */
 import { fieldOf } from './spec.js';
-import type { RowWriter } from './triton_writer.js';
+import type { OneRowTriton } from './triton_writer.js';
 import type { TtirValue } from '../../jit/custom_call/triton.js';
 
 /** Rows that are read together, [rows], and which of them exist. */
@@ -17,13 +17,13 @@ export interface StoredRows {
 }
 
 /** The rows of a kernel in their format. */
-export function rowsOf(w: RowWriter): StoredRows {
+export function rowsOf(w: OneRowTriton): StoredRows {
   const { format } = w.spec;
   if (format.kind !== 'codes') return plainRows(w, format.kind === 'bfloat16');
   return packedRows(w, format.groupSize, format.levels === 'bfloat16');
 }
 
-function plainRows(w: RowWriter, narrow: boolean): StoredRows {
+function plainRows(w: OneRowTriton, narrow: boolean): StoredRows {
   const { k, columns } = w;
   const { inner } = w.spec;
   const line = k.range(columns, 1, 2);
@@ -54,7 +54,7 @@ interface PieceProduct {
 }
 
 /** Reads codes, scales and zeros, the latter two [rows, groups, 1], and makes least weights of them: sums of codes times vector within words meet those of their group. */
-function packedRows(w: RowWriter, groupSize: number, narrow: boolean): StoredRows {
+function packedRows(w: OneRowTriton, groupSize: number, narrow: boolean): StoredRows {
   const { k, columns } = w;
   const { inner } = w.spec;
   const groups = columns / groupSize; // groups of codes in a piece
@@ -104,7 +104,7 @@ function packedRows(w: RowWriter, groupSize: number, narrow: boolean): StoredRow
  * The codes of one position in words, times 16 to the power of fieldOf: the bits become the last ones of a float32 of 2^23,
  * which is then taken away. Converting integers would take eight times as long.
  */
-function field(w: RowWriter, codes: TtirValue, shifted: TtirValue, position: number): TtirValue {
+function field(w: OneRowTriton, codes: TtirValue, shifted: TtirValue, position: number): TtirValue {
   const { k } = w;
   const bits = k.binary('arith.andi', position < 5 ? codes : shifted, 15 << (4 * fieldOf(position)));
   const float = k.convert('tt.bitcast', k.binary('arith.ori', bits, 0x4b000000), 'f32');
@@ -112,7 +112,7 @@ function field(w: RowWriter, codes: TtirValue, shifted: TtirValue, position: num
 }
 
 /** @param xs the vector by position in a word, [1, groups, words] each */
-function pieceProduct(w: RowWriter, xs: TtirValue[]): PieceProduct {
+function pieceProduct(w: OneRowTriton, xs: TtirValue[]): PieceProduct {
   const scaled = xs.map((x, position) => {
     const power = 16 ** fieldOf(position);
     return power === 1 ? x : w.multiply(x, 1 / power);

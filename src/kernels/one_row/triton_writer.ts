@@ -1,7 +1,7 @@
 /** The parts of a row product (row_product.ts) but for the matrix: the vector with gate and norm, and what follows the product. */
 import { TritonWriter, type TtirValue } from '../../jit/custom_call/triton.js';
-import type { Activations } from '../epilogue/spec.js';
-import { columnsOf, parametersOf, type RowProductSpec, type RowProductTiling } from './spec.js';
+import type { EpilogueSpec } from '../epilogue/spec.js';
+import { columnsOf, parametersOf, type OneRowSpec, type OneRowTritonTiling } from './spec.js';
 
 /** A piece of the vector: before the weights of the norm and after. */
 export interface Piece {
@@ -10,19 +10,19 @@ export interface Piece {
 }
 
 /** Writes the parts of a row product that do not depend on how the matrix is stored. */
-export class RowWriter {
+export class OneRowTriton {
   readonly k: TritonWriter;
   readonly columns: number;
   private readonly pointers = new Map<string, TtirValue>();
 
   constructor(
-    readonly spec: RowProductSpec,
-    readonly tiling: RowProductTiling,
+    readonly spec: OneRowSpec,
+    readonly tiling: OneRowTritonTiling,
   ) {
     this.columns = columnsOf(spec, tiling.columns);
     const parameters = [...parametersOf(spec), ['y', 'float32'] as const];
     this.k = new TritonWriter(
-      'row_product',
+      'one_row_product',
       parameters.map(([, dtype]) => dtype),
     );
     parameters.forEach(([name], i) => this.pointers.set(name, this.k.parameters[i]!));
@@ -101,7 +101,7 @@ export class RowWriter {
   }
 
   /** y with SiLU where rows are of the gate. */
-  gateOf(rows: TtirValue, y: TtirValue, { first }: Activations): TtirValue {
+  gateOf(rows: TtirValue, y: TtirValue, { first }: EpilogueSpec): TtirValue {
     return this.k.select(this.k.compare('arith.cmpi slt', rows, first), this.silu(y), y);
   }
 
@@ -110,7 +110,7 @@ export class RowWriter {
     rows: TtirValue,
     y: TtirValue,
     mask: TtirValue | undefined,
-    { first, channels, taps, bias, limit, heads }: Activations,
+    { first, channels, taps, bias, limit, heads }: EpilogueSpec,
   ): void {
     const { k } = this;
     const both = (a: TtirValue, b: TtirValue | undefined): TtirValue => (b ? k.binary('arith.andi', a, b) : a);

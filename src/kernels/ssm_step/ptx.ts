@@ -5,7 +5,7 @@
 import type { PtxWriter } from '../../jit/custom_call/ptx.js';
 
 /** How a state lies in memory, [rows, n], and how much of it a warp holds. */
-export interface StateRowsSpec {
+export interface StateTileSpec {
   /** n */
   stateSize: number;
   dtype: 'float32' | 'bfloat16';
@@ -17,10 +17,10 @@ const READ = 'ld.global.L1::no_allocate.v4.b32';
 const WRITE = 'st.global.L1::no_allocate.v4.b32';
 
 /** Elements in 16 bytes. */
-const perLane = ({ dtype }: StateRowsSpec): number => (dtype === 'bfloat16' ? 8 : 4);
+const perLane = ({ dtype }: StateTileSpec): number => (dtype === 'bfloat16' ? 8 : 4);
 
 /** Rows of a state that a warp holds; 0 where it cannot be. */
-export function stateRowsOf(spec: StateRowsSpec): number {
+export function stateTileRows(spec: StateTileSpec): number {
   const lanes = spec.stateSize / perLane(spec);
   const power = lanes >= 1 && (lanes & (lanes - 1)) === 0;
   const pieces = spec.pieces >= 1 && (spec.pieces & (spec.pieces - 1)) === 0;
@@ -28,7 +28,7 @@ export function stateRowsOf(spec: StateRowsSpec): number {
 }
 
 /** A warp's rows of a state: row `piece·(32/lanes) + lane/lanes`, of which each lane holds some columns. */
-export class StateRows {
+export class StateTile {
   /** The row that a lane speaks for: it gets its y, and gives its x·dt. */
   readonly own: string;
   /** Whether no lane before it speaks for the same row. */
@@ -42,11 +42,11 @@ export class StateRows {
 
   constructor(
     private readonly k: PtxWriter,
-    private readonly spec: StateRowsSpec,
+    private readonly spec: StateTileSpec,
   ) {
     this.each = perLane(spec);
     this.lanes = spec.stateSize / this.each;
-    this.count = stateRowsOf(spec);
+    this.count = stateTileRows(spec);
     const { pieces } = spec;
     const within = k.int('and.b32', k.lane, this.lanes - 1);
     this.column = k.int('mul.lo.u32', within, this.each);

@@ -5,7 +5,7 @@
 import type * as tf from '@tensorflow/tfjs';
 import { ArgumentError } from '../../base/errors.js';
 import { PtxWriter } from '../../jit/custom_call/ptx.js';
-import { StateRows, stateRowsOf } from './ptx.js';
+import { StateTile, stateTileRows } from './ptx.js';
 import { trueDtype } from '../../jit/ops/ops.js';
 import { runTritonAll, tritonRuns, type TritonKernel } from '../../jit/custom_call/triton.js';
 import type { Dtype } from '../../jit/types.js';
@@ -17,7 +17,7 @@ export interface Columns {
   offset: number;
 }
 
-export interface StateKernelSpec {
+export interface SsmStepSpec {
   rows: number;
   heads: number;
   /** p */
@@ -33,31 +33,31 @@ export interface StateKernelSpec {
   gate: Columns & { activated: boolean };
   /**
    * What the kernel gives for v = (y + D·x)·silu(z). Without a norm, v [rows, heads·p] in float32. With one, v·gamma in bfloat16, as
-   * [heads·p/32, rows, 32] ('pieces') or [rows, heads·p] ('rows'), and sums of the squares of v, [rows, stateBlocks()], whose sum over a row is that of the row.
+   * [heads·p/32, rows, 32] ('blocked') or [rows, heads·p] ('row_major'), and sums of the squares of v, [rows, ssmStepBlocks()], whose sum over a row is that of the row.
    */
-  norm: 'pieces' | 'rows' | null;
+  norm: 'blocked' | 'row_major' | null;
 }
 
 /** How the work is shared out: a matter of speed only. */
-export interface StateTiling {
+export interface SsmStepTiling {
   warps: number;
-  /** See StateRowsSpec. */
+  /** See StateTileSpec. */
   pieces: number;
 }
 
 /** Pieces that were fastest on an H100. */
-export function stateTiling({ heads, headDim, dtype, stateSize }: StateKernelSpec): StateTiling {
+export function ssmStepTiling({ heads, headDim, dtype, stateSize }: SsmStepSpec): SsmStepTiling {
   let pieces = 8;
-  while (pieces > 1 && headDim % stateRowsOf({ stateSize, dtype, pieces }) !== 0) pieces /= 2;
-  const each = headDim / stateRowsOf({ stateSize, dtype, pieces });
+  while (pieces > 1 && headDim % stateTileRows({ stateSize, dtype, pieces }) !== 0) pieces /= 2;
+  const each = headDim / stateTileRows({ stateSize, dtype, pieces });
   let warps = Math.max(each, 4);
   while (warps > each && (heads * each) % warps !== 0) warps /= 2;
   return { warps, pieces };
 }
 
 /** Warps that share a head; 0 where they cannot. */
-function warpsOfHead({ headDim, dtype, stateSize }: StateKernelSpec, { warps, pieces }: StateTiling): number {
-  const count = stateRowsOf({ stateSize, dtype, pieces });
+function warpsOfHead({ headDim, dtype, stateSize }: SsmStepSpec, { warps, pieces }: SsmStepTiling): number {
+  const count = stateTileRows({ stateSize, dtype, pieces });
   const each = headDim / count;
   return count > 0 &&
     each >= 1 &&
@@ -69,22 +69,22 @@ function warpsOfHead({ headDim, dtype, stateSize }: StateKernelSpec, { warps, pi
 }
 
 /** Blocks of threads that share the heads of a row. */
-export function stateBlocks(spec: StateKernelSpec, tiling = stateTiling(spec)): number {
+export function ssmStepBlocks(spec: SsmStepSpec, tiling = ssmStepTiling(spec)): number {
   return (spec.heads * warpsOfHead(spec, tiling)) / tiling.warps;
 }
 
 /** Whether the kernel can be written for these sizes. */
-export function stateKernelFits(spec: StateKernelSpec, tiling = stateTiling(spec)): boolean {
+export function ssmStepFits(spec: SsmStepSpec, tiling = ssmStepTiling(spec)): boolean {
   const { rows, heads, headDim, groups, stateSize, step, gate, norm } = spec;
   if (warpsOfHead(spec, tiling) === 0 || tiling.warps > 16 || heads % groups !== 0) return false;
-  if (!Number.isInteger(stateBlocks(spec, tiling)) || (norm && (heads * headDim) % 32 !== 0)) return false;
+  if (!Number.isInteger(ssmStepBlocks(spec, tiling)) || (norm && (heads * headDim) % 32 !== 0)) return false;
   // B and C are read in fours
   if (stateSize % 4 !== 0 || [step.stride, step.offset, heads * headDim].some((x) => x % 4 !== 0)) return false;
   return Math.max(rows * heads * headDim * stateSize, rows * Math.max(step.stride, gate.stride)) < 2 ** 31;
 }
 
 /** Names and types of what the kernel is over, in order: inputs, then results, of which the first is the first input's memory. */
-export function stateParameters({ dtype, norm }: StateKernelSpec): (readonly [name: string, dtype: Dtype])[] {
+export function ssmStepParameters({ dtype, norm }: SsmStepSpec): (readonly [name: string, dtype: Dtype])[] {
   const float = (...names: string[]): (readonly [string, Dtype])[] => names.map((name) => [name, 'float32']);
   return [
     ['state', dtype],
@@ -95,27 +95,26 @@ export function stateParameters({ dtype, norm }: StateKernelSpec): (readonly [na
   ];
 }
 
-/** The kernel, over stateParameters. */
-export function stateKernel(spec: StateKernelSpec, tiling = stateTiling(spec)): TritonKernel {
-  return stateWriter(spec, tiling).kernel(spec.rows * stateBlocks(spec, tiling));
+/** The kernel, over ssmStepParameters. */
+export function ssmStepKernel(spec: SsmStepSpec, tiling = ssmStepTiling(spec)): TritonKernel {
+  return ssmStepWriter(spec, tiling).kernel(spec.rows * ssmStepBlocks(spec, tiling));
 }
 
 /** The kernel as it is written. */
-export function stateWriter(spec: StateKernelSpec, tiling = stateTiling(spec)): PtxWriter {
-  if (!stateKernelFits(spec, tiling))
-    throw new ArgumentError('stateKernel: no kernel for these sizes', { spec, tiling });
+export function ssmStepWriter(spec: SsmStepSpec, tiling = ssmStepTiling(spec)): PtxWriter {
+  if (!ssmStepFits(spec, tiling)) throw new ArgumentError('ssmStepKernel: no kernel for these sizes', { spec, tiling });
   const { heads, headDim: p, groups, stateSize: n, dtype, step, gate, norm, rows } = spec;
-  const parameters = stateParameters(spec);
+  const parameters = ssmStepParameters(spec);
   const types = parameters.map(([, type]) => type);
-  const k = new PtxWriter('state', types, tiling.warps);
+  const k = new PtxWriter('ssm_step', types, tiling.warps);
   const pointer = (name: string): string => k.pointer(parameters.findIndex(([own]) => own === name));
   const each = warpsOfHead(spec, tiling);
-  const blocks = stateBlocks(spec, tiling);
+  const blocks = ssmStepBlocks(spec, tiling);
   const row = k.int('div.u32', k.block, blocks);
   const block = k.int('sub.s32', k.block, k.int('mul.lo.u32', row, blocks));
   const head = k.int('mad.lo.u32', block, tiling.warps / each, k.int('shr.u32', k.warp, Math.log2(each)));
 
-  const state = new StateRows(k, { stateSize: n, dtype, pieces: tiling.pieces });
+  const state = new StateTile(k, { stateSize: n, dtype, pieces: tiling.pieces });
   const part = k.int('mul.lo.u32', k.int('and.b32', k.warp, each - 1), state.count); // the warp's first row in its head
   const first = k.int('mad.lo.u32', k.int('mad.lo.u32', row, heads, head), p, part);
   const bytes = n * (dtype === 'bfloat16' ? 2 : 4);
@@ -150,7 +149,9 @@ export function stateWriter(spec: StateKernelSpec, tiling = stateTiling(spec)): 
   }
   const slot = k.int('mad.lo.u32', k.int('shr.u32', own, 5), rows, row);
   const place =
-    norm === 'rows' ? k.int('mad.lo.u32', row, inner, own) : k.int('mad.lo.u32', slot, 32, k.int('and.b32', own, 31));
+    norm === 'row_major'
+      ? k.int('mad.lo.u32', row, inner, own)
+      : k.int('mad.lo.u32', slot, 32, k.int('and.b32', own, 31));
   const to = k.address(pointer('v'), place, 2);
   const narrow = k.int('cvt.rn.bf16x2.f32', k.float('mov.f32', 0), k.float('mul.f32', v, gamma));
   k.when(state.speaks, () => k.run('st.global.u16', `[${to}]`, narrow));
@@ -167,7 +168,7 @@ export function stateWriter(spec: StateKernelSpec, tiling = stateTiling(spec)): 
 }
 
 /** What the kernel is applied to. */
-export interface StateInputs extends Pick<StateKernelSpec, 'heads' | 'headDim' | 'groups' | 'stateSize'> {
+export interface SsmStepInputs extends Pick<SsmStepSpec, 'heads' | 'headDim' | 'groups' | 'stateSize'> {
   /** [rows, heads, p, n], float32 or bfloat16 */
   state: tf.Tensor;
   /** [rows, …] and where x | B | C | dt | decay begin in a row */
@@ -177,20 +178,20 @@ export interface StateInputs extends Pick<StateKernelSpec, 'heads' | 'headDim' |
   /** [heads] */
   D: tf.Tensor;
   /** Weight of one norm over all channels, [heads·p], and how v·gamma is to lie. */
-  norm?: { gamma: tf.Tensor; layout: 'pieces' | 'rows' };
+  norm?: { gamma: tf.Tensor; layout: 'blocked' | 'row_major' };
 }
 
-export interface StateResult {
+export interface SsmStepResult {
   /** The state after, in the type and, where nothing else needs that, the memory of the one before. */
   state: tf.Tensor;
-  /** See StateKernelSpec.norm. */
+  /** See SsmStepSpec.norm. */
   v: tf.Tensor;
   /** [rows, parts]; with a norm alone. */
   squares?: tf.Tensor2D;
 }
 
 /** Runs the kernel. Traced code for a GPU alone, without a gradient. @returns null where there is no kernel */
-export function stateStep(inputs: StateInputs): StateResult | null {
+export function ssmStep(inputs: SsmStepInputs): SsmStepResult | null {
   const { state, step, gate, D, norm, heads, headDim, groups, stateSize } = inputs;
   const rows = state.shape[0]!;
   const dtype = trueDtype(state);
@@ -199,21 +200,21 @@ export function stateStep(inputs: StateInputs): StateResult | null {
     stride: values.shape[1]!,
     offset,
   });
-  const spec: StateKernelSpec = {
+  const spec: SsmStepSpec = {
     ...{ rows, heads, headDim, groups, stateSize, dtype },
     step: columns(step),
     gate: { ...columns(gate), activated: gate.activated },
     norm: norm?.layout ?? null,
   };
-  if (!stateKernelFits(spec)) return null;
+  if (!ssmStepFits(spec)) return null;
   const inner = heads * headDim;
   const given = [state, step.values, gate.values, D, ...(norm ? [norm.gamma] : [])];
-  const size = norm?.layout === 'pieces' ? [inner / 32, rows, 32] : [rows, inner];
-  const shapes = [state.shape, size, [rows, stateBlocks(spec)]];
+  const size = norm?.layout === 'blocked' ? [inner / 32, rows, 32] : [rows, inner];
+  const shapes = [state.shape, size, [rows, ssmStepBlocks(spec)]];
   const types: Dtype[] = [dtype, norm ? 'bfloat16' : 'float32', 'float32'];
   const count = norm ? 3 : 2;
   const results = runTritonAll(
-    stateKernel(spec),
+    ssmStepKernel(spec),
     given,
     shapes.slice(0, count),
     types.slice(0, count),

@@ -3,7 +3,7 @@
  * with skip and gate; output projection with its norm, the stream and what the next layer takes. States and contexts are updated in place.
  */
 import * as tf from '@tensorflow/tfjs';
-import { batchLayout, batchRows, type BatchRows, stateStep } from '../../kernels/index.js';
+import { rowLayout, packRows, type FewRows, ssmStep } from '../../kernels/index.js';
 import type { MixerSpec, MixerState } from '../mixer.js';
 import { rmsNormByGroups } from '../rms_norm_gated.js';
 import { activationInputs, type StoredState, storedState } from './step_epilogue.js';
@@ -14,7 +14,7 @@ export interface BatchCarry {
   /** The stream, [b, d] */
   stream: tf.Tensor2D;
   /** It times the weight of the norm of what takes it next, and sums of its squares. */
-  rows: BatchRows;
+  rows: FewRows;
   /** Of all layers, [b, layers, k-1, convSize], moved on for those that are done. */
   context: tf.Tensor4D;
 }
@@ -24,7 +24,7 @@ export function beginBatch(embedded: tf.Tensor2D, gamma: tf.Tensor, context: tf.
   const squares = tf.sum(tf.square(embedded), 1, true) as tf.Tensor2D;
   return {
     stream: embedded,
-    rows: { values: batchRows(tf.mul(embedded, gamma)), squares },
+    rows: { values: packRows(tf.mul(embedded, gamma)), squares },
     context,
   };
 }
@@ -58,7 +58,7 @@ export function mixerBatchStep(
   const projected = first.batch?.({
     rows: carry.rows,
     epsilon,
-    activations: {
+    epilogue: {
       ...activationInputs(spec, weights, { layers: carry.context, layer }),
       ALog: tensor(weights, 'A_log'),
       mask: mask && tf.reshape(mask, [b]),
@@ -68,18 +68,18 @@ export function mixerBatchStep(
   const gamma = tensor(weights, 'norm.weight');
   const groups = spec.normGroups === 'full' ? 1 : g;
   const values = projected.y;
-  const own = stateStep({
+  const own = ssmStep({
     ...{ heads: h, headDim: p, groups: g, stateSize: n, D: tensor(weights, 'D') },
     state: state.stored ?? state.ssm,
     step: { values, offset: innerSize },
     gate: { values, offset: 0, activated: true },
-    ...(groups === 1 && { norm: { gamma, layout: batchLayout(b) } }),
+    ...(groups === 1 && { norm: { gamma, layout: rowLayout(b) } }),
   });
   if (!own) return null;
-  const rows: BatchRows =
+  const rows: FewRows =
     groups === 1
       ? { values: own.v, squares: own.squares }
-      : { values: batchRows(rmsNormByGroups(own.v, gamma, groups, epsilon)) };
+      : { values: packRows(rmsNormByGroups(own.v, gamma, groups, epsilon)) };
   const ended = second.batch?.({
     rows,
     epsilon,

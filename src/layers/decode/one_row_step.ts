@@ -1,7 +1,7 @@
 /** A decoding step of one row as few kernels, where the weights' stored forms have them (StoredMatrix.fused). */
 import * as tf from '@tensorflow/tfjs';
 import { tritonRuns } from '../../jit/index.js';
-import { type RowProductInputs } from '../../kernels/index.js';
+import { type OneRowInputs } from '../../kernels/index.js';
 import { gpuStep } from './ssm_step.js';
 import type { MixerOptions, MixerSpec, MixerState } from '../mixer.js';
 import { ssdStep } from '../ssd.js';
@@ -16,15 +16,15 @@ function fusedInputs(
   inputNorm: tf.Tensor,
   context: NonNullable<MixerState['context']>,
   gpu: boolean,
-): { first: RowProductInputs; second: Omit<RowProductInputs, 'x' | 'gate'> } {
+): { first: OneRowInputs; second: Omit<OneRowInputs, 'x' | 'gate'> } {
   const { projSize, epsilon } = spec;
-  const activations = {
+  const epilogue = {
     ...activationInputs(spec, weights, context),
     ...(gpu && { ALog: tensor(weights, 'A_log') }),
   };
   const groups = spec.normGroups === 'full' ? 1 : spec.nGroups;
   return {
-    first: { x: u, norm: { gamma: inputNorm, groups: 1, epsilon }, activations },
+    first: { x: u, norm: { gamma: inputNorm, groups: 1, epsilon }, epilogue },
     second: {
       ...(!gpu && { skip: { d: tensor(weights, 'D'), offset: projSize } }),
       norm: { gamma: tensor(weights, 'norm.weight'), groups, epsilon },

@@ -7,7 +7,7 @@ import type { MixerSpec } from '../mixer.js';
 import { tensor, type Weights } from '../weights.js';
 
 /**
- * @param all what an input projection gives: silu(z) | xBC | dt as projected, xBC | dt as activated | decays (see Activations)
+ * @param all what an input projection gives: silu(z) | xBC | dt as projected, xBC | dt as activated | decays (see EpilogueSpec)
  * @param ssm the state before, [1, h, p, n]
  * @param mask [1, 1]: 0 leaves the state as it is
  * @returns (y + D·x)·silu(z), [1, innerSize], and the state after

@@ -5,7 +5,7 @@
  */
 import * as tf from '@tensorflow/tfjs';
 import { castFloat32, trueDtype } from '../../jit/index.js';
-import { stateStep, stepValues } from '../../kernels/index.js';
+import { ssmStep, separateEpilogue } from '../../kernels/index.js';
 import type { MixerSpec, MixerState } from '../mixer.js';
 import { ssdAdvance } from '../ssd.js';
 import { silu, siluQuotient, tensor, type Weights } from '../weights.js';
@@ -75,7 +75,7 @@ export function stepByKernel(
   const { innerSize, numHeads: h, headDim: p, nGroups: g, stateSize: n } = spec;
   if (!context) return null;
   const b = projected.shape[0];
-  const step = stepValues({
+  const step = separateEpilogue({
     ...activationInputs(spec, weights, context),
     raw: projected,
     ALog: tensor(weights, 'A_log'),
@@ -83,7 +83,7 @@ export function stepByKernel(
   });
   if (!step) return null;
   const D = tensor(weights, 'D');
-  const own = stateStep({
+  const own = ssmStep({
     ...{ heads: h, headDim: p, groups: g, stateSize: n, D },
     state: stored ?? ssm,
     step: { values: step, offset: 0 },

@@ -4,7 +4,7 @@
  * symbolic ones.
  */
 import * as tf from '@tensorflow/tfjs';
-import type { BatchRows } from '../../kernels/index.js';
+import type { FewRows } from '../../kernels/index.js';
 import { beginBatch, mixerBatchStep, takesBatches } from '../../layers/decode/few_rows_step.js';
 import { Mamba2Block, mixerPart } from '../../layers/block.js';
 import { LMHead, TokenEmbedding } from '../../layers/embedding.js';
@@ -48,7 +48,7 @@ export interface Hidden {
   /** Of each layer. */
   states: MixerState[];
   /** h once more where kernels of our own made it, without a norm: as the head takes it. */
-  rows?: BatchRows;
+  rows?: FewRows;
 }
 
 export class Mamba2Network {
@@ -154,7 +154,7 @@ export class Mamba2Network {
    * Final norm and head of one position, as one kernel where the device has it.
    * @param h the stream after the last block, [b, d] @param rows see Hidden @returns logits [b, v], float32
    */
-  normedHead(weights: Weights, h: tf.Tensor2D, rows?: BatchRows): tf.Tensor2D {
+  normedHead(weights: Weights, h: tf.Tensor2D, rows?: FewRows): tf.Tensor2D {
     const w = part(weights, this.lm_head ? 'lm_head.' : 'backbone.embeddings.');
     const norm = part(weights, 'backbone.norm_f.');
     const matrix = w['weight']!;
@@ -175,7 +175,7 @@ export class Mamba2Network {
   }
 }
 
-function bordered({ values, squares }: BatchRows, between: NonNullable<HiddenOptions['between']>): BatchRows {
+function bordered({ values, squares }: FewRows, between: NonNullable<HiddenOptions['between']>): FewRows {
   return { values: between(values), ...(squares && { squares: between(squares) }) };
 }
 

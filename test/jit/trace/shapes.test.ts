@@ -508,7 +508,7 @@ describe('shape functions', () => {
       trace(graph, () => run(symbolicInputs(graph)));
       graph.ops().forEach((op) => known.add(op));
     }
-    known.add('XlaCustomCallV2'); // for GPUs alone; its one use is tested in row_product.test.ts
+    known.add('XlaCustomCallV2'); // for GPUs alone; its one use is tested in test/kernels
     known.add('XlaCallModule'); // needs a kernel, and is tested with those: quant/native_kernel.test.ts, call_module.test.ts
     expect(tracedOps().filter((op) => !known.has(op))).eql([]);
   });

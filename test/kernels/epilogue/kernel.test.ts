@@ -1,11 +1,15 @@
 import { expect } from 'chai';
-import { stepKernel, stepKernelFits, type StepKernelSpec } from '../../../src/kernels/epilogue/kernel.js';
+import {
+  separateEpilogueKernel,
+  separateEpilogueFits,
+  type SeparateEpilogueSpec,
+} from '../../../src/kernels/epilogue/kernel.js';
 import { type Memory, runTtir } from '../../../src/kernels/interpret/ttir.js';
 
 describe('a step of several rows on a GPU', () => {
   const numbers = (size: number, seed: number, scale = 1): Float32Array =>
     Float32Array.from({ length: size }, (_, i) => scale * Math.sin(1 + i * 2.3 + seed * 11));
-  const small: StepKernelSpec = {
+  const small: SeparateEpilogueSpec = {
     rows: 2,
     wide: 40 + 56 + 5 + 3,
     layers: 3,
@@ -18,7 +22,7 @@ describe('a step of several rows on a GPU', () => {
     limit: [0, Infinity],
   };
   const large = { rows: 1, wide: 300 + 340 + 20, first: 300, channels: 340, heads: 20 };
-  const cases: [string, Partial<StepKernelSpec>][] = [
+  const cases: [string, Partial<SeparateEpilogueSpec>][] = [
     ['two rows, one switched off', {}],
     ['without bias and mask, with limits', { bias: false, masked: false, limit: [0.2, 0.9] }],
     ['more channels than a program takes', large],
@@ -47,7 +51,7 @@ describe('a step of several rows on a GPU', () => {
         ...(spec.masked ? [mask] : []),
         result,
       ];
-      runTtir(stepKernel(spec), memory);
+      runTtir(separateEpilogueKernel(spec), memory);
       for (let row = 0; row < rows; row++) {
         const steps = Array.from({ length: heads }, (_, h) => {
           const softplus = Math.log1p(Math.exp(raw[row * wide + first + channels + h]! + dtBias[h]!));
@@ -69,7 +73,7 @@ describe('a step of several rows on a GPU', () => {
   }
 
   it('says where there is no kernel', () => {
-    expect(stepKernelFits(small)).to.equal(true);
-    expect(stepKernelFits({ ...small, layers: 2 ** 24 })).to.equal(false);
+    expect(separateEpilogueFits(small)).to.equal(true);
+    expect(separateEpilogueFits({ ...small, layers: 2 ** 24 })).to.equal(false);
   });
 });

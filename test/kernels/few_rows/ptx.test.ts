@@ -1,13 +1,13 @@
 import { expect } from 'chai';
 import { decodeFloat32, encodeFloat32 } from '../../../src/base/stored_dtypes.js';
-import { batchKernel } from '../../../src/kernels/few_rows/ptx.js';
+import { fewRowsKernel } from '../../../src/kernels/few_rows/ptx.js';
 import {
-  batchParameters,
-  batchParts,
-  batchProductFits,
-  type BatchProductSpec,
-  type BatchTiling,
-  batchTiling,
+  fewRowsParameters,
+  squarePartials,
+  fewRowsFits,
+  type FewRowsSpec,
+  type FewRowsTiling,
+  fewRowsTiling,
   warpsOf,
 } from '../../../src/kernels/few_rows/spec.js';
 import { PUBLIC_SIZES } from '../../support/public_sizes.js';
@@ -34,9 +34,9 @@ const pieces = (x: Float32Array, rows: number): Float32Array => {
 type Values = Record<string, Float32Array | Int32Array>;
 const LAYER = 1;
 
-/** Inputs by the names of batchParameters, as float32; x is [rows, inner]. */
-function inputs(spec: BatchProductSpec, off: readonly number[]): Values {
-  const { rows, out, inner, norm, activations: after } = spec;
+/** Inputs by the names of fewRowsParameters, as float32; x is [rows, inner]. */
+function inputs(spec: FewRowsSpec, off: readonly number[]): Values {
+  const { rows, out, inner, norm, epilogue: after } = spec;
   const channels = after?.channels ?? 0;
   const taps = after?.taps ?? 1;
   const width = (after?.layers ?? 0) * (taps - 1) * channels;
@@ -58,8 +58,8 @@ function inputs(spec: BatchProductSpec, off: readonly number[]): Values {
 }
 
 /** Results by name, in plain loops and float64. */
-function plain(spec: BatchProductSpec, given: Values, off: readonly number[]): Record<string, number[]> {
-  const { rows, out, inner, norm, activations: after, residual } = spec;
+function plain(spec: FewRowsSpec, given: Values, off: readonly number[]): Record<string, number[]> {
+  const { rows, out, inner, norm, epilogue: after, residual } = spec;
   const { x, weights, squares, context, taps, bias, dt_bias, A_log, gamma } = given as Record<string, Float32Array>;
   const moved = Array.from(context!, Number);
   const [all, next, sums]: number[][] = [[], [], []];
@@ -110,15 +110,15 @@ function plain(spec: BatchProductSpec, given: Values, off: readonly number[]): R
   return { y: all!, moved, next: next!, sums: sums! };
 }
 
-function run(spec: BatchProductSpec, given: Values, tiling: BatchTiling): Record<string, Float32Array> {
-  const { rows, out, activations: after } = spec;
+function run(spec: FewRowsSpec, given: Values, tiling: FewRowsTiling): Record<string, Float32Array> {
+  const { rows, out, epilogue: after } = spec;
   const size = out + (after?.heads ?? 0);
   const context = Float32Array.from(given['context']!);
   const results: Record<string, ArrayBufferView> = {
     y: new Float32Array(rows * size).fill(NaN),
     moved: context,
     next: new Uint16Array(rows * out).fill(0x7fc0),
-    sums: new Float32Array(rows * batchParts(spec, tiling)).fill(NaN),
+    sums: new Float32Array(rows * squarePartials(spec, tiling)).fill(NaN),
   };
   const stored: Record<string, ArrayBufferView> = {
     ...given,
@@ -129,8 +129,8 @@ function run(spec: BatchProductSpec, given: Values, tiling: BatchTiling): Record
     weights: bytes(given['weights'] as Float32Array),
   };
   runPtx(
-    batchKernel(spec, tiling),
-    batchParameters(spec).map(([name]) => stored[name]!),
+    fewRowsKernel(spec, tiling),
+    fewRowsParameters(spec).map(([name]) => stored[name]!),
   );
   const next = results['next']!;
   return {
@@ -139,20 +139,20 @@ function run(spec: BatchProductSpec, given: Values, tiling: BatchTiling): Record
   };
 }
 
-function check(spec: BatchProductSpec, tiling: BatchTiling, off: readonly number[] = []): Record<string, Float32Array> {
+function check(spec: FewRowsSpec, tiling: FewRowsTiling, off: readonly number[] = []): Record<string, Float32Array> {
   const given = inputs(spec, off);
   const want = plain(spec, given, off);
   const got = run(spec, given, tiling);
-  const { rows, inner, residual, activations } = spec;
+  const { rows, inner, residual, epilogue } = spec;
   const tolerance = 4e-6 * Math.sqrt(inner);
   want['y']!.forEach((x, i) => expect(got['y']![i], `y ${i}`).to.be.closeTo(x, tolerance * Math.max(1, Math.abs(x))));
-  if (activations)
+  if (epilogue)
     want['moved']!.forEach((x, i) => expect(got['moved']![i], `context ${i}`).to.be.closeTo(x, 2 * tolerance));
   if (!residual) return got;
   const next = spec.given ? want['next']! : pieces(Float32Array.from(want['next']!), rows);
   next.forEach((x, i) => expect(got['next']![i], `next ${i}`).to.be.closeTo(x, 2 ** -8 * Math.abs(x) + tolerance));
   want['sums']!.forEach((sum, row) => {
-    const parts = batchParts(spec, tiling);
+    const parts = squarePartials(spec, tiling);
     const all = got['sums']!.subarray(row * parts, (row + 1) * parts).reduce((a, b) => a + b, 0);
     expect(all / sum, `squares ${row}`).to.be.closeTo(1, 1e-5);
   });
@@ -160,9 +160,9 @@ function check(spec: BatchProductSpec, tiling: BatchTiling, off: readonly number
 }
 
 describe('a matrix times a few rows in PTX', () => {
-  const base: BatchProductSpec = { rows: 3, out: 40, inner: 256 };
+  const base: FewRowsSpec = { rows: 3, out: 40, inner: 256 };
   const norm = { parts: 5, epsilon: 1e-3 };
-  const activations = {
+  const epilogue = {
     first: 30,
     channels: 24,
     taps: 4,
@@ -172,19 +172,19 @@ describe('a matrix times a few rows in PTX', () => {
     layers: 3,
     masked: false,
   };
-  const small: BatchTiling = { blocks: 2, parts: 2, chunk: 2, buffers: 3, ahead: 2 };
-  const cases: Record<string, BatchProductSpec> = {
+  const small: FewRowsTiling = { blocks: 2, parts: 2, chunk: 2, buffers: 3, ahead: 2 };
+  const cases: Record<string, FewRowsSpec> = {
     'a bare product': base,
     'eight rows': { ...base, rows: 8 },
     'eleven rows, with a norm': { ...base, rows: 11, norm },
     'a norm of many parts': { ...base, norm: { ...norm, parts: 70 } },
     'a stream that is added, and what the next product takes': { ...base, out: 96, norm, residual: true },
-    'an input projection with all that follows': { ...base, out: 59, norm, activations },
+    'an input projection with all that follows': { ...base, out: 59, norm, epilogue },
     'without bias, with limits, two taps': {
       ...base,
       out: 59,
       norm,
-      activations: { ...activations, bias: false, taps: 2, limit: [0.2, 0.9] },
+      epilogue: { ...epilogue, bias: false, taps: 2, limit: [0.2, 0.9] },
     },
   };
   for (const [name, spec] of Object.entries(cases))
@@ -193,7 +193,7 @@ describe('a matrix times a few rows in PTX', () => {
     });
 
   it('does not depend on how it is shared out', () => {
-    const all = { ...base, out: 59, norm, activations };
+    const all = { ...base, out: 59, norm, epilogue };
     const tilings = [
       { ...small, blocks: 1 },
       { ...small, blocks: 5 },
@@ -210,16 +210,16 @@ describe('a matrix times a few rows in PTX', () => {
   it('may be given, and what follows is the same', () => {
     const given = { ...base, rows: 11, out: 59, norm, given: true };
     for (const spec of [
-      { ...given, activations: { ...activations, masked: true } },
+      { ...given, epilogue: { ...epilogue, masked: true } },
       { ...given, out: 64, residual: true },
     ]) {
-      check(spec, batchTiling(spec), [3]);
-      expect(batchParts(spec)).to.equal(2);
+      check(spec, fewRowsTiling(spec), [3]);
+      expect(squarePartials(spec)).to.equal(2);
     }
   });
 
   it('leaves rows as they are that are switched off', () => {
-    const spec = { ...base, out: 59, norm, activations: { ...activations, masked: true } };
+    const spec = { ...base, out: 59, norm, epilogue: { ...epilogue, masked: true } };
     const off = [0, 2];
     const { y, moved } = check(spec, small, off);
     const given = inputs(spec, off);
@@ -248,17 +248,17 @@ describe('a matrix times a few rows in PTX', () => {
   it('fits all public sizes', () => {
     for (const { d, inner, heads, channels, projected, vocabulary } of PUBLIC_SIZES)
       for (const rows of [2, 5, 8, 24, 32]) {
-        const after = { ...activations, first: inner, channels, heads, layers: 64, masked: true };
-        const specs: BatchProductSpec[] = [
-          { rows, out: projected, inner: d, norm: { parts: 132, epsilon: 1e-5 }, activations: after },
+        const after = { ...epilogue, first: inner, channels, heads, layers: 64, masked: true };
+        const specs: FewRowsSpec[] = [
+          { rows, out: projected, inner: d, norm: { parts: 132, epsilon: 1e-5 }, epilogue: after },
           { rows, out: d, inner, norm: { parts: 40, epsilon: 1e-5 }, residual: true },
           { rows, out: vocabulary, inner: d, norm: { parts: 132, epsilon: 1e-5 } },
         ];
         // H100, its PCIe form, A100, L4
         for (const spec of specs)
           for (const processors of [132, 114, 108, 58]) {
-            const tiling = batchTiling(spec, processors);
-            expect(batchProductFits(spec, tiling), `${rows} rows of ${spec.out} x ${spec.inner}`).to.equal(true);
+            const tiling = fewRowsTiling(spec, processors);
+            expect(fewRowsFits(spec, tiling), `${rows} rows of ${spec.out} x ${spec.inner}`).to.equal(true);
             expect(warpsOf(spec, tiling)).to.be.at.least(4);
             expect(tiling.blocks % processors).to.equal(0);
           }
@@ -266,7 +266,7 @@ describe('a matrix times a few rows in PTX', () => {
   });
 
   it('says where there is no kernel', () => {
-    const fits = (change: Partial<BatchProductSpec>): boolean => batchProductFits({ ...base, inner: 512, ...change });
+    const fits = (change: Partial<FewRowsSpec>): boolean => fewRowsFits({ ...base, inner: 512, ...change });
     expect(fits({})).to.equal(true);
     expect(fits({ rows: 33 }), 'more rows than are multiplied so').to.equal(false);
     expect(fits({ inner: 520 }), 'no whole pieces').to.equal(false);

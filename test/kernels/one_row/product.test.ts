@@ -1,9 +1,9 @@
 import { expect } from 'chai';
 import {
-  rowProductFits,
-  rowProductKernel,
-  type RowProductSpec,
-  type RowProductTiling,
+  oneRowTritonFits,
+  oneRowTritonKernel,
+  type OneRowSpec,
+  type OneRowTritonTiling,
 } from '../../../src/kernels/one_row/product.js';
 import { takesTriton } from '../../../src/jit/custom_call/triton.js';
 import { rowProductCase } from '../../support/row_products.js';
@@ -11,19 +11,19 @@ import { runTtir } from '../../../src/kernels/interpret/ttir.js';
 
 interface Case {
   name: string;
-  spec: RowProductSpec;
+  spec: OneRowSpec;
 }
 
-function check({ spec }: Case, tiling?: RowProductTiling): void {
+function check({ spec }: Case, tiling?: OneRowTritonTiling): void {
   const { memory, y, want, scale } = rowProductCase(spec);
-  runTtir(rowProductKernel(spec, tiling), memory);
-  const { out, inner, activations } = spec;
+  runTtir(oneRowTritonKernel(spec, tiling), memory);
+  const { out, inner, epilogue } = spec;
   want.forEach((value, row) => expect(y[row], `row ${row}`).to.be.closeTo(value, 2e-6 * scale * Math.sqrt(inner)));
   // small step sizes are exact in their own measure
-  if (activations && !activations.limit[0])
+  if (epilogue && !epilogue.limit[0])
     want
-      .slice(out + activations.channels, out + activations.channels + activations.heads)
-      .forEach((value, h) => expect(y[out + activations.channels + h]! / value, `step ${h}`).to.be.closeTo(1, 2e-5));
+      .slice(out + epilogue.channels, out + epilogue.channels + epilogue.heads)
+      .forEach((value, h) => expect(y[out + epilogue.channels + h]! / value, `step ${h}`).to.be.closeTo(1, 2e-5));
 }
 
 describe('row products on a GPU', () => {
@@ -53,7 +53,7 @@ describe('row products on a GPU', () => {
         inner: 96,
         format: { kind: 'float32' },
         norm,
-        activations: { first: 64, channels: 80, taps: 4, heads: 4, bias: true, limit: [0, Infinity] },
+        epilogue: { first: 64, channels: 80, taps: 4, heads: 4, bias: true, limit: [0, Infinity] },
       },
     },
     {
@@ -63,7 +63,7 @@ describe('row products on a GPU', () => {
         inner: 64,
         format: { kind: 'float32' },
         norm,
-        activations: { first: 32, channels: 48, taps: 2, heads: 6, bias: false, limit: [0.001, 0.1] },
+        epilogue: { first: 32, channels: 48, taps: 2, heads: 6, bias: false, limit: [0.001, 0.1] },
       },
     },
     { name: 'codes', spec: { out: 8, inner: 384, format: { kind: 'codes', groupSize: 128, levels: 'float32' }, norm } },
@@ -102,8 +102,8 @@ describe('row products on a GPU', () => {
   });
 
   it('says where there is no kernel', () => {
-    const fits = (spec: Partial<RowProductSpec>): boolean =>
-      rowProductFits({ out: 8, inner: 256, format: { kind: 'bfloat16' }, ...spec });
+    const fits = (spec: Partial<OneRowSpec>): boolean =>
+      oneRowTritonFits({ out: 8, inner: 256, format: { kind: 'bfloat16' }, ...spec });
     expect(fits({})).to.equal(true);
     expect(fits({ inner: 250 }), 'no power of two').to.equal(false);
     expect(fits({ inner: 288, norm: { groups: 5, epsilon: 1 } }), 'groups that do not divide').to.equal(false);

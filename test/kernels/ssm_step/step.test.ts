@@ -1,17 +1,17 @@
 import { expect } from 'chai';
 import { decodeFloat32, encodeFloat32 } from '../../../src/base/stored_dtypes.js';
 import {
-  stateBlocks,
-  stateKernel,
-  stateKernelFits,
-  type StateKernelSpec,
-  stateTiling,
-  type StateTiling,
+  ssmStepBlocks,
+  ssmStepKernel,
+  ssmStepFits,
+  type SsmStepSpec,
+  ssmStepTiling,
+  type SsmStepTiling,
 } from '../../../src/kernels/ssm_step/step.js';
 import { PUBLIC_SIZES } from '../../support/public_sizes.js';
 import { runPtx } from '../../../src/kernels/interpret/ptx.js';
 
-const small: StateKernelSpec = {
+const small: SsmStepSpec = {
   rows: 3,
   heads: 4,
   headDim: 8,
@@ -20,7 +20,7 @@ const small: StateKernelSpec = {
   dtype: 'bfloat16',
   step: { stride: 32 + 2 * 128 + 8 + 4, offset: 4 },
   gate: { stride: 40, offset: 8, activated: false },
-  norm: 'pieces',
+  norm: 'blocked',
 };
 
 const numbers = (size: number, seed: number): Float32Array => {
@@ -40,7 +40,7 @@ interface Case {
   gamma: Float32Array;
 }
 
-function inputs(spec: StateKernelSpec, off: readonly number[] = []): Case {
+function inputs(spec: SsmStepSpec, off: readonly number[] = []): Case {
   const { rows, heads, headDim: p, groups, stateSize: n, step, gate, dtype } = spec;
   const values = numbers(rows * step.stride, 2);
   const first = step.offset + heads * p + 2 * groups * n;
@@ -61,7 +61,7 @@ function inputs(spec: StateKernelSpec, off: readonly number[] = []): Case {
 }
 
 /** In plain loops and float64. */
-function plain(spec: StateKernelSpec, { state, step, gate, D }: Case): { next: number[]; v: number[] } {
+function plain(spec: SsmStepSpec, { state, step, gate, D }: Case): { next: number[]; v: number[] } {
   const { rows, heads, headDim: p, groups, stateSize: n } = spec;
   const inner = heads * p;
   const next = Array.from(state, Number);
@@ -91,17 +91,17 @@ interface Results {
   squares: Float32Array;
 }
 
-function run(spec: StateKernelSpec, given: Case, tiling: StateTiling): Results {
+function run(spec: SsmStepSpec, given: Case, tiling: SsmStepTiling): Results {
   const { rows, heads, headDim: p, dtype, norm } = spec;
   const inner = heads * p;
   const narrow = dtype === 'bfloat16';
   // as in a program: the result is the input's memory
   const bytes = narrow ? encodeFloat32(given.state, 'BF16') : new Uint8Array(given.state.slice().buffer);
   const v = norm ? new Uint16Array(rows * inner).fill(0x7fc0) : new Float32Array(rows * inner).fill(NaN);
-  const squares = new Float32Array(rows * stateBlocks(spec, tiling)).fill(NaN);
+  const squares = new Float32Array(rows * ssmStepBlocks(spec, tiling)).fill(NaN);
   const { step, gate, D, gamma } = given;
   const memory = [bytes, step, gate, D, ...(norm ? [gamma] : []), bytes, v, ...(norm ? [squares] : [])];
-  runPtx(stateKernel(spec, tiling), memory);
+  runPtx(ssmStepKernel(spec, tiling), memory);
   const next = decodeFloat32(new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength), narrow ? 'BF16' : 'F32');
   if (!norm) return { next, v: v as Float32Array, squares };
   const stored = decodeFloat32(new Uint8Array(v.buffer), 'BF16'); // [inner/32, rows, 32]
@@ -111,7 +111,7 @@ function run(spec: StateKernelSpec, given: Case, tiling: StateTiling): Results {
   return { next, v: flat, squares };
 }
 
-function check(spec: StateKernelSpec, tiling: StateTiling, off: readonly number[] = []): Results {
+function check(spec: SsmStepSpec, tiling: SsmStepTiling, off: readonly number[] = []): Results {
   const given = inputs(spec, off);
   const got = run(spec, given, tiling);
   const want = plain(spec, given);
@@ -129,7 +129,7 @@ function check(spec: StateKernelSpec, tiling: StateTiling, off: readonly number[
   });
   if (norm)
     for (let row = 0; row < rows; row++) {
-      const blocks = stateBlocks(spec, tiling);
+      const blocks = ssmStepBlocks(spec, tiling);
       const sum = got.squares.subarray(row * blocks, (row + 1) * blocks).reduce((a, b) => a + b, 0);
       const all = want.v.slice(row * inner, (row + 1) * inner).reduce((a, x) => a + x * x, 0);
       expect(sum / all).to.be.closeTo(1, 1e-5);
@@ -137,22 +137,22 @@ function check(spec: StateKernelSpec, tiling: StateTiling, off: readonly number[
   return got;
 }
 
-const tiled = (spec: StateKernelSpec, change: Partial<StateTiling> = {}): StateTiling => ({
-  ...stateTiling(spec),
+const tiled = (spec: SsmStepSpec, change: Partial<SsmStepTiling> = {}): SsmStepTiling => ({
+  ...ssmStepTiling(spec),
   ...change,
 });
 
 describe('the recurrence of several rows in PTX', () => {
-  const cases: Record<string, Partial<StateKernelSpec>> = {
+  const cases: Record<string, Partial<SsmStepSpec>> = {
     'states in bfloat16': {},
     'states in float32': { dtype: 'float32' },
     'no norm after it': { norm: null },
-    'rows one after another': { norm: 'rows' },
+    'rows one after another': { norm: 'row_major' },
     'a gate that is SiLU already, one group': { gate: { stride: 32, offset: 0, activated: true }, groups: 1 },
     'columns of a whole warp': { stateSize: 128, dtype: 'float32', step: { stride: 32 + 512 + 8, offset: 0 } },
     'columns of a lane': { stateSize: 8, step: { stride: 32 + 32 + 8, offset: 0 }, headDim: 64, heads: 2 },
   };
-  const sized = (change: Partial<StateKernelSpec>): StateKernelSpec => {
+  const sized = (change: Partial<SsmStepSpec>): SsmStepSpec => {
     const spec = { ...small, ...change };
     const { heads, headDim: p, groups, stateSize: n } = spec;
     const stride = spec.step.offset + heads * p + 2 * groups * n + 2 * heads;
@@ -217,8 +217,8 @@ describe('the recurrence of several rows in PTX', () => {
             step: { stride, offset: 0 },
             gate: { stride: 64 * heads, offset: 0, activated: true },
           };
-          expect(stateKernelFits(spec), `${d} x ${rows}`).to.equal(true);
-          expect(stateTiling(spec).pieces).to.equal(8);
+          expect(ssmStepFits(spec), `${d} x ${rows}`).to.equal(true);
+          expect(ssmStepTiling(spec).pieces).to.equal(8);
         }
   });
 
@@ -227,12 +227,12 @@ describe('the recurrence of several rows in PTX', () => {
       for (const stateSize of [4, 8, 16, 64, 128])
         for (const dtype of ['bfloat16', 'float32'] as const) {
           const spec = sized({ headDim, stateSize, dtype });
-          if (stateKernelFits(spec)) stateKernel(spec);
+          if (ssmStepFits(spec)) ssmStepKernel(spec);
         }
   });
 
   it('says where there is no kernel', () => {
-    const fits = (change: Partial<StateKernelSpec>): boolean => stateKernelFits({ ...small, ...change });
+    const fits = (change: Partial<SsmStepSpec>): boolean => ssmStepFits({ ...small, ...change });
     expect(fits({})).to.equal(true);
     expect(fits({ stateSize: 96 }), 'lanes that are no power of two').to.equal(false);
     expect(fits({ stateSize: 512 }), 'columns of more than a warp').to.equal(false);
