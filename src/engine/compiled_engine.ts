@@ -1,6 +1,6 @@
 /** Decoding through one compiled program: the default on the tensorflow backend. */
 import { encodeFloat32 } from '../base/stored_dtypes.js';
-import { onGpu, settleMemory } from '../runtime/index.js';
+import { onGpu, compactMemory } from '../runtime/index.js';
 import { ArgumentError, DisposedError, GenerationError } from '../base/errors.js';
 import type { EngineSampling, EngineState, GenerationEngine, StateArrays } from '../generation/engine.js';
 import type { Program } from '../jit/index.js';
@@ -35,8 +35,8 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
   private disposed = false;
   /** The program has one slot a batch size and one set of masks: whole calls follow one another, however many are made at once. */
   private readonly turns = new Turns();
-  /** Whether settleMemory() was called since the program was made. */
-  private memorySettled = false;
+  /** Whether compactMemory() was called since the program was made. */
+  private memoryCompacted = false;
   readonly preferred_block: number;
   readonly streamed_block?: number;
   private readonly fixedBlocks: boolean;
@@ -110,7 +110,7 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
       this.alive();
       throw error;
     }
-    this.memorySettled = false;
+    this.memoryCompacted = false;
     this.masks.forget();
     this.batches = batches;
     this.untouched = new Set(batches);
@@ -285,9 +285,9 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
   }
 
   /** Once whoever decodes goes on with it: who waits for a first token does not wait for this. */
-  private settleMemory(tokens: number): void {
-    if (!this.memorySettled && tokens >= 8 && !onGpu()) settleMemory();
-    this.memorySettled ||= tokens >= 8;
+  private compactMemory(tokens: number): void {
+    if (!this.memoryCompacted && tokens >= 8 && !onGpu()) compactMemory();
+    this.memoryCompacted ||= tokens >= 8;
   }
 
   /** True when decode() can follow these settings; otherwise take logits out. */
@@ -358,7 +358,7 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
       at += block;
       this.leftKeys.set(b, limited ? '' : alive.map((x) => x * UNLIMITED).join());
     }
-    this.settleMemory(at);
+    this.compactMemory(at);
     return out;
   }
 

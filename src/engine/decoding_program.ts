@@ -3,7 +3,7 @@
  * the sampling step are functions over them. Traced from the same layers that run eagerly.
  */
 import * as tf from '@tensorflow/tfjs';
-import { castFloat32, castTo, type CompileHook, type GraphCache, pieceBorder, Program } from '../jit/index.js';
+import { castFloat32, castTo, type CompileHook, type GraphCache, outlineBorder, Program } from '../jit/index.js';
 import type { MixerState } from '../layers/mixer.js';
 import type { WeightStorage } from '../layers/storage.js';
 import { codeDigest } from '../runtime/index.js';
@@ -202,7 +202,7 @@ function defineFunctions(
       states: access.read(vars),
       mask: mask ? (tf.reshape(mask, [b, 1]) as tf.Tensor2D) : undefined,
       mergeStep: options.mergeStep,
-      between: pieceBorder,
+      between: outlineBorder,
       withoutNorm: true,
     });
     return { states, logits: network.normedHead(w, tf.reshape(h, [b, -1]) as tf.Tensor2D, rows) };
@@ -223,7 +223,7 @@ function defineFunctions(
           mask: mask as tf.Tensor2D,
           chunkSize: options.chunkSize,
           bf16Scan,
-          between: pieceBorder,
+          between: outlineBorder,
         });
         // `ends` has a 1 at a row's last token, if that lies in this segment
         const last = tf.reshape(tf.matMul(tf.reshape(ends!, [b, 1, t]), h), [b, -1]);
@@ -235,7 +235,7 @@ function defineFunctions(
         const fed = tf.sum(ended);
         return { outputs: { fed }, assign: { ...access.assign(states), [names.logits(b)]: logits } };
       },
-      { kernels: options.kernels ?? true, layered: options.layered },
+      { tensorflowProducts: options.kernels ?? true, compileOutlined: options.layered },
     );
   }
 

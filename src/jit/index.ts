@@ -14,7 +14,7 @@ export { jit, type JitFunction, type JitOptions } from './program/jit.js';
 export type { Nest } from './program/nest.js';
 export * from './ops/ops.js';
 export { batchMatMulBf16, type BatchMatMulOptions } from './ops/batch_matmul.js';
-export { inBfloat16 } from './fusion/round_bf16.js';
+export { roundToBf16 } from './fusion/round_bf16.js';
 export { compilesForGpu, tritonRuns } from './custom_call/triton.js';
 export { hasHostKernel, runHostKernel } from './custom_call/host_call.js';
 export { whileLoop } from './ops/control.js';

@@ -43,15 +43,16 @@ export interface DefineOptions {
   /** Compile with XLA (default true). False runs the same graph op by op in TensorFlow: slower, starts at once. */
   xla?: boolean;
   /**
-   * Large matrix products (matMulStored of more than a few rows) run as kernels of TensorFlow, which on a CPU are oneDNN's, and XLA
-   * compiles the pieces between them, each piece of the same text once. Default false: all in one piece.
+   * Large matrix products (matMulStored of more than a few rows) run as kernels of TensorFlow, which on a CPU are oneDNN's. What lies
+   * between them is outlined into functions that XLA compiles, functions of the same text once. Default false: all is one program of XLA.
    */
-  kernels?: boolean;
+  tensorflowProducts?: boolean;
   /**
-   * The pieces between borders (pieceBorder) are programs of XLA one after another, and those of the same text are one program: a model of
-   * many equal layers compiles one of them. The graph around them costs some tens of microseconds a piece. Default false: all in one program.
+   * The functions outlined between borders (outlineBorder) are programs of XLA one after another, and those of the same text are one
+   * program: of many equal stages one is compiled. The graph around them costs some tens of microseconds a call. Default false: all
+   * is one program of XLA.
    */
-  layered?: boolean;
+  compileOutlined?: boolean;
   /** Eager tensors that the function may use as if they were inputs: data id -> name of the input that stands for it. */
   outside?: ReadonlyMap<object, string>;
 }

@@ -1,6 +1,6 @@
 /** One residual block: h + Mixer(RMSNorm(h)) (spec B.1). The residual stream is float32. */
 import * as tf from '@tensorflow/tfjs';
-import { settledOnGpu } from '../jit/fusion/barrier.js';
+import { materialiseOnGpu } from '../jit/fusion/barrier.js';
 import { single, SpecLayer } from './base.js';
 import { mixerFusedStep } from './decode/one_row_step.js';
 import {
@@ -51,7 +51,7 @@ export function blockForward(
       mixed = mixerForward(spec, part, rmsNorm(x, gamma, spec.epsilon) as tf.Tensor3D, options);
     }
     const y = tf.add(x, mixed.y);
-    return [options?.state ? settledOnGpu(y) : y, mixed.state.conv, mixed.state.ssm, mixed.state.stored];
+    return [options?.state ? materialiseOnGpu(y) : y, mixed.state.conv, mixed.state.ssm, mixed.state.stored];
   });
   const state: MixerState = { conv: conv as tf.Tensor3D, ssm: ssm as tf.Tensor4D, ...(stored && { stored }) };
   return { y: y as tf.Tensor3D, state };

@@ -3,7 +3,7 @@
  * on every backend (wasm has no gradient kernels for depthwise convolution) and fused by XLA.
  */
 import * as tf from '@tensorflow/tfjs';
-import { compilesForGpu, gatherRows, inBfloat16 } from '../jit/index.js';
+import { compilesForGpu, gatherRows, roundToBf16 } from '../jit/index.js';
 import { convolutionOnGpu, type ConvolutionInputs } from '../kernels/index.js';
 import { type LayerArgs, single, SpecLayer } from './base.js';
 import { silu, tensor, type WeightSpec, type Weights } from './weights.js';
@@ -91,7 +91,7 @@ export interface ConvOptions {
   /** Without a copy of x that is longer by the context. Default: on a GPU, where that copy costs more than all that is done with it. */
   inPlace?: boolean;
   /**
-   * y is rounded to bfloat16, and its gradient: in memory so (inBfloat16), and by a kernel of our own where a GPU has it. Where x lies, which
+   * y is rounded to bfloat16, and its gradient: in memory so (roundToBf16), and by a kernel of our own where a GPU has it. Where x lies, which
    * that kernel reads: x may be other than that where the mask is 0. With a context, the masked positions of a row must follow its real ones.
    */
   rounded?: Pick<ConvolutionInputs, 'rows' | 'first'>;
@@ -135,7 +135,7 @@ export function causalConv(
     // without a context a row may begin with masked positions, which the kernel would read as they lie
     const kernel = rounded && !segments && (context || !mask);
     const whole = kernel ? convolutionOnGpu({ x, ...rounded, weight, bias, context }) : null;
-    const y = whole ?? (rounded ? inBfloat16(sum()) : sum());
+    const y = whole ?? (rounded ? roundToBf16(sum()) : sum());
     if (inPlace && mask && k > 1) return [y, contextByRows(x, left, mask)];
     const after = mask && k > 1 ? tf.matMul(contextSelector(mask, k), wide) : tf.slice(wide, [0, t, 0], [b, k - 1, d]);
     return [y, after];

@@ -4,9 +4,9 @@
  */
 import * as tf from '@tensorflow/tfjs';
 import { ArgumentError, ConfigError } from '../base/errors.js';
-import { settledOnGpu } from '../jit/fusion/barrier.js';
-import { inBfloat16 } from '../jit/index.js';
-import { settled } from '../jit/fusion/materialise.js';
+import { materialiseOnGpu } from '../jit/fusion/barrier.js';
+import { roundToBf16 } from '../jit/index.js';
+import { materialise } from '../jit/fusion/materialise.js';
 import { type LayerArgs, single, SpecLayer } from './base.js';
 import { causalConv, convWeightSpecs } from './causal_conv1d.js';
 import { rmsParts } from './rms_norm.js';
@@ -220,7 +220,7 @@ export function mixerForward(
   const [y, conv, ssm, stored] = tf.tidy((): [tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor?] => {
     const bf16 = t > 1 && options.bf16Scan;
     /** For what several kernels of a GPU read. */
-    const passed = (x: tf.Tensor): tf.Tensor => (bf16 ? inBfloat16(x) : x);
+    const passed = (x: tf.Tensor): tf.Tensor => (bf16 ? roundToBf16(x) : x);
     const projected = passed(scaledLinear(u, options.inputScale, weights['in_proj.weight']!, bias('in_proj.bias'))); // [b, t, projSize]
     const [z, rawXBC, rawDt] = tf.split(projected, [innerSize, convSize, h], 2) as [tf.Tensor, tf.Tensor, tf.Tensor];
     const { mask, state, segments } = options;
@@ -232,14 +232,14 @@ export function mixerForward(
       xBC as tf.Tensor3D,
       tensor(weights, 'conv1d.weight'),
       convBias,
-      state && (t > 1 ? settledOnGpu(state.conv) : state.conv),
+      state && (t > 1 ? materialiseOnGpu(state.conv) : state.conv),
       mask,
       segments,
       { rounded: bf16 ? { rows: projected as tf.Tensor3D, first: innerSize } : undefined },
     );
     /** For what several kernels read, of more tokens than one. @param gradient whether its gradient is such a value too */
     const inMemory = (x: tf.Tensor, gradient = false): tf.Tensor =>
-      t === 1 ? x : settled(x, tensor(weights, 'D'), gradient);
+      t === 1 ? x : materialise(x, tensor(weights, 'D'), gradient);
     /** Norm and output projection. @param v gated, of b·t·innerSize values */
     const project = (v: tf.Tensor): tf.Tensor => {
       const groups = spec.normGroups === 'full' ? 1 : g;

@@ -10,9 +10,9 @@ export interface ScanProducts {
   narrow: MatMul;
 }
 
-function inBf16(wide: boolean): MatMul {
+function inBf16(float32Output: boolean): MatMul {
   return (a, b, transposeA, transposeB) =>
-    batchMatMulBf16(a as tf.Tensor3D, b as tf.Tensor3D, { transposeA, transposeB, wide });
+    batchMatMulBf16(a as tf.Tensor3D, b as tf.Tensor3D, { transposeA, transposeB, float32Output });
 }
 
 const PLAIN: ScanProducts = { wide: tf.matMul, narrow: tf.matMul };

@@ -7,7 +7,7 @@
 import * as tf from '@tensorflow/tfjs';
 import { compilesForGpu } from '../jit/index.js';
 import { linearRecurrence } from '../kernels/index.js';
-import { settled } from '../jit/fusion/materialise.js';
+import { materialise } from '../jit/fusion/materialise.js';
 import { einsum } from './einsum.js';
 import { type Borders, cumulative, decayMatrix } from './ssd_decays.js';
 import { productsOf } from './ssd_products.js';
@@ -138,7 +138,7 @@ function carried(x: tf.Tensor, kept: tf.Tensor, groups: number, p: number): tf.T
   /** One step: old·kept + added, in memory, for the next and the result both read it. */
   const step = (old: tf.Tensor, keep: tf.Tensor, i: number, added: tf.Tensor): tf.Tensor => {
     const factor = tf.reshape(tf.slice(keep, [0, i, 0], [b, 1, h]), [b, g, 1, r, 1]);
-    return settled(tf.add(tf.mul(old, factor), added), keep);
+    return materialise(tf.add(tf.mul(old, factor), added), keep);
   };
   const joined = (states: tf.Tensor[]): tf.Tensor => {
     const rows = states.map((state) => tf.reshape(state, [b, 1, size]));

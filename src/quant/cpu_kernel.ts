@@ -17,7 +17,7 @@ import {
   rawOp,
   reshapeAny,
   rightShift,
-  sumNarrow,
+  sumInDtype,
 } from '../jit/index.js';
 import type { WeightStorage } from '../layers/storage.js';
 import { type PackedForm, packedMatrix } from './kernel_util.js';
@@ -179,12 +179,12 @@ class ColumnForm implements PackedForm {
       return multiply(q16, reshapeAny(castTo(x8, 'int16'), [m, groups, blocks, BLOCK, 1]));
     };
     const [low, high] = this.nibbles(this.codes);
-    const partial = sumNarrow(rawOp('AddV2', [by(low, first), by(high, second)])[0], 3); // int16 [m, groups, blocks, out]
+    const partial = sumInDtype(rawOp('AddV2', [by(low, first), by(high, second)])[0], 3); // int16 [m, groups, blocks, out]
     // in two halves, so that two reductions read the int16 sums: those of one XLA would join with it, and sum element by element
     const whole32 = [0, blocks / 2]
       .map((from) => {
         const part = slice(partial, [0, 0, from, 0], [m, groups, blocks / 2, out]);
-        return sumNarrow(castTo(part, 'int32'), 2);
+        return sumInDtype(castTo(part, 'int32'), 2);
       })
       .reduce((a, b) => tf.add(a, b));
     const products = tf.reshape(castFloat32(whole32), [m, groups, out]);

@@ -24,7 +24,7 @@ export {
   preferWideVectors,
   type RuntimeOptions,
 } from './environment.js';
-export { computeCapability, hostKernels, loadTensorFlow, multiprocessors, settleMemory } from './load.js';
+export { computeCapability, hostKernels, loadTensorFlow, multiprocessors, compactMemory } from './load.js';
 export {
   cacheRoot,
   readManifest,

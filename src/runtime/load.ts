@@ -94,10 +94,10 @@ let addon: HostAddon | null = null;
 
 /**
  * To be called once a model is in use: gives memory back that loading and compiling have left over (150 to 200 MB for 130m), and puts what
- * is held in pieces of 32 MiB and more, weights above all, into pages of 2 MiB where Linux has them (as of 6.1). Decoding reads all weights
+ * is held in blocks of 32 MiB and more, weights above all, into pages of 2 MiB where Linux has them (as of 6.1). Decoding reads all weights
  * for every token and gains a tenth to a third. It happens in the background: a second for 400 MB.
  */
-export function settleMemory(): void {
+export function compactMemory(): void {
   addon?.settleMemory();
 }
 

@@ -33,9 +33,9 @@ type Made = Record<string, unknown>;
 
 /** Names that an example takes for granted, made afresh for it. */
 const GIVEN: Record<string, () => Made | Promise<Made>> = {
-  'checkpoints/safetensors-writer.ts writeSafetensors': () => ({ bytes: new Uint8Array(4) }),
+  'checkpoints/safetensors_writer.ts writeSafetensors': () => ({ bytes: new Uint8Array(4) }),
   'checkpoints/save.ts saveCheckpoint': async () => ({ source: await checkpoints.openCheckpoint(BOOKS), tensors: [] }),
-  'jit/ops.ts rawOp': () => ({ packed: jit.constantOf([0x21, 0xf0], [2], 'uint8') }),
+  'jit/ops/ops.ts rawOp': () => ({ packed: jit.constantOf([0x21, 0xf0], [2], 'uint8') }),
   'layers/einsum.ts einsum': () => ({ B: tf.ones([2, 3, 4]), C: tf.ones([2, 5, 4]) }),
   'layers/ssd.ts ssdChunkScan': () => ({
     x: tf.ones([1, 5, 2, 3]),
@@ -46,7 +46,7 @@ const GIVEN: Record<string, () => Made | Promise<Made>> = {
   }),
   'models/mamba2/cache.ts Mamba2Cache': () => ({ model: tinyModel().model }),
   'models/mamba2/causal_lm.ts generate': () => ({ model: tinyModel().model }),
-  'models/mamba2/eager_engine.ts EagerEngine': () => ({ weights: tinyModel().model.weights }),
+  'engine/eager_engine.ts EagerEngine': () => ({ weights: tinyModel().model.weights }),
   'peft/files.ts save_adapter': () => ({ peft: peft.get_peft_model(tinyModel().model, { r: 2 }) }),
   'peft/files.ts load_peft_model': async () => {
     await peft.save_adapter(peft.get_peft_model(tinyModel().model, { r: 2 }), 'my-adapter');
@@ -76,7 +76,7 @@ const GIVEN: Record<string, () => Made | Promise<Made>> = {
 
 /** Code around an example that stands within something. */
 const AROUND: Record<string, (code: string) => string> = {
-  'jit/control.ts whileLoop': (code) => `const result = jit(() => {\n  ${code}\n  return n;\n})();`,
+  'jit/ops/control.ts whileLoop': (code) => `const result = jit(() => {\n  ${code}\n  return n;\n})();`,
 };
 
 describe('examples of the documentation', () => {

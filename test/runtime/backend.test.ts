@@ -56,7 +56,7 @@ describe('selectBackend', function () {
       runtime.loadTensorFlow('cpu');
       const before = huge();
       const held = new Float32Array(2 ** 24).fill(1.5);
-      runtime.settleMemory();
+      runtime.compactMemory();
       for (let i = 0; i < 100 && huge() - before < 2 ** 25; i++) await new Promise((go) => setTimeout(go, 50));
       console.log(huge() - before >= 2 ** 25, held.every((v) => v === 1.5));`);
     expect({ out, err }).to.deep.equal({ out: 'true true', err: '' });

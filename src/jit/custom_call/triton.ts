@@ -267,7 +267,7 @@ export function takesTriton(capability: number): boolean {
 }
 
 /**
- * Whether kernels of ours run where the traced code will: on a GPU that takes them, in one piece that XLA compiles. TFJS_MAMBA2_TRITON=0
+ * Whether kernels of ours run where the traced code will: on a GPU that takes them, in a program of XLA. TFJS_MAMBA2_TRITON=0
  * leaves them out.
  */
 export function tritonRuns(): boolean {
@@ -275,7 +275,7 @@ export function tritonRuns(): boolean {
   return compilesForGpu() && process.env['TFJS_MAMBA2_TRITON'] !== '0' && takesTriton(computeCapability());
 }
 
-/** Whether the code that runs now is traced for a GPU, in one piece that XLA compiles. */
+/** Whether the code that runs now is traced for a GPU, in a program of XLA. */
 export function compilesForGpu(): boolean {
   return compilesWithXla() && nodeBackend().isUsingGpuDevice;
 }

@@ -1,4 +1,4 @@
-/** Barriers, beyond which XLA joins and simplifies nothing; and a sum that grows from layer to layer, kept in memory on GPUs by one. */
+/** Barriers, beyond which XLA joins and simplifies nothing; and a sum that grows term by term, kept in memory on GPUs by one. */
 import * as tf from '@tensorflow/tfjs';
 import { rawOp } from '../ops/ops.js';
 import { compilesForGpu } from '../custom_call/triton.js';
@@ -9,10 +9,11 @@ export function barrier(tensors: readonly tf.Tensor[]): tf.Tensor[] {
 }
 
 /**
- * The same tensor, in memory before it is used, in code compiled for a GPU. Of the stream between layers XLA would keep all terms instead, and
- * in every layer add all earlier ones up again: time and compile time would grow with the square of the layers. Gradients pass.
+ * The same tensor, in memory before it is used, in code compiled for a GPU. Of a sum that grows
+ * term by term (a residual stream) XLA would keep all terms instead, and add all earlier ones up again wherever it is read: time and
+ * compile time would grow with the square of the terms. Gradients pass.
  */
-export function settledOnGpu<T extends tf.Tensor>(x: T): T {
+export function materialiseOnGpu<T extends tf.Tensor>(x: T): T {
   if (!compilesForGpu()) return x;
   return tf.customGrad((input: unknown) => ({
     value: barrier([input as tf.Tensor])[0]!,

@@ -18,9 +18,9 @@ function one(witness: tf.Tensor): tf.Tensor {
 /**
  * The same tensor. Code compiled for a CPU has it in memory before it is used, if several kernels use it.
  * @param witness any float32 tensor at hand that is not a constant, the smaller the better
- * @param gradient whether the gradient, which passes unchanged, is settled too
+ * @param gradient whether the gradient, which passes unchanged, is kept so, too
  */
-export function settled<T extends tf.Tensor>(x: T, witness: tf.Tensor, gradient = false): T {
+export function materialise<T extends tf.Tensor>(x: T, witness: tf.Tensor, gradient = false): T {
   if (!compilesWithXla() || nodeBackend().isUsingGpuDevice) return x;
   return tf.customGrad((input: unknown) => ({
     value: tf.div(input as tf.Tensor, one(witness)),

@@ -1,16 +1,24 @@
 /**
- * A function in pieces. Pieces of the same text, as the layers of a model have them, are one function: TensorFlow, which looks at
- * all functions of a graph again and again, has fewer to look at, and converts each for XLA once.
+ * Outlining: what lies between two cuts of a traced function becomes a function of its own. Those of the same text, as equal stages of a
+ * computation have it, are one: TensorFlow, which looks at all functions of a graph again and again, has fewer to look at, and converts each
+ * for XLA once.
  *
- * At borders the pieces are functions that the whole, one program of XLA, calls; or, in layered functions, programs of their own, which
- * XLA compiles once for all layers. At kernels, nodes that TensorFlow runs itself, every piece is a program of XLA. Reason:
- * TensorFlow's own matrix products may be faster than XLA's (on a CPU oneDNN multiplies bfloat16 by instructions that XLA does not use).
+ * At borders the outlined functions are called by the whole, one program of XLA; or, with `compileOutlined`, they are programs of their
+ * own, and those of the same text are compiled once. At nodes that TensorFlow runs itself, every outlined function is a program of XLA.
+ * Reason: TensorFlow's own matrix products may be faster than XLA's (on a CPU oneDNN multiplies bfloat16 by instructions that XLA does not
+ * use).
  */
 import { createHash } from 'node:crypto';
 import type { FunctionGraph } from '../trace/graph.js';
 import { attr, type Argument, type Attr, type FunctionText, type NodeText } from '../trace/graphdef.js';
 
-/** In place of a piece's number: used by assignments alone. */
+/**
+ * How outlined functions and their calls are named in graphs. TensorFlow orders what it may order freely by name, so a new name may
+ * make another program.
+ */
+export const OUTLINED = 'piece_';
+
+/** In place of a function's number: used by assignments alone. */
 const AT_END = -1;
 
 const isControl = (ref: string): boolean => ref.startsWith('^');
@@ -19,14 +27,14 @@ function producer(ref: string): string {
   return ref.slice(isControl(ref) ? 1 : 0, colon < 0 ? undefined : colon);
 }
 
-/** Where each node runs: 'outer' for variables and cuts, 'copied' for constants, else the number of its piece. */
+/** Where each node runs: 'outer' for variables and cuts, 'copied' for constants, else the number of its outlined function. */
 type Place = number | 'outer' | 'copied';
 
 /**
- * Pieces are numbered by how many cuts come one after another before them. What depends on no cut would all be computed at
- * the start; a node that a single later piece uses (what is made of a layer's weights) moves there, and a node that gathers
- * values of several pieces to be assigned moves to the last one: so the pieces of all layers are the same, and no dequantised
- * matrix waits for its use.
+ * Outlined functions are numbered by how many cuts come one after another before them. What depends on no cut would all be computed at
+ * the start; a node that a single later function uses (what is made of variables that it alone reads) moves there, and a node that gathers
+ * values of several functions to be assigned moves to the last one: so those of equal stages are the same, and no matrix that is
+ * computed from a variable waits for its use.
  */
 function places(text: FunctionText, cuts: ReadonlySet<string>): Map<string, Place> {
   const place = new Map<string, Place>();
@@ -41,7 +49,7 @@ function places(text: FunctionText, cuts: ReadonlySet<string>): Map<string, Plac
     else place.set(name, before);
   }
   const last = Math.max(...depth.values());
-  /** The one piece that a value is used in, or by a cut at its end; AT_END if only assigned; null for several. */
+  /** The one function that a value is used in, or by a cut at its end; AT_END if only assigned; null for several. */
   const usedIn = new Map<string, number | null>(Object.values(text.returns).map((ref) => [producer(ref), null]));
   for (const node of [...text.nodes].reverse()) {
     const { name, op } = node;
@@ -53,9 +61,9 @@ function places(text: FunctionText, cuts: ReadonlySet<string>): Map<string, Plac
     const at = place.get(name)!;
     if (at === 'copied') continue;
     const before = depth.get(name)! - (cuts.has(name) ? 1 : 0);
-    const piece = op === 'AssignVariableOp' ? AT_END : at === 'outer' ? before : at;
+    const user = op === 'AssignVariableOp' ? AT_END : at === 'outer' ? before : at;
     for (const input of node.inputs.map(producer))
-      usedIn.set(input, usedIn.has(input) && usedIn.get(input) !== piece ? null : piece);
+      usedIn.set(input, usedIn.has(input) && usedIn.get(input) !== user ? null : user);
   }
   return place;
 }
@@ -82,12 +90,12 @@ function ordered(nodes: readonly NodeText[], wanted: readonly string[]): NodeTex
   return order;
 }
 
-/** Text of a piece, with names that depend on nothing but its contents. */
-function pieceText(
+/** Text of an outlined function, with names that depend on nothing but its contents. */
+function outlinedText(
   nodes: readonly NodeText[],
   wanted: readonly string[],
   types: ReadonlyMap<string, number>,
-): { piece: FunctionText; inputs: string[] } {
+): { fn: FunctionText; inputs: string[] } {
   const renamed = new Map(nodes.map((node, i) => [node.name, `n${i}`]));
   const inputs: string[] = [];
   const numbers = new Map<string, number>();
@@ -111,7 +119,7 @@ function pieceText(
   const hash = createHash('sha1')
     .update(JSON.stringify([signature, contents], bytesAsText))
     .digest('hex');
-  return { piece: { name: `piece_${hash.slice(0, 16)}`, inputs: signature, ...contents }, inputs };
+  return { fn: { name: `${OUTLINED}${hash.slice(0, 16)}`, inputs: signature, ...contents }, inputs };
 }
 
 /** JSON has neither bytes nor infinities. */
@@ -120,12 +128,12 @@ function bytesAsText(_key: string, value: unknown): unknown {
   return value instanceof Uint8Array ? Buffer.from(value).toString('base64') : value;
 }
 
-/** @param cluster whether the piece is a program of XLA, and not part of one */
-function callNode(name: string, piece: FunctionText, inputs: readonly string[], cluster: boolean): NodeText {
+/** @param cluster whether the function is a program of XLA, and not part of one */
+function callNode(name: string, fn: FunctionText, inputs: readonly string[], cluster: boolean): NodeText {
   const attrs: Record<string, Attr> = {
-    Tin: attr.types(piece.inputs.map(([, dtype]) => dtype)),
-    Tout: attr.types(piece.outputs.map(([, dtype]) => dtype)),
-    f: attr.func(piece.name),
+    Tin: attr.types(fn.inputs.map(([, dtype]) => dtype)),
+    Tout: attr.types(fn.outputs.map(([, dtype]) => dtype)),
+    f: attr.func(fn.name),
     config_proto: attr.string(''),
     executor_type: attr.string(''),
   };
@@ -150,28 +158,28 @@ function constantsFor(
   return [...needed].map((name) => nodes.get(name)!);
 }
 
-/** A function taken apart. */
-export interface Apart {
-  /** Calls the pieces. */
+/** A function after outlining. */
+export interface Outlined {
+  /** Calls the outlined functions. */
   outer: FunctionText;
-  pieces: FunctionText[];
-  /** Whether the pieces are programs of XLA, and the outer function is none. */
+  functions: FunctionText[];
+  /** Whether the outlined functions are programs of XLA, and the outer function is none. */
   clusters: boolean;
 }
 
 /**
- * Takes a function apart at its kernels, or at its borders if it has no kernels.
+ * Outlines what lies between the nodes that TensorFlow runs itself, or between borders if there is no such node.
  * @param graph what the text was made of
- * @param layered see DefineOptions
+ * @param compileOutlined see DefineOptions
  * @returns null when there is no cut, or when the function hands variables to functions that it calls
  */
-export function takeApart(text: FunctionText, graph: FunctionGraph, layered: boolean): Apart | null {
+export function outline(text: FunctionText, graph: FunctionGraph, compileOutlined: boolean): Outlined | null {
   const { types } = graph;
-  const [kernels, borders] = [graph.cuts('kernel'), graph.cuts('border')];
+  const [tensorflow, borders] = [graph.cuts('tensorflow'), graph.cuts('border')];
   const present = new Set(text.nodes.map((node) => node.name));
-  const some = [...kernels].some((name) => present.has(name));
-  const clusters = some || layered;
-  const cuts = some ? kernels : borders;
+  const some = [...tensorflow].some((name) => present.has(name));
+  const clusters = some || compileOutlined;
+  const cuts = some ? tensorflow : borders;
   const handles = new Set(text.inputs.map(([name]) => name).filter((name) => name.startsWith('h_')));
   const takesHandle = (node: NodeText): boolean => node.inputs.some((ref) => handles.has(ref));
   const access = new Set(['ReadVariableOp', 'AssignVariableOp']);
@@ -186,7 +194,7 @@ export function takeApart(text: FunctionText, graph: FunctionGraph, layered: boo
     const at = place.get(node.name)!;
     if (typeof at === 'number') groups[at]!.push(node);
   }
-  // what each piece must hand on: values that the outside, a cut or another piece reads
+  // what each function must return: values that the outside, a cut or another function reads
   const wanted: Set<string>[] = groups.map(() => new Set());
   const need = (ref: string, by: Place): void => {
     const at = place.get(producer(ref));
@@ -197,7 +205,7 @@ export function takeApart(text: FunctionText, graph: FunctionGraph, layered: boo
 
   const outside = new Map<string, string>();
   const translate = (ref: string): string => outside.get(ref) ?? ref;
-  const pieces: FunctionText[] = [];
+  const functions: FunctionText[] = [];
   const calls: NodeText[] = [];
   groups.forEach((group, i) => {
     if (wanted[i]!.size === 0) return;
@@ -207,10 +215,10 @@ export function takeApart(text: FunctionText, graph: FunctionGraph, layered: boo
       place,
     );
     const results = [...wanted[i]!];
-    const { piece, inputs } = pieceText(ordered([...constants, ...group], results), results, types);
-    pieces.push(clusters ? piece : { ...piece, name: `${piece.name}_part`, attrs: { _noinline: attr.bool(true) } });
-    calls.push(callNode(`piece_${i}`, pieces.at(-1)!, inputs.map(translate), clusters));
-    results.forEach((ref, k) => outside.set(ref, `piece_${i}:output:${k}`));
+    const { fn, inputs } = outlinedText(ordered([...constants, ...group], results), results, types);
+    functions.push(clusters ? fn : { ...fn, name: `${fn.name}_part`, attrs: { _noinline: attr.bool(true) } });
+    calls.push(callNode(`${OUTLINED}${i}`, functions.at(-1)!, inputs.map(translate), clusters));
+    results.forEach((ref, k) => outside.set(ref, `${OUTLINED}${i}:output:${k}`));
   });
   const own = text.nodes.filter((node) => place.get(node.name) === 'outer');
   const direct = [...own.flatMap((node) => node.inputs), ...Object.values(text.returns)];
@@ -219,5 +227,5 @@ export function takeApart(text: FunctionText, graph: FunctionGraph, layered: boo
     inputs: node.inputs.map(translate),
   }));
   const returns = Object.fromEntries(Object.entries(text.returns).map(([name, ref]) => [name, translate(ref)]));
-  return { outer: { ...text, nodes, returns }, pieces, clusters };
+  return { outer: { ...text, nodes, returns }, functions, clusters };
 }

@@ -4,11 +4,11 @@ import { compilesWithXla } from '../trace/backend.js';
 import { barrier } from './barrier.js';
 import { castFloat32, castTo } from '../ops/ops.js';
 
-/** Rounded, and widened again by whatever reads it: without the barrier XLA would leave out both. */
+/** Rounded, and converted back by whatever reads it: without the barrier XLA would leave out both. */
 function rounded(x: tf.Tensor): tf.Tensor {
   return tf.tidy(() => {
-    const narrow = castTo(x, 'bfloat16');
-    return castFloat32(compilesWithXla() ? barrier([narrow])[0]! : narrow);
+    const bf16 = castTo(x, 'bfloat16');
+    return castFloat32(compilesWithXla() ? barrier([bf16])[0]! : bf16);
   });
 }
 
@@ -16,7 +16,7 @@ function rounded(x: tf.Tensor): tf.Tensor {
  * x rounded to bfloat16, in float32; compiled code has it in memory as bfloat16, which halves what is moved where several kernels read
  * it. The gradient is rounded and kept so, too. Traced code, and eagerly on the tensorflow backend.
  */
-export function inBfloat16<T extends tf.Tensor>(x: T): T {
+export function roundToBf16<T extends tf.Tensor>(x: T): T {
   return tf.customGrad((input: unknown) => ({
     value: rounded(input as tf.Tensor),
     gradFunc: (dy: tf.Tensor) => rounded(dy),

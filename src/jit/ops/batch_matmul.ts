@@ -10,34 +10,40 @@ export interface BatchMatMulOptions {
   /** The second operand is [m, p, s]. */
   transposeB?: boolean;
   /** Sums stay in float32, in memory too. Default false: they are rounded to bfloat16. */
-  wide?: boolean;
+  float32Output?: boolean;
 }
 
-function product(a: tf.Tensor, b: tf.Tensor, transposeA: boolean, transposeB: boolean, wide = false): tf.Tensor {
+function product(
+  a: tf.Tensor,
+  b: tf.Tensor,
+  transposeA: boolean,
+  transposeB: boolean,
+  float32Output = false,
+): tf.Tensor {
   return tf.tidy(() => {
     const flags = { adj_x: attr.bool(transposeA), adj_y: attr.bool(transposeB) };
-    const narrow = [castTo(a, 'bfloat16'), castTo(b, 'bfloat16')];
-    if (wide) {
+    const rounded = [castTo(a, 'bfloat16'), castTo(b, 'bfloat16')];
+    if (float32Output) {
       // TensorFlow by itself has no kernel of that kind
-      if (compilesWithXla()) return rawOp('BatchMatMulV3', narrow, { ...flags, Tout: dtypeAttr('float32') })[0]!;
-      const [x, y] = narrow.map(castFloat32) as [tf.Tensor, tf.Tensor];
+      if (compilesWithXla()) return rawOp('BatchMatMulV3', rounded, { ...flags, Tout: dtypeAttr('float32') })[0]!;
+      const [x, y] = rounded.map(castFloat32) as [tf.Tensor, tf.Tensor];
       return tf.matMul(x, y, transposeA, transposeB);
     }
-    return castFloat32(rawOp('BatchMatMulV2', narrow, flags)[0]!);
+    return castFloat32(rawOp('BatchMatMulV2', rounded, flags)[0]!);
   });
 }
 
 /**
- * a·b, float32 in and out: both are rounded to bfloat16, products are summed in float32 and the sum is rounded to bfloat16, unless it is to
- * be `wide`. Gradients for both, made the same way and rounded. Traced code, and eagerly on the tensorflow backend.
+ * a·b, float32 in and out: both are rounded to bfloat16, products are summed in float32 and the sum is rounded to bfloat16, unless the
+ * output is to be float32. Gradients for both, made the same way and rounded. Traced code, and eagerly on the tensorflow backend.
  * @param a [m, q, s] @param b [m, s, p] @returns [m, q, p]
  */
 export function batchMatMulBf16(a: tf.Tensor3D, b: tf.Tensor3D, options: BatchMatMulOptions = {}): tf.Tensor3D {
-  const { transposeA = false, transposeB = false, wide = false } = options;
+  const { transposeA = false, transposeB = false, float32Output = false } = options;
   return tf.customGrad((x, y, save) => {
     (save as (tensors: tf.Tensor[]) => void)([x as tf.Tensor, y as tf.Tensor]);
     return {
-      value: product(x as tf.Tensor, y as tf.Tensor, transposeA, transposeB, wide),
+      value: product(x as tf.Tensor, y as tf.Tensor, transposeA, transposeB, float32Output),
       gradFunc: (dy: tf.Tensor, [left, right]: tf.Tensor[]) => [
         transposeA ? product(right!, dy, transposeB, true) : product(dy, right!, false, !transposeB),
         transposeB ? product(dy, left!, true, transposeA) : product(left!, dy, !transposeA, false),

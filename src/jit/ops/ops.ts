@@ -113,10 +113,10 @@ export function reshapeAny(x: tf.Tensor, shape: readonly number[]): tf.Tensor {
 }
 
 /**
- * Sums over one axis in the tensor's own type, modulo its size. (TensorFlow's Sum, compiled by XLA, widens small integers, which
- * takes registers of twice the width.)
+ * Sums over one axis in the tensor's own type, modulo its size. (TensorFlow's Sum, compiled by XLA, converts small integers to larger ones, which
+ * takes registers of twice the size.)
  */
-export function sumNarrow(x: tf.Tensor, axis: number): tf.Tensor {
+export function sumInDtype(x: tf.Tensor, axis: number): tf.Tensor {
   if (!compilesWithXla()) {
     const axes = tf.tensor1d([axis], 'int32');
     const out = rawOp('Sum', [x, axes], { keep_dims: attr.bool(false) })[0]!;
@@ -158,10 +158,10 @@ export function leftShift(a: tf.Tensor, b: tf.Tensor): tf.Tensor {
 }
 
 /**
- * The same tensor, and in traced code a border: what lies between two borders becomes a function, and functions of the same text
- * (the layers of a model) are one, which TensorFlow reads and converts for XLA once. XLA puts them together again.
+ * The same tensor, and in traced code a border: what lies between two borders is outlined into a function, and functions of the same
+ * text (equal stages of a computation) are one, which TensorFlow reads and converts for XLA once. XLA puts them together again.
  */
-export function pieceBorder<T extends tf.Tensor>(x: T): T {
+export function outlineBorder<T extends tf.Tensor>(x: T): T {
   if (!isTracing() || currentGraph().parent) return x;
   return tf.customGrad((input: unknown) => ({
     value: symbolic(record('Identity', {}, [valueOf(input as tf.Tensor)], 'border')[0]!),
@@ -202,30 +202,30 @@ export function matMulBf16(x: tf.Tensor, w: tf.Tensor): tf.Tensor2D {
 /** The least float32: a bound that no weight is below. */
 const LEAST = -3.4028234663852886e38;
 
-/** Most rows that are multiplied one by one: for more, a bfloat16 matrix is widened once and for all. */
+/** Most rows that are multiplied one by one: for more, a bfloat16 matrix is converted to float32 once and for all. */
 const FEW_ROWS = 8;
 /** Elements of a bfloat16 matrix that stay in a cache (8 MiB) while row after row is multiplied by them. */
 const CACHED = 2 ** 22;
 
 /**
- * x·Wᵀ row by row, W in pieces: XLA's product of several rows would write the widened matrix to memory first. Each row's sums
+ * x·Wᵀ row by row, some rows of W at a time: XLA's product of several rows would write the converted matrix to memory first. Each row's sums
  * are those that it has alone.
  */
-function productByRows(x: tf.Tensor2D, wide: tf.Tensor2D): tf.Tensor2D {
-  const [n, k] = wide.shape;
+function productByRows(x: tf.Tensor2D, w: tf.Tensor2D): tf.Tensor2D {
+  const [n, k] = w.shape;
   const step = Math.ceil(n / Math.ceil((n * k) / CACHED));
   const rows = tf.split(x, x.shape[0]);
-  const pieces: tf.Tensor2D[] = [];
+  const columns: tf.Tensor2D[] = [];
   for (let at = 0; at < n; at += step) {
-    const piece = step < n ? tf.slice(wide, [at, 0], [Math.min(step, n - at), k]) : wide;
-    pieces.push(
+    const some = step < n ? tf.slice(w, [at, 0], [Math.min(step, n - at), k]) : w;
+    columns.push(
       tf.concat(
-        rows.map((row) => tf.matMul(row, piece, false, true) as tf.Tensor2D),
+        rows.map((row) => tf.matMul(row, some, false, true) as tf.Tensor2D),
         0,
       ),
     );
   }
-  return pieces.length === 1 ? pieces[0]! : tf.concat(pieces, 1);
+  return columns.length === 1 ? columns[0]! : tf.concat(columns, 1);
 }
 
 /** Whether this processor multiplies bfloat16 by instructions of its own, which oneDNN uses and XLA does not. */
@@ -234,56 +234,56 @@ const multipliesBfloat16 = ((): (() => boolean) => {
   return () => (known ??= cpuFeatures().some((name) => name === 'avx512_bf16' || name === 'amx_bf16'));
 })();
 
-/** x·W, or x·Wᵀ, as a kernel of TensorFlow between pieces that XLA compiles. */
+/** x·W, or x·Wᵀ, as a kernel of TensorFlow between functions that XLA compiles. */
 function productByKernel(x: tf.Tensor2D, w: tf.Tensor, transposed: boolean): tf.Tensor2D {
   const flags = { transpose_a: attr.bool(false), transpose_b: attr.bool(transposed) };
-  const narrow = trueDtype(w) === 'bfloat16';
+  const bf16 = trueDtype(w) === 'bfloat16';
   return tf.customGrad((input: unknown) => {
-    const rounded = narrow ? cast(input as tf.Tensor, 'bfloat16') : (input as tf.Tensor);
-    const out = symbolic(record('MatMul', flags, [valueOf(rounded), valueOf(w)], 'kernel')[0]!);
+    const rounded = bf16 ? cast(input as tf.Tensor, 'bfloat16') : (input as tf.Tensor);
+    const out = symbolic(record('MatMul', flags, [valueOf(rounded), valueOf(w)], 'tensorflow')[0]!);
     const gradFunc = (): never => {
       throw new TracingError(
-        'Products that are kernels of TensorFlow have no gradient: define the function without `kernels`.',
+        'Products that are kernels of TensorFlow have no gradient: define the function without `tensorflowProducts`.',
       );
     };
-    return { value: narrow ? cast(out, 'float32') : out, gradFunc };
+    return { value: bf16 ? cast(out, 'float32') : out, gradFunc };
   })(x) as tf.Tensor2D;
 }
 
 /**
  * x [m, k] times w [n, k] transposed: [m, n], float32, in the form that suits the device. A GPU multiplies a bfloat16 w
- * by matMulBf16; otherwise w is widened and all arithmetic is float32.
+ * by matMulBf16; otherwise w is converted to float32 and all arithmetic is float32.
  *
  * Of one row, XLA compiles a bare product on the CPU to a loop in one thread, but one whose matrix is computed element by
- * element (widened from bfloat16, or bounded by the least float32, which changes nothing) to a vectorised loop over all
- * threads that reads the matrix once. A few rows of a bfloat16 matrix go one by one. In functions defined with `kernels`, more rows
+ * element (converted from bfloat16, or bounded by the least float32, which changes nothing) to a vectorised loop over all
+ * threads that reads the matrix once. A few rows of a bfloat16 matrix go one by one. In functions defined with `tensorflowProducts`, more rows
  * are multiplied by TensorFlow's kernel: float32 in float32; bfloat16, where the processor has instructions for it, as matMulBf16 does.
  * @param x float32 [m, k]
  * @param w float32 or bfloat16 [n, k]; gradients for both
  */
 export function matMulStored(x: tf.Tensor2D, w: tf.Tensor): tf.Tensor2D {
-  const narrow = trueDtype(w) === 'bfloat16';
+  const bf16 = trueDtype(w) === 'bfloat16';
   const { isUsingGpuDevice } = nodeBackend();
-  if (narrow && isUsingGpuDevice) return matMulBf16(x, w);
+  if (bf16 && isUsingGpuDevice) return matMulBf16(x, w);
   return tf.tidy(() => {
     const onCpu = isTracing() && !isUsingGpuDevice;
-    if (onCpu && currentGraph().kernels && x.shape[0] > FEW_ROWS && (!narrow || multipliesBfloat16()))
+    if (onCpu && currentGraph().tensorflowProducts && x.shape[0] > FEW_ROWS && (!bf16 || multipliesBfloat16()))
       return productByKernel(x, w, true);
-    const wide = (narrow ? castFloat32(w) : onCpu && x.shape[0] === 1 ? tf.maximum(w, LEAST) : w) as tf.Tensor2D;
-    const few = onCpu && narrow && x.shape[0] > 1 && x.shape[0] <= FEW_ROWS;
-    return few ? productByRows(x, wide) : tf.matMul(x, wide, false, true);
+    const matrix = (bf16 ? castFloat32(w) : onCpu && x.shape[0] === 1 ? tf.maximum(w, LEAST) : w) as tf.Tensor2D;
+    const few = onCpu && bf16 && x.shape[0] > 1 && x.shape[0] <= FEW_ROWS;
+    return few ? productByRows(x, matrix) : tf.matMul(x, matrix, false, true);
   });
 }
 
 /**
  * x [m, k] times w [k, n]: [m, n], float32, for a matrix that the function itself computes (a dequantised one). In functions
- * defined with `kernels` the product is TensorFlow's kernel.
+ * defined with `tensorflowProducts` the product is TensorFlow's kernel.
  * @param w float32 [k, n]
  * @param rounds whether x and w may be rounded to bfloat16, which is done where the processor multiplies that faster
  */
 export function matMulComputed(x: tf.Tensor2D, w: tf.Tensor2D, rounds: boolean): tf.Tensor2D {
   return tf.tidy(() => {
-    if (!isTracing() || !currentGraph().kernels || nodeBackend().isUsingGpuDevice) return tf.matMul(x, w);
+    if (!isTracing() || !currentGraph().tensorflowProducts || nodeBackend().isUsingGpuDevice) return tf.matMul(x, w);
     return productByKernel(x, rounds && multipliesBfloat16() ? castTo(w, 'bfloat16') : w, false);
   });
 }

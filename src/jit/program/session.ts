@@ -46,7 +46,7 @@ function callNodes(fn: Traced): NodeText[] {
     f: attr.func(fn.text.name),
     config_proto: attr.string(''),
     executor_type: attr.string(''),
-    ...(fn.xla && !fn.pieces ? { _XlaMustCompile: attr.bool(true) } : {}),
+    ...(fn.xla && !fn.clusters ? { _XlaMustCompile: attr.bool(true) } : {}),
   };
   const call: NodeText = {
     name,

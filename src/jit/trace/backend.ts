@@ -218,7 +218,7 @@ export function isTracing(): boolean {
   return instance !== null && instance.stack.length > 0;
 }
 
-/** Whether the code that runs now is traced in one piece that XLA compiles. */
+/** Whether the code that runs now is traced for one program of XLA. */
 export function compilesWithXla(): boolean {
   return isTracing() && currentGraph().xla;
 }
@@ -245,7 +245,7 @@ export function valueOf(x: tf.TensorInfo): Value {
   return backend().resolve(x);
 }
 
-/** Appends a node to the innermost graph, on values. @param cut takes the function apart here */
+/** Appends a node to the innermost graph, on values. @param cut whether functions are outlined on either side of it */
 export function record(op: string, attrs: Attrs, inputs: readonly Value[], cut?: Cut): Value[] {
   return backend().record(op, attrs, inputs, cut);
 }

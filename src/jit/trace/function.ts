@@ -6,7 +6,7 @@ import { describe, dtypeNumber } from '../../runtime/data_types.js';
 import { FunctionGraph, type Value } from './graph.js';
 import { attr, type FunctionText } from './graphdef.js';
 import { infer } from './infer.js';
-import { takeApart } from '../fusion/outline.js';
+import { outline } from '../fusion/outline.js';
 import type { DefineOptions, Dtype, TensorSpec, TracedFunction, VariableDtype, VariableSpec } from '../types.js';
 
 /** How a variable is stored: int32 ones as int64, because under CUDA int32 variables live in host memory, where XLA cannot reach them. */
@@ -28,8 +28,8 @@ export interface Traced {
   /** Functions that it calls. */
   library: FunctionText[];
   xla: boolean;
-  /** Whether it is not one piece for XLA but calls such pieces itself. */
-  pieces: boolean;
+  /** Whether it is not one program of XLA but calls several. */
+  clusters: boolean;
   fn: TracedFunction;
 }
 
@@ -114,9 +114,9 @@ export function traceFunction(
   variables: ReadonlyMap<string, VariableSpec>,
   body: Body,
   fn: TracedFunction,
-  { xla = true, outside = new Map(), kernels = false, layered = false }: DefineOptions = {},
+  { xla = true, outside = new Map(), tensorflowProducts = false, compileOutlined = false }: DefineOptions = {},
 ): Traced {
-  const graph = new FunctionGraph(nodeName(name), null, xla, kernels);
+  const graph = new FunctionGraph(nodeName(name), null, xla, tensorflowProducts);
   const parameters = Object.entries(inputs).map(([input, spec]) => {
     checkName('input', input);
     return [input, graph.parameter(`in_${nodeName(input)}`, spec.shape, spec.dtype)] as const;
@@ -155,17 +155,17 @@ export function traceFunction(
     assigns.map(([variable, value]) => [nodeName(variable), value] as const),
     {},
   );
-  const split = xla ? takeApart(whole, graph, layered) : null;
+  const outlined = xla ? outline(whole, graph, compileOutlined) : null;
   return {
     name,
     inputs,
     outputs: Object.fromEntries(outputs.map(([output, { shape, dtype }]) => [output, { shape: [...shape], dtype }])),
     variables: graph.variables(),
     assigned: assigns.map(([variable]) => variable),
-    text: split?.outer ?? whole,
-    library: [...graph.library, ...(split?.pieces ?? [])],
+    text: outlined?.outer ?? whole,
+    library: [...graph.library, ...(outlined?.functions ?? [])],
     xla,
-    pieces: split?.clusters ?? false,
+    clusters: outlined?.clusters ?? false,
     fn,
   };
 }

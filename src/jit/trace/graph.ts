@@ -21,8 +21,11 @@ export interface Value {
   readonly data?: ArrayBufferView;
 }
 
-/** A kernel runs in TensorFlow between pieces that XLA compiles; a border only separates one piece from the next. */
-export type Cut = 'kernel' | 'border';
+/**
+ * Where functions are outlined (see fusion/outline.ts): at a node that TensorFlow runs itself, between functions that XLA compiles; or at
+ * a border, which only separates one function from the next.
+ */
+export type Cut = 'tensorflow' | 'border';
 
 /** An op in a graph. */
 export interface Node {
@@ -36,7 +39,7 @@ export interface Node {
   readonly handle?: string;
   /** What is written in place of op and attrs. */
   readonly call?: SharedOp;
-  /** Where a function may be taken apart (see pieces.ts). */
+  /** Whether functions are outlined on either side of it. */
   readonly cut?: Cut;
 }
 
@@ -73,8 +76,8 @@ export class FunctionGraph {
     readonly parent: FunctionGraph | null = null,
     /** Whether XLA compiles it. */
     readonly xla: boolean = parent?.xla ?? true,
-    /** Whether large products may be kernels of TensorFlow between pieces that XLA compiles; never so in bodies of loops. */
-    readonly kernels: boolean = false,
+    /** Whether large products may be kernels of TensorFlow (DefineOptions.tensorflowProducts); never so in bodies of loops. */
+    readonly tensorflowProducts: boolean = false,
   ) {}
 
   /** Declares an argument. */

@@ -2,15 +2,15 @@
 import * as tf from '@tensorflow/tfjs';
 import { expect } from 'chai';
 import { jit } from '../../../src/jit/index.js';
-import { settled } from '../../../src/jit/fusion/materialise.js';
+import { materialise } from '../../../src/jit/fusion/materialise.js';
 import { tensorCount, useBackend } from '../../support/backends.js';
 
-describe('settled values', () => {
+describe('materialised values', () => {
   before(() => useBackend('tensorflow'));
 
   const values = [-1, 0, 0.1, 3.0000002, 1e-40, 3e38, Infinity, NaN];
   const f = (x: tf.Tensor, witness: tf.Tensor): tf.Tensor[] => {
-    const y = (a: tf.Tensor): tf.Tensor => settled(tf.mul(a, 0.5), witness, true);
+    const y = (a: tf.Tensor): tf.Tensor => materialise(tf.mul(a, 0.5), witness, true);
     return [y(x), tf.grads(y)([x], tf.mul(x, 3))[0]!];
   };
 

@@ -4,12 +4,13 @@ import { TracingError } from '../../../src/base/errors.js';
 import {
   castFloat32,
   matMulStored,
-  pieceBorder,
+  outlineBorder,
   Program,
   whileLoop,
   type VariableDtype,
 } from '../../../src/jit/index.js';
 import { cpuFeatures } from '../../../src/runtime/cpu.js';
+import { OUTLINED } from '../../../src/jit/fusion/outline.js';
 import { traceFunction, type Traced } from '../../../src/jit/trace/function.js';
 import type { DefineOptions, TracedFunction, VariableSpec } from '../../../src/jit/types.js';
 import { useBackend } from '../../support/backends.js';
@@ -87,15 +88,15 @@ const INPUTS = { x: { shape: [T, D], dtype: 'float32' as const } };
 function traced(
   fn: TracedFunction,
   specs: Map<string, VariableSpec>,
-  options: DefineOptions = { kernels: true },
+  options: DefineOptions = { tensorflowProducts: true },
 ): Traced {
   return traceFunction('f', INPUTS, specs, (given, vars) => fn(given, vars()), fn, options);
 }
 
 /** The same with borders between its layers. */
-const bordered: TracedFunction = (inputs, vars) => network(inputs, vars, pieceBorder);
+const bordered: TracedFunction = (inputs, vars) => network(inputs, vars, outlineBorder);
 
-describe('functions in pieces', function () {
+describe('outlined functions', function () {
   this.timeout(60_000);
   useBackend('tensorflow');
 
@@ -103,7 +104,7 @@ describe('functions in pieces', function () {
     it(`gives what plain loops give, states included (${dtype})`, async () => {
       const program = new Program();
       for (const [name, spec] of variables(dtype)) program.variable(name, spec);
-      program.define('split', INPUTS, network, { kernels: true });
+      program.define('split', INPUTS, network, { tensorflowProducts: true });
       await program.compile();
       const x = Float32Array.from({ length: T * D }, (_, i) => Math.cos(i));
       program.call('split', { x });
@@ -127,10 +128,10 @@ describe('functions in pieces', function () {
   }
 
   it('one program a layer gives what one program gives, and is the same for all layers', async () => {
-    const runs = [false, true].map(async (layered) => {
+    const runs = [false, true].map(async (compileOutlined) => {
       const program = new Program();
       for (const [name, spec] of variables('float32')) program.variable(name, spec);
-      program.define('f', INPUTS, bordered, { layered });
+      program.define('f', INPUTS, bordered, { compileOutlined });
       await program.compile();
       const x = Float32Array.from({ length: T * D }, (_, i) => Math.cos(i));
       program.call('f', { x });
@@ -139,21 +140,21 @@ describe('functions in pieces', function () {
       program.dispose();
       return [...h, ...sums];
     });
-    const [whole, parts] = (await Promise.all(runs)) as [number[], number[]];
-    parts.forEach((value, i) => expect(value).closeTo(whole[i]!, 1e-5 * Math.abs(whole[i]!)));
+    const [whole, apart] = (await Promise.all(runs)) as [number[], number[]];
+    apart.forEach((value, i) => expect(value).closeTo(whole[i]!, 1e-5 * Math.abs(whole[i]!)));
 
-    const { library, pieces } = traced(bordered, variables('float32'), { layered: true });
-    const names = library.filter((fn) => fn.name.startsWith('piece_')).map((fn) => fn.name);
-    expect(pieces).equal(true);
+    const { library, clusters } = traced(bordered, variables('float32'), { compileOutlined: true });
+    const names = library.filter((fn) => fn.name.startsWith(OUTLINED)).map((fn) => fn.name);
+    expect(clusters).equal(true);
     expect(names.length).equal(LAYERS + 2);
     expect(new Set(names).size).equal(3);
-    expect(traced(bordered, variables('float32'), {}).pieces).equal(false);
+    expect(traced(bordered, variables('float32'), {}).clusters).equal(false);
   });
 
-  it('compiles the piece of a layer once for all layers', () => {
-    const { library, text, pieces } = traced(network, variables('float32'));
-    expect(pieces).equal(true);
-    const names = library.filter((fn) => fn.name.startsWith('piece_')).map((fn) => fn.name);
+  it('compiles the functions outlined from a layer once for all layers', () => {
+    const { library, text, clusters } = traced(network, variables('float32'));
+    expect(clusters).equal(true);
+    const names = library.filter((fn) => fn.name.startsWith(OUTLINED)).map((fn) => fn.name);
     expect(names.length).equal(2 * LAYERS + 1);
     // the first, the middle of a layer, what lies between layers, the last
     expect(new Set(names).size).equal(4);
@@ -163,26 +164,26 @@ describe('functions in pieces', function () {
     expect(inside).not.include('ReadVariableOp');
   });
 
-  it('keeps what is large and used late out of the first piece', () => {
+  it('keeps what is large and used late out of the first function', () => {
     const specs = variables('float32');
     const { library } = traced((inputs, vars) => {
       const first = network(inputs, vars).outputs!['h']!;
       const wide = tf.mul(castFloat32(vars['up0']!), 2); // stands for a dequantised matrix
       return { outputs: { y: matMulStored(first as tf.Tensor2D, wide) } };
     }, specs);
-    const pieces = library.filter((fn) => fn.name.startsWith('piece_'));
-    const makes = pieces.map((fn) => fn.nodes.filter((node) => node.op === 'Mul').length);
+    const outlined = library.filter((fn) => fn.name.startsWith(OUTLINED));
+    const makes = outlined.map((fn) => fn.nodes.filter((node) => node.op === 'Mul').length);
     expect(makes.at(-1)).equal(1);
     expect(makes[0]).equal(1); // the scale of the first layer, and not the matrix
   });
 
-  it('leaves few rows, loops and functions without products in one piece', () => {
+  it('leaves few rows, loops and functions without products whole', () => {
     const specs = variables('float32');
     const few: TracedFunction = ({ x }, vars) => ({
       outputs: { y: matMulStored(tf.slice(x as tf.Tensor2D, [0, 0], [1, D]), vars['up0']!) },
     });
-    expect(traced(few, specs).pieces).equal(false);
-    expect(traced(({ x }) => ({ outputs: { y: tf.sin(x!) } }), specs).pieces).equal(false);
+    expect(traced(few, specs).clusters).equal(false);
+    expect(traced(({ x }) => ({ outputs: { y: tf.sin(x!) } }), specs).clusters).equal(false);
     const loop: TracedFunction = ({ x }, vars) => {
       const [, y] = whileLoop(
         ([i]) => tf.less(i!, tf.scalar(2, 'int32')),
@@ -194,7 +195,7 @@ describe('functions in pieces', function () {
       );
       return { outputs: { y: y! } };
     };
-    expect(traced(loop, specs).pieces).equal(false);
+    expect(traced(loop, specs).clusters).equal(false);
   });
 
   it('refuses gradients through a kernel and never leaves them out', () => {

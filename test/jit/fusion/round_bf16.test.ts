@@ -1,6 +1,6 @@
 import * as tf from '@tensorflow/tfjs';
 import { expect } from 'chai';
-import { inBfloat16, jit } from '../../../src/jit/index.js';
+import { roundToBf16, jit } from '../../../src/jit/index.js';
 import { useBackend } from '../../support/backends.js';
 
 /** The nearest numbers of bfloat16, by the bits of float32: to even where two are as near. */
@@ -10,7 +10,7 @@ function nearest(x: ArrayLike<number>): number[] {
   return [...new Float32Array(kept.buffer)];
 }
 
-describe('inBfloat16', () => {
+describe('roundToBf16', () => {
   before(() => useBackend('tensorflow'));
   const numbers = (seed: number): tf.Tensor1D =>
     tf.tensor1d(Array.from({ length: 64 }, (_, i) => Math.sin(seed + i * 1.7) * 3 ** ((i % 9) - 4)));
@@ -22,10 +22,10 @@ describe('inBfloat16', () => {
     it(`rounds values and gradients, ${name}`, async () => {
       const [x, dy] = [numbers(1), numbers(2)];
       const both = (v: tf.Tensor1D, d: tf.Tensor1D): tf.Tensor[] => {
-        const { value, grad } = tf.valueAndGrad((t) => tf.sum(tf.mul(inBfloat16(t), d)))(v);
+        const { value, grad } = tf.valueAndGrad((t) => tf.sum(tf.mul(roundToBf16(t), d)))(v);
         value.dispose();
         // elementwise work before and after, with which compiled code would join the roundings
-        return [tf.add(inBfloat16(tf.mul(v, 2)), 0), grad];
+        return [tf.add(roundToBf16(tf.mul(v, 2)), 0), grad];
       };
       const run = compiled ? jit(both as never) : null;
       const [y, grad] = (run ? await (run as unknown as typeof both)(x, dy) : both(x, dy)) as [tf.Tensor, tf.Tensor];

@@ -19,14 +19,14 @@ describe('batchMatMulBf16', () => {
     [false, true],
     [true, true],
   ] as const)
-    for (const wide of [false, true])
-      it(`multiplies as matMul does what bfloat16 holds, gradients too: ${JSON.stringify({ transposeA, transposeB, wide })}`, async () => {
+    for (const float32Output of [false, true])
+      it(`multiplies as matMul does what bfloat16 holds, gradients too: ${JSON.stringify({ transposeA, transposeB, float32Output })}`, async () => {
         const a = exact(transposeA ? [3, 5, 4] : [3, 4, 5], 7);
         const b = exact(transposeB ? [3, 2, 5] : [3, 5, 2], 11);
         const dy = exact([3, 4, 2], 5);
         const plain = (x: tf.Tensor, y: tf.Tensor): tf.Tensor => tf.matMul(x, y, transposeA, transposeB);
         const narrow = (x: tf.Tensor, y: tf.Tensor): tf.Tensor =>
-          batchMatMulBf16(x as tf.Tensor3D, y as tf.Tensor3D, { transposeA, transposeB, wide });
+          batchMatMulBf16(x as tf.Tensor3D, y as tf.Tensor3D, { transposeA, transposeB, float32Output });
         const both =
           (f: typeof plain) =>
           (...[x, y, d]: tf.Tensor[]): tf.Tensor[] => [f(x!, y!), ...tf.grads(f)([x!, y!], d)];
@@ -38,8 +38,8 @@ describe('batchMatMulBf16', () => {
         for (const got of [both(narrow)(...given), compiled])
           for (const [i, tensor] of want.entries()) {
             const [x, y] = [await tensor.data(), await got[i]!.data()];
-            // the sum alone is rounded, unless it is to stay wide
-            const rounding = wide && i === 0 ? 0 : 2 ** -8;
+            // the sum alone is rounded, unless it is to stay float32Output
+            const rounding = float32Output && i === 0 ? 0 : 2 ** -8;
             x.forEach((v, k) => expect(y[k], `${i}: ${k}`).to.be.closeTo(v, Math.abs(v) * rounding));
           }
       });

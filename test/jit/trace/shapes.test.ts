@@ -10,7 +10,7 @@ import {
   dtypeAttr,
   Program,
   rawOp,
-  sumNarrow,
+  sumInDtype,
   tracedOps,
   trueDtype,
 } from '../../../src/jit/index.js';
@@ -361,7 +361,7 @@ const xlaOnly: Record<string, { run: Case; expected: (t: Inputs) => tf.Tensor[] 
     expected: ({ x, v }) => [x, v],
   },
   XlaReduce: {
-    run: ({ i, j }) => [i, j].map((t) => castTo(sumNarrow(castTo(t, 'int16'), t.rank - 1), 'int32')),
+    run: ({ i, j }) => [i, j].map((t) => castTo(sumInDtype(castTo(t, 'int16'), t.rank - 1), 'int32')),
     expected: ({ i, j }) => [i, j].map((t) => tf.sum(t, t.rank - 1)),
   },
   XlaSort: { run: ({ v }) => rawOp('XlaSort', [v]), expected: ({ v }) => [tf.reverse(tf.topk(v, 3).values)] },

@@ -1,6 +1,6 @@
 import * as tf from '@tensorflow/tfjs';
 import { expect } from 'chai';
-import { settledOnGpu } from '../../../src/jit/fusion/barrier.js';
+import { materialiseOnGpu } from '../../../src/jit/fusion/barrier.js';
 import { gpuStep } from '../../../src/layers/decode/ssm_step.js';
 import { mixerSpec } from '../../../src/layers/mixer.js';
 import { largestDifference } from '../../support/compare.js';
@@ -78,7 +78,7 @@ describe('a step of one row on a GPU', () => {
   it('leaves the stream as it is where nothing is compiled for a GPU', () => {
     tf.tidy(() => {
       const x = tf.ones([2]);
-      expect(settledOnGpu(x)).to.equal(x);
+      expect(materialiseOnGpu(x)).to.equal(x);
     });
   });
 });
