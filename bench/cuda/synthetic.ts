@@ -3,7 +3,7 @@ import type { CheckpointSource, TensorInfo } from '../../src/checkpoints/source.
 import { decodeFloat32, encodeFloat32 } from '../../src/base/stored_dtypes.js';
 import type { WeightStorage } from '../../src/layers/storage.js';
 import { Mamba2ForCausalLM } from '../../src/models/mamba2/causal_lm.js';
-import { isMatrix } from '../../src/engine/decoding_program.js';
+import { isMatrix } from '../../src/layers/weights.js';
 import { rowStorage } from '../../src/quant/row_kernel.js';
 import { publicConfig } from '../random_checkpoint.js';
 
@@ -46,9 +46,10 @@ export function syntheticModel(name: string, int4: boolean, layers?: number): Ma
     ]),
   );
   const readBytesSync = (key: string): Uint8Array => {
-    const { init, shape, name: own } = specs.find((s) => s.name === key)!;
+    const spec = specs.find((s) => s.name === key)!;
+    const { init, shape } = spec;
     const count = size(shape);
-    if (isMatrix({ name: own, shape })) return bytes.subarray(0, 2 * count);
+    if (isMatrix(spec)) return bytes.subarray(0, 2 * count);
     const values =
       init.kind === 'values'
         ? init.values(count)

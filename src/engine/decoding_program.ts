@@ -13,7 +13,7 @@ import type { NetworkWeights } from '../models/mamba2/modeling.js';
 import { declarePack, type Pack, packOf, type ProgramDtype, storageOf, traced } from './program_weights.js';
 import { sampleTokens } from './sampling.js';
 
-export { isMatrix, type ProgramDtype } from './program_weights.js';
+export type { ProgramDtype } from './program_weights.js';
 
 export interface DecodingProgramOptions {
   dtype: ProgramDtype;
@@ -99,7 +99,8 @@ export function buildDecodingProgram(weights: NetworkWeights, options: DecodingP
   const { network } = weights;
   const { config } = network;
   const storages = new Map<string, WeightStorage>();
-  for (const spec of network.weightSpecs()) {
+  const specs = network.weightSpecs();
+  for (const spec of specs) {
     const storage = weights.storage(spec, (s) => storageOf(weights, s, options.dtype));
     storages.set(spec.name, storage);
   }
@@ -107,7 +108,7 @@ export function buildDecodingProgram(weights: NetworkWeights, options: DecodingP
   const program = new Program({ name: 'mamba2', onCompile: options.onCompile, ...(graphCache && { graphCache }) });
   // on a GPU a slice of a variable may become a kernel of its own
   const packs = options.pack && ![...storages.values()].some(({ takesWhole }) => takesWhole);
-  const pack: Pack = packs ? packOf(storages) : new Map();
+  const pack: Pack = packs ? packOf(specs, storages) : new Map();
   declarePack(program, pack);
   for (const [name, { variables }] of storages) {
     for (const [suffix, variable] of Object.entries(variables)) {

@@ -10,16 +10,11 @@ import {
   type WeightBytes,
   type WeightStorage,
 } from '../layers/storage.js';
-import type { Weight, Weights, WeightSpec } from '../layers/weights.js';
+import { isMatrix, type Weight, type Weights, type WeightSpec } from '../layers/weights.js';
 import type { NetworkWeights } from '../models/mamba2/modeling.js';
 
 /** Stored type of the large matrices in a program. */
 export type ProgramDtype = 'auto' | 'float32' | 'bfloat16';
-
-/** True for the matrices that dominate a model's size: projections, embedding, head. */
-export function isMatrix(spec: { name: string; shape: readonly number[] }): boolean {
-  return spec.shape.length === 2 && /(_proj|embeddings|lm_head)\.weight$/.test(spec.name);
-}
 
 /** Where a weight's bytes come from, in float32 or bfloat16: the checkpoint, or the layer variables once they exist. */
 function bytesOf(weights: NetworkWeights, name: string, dtype: 'F32' | 'BF16'): () => Promise<ArrayBufferView> {
@@ -58,12 +53,11 @@ const PACK = 'packed';
 export type Pack = ReadonlyMap<string, VariableSpec>;
 
 /** What goes there, of weights stored so. */
-export function packOf(storages: ReadonlyMap<string, WeightStorage>): Pack {
+export function packOf(weights: readonly WeightSpec[], storages: ReadonlyMap<string, WeightStorage>): Pack {
   const pack = new Map<string, VariableSpec>();
-  for (const [name, { variables }] of storages) {
-    for (const [suffix, spec] of Object.entries(variables)) {
-      if (spec.dtype === 'float32' && (suffix !== '' || !isMatrix({ name, shape: spec.shape })))
-        pack.set(name + suffix, spec);
+  for (const weight of weights) {
+    for (const [suffix, spec] of Object.entries(storages.get(weight.name)!.variables)) {
+      if (spec.dtype === 'float32' && (suffix !== '' || !isMatrix(weight))) pack.set(weight.name + suffix, spec);
     }
   }
   return pack;

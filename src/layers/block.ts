@@ -59,7 +59,10 @@ export function blockForward(
 
 /** The block's weights under the checkpoint's names. */
 export function blockWeightSpecs(spec: MixerSpec): WeightSpec[] {
-  return [{ name: 'norm.weight', shape: [spec.hiddenSize], init: { kind: 'ones' } }, ...mixerWeightSpecs(spec, MIXER)];
+  return [
+    { name: 'norm.weight', shape: [spec.hiddenSize], role: 'small', init: { kind: 'ones' } },
+    ...mixerWeightSpecs(spec, MIXER),
+  ];
 }
 
 /**

@@ -160,9 +160,12 @@ export function convWeightSpecs(prefix: string, channels: number, taps: number, 
   const weight: WeightSpec = {
     name: `${prefix}weight`,
     shape: [channels, 1, taps],
+    role: 'small',
     init: { kind: 'uniform', low: -bound, high: bound },
   };
-  return useBias ? [weight, { name: `${prefix}bias`, shape: [channels], init: { kind: 'zeros' } }] : [weight];
+  return useBias
+    ? [weight, { name: `${prefix}bias`, shape: [channels], role: 'small', init: { kind: 'zeros' } }]
+    : [weight];
 }
 
 /**

@@ -39,6 +39,7 @@ export class TokenEmbedding extends SpecLayer {
       {
         name: 'weight',
         shape: [this.vocabSize, this.hiddenSize],
+        role: 'embedding',
         init: { kind: 'normal', std: this.initializerRange },
       },
     ];
@@ -119,6 +120,7 @@ export class LMHead extends SpecLayer {
       {
         name: 'weight',
         shape: [this.vocabSize, this.hiddenSize],
+        role: 'head',
         init: { kind: 'normal', std: this.initializerRange },
       },
     ];

@@ -127,19 +127,34 @@ export function mixerWeightSpecs(spec: MixerSpec, prefix = ''): WeightSpec[] {
   const { hiddenSize: d, numHeads: h, innerSize, projSize } = spec;
   const bound = 1 / Math.sqrt(innerSize) / spec.outProjDivisor; // PyTorch's Linear default
   const specs: WeightSpec[] = [
-    { name: 'dt_bias', shape: [h], init: { kind: 'values', values: freshDtBias(spec) } },
+    { name: 'dt_bias', shape: [h], role: 'small', init: { kind: 'values', values: freshDtBias(spec) } },
     {
       name: 'A_log',
       shape: [h],
+      role: 'small',
       init: { kind: 'values', values: (size) => Float32Array.from({ length: size }, (_, i) => Math.log(i + 1)) },
     },
-    { name: 'D', shape: [h], init: { kind: 'ones' } },
+    { name: 'D', shape: [h], role: 'small', init: { kind: 'ones' } },
     ...convWeightSpecs('conv1d.', spec.convSize, spec.convKernel, spec.useConvBias),
-    { name: 'in_proj.weight', shape: [projSize, d], init: { kind: 'normal', std: spec.initializerRange } },
-    ...(spec.useBias ? [{ name: 'in_proj.bias', shape: [projSize], init: { kind: 'zeros' } } as WeightSpec] : []),
-    { name: 'norm.weight', shape: [innerSize], init: { kind: 'ones' } },
-    { name: 'out_proj.weight', shape: [d, innerSize], init: { kind: 'uniform', low: -bound, high: bound } },
-    ...(spec.useBias ? [{ name: 'out_proj.bias', shape: [d], init: { kind: 'zeros' } } as WeightSpec] : []),
+    {
+      name: 'in_proj.weight',
+      shape: [projSize, d],
+      role: 'projection',
+      init: { kind: 'normal', std: spec.initializerRange },
+    },
+    ...(spec.useBias
+      ? [{ name: 'in_proj.bias', shape: [projSize], role: 'small', init: { kind: 'zeros' } } as WeightSpec]
+      : []),
+    { name: 'norm.weight', shape: [innerSize], role: 'small', init: { kind: 'ones' } },
+    {
+      name: 'out_proj.weight',
+      shape: [d, innerSize],
+      role: 'projection',
+      init: { kind: 'uniform', low: -bound, high: bound },
+    },
+    ...(spec.useBias
+      ? [{ name: 'out_proj.bias', shape: [d], role: 'small', init: { kind: 'zeros' } } as WeightSpec]
+      : []),
   ];
   return specs.map((s) => ({ ...s, name: prefix + s.name }));
 }

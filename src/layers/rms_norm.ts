@@ -67,7 +67,7 @@ export class RMSNorm extends SpecLayer {
   }
 
   protected override weightSpecs(): WeightSpec[] {
-    return [{ name: 'weight', shape: [this.size], init: { kind: 'ones' } }];
+    return [{ name: 'weight', shape: [this.size], role: 'small', init: { kind: 'ones' } }];
   }
 
   /** The same maths over given weights. */

@@ -82,7 +82,7 @@ export class RMSNormGated extends SpecLayer {
   }
 
   protected override weightSpecs(): WeightSpec[] {
-    return [{ name: 'weight', shape: [this.size], init: { kind: 'ones' } }];
+    return [{ name: 'weight', shape: [this.size], role: 'small', init: { kind: 'ones' } }];
   }
 
   forward(y: tf.Tensor, gate: tf.Tensor, weights: Weights): tf.Tensor {

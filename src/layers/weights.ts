@@ -37,11 +37,24 @@ export type WeightInit =
   | { kind: 'uniform'; low: number; high: number }
   | { kind: 'values'; values: (size: number) => Float32Array };
 
+/**
+ * What a weight is to its model. Projections (the linear maps within blocks), the embedding's table and the head are the matrices
+ * [out, in] that dominate its size: they are what is stored in bfloat16 or quantised, and what takes adapters. All else is small:
+ * norms, biases, convolutions, parameters of the state space.
+ */
+export type WeightRole = 'projection' | 'embedding' | 'head' | 'small';
+
 /** A weight described before it exists. */
 export interface WeightSpec {
   name: string;
   shape: number[];
+  role: WeightRole;
   init: WeightInit;
+}
+
+/** True for the matrices that dominate a model's size: projections, embedding, head. */
+export function isMatrix({ role }: Pick<WeightSpec, 'role'>): boolean {
+  return role !== 'small';
 }
 
 export function isStored(w: Weight): w is StoredMatrix {

@@ -2,11 +2,12 @@
 import * as tf from '@tensorflow/tfjs';
 import { ArgumentError, ConfigError } from '../base/errors.js';
 import { RandomStream } from '../generation/random.js';
-import type { Weight, Weights } from '../layers/index.js';
-import { isStored } from '../layers/index.js';
+import { isMatrix, isStored, type Weight, type Weights, type WeightSpec } from '../layers/index.js';
 import type { LoraConfig } from './config.js';
-import { type TargetKind, targetKind } from './config.js';
 import type { LowRank } from './matrix.js';
+
+/** The kinds of modules that an adapter may act on. */
+export type TargetKind = 'linear' | 'embedding' | 'head';
 
 /** A module under an adapter. */
 export interface AdaptedModule {
@@ -29,11 +30,36 @@ function moduleOf(weight: string): string {
   return weight.slice(0, weight.lastIndexOf('.'));
 }
 
+const KINDS = { projection: 'linear', embedding: 'embedding', head: 'head' } as const;
+
+const lastPart = (module: string): string => module.slice(module.lastIndexOf('.') + 1);
+
+/** @returns how a module is adapted @throws ArgumentError for one that cannot be, with the reason */
+function targetKind(module: string, spec: WeightSpec | undefined, all: readonly WeightSpec[]): TargetKind {
+  if (spec && spec.role !== 'small') return KINDS[spec.role];
+  if (spec?.shape.length === 3) {
+    throw new ArgumentError(
+      `LoRA: '${module}' is a depthwise convolution of a few taps per channel: a low-rank product has no place in it (PEFT refuses it too). Train it whole with modules_to_save: ['${lastPart(module)}'].`,
+      { module },
+    );
+  }
+  const names = [...new Set(all.filter(isMatrix).map(({ name }) => lastPart(moduleOf(name))))];
+  throw new ArgumentError(
+    `LoRA: '${module}' is not a linear map or an embedding; target ${names.slice(0, -1).join(', ')} or ${names.at(-1)}, or train it whole with modules_to_save.`,
+    {
+      module,
+    },
+  );
+}
+
 /** @throws ArgumentError when nothing matches, or a module that cannot be adapted does */
-export function adaptedModules(config: LoraConfig, weights: Weights): AdaptedModule[] {
+export function adaptedModules(config: LoraConfig, weights: Weights, specs: readonly WeightSpec[]): AdaptedModule[] {
   const tied = !('lm_head.weight' in weights);
   const modules = [...new Set(Object.keys(weights).map(moduleOf)), ...(tied ? ['lm_head'] : [])];
-  const found = modules.filter((module) => config.targets(module));
+  const byModule = new Map(specs.map((spec) => [spec.name.replace(/\.weight$/, ''), spec]));
+  // a tied head has no matrix of its own
+  if (tied) byModule.set('lm_head', { ...byModule.get('backbone.embeddings')!, name: 'lm_head.weight', role: 'head' });
+  const found = modules.filter((module) => config.targets(module, byModule.get(module)?.role));
   if (found.length === 0) {
     throw new ArgumentError(
       `LoRA: target_modules ${JSON.stringify(config.target_modules)} matches no module of this model; it has ${[...new Set(modules.map((m) => m.split('.').pop()!))].join(', ')}`,
@@ -41,7 +67,7 @@ export function adaptedModules(config: LoraConfig, weights: Weights): AdaptedMod
     );
   }
   return found.map((module) => {
-    const kind = targetKind(module);
+    const kind = targetKind(module, byModule.get(module), [...byModule.values()]);
     const weight = kind === 'head' && tied ? 'backbone.embeddings.weight' : `${module}.weight`;
     const [out, inner] = weights[weight]!.shape as [number, number];
     const rank = config.rank(module);
@@ -120,10 +146,11 @@ export class LoraAdapter {
   constructor(
     readonly config: LoraConfig,
     weights: Weights,
+    specs: readonly WeightSpec[],
     seed: number,
     values?: ReadonlyMap<string, { shape: readonly number[]; data: Float32Array }>,
   ) {
-    this.modules = adaptedModules(config, weights);
+    this.modules = adaptedModules(config, weights, specs);
     this.saved = savedWeights(config, weights);
     const add = (key: string, shape: readonly number[], fresh: () => tf.Tensor): void => {
       const given = values?.get(key);

@@ -1,5 +1,6 @@
 /** LoraConfig: the options of a low-rank adapter, in the keys of PEFT's adapter_config.json. */
-import { ArgumentError, ConfigError } from '../base/errors.js';
+import { ConfigError } from '../base/errors.js';
+import type { WeightRole } from '../layers/index.js';
 
 /** The keys that this package acts on; all optional when given by a user. */
 export interface LoraConfigFields {
@@ -84,10 +85,14 @@ function finite(value: unknown, key: string): number {
   throw new ConfigError(`LoraConfig: ${key} is ${JSON.stringify(value)}, expected a number`, { [key]: value });
 }
 
-/** True when a module's full name is one of the names, ends with '.name', or matches the whole regular expression. */
-export function matchesModule(module: string, wanted: readonly string[] | string): boolean {
+/**
+ * True when a module's full name is one of the names, ends with '.name', or matches the whole regular expression. 'all-linear' is every
+ * projection within a block.
+ * @param role of the module's matrix, where it has one
+ */
+export function matchesModule(module: string, wanted: readonly string[] | string, role?: WeightRole): boolean {
   if (typeof wanted !== 'string') return wanted.some((name) => module === name || module.endsWith(`.${name}`));
-  if (wanted === 'all-linear') return /\.(in_proj|out_proj)$/.test(module);
+  if (wanted === 'all-linear') return role === 'projection';
   try {
     return new RegExp(`^(?:${wanted})$`).test(module);
   } catch (error) {
@@ -212,11 +217,11 @@ export class LoraConfig {
     return path.some((_, i) => matchesModule(path.slice(0, i + 1).join('.'), this.modules_to_save ?? []));
   }
 
-  /** Whether a module is to be adapted; as in PEFT, none that is trained whole. */
-  targets(module: string): boolean {
-    if (this.exclude_modules && matchesModule(module, this.exclude_modules)) return false;
+  /** Whether a module is to be adapted; as in PEFT, none that is trained whole. @param role of its matrix, where it has one */
+  targets(module: string, role?: WeightRole): boolean {
+    if (this.exclude_modules && matchesModule(module, this.exclude_modules, role)) return false;
     if (this.trainsWhole(module)) return false;
-    if (!matchesModule(module, this.target_modules)) return false;
+    if (!matchesModule(module, this.target_modules, role)) return false;
     // a module that is named in full is wanted wherever it is
     if (!this.layers_to_transform?.length || this.target_modules.includes(module)) return true;
     const { layers_pattern: pattern } = this;
@@ -244,26 +249,4 @@ export class LoraConfig {
     const defaults = { bias: 'none', fan_in_fan_out: false, task_type: 'CAUSAL_LM', use_dora: false };
     return { ...defaults, ...this.extra, ...fields, peft_type: 'LORA', inference_mode: true };
   }
-}
-
-/** The kinds of modules that an adapter may act on. */
-export type TargetKind = 'linear' | 'embedding' | 'head';
-
-/** @returns how a module is adapted @throws ArgumentError for one that cannot be, with the reason */
-export function targetKind(module: string): TargetKind {
-  if (module === 'lm_head') return 'head';
-  if (module === 'backbone.embeddings') return 'embedding';
-  if (/\.(in_proj|out_proj)$/.test(module)) return 'linear';
-  if (module.endsWith('.conv1d')) {
-    throw new ArgumentError(
-      `LoRA: '${module}' is a depthwise convolution of a few taps per channel: a low-rank product has no place in it (PEFT refuses it too). Train it whole with modules_to_save: ['conv1d'].`,
-      { module },
-    );
-  }
-  throw new ArgumentError(
-    `LoRA: '${module}' is not a linear map or an embedding; target in_proj, out_proj, embeddings or lm_head, or train it whole with modules_to_save.`,
-    {
-      module,
-    },
-  );
 }

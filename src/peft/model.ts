@@ -88,7 +88,8 @@ export class PeftModel {
         `There is an adapter '${name}' already; delete_adapter('${name}') or choose another name`,
         { name },
       );
-    const adapter = new LoraAdapter(config, this.base, options.seed ?? freshSeed(), options.values);
+    const specs = this.base_model.weights.network.weightSpecs();
+    const adapter = new LoraAdapter(config, this.base, specs, options.seed ?? freshSeed(), options.values);
     if (adapter.modules.some(({ module }) => module.endsWith('.out_proj'))) {
       this.onWarning(
         `Adapter '${name}' acts on out_proj: it works here, but PEFT refuses such adapters for Mamba-2 models. Merge it (merge_and_unload) to use the result in transformers.`,

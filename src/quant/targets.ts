@@ -1,5 +1,6 @@
 /** Which weights of a model are quantised, and why the others are not. */
 import { ConfigError } from '../base/errors.js';
+import { isMatrix, type WeightRole } from '../layers/weights.js';
 import type { QuantizationConfig } from './config.js';
 
 /** A weight that stays in float although it is of a kind that is quantised. */
@@ -14,12 +15,11 @@ export interface QuantizationPlan {
   readonly skipped: readonly Skipped[];
 }
 
-const PROJECTION = /\.(in_proj|out_proj)\.weight$/;
-const INPUT_OUTPUT = /^(backbone\.embeddings|lm_head)\.weight$/;
-
-/** True for the matrices that can be quantised: the projections, the embedding and the head. */
-export function isQuantizable(name: string): boolean {
-  return PROJECTION.test(name) || INPUT_OUTPUT.test(name);
+/** A weight as the choice sees it. */
+export interface QuantizationCandidate {
+  readonly name: string;
+  readonly shape: readonly number[];
+  readonly role: WeightRole;
 }
 
 function matches(name: string, pattern: string | RegExp): boolean {
@@ -29,37 +29,39 @@ function matches(name: string, pattern: string | RegExp): boolean {
 }
 
 /**
- * Decides over all weights of a model: in_proj and out_proj, with `include_input_output_embeddings` the embedding and
- * the head; none that is named in modules_to_not_convert, none whose rows the groups do not divide.
+ * Decides over all weights of a model: projections, with `include_input_output_embeddings` the embedding and the head;
+ * none that is named in modules_to_not_convert, none whose rows the groups do not divide.
  *
- * @param weights names and shapes
  * @throws ConfigError when nothing is left to quantise, with the reasons
  */
 export function planQuantization(
-  weights: Iterable<{ readonly name: string; readonly shape: readonly number[] }>,
+  weights: Iterable<QuantizationCandidate>,
   config: QuantizationConfig,
 ): QuantizationPlan {
   const names: string[] = [];
-  const skipped: Skipped[] = [];
-  for (const { name, shape } of weights) {
-    if (!isQuantizable(name)) continue;
+  const skipped: (Skipped & { role: WeightRole })[] = [];
+  for (const weight of weights) {
+    const { name, shape, role } = weight;
+    if (!isMatrix(weight)) continue;
+    const skip = (reason: string): void => void skipped.push({ name, reason, role });
     const [, inner] = shape;
     const pattern = config.modules_to_not_convert.find((p) => matches(name, p));
-    if (INPUT_OUTPUT.test(name) && !config.include_input_output_embeddings)
-      skipped.push({ name, reason: 'include_input_output_embeddings is false' });
-    else if (pattern !== undefined) skipped.push({ name, reason: `modules_to_not_convert has ${String(pattern)}` });
+    if (role !== 'projection' && !config.include_input_output_embeddings)
+      skip('include_input_output_embeddings is false');
+    else if (pattern !== undefined) skip(`modules_to_not_convert has ${String(pattern)}`);
     else if (config.bits === 4 && inner % config.group_size !== 0)
-      skipped.push({ name, reason: `${inner} input channels are no multiple of group_size ${config.group_size}` });
+      skip(`${inner} input channels are no multiple of group_size ${config.group_size}`);
     else names.push(name);
   }
+  const report = skipped.map(({ name, reason }) => ({ name, reason }));
   if (names.length === 0) {
     // what the user can change first
-    const order = [...skipped].sort((a, b) => Number(INPUT_OUTPUT.test(a.name)) - Number(INPUT_OUTPUT.test(b.name)));
+    const order = [...skipped].sort((a, b) => Number(a.role !== 'projection') - Number(b.role !== 'projection'));
     const shown = order.slice(0, 4).map(({ name, reason }) => `- ${name}: ${reason}`);
     throw new ConfigError(
       `Nothing to quantise in this model:\n${shown.join('\n')}\nChoose another group_size or fewer modules_to_not_convert.`,
-      { option: config.bits === 4 ? 'group_size' : 'modules_to_not_convert', skipped },
+      { option: config.bits === 4 ? 'group_size' : 'modules_to_not_convert', skipped: report },
     );
   }
-  return { names, skipped };
+  return { names, skipped: report };
 }

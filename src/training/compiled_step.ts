@@ -106,7 +106,7 @@ export class CompiledStep implements TrainingStep {
         continue;
       }
       const values = (): Float32Array => weight.dataSync<'float32'>();
-      const narrow = this.options.bf16 === true && /(proj|embeddings|lm_head)\.weight$/.test(name);
+      const narrow = this.options.bf16 === true && this.target.matrices.has(name);
       storages.set(
         name,
         narrow

@@ -2,7 +2,7 @@
 import * as tf from '@tensorflow/tfjs';
 import { ArgumentError } from '../base/errors.js';
 import { matMulBf16 } from '../jit/index.js';
-import { isStored, type StoredMatrix, type Weight, type Weights } from '../layers/index.js';
+import { isMatrix, isStored, type StoredMatrix, type Weight, type Weights } from '../layers/index.js';
 import type { Mamba2ForCausalLM } from '../models/mamba2/index.js';
 import type { Mamba2Network } from '../models/mamba2/network.js';
 import { PeftModel } from '../peft/index.js';
@@ -13,6 +13,8 @@ import { crossEntropySum, fusedCrossEntropy } from './fused_loss.js';
 /** A model as training sees it: tensors that change, tensors that do not, and how they make the network's weights. */
 export interface Trainable {
   readonly network: Mamba2Network;
+  /** Names of the projections, the embedding and the head: with bf16, their products are made in bfloat16. */
+  readonly matrices: ReadonlySet<string>;
   /** The causal model whose weights these are. */
   readonly model: Mamba2ForCausalLM;
   /** Variables that training changes, by name. */
@@ -25,6 +27,16 @@ export interface Trainable {
 
 export type TrainableModel = Mamba2ForCausalLM | PeftModel;
 
+/** Names of a network's projections, embedding and head. */
+function matricesOf(network: Mamba2Network): ReadonlySet<string> {
+  return new Set(
+    network
+      .weightSpecs()
+      .filter(isMatrix)
+      .map(({ name }) => name),
+  );
+}
+
 /** A model (all weights are trained) or a model with adapters (they alone are). @throws ArgumentError for quantised weights without an adapter */
 export function trainableOf(model: TrainableModel): Trainable {
   if (model instanceof PeftModel) {
@@ -32,6 +44,7 @@ export function trainableOf(model: TrainableModel): Trainable {
       throw new ArgumentError('Training: no adapter is active, so nothing would be trained', {});
     return {
       network: model.base_model.weights.network,
+      matrices: matricesOf(model.base_model.weights.network),
       model: model.base_model,
       trainable: () => model.trainable(),
       frozen: () => model.frozen(),
@@ -40,6 +53,7 @@ export function trainableOf(model: TrainableModel): Trainable {
   }
   return {
     network: model.weights.network,
+    matrices: matricesOf(model.weights.network),
     model,
     trainable: () => {
       const entries = Object.entries(model.weights.all());
@@ -81,20 +95,17 @@ export interface BatchTensors {
   segments?: tf.Tensor2D;
 }
 
-const PRODUCTS = /(in_proj|out_proj|embeddings|lm_head)\.weight$/;
-
 /** A float32 matrix whose products are made in bfloat16. Its gradient is float32. */
 function bf16Matrix(w: tf.Tensor2D): StoredMatrix {
   return { shape: w.shape, apply: (x) => matMulBf16(x, w), rows: (ids) => tf.gather(w, ids) as tf.Tensor2D };
 }
 
-/** Weights below a prefix, without it. */
-function below(weights: Weights, prefix: string, bf16: boolean): Weights {
+/** Weights below a prefix, without it. @param bf16 names of those whose products are made in bfloat16 */
+function below(weights: Weights, prefix: string, bf16?: ReadonlySet<string>): Weights {
   const part: Record<string, Weight> = {};
   for (const [name, weight] of Object.entries(weights)) {
     if (!name.startsWith(prefix)) continue;
-    part[name.slice(prefix.length)] =
-      bf16 && !isStored(weight) && PRODUCTS.test(name) ? bf16Matrix(weight as tf.Tensor2D) : weight;
+    part[name.slice(prefix.length)] = bf16?.has(name) && !isStored(weight) ? bf16Matrix(weight as tf.Tensor2D) : weight;
   }
   return part;
 }
@@ -111,11 +122,11 @@ function hidden(
 ): tf.Tensor3D {
   const { network } = target;
   const { segments } = batch;
-  const bf16 = options.bf16 ?? false;
+  const bf16 = options.bf16 ? target.matrices : undefined;
   const all = target.compose(trained, frozen, seed);
   // larger chunks mean fewer states, of which memory traffic is made on a GPU
-  const scan = onGpu() ? { chunkSize: GPU_CHUNK, bf16Scan: bf16 } : {};
-  let h = network.embeddings.forward(batch.ids, below(all, 'backbone.embeddings.', false)) as tf.Tensor3D;
+  const scan = onGpu() ? { chunkSize: GPU_CHUNK, bf16Scan: options.bf16 ?? false } : {};
+  let h = network.embeddings.forward(batch.ids, below(all, 'backbone.embeddings.')) as tf.Tensor3D;
   network.blocks.forEach((block, i) => {
     const prefix = `backbone.layers.${i}.`;
     if (!(grads && options.gradient_checkpointing)) {
@@ -134,7 +145,7 @@ function hidden(
       [h, ...names.map((name) => trained[name]!)],
     ) as tf.Tensor3D;
   });
-  return network.norm_f.forward(h, below(all, 'backbone.norm_f.', false)) as tf.Tensor3D;
+  return network.norm_f.forward(h, below(all, 'backbone.norm_f.')) as tf.Tensor3D;
 }
 
 /**

@@ -1,6 +1,7 @@
 /** Configuration classes, their form in config.json, and the choice of what is quantised. */
 import { expect } from 'chai';
 import { ConfigError } from '../../src/base/errors.js';
+import type { WeightRole } from '../../src/layers/index.js';
 import {
   Int4WeightOnlyConfig,
   Int8WeightOnlyConfig,
@@ -12,15 +13,15 @@ import {
 } from '../../src/quant/index.js';
 import { thrown } from '../support/errors.js';
 
-const weights = [
-  { name: 'backbone.embeddings.weight', shape: [67, 128] },
-  { name: 'backbone.layers.0.norm.weight', shape: [128] },
-  { name: 'backbone.layers.0.mixer.conv1d.weight', shape: [288, 1, 4] },
-  { name: 'backbone.layers.0.mixer.in_proj.weight', shape: [552, 128] },
-  { name: 'backbone.layers.0.mixer.out_proj.weight', shape: [128, 256] },
-  { name: 'backbone.layers.1.mixer.in_proj.weight', shape: [552, 128] },
-  { name: 'backbone.layers.1.mixer.out_proj.weight', shape: [128, 256] },
-  { name: 'lm_head.weight', shape: [67, 128] },
+const weights: { name: string; shape: number[]; role: WeightRole }[] = [
+  { name: 'backbone.embeddings.weight', shape: [67, 128], role: 'embedding' },
+  { name: 'backbone.layers.0.norm.weight', shape: [128], role: 'small' },
+  { name: 'backbone.layers.0.mixer.conv1d.weight', shape: [288, 1, 4], role: 'small' },
+  { name: 'backbone.layers.0.mixer.in_proj.weight', shape: [552, 128], role: 'projection' },
+  { name: 'backbone.layers.0.mixer.out_proj.weight', shape: [128, 256], role: 'projection' },
+  { name: 'backbone.layers.1.mixer.in_proj.weight', shape: [552, 128], role: 'projection' },
+  { name: 'backbone.layers.1.mixer.out_proj.weight', shape: [128, 256], role: 'projection' },
+  { name: 'lm_head.weight', shape: [67, 128], role: 'head' },
 ];
 const names = (config: Int4WeightOnlyConfig | Int8WeightOnlyConfig): string[] => [
   ...planQuantization(weights, config).names,

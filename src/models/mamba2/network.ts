@@ -11,8 +11,8 @@ import { LMHead, TokenEmbedding } from '../../layers/embedding.js';
 import type { MixerState } from '../../layers/mixer.js';
 import { RMSNorm } from '../../layers/rms_norm.js';
 import type { SpecLayer } from '../../layers/base.js';
-import { isStored, tensor, type Weight, type Weights, type WeightSpec } from '../../layers/weights.js';
-import type { Mamba2Config } from './config.js';
+import { isStored, tensor, type Weight, type Weights, type WeightRole, type WeightSpec } from '../../layers/weights.js';
+import { Mamba2Config } from './config.js';
 
 /** A layer and the prefix of its weights' names in a checkpoint (spec C.1). */
 export interface NamedLayer {
@@ -173,6 +173,12 @@ export class Mamba2Network {
       ? this.lm_head.forward(h, part(weights, 'lm_head.'))
       : this.embeddings.reverse(h, part(weights, 'backbone.embeddings.'));
   }
+}
+
+/** The role of every weight that a checkpoint of this configuration may hold, by name; the head's also where it is tied. */
+export function weightRoles(config: Record<string, unknown>): Map<string, WeightRole> {
+  const network = new Mamba2Network(new Mamba2Config({ ...config, tie_word_embeddings: false }));
+  return new Map(network.weightSpecs().map(({ name, role }) => [name, role]));
 }
 
 function bordered({ values, squares }: FewRows, between: NonNullable<HiddenOptions['between']>): FewRows {

@@ -7,9 +7,10 @@ import { saveCheckpoint, type SaveCheckpointOptions } from '../../checkpoints/sa
 import { validateCheckpoint, type ValidateOptions } from '../../checkpoints/validate.js';
 import { ArgumentError, ConfigError } from '../../base/errors.js';
 import { Mamba2Config, type Mamba2ConfigFields } from './config.js';
-import { isStored, type Weight } from '../../layers/weights.js';
+import { isMatrix, isStored, type Weight, type WeightRole } from '../../layers/weights.js';
 import type { NetworkWeights } from './modeling.js';
-import { isQuantizable, packedWeight } from '../../quant/index.js';
+import { weightRoles } from './network.js';
+import { packedWeight } from '../../quant/index.js';
 import {
   checkpointQuantization,
   isPacked,
@@ -56,8 +57,12 @@ export async function loadCheckpoint(
 /** What a quantised checkpoint may have otherwise than a plain one. @throws ConfigError for a kind that is not supported */
 export function quantizedParts(source: CheckpointSource): ValidateOptions {
   if (!checkpointQuantization(source)) return {};
+  let roles: Map<string, WeightRole> | null = null; // made when asked for: by then the configuration is known to be sound
   return {
-    allow: (name) => isQuantizable(packedWeight(name) ?? ''),
+    allow: (name) => {
+      const role = (roles ??= weightRoles(source.config)).get(packedWeight(name) ?? '');
+      return role !== undefined && isMatrix({ role });
+    },
     replaced: (name) => isPacked(source, name),
   };
 }

@@ -17,6 +17,7 @@ import {
   type TorchAoConfig,
 } from '../../quant/index.js';
 import type { Mamba2ForCausalLM } from './causal_lm.js';
+import { weightRoles } from './network.js';
 import {
   alreadyQuantized,
   floatRows,
@@ -104,7 +105,8 @@ async function quantizeSource(
   if (source.config.quantization_config) throw alreadyQuantized(source.dir);
   const { tied, warnings } = await validateCheckpoint(source);
   const record = { ...source.config, tie_word_embeddings: tied };
-  const specs = [...expectedTensors(record)].map(([name, shape]) => ({ name, shape }));
+  const roles = weightRoles(record);
+  const specs = [...expectedTensors(record)].map(([name, shape]) => ({ name, shape, role: roles.get(name)! }));
   const { names, skipped } = planQuantization(specs, config);
   const rows = new Map<string, QuantizedWeightReport>();
   const keep = { left: options.code_bytes ?? 256 * 2 ** 20 };
