@@ -41,6 +41,6 @@ for (const size of sizes.split(',').map(Number)) {
   );
 }
 // In float32 all are the same. Bfloat16 sums round otherwise in other shapes, and near ties then fall otherwise.
-const same = queue.filter((_, i) => outputs.every((out) => out[i].join() === outputs[0][i].join())).length;
+const same = queue.filter((_, i) => outputs.every((out) => out[i]!.join() === outputs[0]![i]!.join())).length;
 console.log(`${same} of ${queue.length} prompts got the same tokens in every batch size`);
 model.dispose();

@@ -11,7 +11,7 @@ import { Mamba2Config, type Mamba2ConfigFields } from '../../src/models/mamba2/c
 import { Mamba2ForCausalLM } from '../../src/models/mamba2/causal_lm.js';
 import type { SaveOptions } from '../../src/models/mamba2/pretrained.js';
 
-const out = process.argv[2];
+const out = process.argv[2]!;
 if (!out) throw new Error('usage: write_for_transformers.ts FOLDER');
 const trained = fileURLToPath(new URL('../../models/tiny-books-mamba2', import.meta.url));
 

@@ -149,7 +149,7 @@ export function decodeFloat32(bytes: Uint8Array, dtype: StoredDtype, out?: Float
     case 'BF16': {
       const half = new Uint16Array(buffer, byteOffset, count);
       const bits = new Uint32Array(result.buffer, result.byteOffset, count);
-      for (let i = 0; i < count; i++) bits[i] = half[i] << 16;
+      for (let i = 0; i < count; i++) bits[i] = half[i]! << 16;
       return result;
     }
     case 'F16': {
@@ -157,7 +157,7 @@ export function decodeFloat32(bytes: Uint8Array, dtype: StoredDtype, out?: Float
       // integers keep signalling NaNs as they are
       const table = new Uint32Array(halfValues().buffer);
       const bits = new Uint32Array(result.buffer, result.byteOffset, count);
-      for (let i = 0; i < count; i++) bits[i] = table[half[i]];
+      for (let i = 0; i < count; i++) bits[i] = table[half[i]!]!;
       return result;
     }
     default:
@@ -210,8 +210,8 @@ export function encodeFloat32(values: Float32Array, dtype: FloatDtype): Uint8Arr
     default: {
       const bits = new Uint32Array(values.buffer, values.byteOffset, count);
       const out = new Uint16Array(count);
-      if (dtype === 'BF16') for (let i = 0; i < count; i++) out[i] = toBfloat16(bits[i]);
-      else for (let i = 0; i < count; i++) out[i] = toFloat16(bits[i]);
+      if (dtype === 'BF16') for (let i = 0; i < count; i++) out[i] = toBfloat16(bits[i]!);
+      else for (let i = 0; i < count; i++) out[i] = toFloat16(bits[i]!);
       return new Uint8Array(out.buffer);
     }
   }

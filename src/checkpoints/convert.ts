@@ -59,7 +59,7 @@ function convertPiece(piece: Uint8Array, from: StoredDtype, to: StoredDtype, nam
   if (to === 'F16') {
     const half = new Uint16Array(out.buffer);
     for (let i = 0; i < half.length; i++)
-      if ((half[i] & 0x7fff) === 0x7c00 && Number.isFinite(values[i]))
+      if ((half[i]! & 0x7fff) === 0x7c00 && Number.isFinite(values[i]))
         throw new CheckpointError(
           `${file}: tensor ${name} holds ${values[i]}, which is beyond float16's 65504. Convert to bfloat16 or float32.`,
           { file, tensor: name, got: values[i] },

@@ -42,7 +42,7 @@ export function withHuggingFaceNames(container: Container): Map<string, Containe
         { file: tensor.file, tensor: name },
       );
     origin.set(target, name);
-    const [channels, middle, last] = tensor.shape;
+    const [channels, middle, last] = tensor.shape as [number, number, number];
     const mlx = target.endsWith('.conv1d.weight') && tensor.shape.length === 3 && last === 1 && middle > 1;
     out.set(target, mlx ? { ...tensor, shape: [channels, 1, middle] } : tensor);
   }

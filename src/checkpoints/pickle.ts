@@ -83,7 +83,7 @@ class Unpickler {
   run(): PickleValue {
     while (true) {
       const start = this.at;
-      const op = this.bytes[this.take(1)];
+      const op = this.bytes[this.take(1)]!;
       // in the order of Python's pickletools
       switch (op) {
         case 0x80: {
@@ -229,7 +229,7 @@ class Unpickler {
     return start;
   }
   private u8(): number {
-    return this.bytes[this.take(1)];
+    return this.bytes[this.take(1)]!;
   }
   private u32(): number {
     return this.data.getUint32(this.take(4), true);
@@ -239,7 +239,7 @@ class Unpickler {
   private long(length: number): number | bigint {
     const start = this.take(length);
     let value = 0n;
-    for (let i = length - 1; i >= 0; i--) value = (value << 8n) | BigInt(this.bytes[start + i]);
+    for (let i = length - 1; i >= 0; i--) value = (value << 8n) | BigInt(this.bytes[start + i]!);
     const signed = length > 0 ? BigInt.asIntN(length * 8, value) : 0n;
     const number = Number(signed);
     return Number.isSafeInteger(number) ? number : signed;
@@ -263,7 +263,7 @@ class Unpickler {
     return value;
   }
   private top(): PickleValue {
-    const value = this.stack[this.stack.length - 1];
+    const value = this.stack.at(-1)!;
     if (value === undefined || value === MARK) throw this.fail('the stack runs empty');
     return value;
   }
@@ -287,7 +287,7 @@ class Unpickler {
     const dict = this.top();
     if (!(dict instanceof Map)) throw this.fail('keys are set on what is no dict');
     if (items.length % 2 !== 0) throw this.fail('a key has no value');
-    for (let i = 0; i < items.length; i += 2) dict.set(items[i], items[i + 1]);
+    for (let i = 0; i < items.length; i += 2) dict.set(items[i]!, items[i + 1]!);
   }
   private recall(index: number): void {
     const value = this.memo.get(index);
@@ -329,7 +329,7 @@ class Unpickler {
   /** (storage, storage_offset, size, stride, requires_grad, backward_hooks[, metadata]) */
   private tensor(items: readonly PickleValue[]): PickleTensor {
     const [storage, offset, shape, strides] = items;
-    const sizes = (value: PickleValue): number[] => {
+    const sizes = (value: PickleValue | undefined): number[] => {
       const list = value instanceof PickleTuple ? value.items : null;
       if (!list || list.length > 32 || !list.every((n) => Number.isSafeInteger(n) && (n as number) >= 0))
         throw this.fail('a tensor whose shape or strides are no whole numbers');

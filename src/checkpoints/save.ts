@@ -34,7 +34,7 @@ export interface SaveCheckpointOptions {
 export function parseSize(size: number | string, option = 'max_shard_size'): number {
   const found = /^\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?\s*$/i.exec(String(size));
   const bytes = found
-    ? Math.floor(Number(found[1]) * (found[3] ? 1024 : 1000) ** ' KMGT'.indexOf(found[2].toUpperCase() || ' '))
+    ? Math.floor(Number(found[1]) * (found[3] ? 1024 : 1000) ** ' KMGT'.indexOf(found[2]!.toUpperCase() || ' '))
     : NaN;
   if (!Number.isSafeInteger(bytes) || bytes <= 0)
     throw new ArgumentError(
@@ -56,7 +56,7 @@ function intoShards(planned: readonly PlannedTensor[], limit: number): PlannedTe
       shards.push([]);
       room = limit;
     }
-    shards[shards.length - 1].push(part);
+    shards.at(-1)!.push(part);
     room -= part.bytes;
   }
   return shards.length > 0 ? shards : [[]];

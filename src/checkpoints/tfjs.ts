@@ -58,7 +58,7 @@ class ShardWriter {
     for (let at = 0; at < bytes.byteLength;) {
       if (this.room === 0) await this.next();
       const length = Math.min(this.room, bytes.byteLength - at);
-      await this.files[this.files.length - 1].write(bytes.subarray(at, at + length));
+      await this.files.at(-1)!.write(bytes.subarray(at, at + length));
       this.room -= length;
       at += length;
     }
@@ -179,9 +179,9 @@ class Concatenated implements ByteSource {
   private parts(offset: number, length: number): [RandomAccessFile, number, number, number][] {
     const out: [RandomAccessFile, number, number, number][] = [];
     for (const [i, file] of this.files.entries()) {
-      const begin = Math.max(offset, this.starts[i]);
-      const end = Math.min(offset + length, this.starts[i] + file.size);
-      if (end > begin) out.push([file, begin - this.starts[i], end - begin, begin - offset]);
+      const begin = Math.max(offset, this.starts[i]!);
+      const end = Math.min(offset + length, this.starts[i]! + file.size);
+      if (end > begin) out.push([file, begin - this.starts[i]!, end - begin, begin - offset]);
     }
     return out;
   }
@@ -197,7 +197,7 @@ function narrow(bytes: Uint8Array, file: string, name: string): Uint8Array {
         file,
         tensor: name,
       });
-    out[i] = wide[2 * i + 1];
+    out[i] = wide[2 * i + 1]!;
   }
   return new Uint8Array(out.buffer);
 }
@@ -258,7 +258,7 @@ export async function openTfjsContainer(modelFile: string): Promise<Container> {
             { file: modelFile, got: name },
           );
         files.push(await RandomAccessFile.open(path.join(path.dirname(modelFile), name)));
-        open.push(files[files.length - 1]);
+        open.push(files.at(-1)!);
       }
       const bytes = new Concatenated(modelFile, files);
       let at = 0;

@@ -53,7 +53,7 @@ function isContiguous(shape: readonly number[], strides: readonly number[]): boo
   let expected = 1;
   for (let d = shape.length - 1; d >= 0; d--) {
     if (shape[d] !== 1 && strides[d] !== expected) return false;
-    expected *= shape[d];
+    expected *= shape[d]!;
   }
   return true;
 }
@@ -69,13 +69,13 @@ function gather(bytes: Uint8Array, shape: readonly number[], strides: readonly n
   const last = shape.length - 1;
   const index = new Array<number>(shape.length).fill(0);
   let base = 0;
-  for (let at = 0; at < count; at += shape[last]) {
-    for (let i = 0; i < shape[last]; i++)
-      for (let w = 0; w < wide; w++) to[(at + i) * wide + w] = from[(base + i * strides[last]) * wide + w];
+  for (let at = 0; at < count; at += shape[last]!) {
+    for (let i = 0; i < shape[last]!; i++)
+      for (let w = 0; w < wide; w++) to[(at + i) * wide + w] = from[(base + i * strides[last]!) * wide + w]!;
     for (let d = last - 1; d >= 0; d--) {
-      base += strides[d];
-      if (++index[d] < shape[d]) break;
-      base -= shape[d] * strides[d];
+      base += strides[d]!;
+      if (++index[d]! < shape[d]!) break;
+      base -= shape[d]! * strides[d]!;
       index[d] = 0;
     }
   }
@@ -103,7 +103,7 @@ function viewOf(
     );
   const count = elementCount(shape);
   if (count === null) throw fail(`shape [${shape.join(', ')}] is too large.`);
-  const span = count === 0 ? 0 : shape.reduce((sum, length, d) => sum + (length - 1) * strides[d], 1);
+  const span = count === 0 ? 0 : shape.reduce((sum, length, d) => sum + (length - 1) * strides[d]!, 1);
   if (!(offset + span <= storage.elements))
     throw fail(
       `shape [${shape.join(', ')}] with strides [${strides.join(', ')}] from element ${offset} leaves its storage of ${storage.elements} elements.`,
@@ -181,11 +181,11 @@ export async function torchContainer(file: ByteSource): Promise<Container> {
     }
     const entries = await readZipDirectory(file);
     const pickles = [...entries.values()].filter(({ name }) => /^[^/]+\/data\.pkl$/.test(name));
-    if (pickles.length !== 1)
+    const [pickle] = pickles;
+    if (!pickle || pickles.length > 1)
       throw new CheckpointError(`${file.path} is no file of torch.save: it has ${pickles.length} entries data.pkl.`, {
         file: file.path,
       });
-    const [pickle] = pickles;
     const prefix = pickle.name.slice(0, -'data.pkl'.length);
     if (pickle.end - pickle.begin > MAX_PICKLE)
       throw new CheckpointError(`${file.path}: a pickle of ${pickle.end - pickle.begin} bytes is no state dict.`, {

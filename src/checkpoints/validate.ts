@@ -226,6 +226,6 @@ function disagreement(source: CheckpointSource, problems: readonly Disagreement[
   if (problems.length > shown.length) shown.push(`- and ${problems.length - shown.length} more`);
   return new CheckpointError(
     `${source.dir}: the weights and config.json disagree:\n${shown.join('\n')}\nUse the config.json that belongs to these weights, or fetch the folder again.`,
-    { file: source.dir, tensor: problems[0].tensor, tensors: problems.map(({ tensor }) => tensor) },
+    { file: source.dir, tensor: problems[0]!.tensor, tensors: problems.map(({ tensor }) => tensor) },
   );
 }

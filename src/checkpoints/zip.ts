@@ -34,7 +34,7 @@ export function crc32(bytes: Uint8Array, before = 0): number {
     return c;
   });
   let c = ~before >>> 0;
-  for (const byte of bytes) c = crcTable[(c ^ byte) & 255] ^ (c >>> 8);
+  for (const byte of bytes) c = crcTable[(c ^ byte) & 255]! ^ (c >>> 8);
   return ~c >>> 0;
 }
 
@@ -123,7 +123,8 @@ export async function readZipDirectory(file: ByteSource): Promise<Map<string, Zi
   for (let i = 0; i < directory.count; i++) {
     if (at + 46 > bytes.byteLength || data.getUint32(at, true) !== CENTRAL)
       throw broken(file.path, `entry ${i} of the zip directory is missing.`);
-    const [nameLength, extraLength, commentLength] = [28, 30, 32].map((field) => data.getUint16(at + field, true));
+    const length = (field: number): number => data.getUint16(at + field, true);
+    const [nameLength, extraLength, commentLength] = [length(28), length(30), length(32)];
     const next = at + 46 + nameLength + extraLength + commentLength;
     if (next > bytes.byteLength) throw broken(file.path, `entry ${i} of the zip directory is cut off.`);
     const name = new TextDecoder().decode(bytes.subarray(at + 46, at + 46 + nameLength));
@@ -136,7 +137,7 @@ export async function readZipDirectory(file: ByteSource): Promise<Map<string, Zi
       );
     const extra = view(bytes.subarray(at + 46 + nameLength, at + 46 + nameLength + extraLength));
     const raw = [24, 20, 42].map((field) => data.getUint32(at + field, true));
-    const [size, stored, local] = zip64Fields(file.path, name, extra, raw);
+    const [size, stored, local] = zip64Fields(file.path, name, extra, raw) as [number, number, number];
     if (size !== stored) throw broken(file.path, `entry ${name}: its two sizes, ${size} and ${stored}, differ.`);
     found.push({ name, crc: data.getUint32(at + 16, true), size, local });
     at = next;

@@ -66,7 +66,7 @@ export async function loadConversation(file: string, session: ChatSession, model
   }
   const points: ChatSnapshot['points'] = (texts as string[]).map((text, row) => ({
     text,
-    ids: ids[row],
+    ids: ids[row]!,
     arrays: rowOfStateArrays(arrays, row),
   }));
   await session.restore({ messages, points });

@@ -196,7 +196,7 @@ async function verifyLogits(source: CheckpointSource, copy: CheckpointSource): P
   let size = 0;
   for (const [i, x] of a.entries()) {
     // a NaN in either is a difference
-    worst = Math.max(worst, Number.isNaN(x - b[i]) ? Infinity : Math.abs(x - b[i]));
+    worst = Math.max(worst, Number.isNaN(x - b[i]!) ? Infinity : Math.abs(x - b[i]!));
     size = Math.max(size, Math.abs(x));
   }
   const told = `logits up to ${size.toPrecision(3)} differ by ${worst.toPrecision(2)} at most`;

@@ -59,10 +59,11 @@ async function generate(words: string[], options: Options): Promise<void> {
   try {
     const streaming = options.stream && !options.json;
     const streamer = new TextStreamer(generator.tokenizer, { skip_special_tokens: true, callback_function: write });
-    const [{ generated_text: text }] = await generator(prompt, {
+    const rows = await generator(prompt, {
       ...samplingOptions(options),
       ...(streaming ? { streamer } : {}),
     });
+    const text = rows[0]!.generated_text;
     if (options.json) await write(`${JSON.stringify({ model: options.model, prompt, generated_text: text })}\n`);
     else await write(streaming ? '\n' : `${text}\n`);
   } finally {
@@ -90,7 +91,7 @@ async function continueState(words: string[], options: Options, file: string): P
     let text = '';
     const streaming = options.stream && !options.json;
     const take = streaming ? write : (piece: string): void => void (text += piece);
-    const streamer = await streamerAfter(tokenizer, state.ids[0], take);
+    const streamer = await streamerAfter(tokenizer, state.ids[0]!, take);
     const ids = prompt === '' ? [] : await tokenizer.encode(prompt, { add_special_tokens: false });
     await model.generate({ ...samplingOptions(options), input_ids: [ids], state, tokenizer, streamer });
     state.dispose();

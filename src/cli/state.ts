@@ -87,7 +87,7 @@ async function print(info: StateInfo, json = false): Promise<void> {
     table([
       ['File', `${info.file}, ${formatBytes(info.bytes)}`],
       ['Tokens read', info.seen.join(', ')],
-      ['Layers', config.num_hidden_layers],
+      ['Layers', config.num_hidden_layers!],
       ['Heads', `${config.num_heads} of ${config.head_dim}, state size ${config.state_size}`],
       ['Vocabulary', `${config.vocab_size} rows`],
       ['Model', `configuration ${info.config_sha256.slice(0, 16)}, weights ${info.weights_sha256.slice(0, 16)}`],

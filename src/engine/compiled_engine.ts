@@ -255,7 +255,7 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
       });
       program.call(`prefill${b}x${t}`, { ids, mask, ends });
       counts.forEach((count, i) => {
-        own.seen[i] += count;
+        own.seen[i]! += count;
         // logits are worked out at a row's end only: until then, as after an abort, it has none
         if (count > 0) own.fed[i] = ended[i]!;
       });
@@ -330,7 +330,7 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
       for (let i = 0; i < b; i++) {
         if (!alive[i]) continue;
         out[i]![at] = tokens[i]!;
-        own.seen[i]++;
+        own.seen[i]!++;
         if (eos.has(tokens[i]!)) alive[i] = 0;
       }
     };

@@ -168,7 +168,7 @@ export class EagerEngine implements GenerationEngine {
     out.logits.dispose();
     const v = this.vocab_size;
     live.forEach((row, i) => (state.rows[row] = flat.slice(i * v, (i + 1) * v)));
-    rows.forEach((row, i) => (state.seen[i] += row.length));
+    rows.forEach((row, i) => (state.seen[i]! += row.length));
   }
 
   private own(state: EngineState, rows: number): EagerState {

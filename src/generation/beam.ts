@@ -59,17 +59,17 @@ export async function beamSearch(run: Run): Promise<BeamResult> {
     const logits = await engine.logits(run.state);
     if (o.output_logits) logitsTrace.push(logits.map((row) => row.slice()));
     const unconditional = await guidance?.unconditional();
-    logits.forEach((row, i) => (unconditional ? guidance!.apply(row, unconditional[i]) : logSoftmax(row)));
+    logits.forEach((row, i) => (unconditional ? guidance!.apply(row, unconditional[i]!) : logSoftmax(row)));
     const origins: number[] = [];
     const tokens: number[] = [];
     for (const search of searches) {
       const first = search.batch_id * o.num_beams;
       if (!search.done) await advance(run, search, logits.slice(first, first + o.num_beams));
       for (let beam = 0; beam < o.num_beams; beam++) {
-        const { tokens: written, origins: from } = search.running[beam];
+        const { tokens: written, origins: from } = search.running[beam]!;
         // A search that is done keeps its place in the batch; what its rows hold no longer matters.
-        origins.push(search.done ? first + beam : from[from.length - 1]);
-        tokens.push(search.done ? 0 : written[written.length - 1]);
+        origins.push(search.done ? first + beam : from.at(-1)!);
+        tokens.push(search.done ? 0 : written.at(-1)!);
       }
     }
     if (o.output_scores) scoresTrace.push(logits);
@@ -93,7 +93,7 @@ export async function beamSearch(run: Run): Promise<BeamResult> {
 
 function begin(run: Run, batch_id: number): Search {
   const { options: o, prompts, seed, inputs } = run;
-  const prompt = prompts[batch_id].seen;
+  const prompt = prompts[batch_id]!.seen;
   const blank = (score: number): Hypothesis => ({ tokens: [], score, origins: [], finish: null });
   const beams = Array.from({ length: o.num_beams });
   return {
@@ -116,19 +116,19 @@ async function advance(run: Run, search: Search, scores: Float32Array[]): Promis
   const n = o.num_beams;
   const first = search.batch_id * n;
   scores.forEach((row, beam) => {
-    const ids = [...search.prompt, ...search.running[beam].tokens];
+    const ids = [...search.prompt, ...search.running[beam]!.tokens];
     for (const processor of search.processors) processor.process(ids, row, first + beam);
   });
   const candidates: (Hypothesis & { sum: number })[] = [];
   // Enough that num_beams are left even if the best ones all end.
   for (const { beam, id, sum } of best(search, scores, Math.max(2, 1 + o.eos_token_id.length) * n)) {
-    const from = search.running[beam];
+    const from = search.running[beam]!;
     const tokens = [...from.tokens, id];
     const ids = [...search.prompt, ...tokens];
-    const finish = await finishOf(run, ids, tokens.length, search.limit, scores[beam], first + beam);
+    const finish = await finishOf(run, ids, tokens.length, search.limit, scores[beam]!, first + beam);
     candidates.push({ tokens, score: sum, sum, origins: [...from.origins, first + beam], finish });
   }
-  const length = search.running[0].tokens.length + 1;
+  const length = search.running[0]!.tokens.length + 1;
   const full = search.finished.every((h) => h.finish !== null);
   const ended = candidates.map((c, rank): Hypothesis => {
     const closes = c.finish !== null && rank < n && search.improvable && !(full && o.early_stopping === true);
@@ -149,7 +149,7 @@ async function advance(run: Run, search: Search, scores: Float32Array[]): Promis
 /** Whether the best running beam may still beat the worst finished one (transformers' _check_early_stop_heuristic). */
 function improvable(search: Search, o: ResolvedOptions, length: number): boolean {
   const best = o.early_stopping === 'never' && o.length_penalty > 0 ? search.limit : length;
-  const hope = search.running[0].score / best ** o.length_penalty;
+  const hope = search.running[0]!.score / best ** o.length_penalty;
   const worst = Math.min(...search.finished.map((h) => h.score));
   return search.finished.some((h) => hope > (h.finish === null ? NEVER : worst));
 }
@@ -159,10 +159,10 @@ function best(search: Search, scores: Float32Array[], count: number): { beam: nu
   const top: { beam: number; id: number; sum: number; key: number }[] = [];
   scores.forEach((row, beam) => {
     for (let id = 0; id < row.length; id++) {
-      const sum = row[id] + search.running[beam].score;
+      const sum = row[id]! + search.running[beam]!.score;
       if (Number.isNaN(sum)) {
         throw new GenerationError(
-          `The scores of prompt ${search.batch_id} are NaN after ${search.running[beam].tokens.length} new ids: the ` +
+          `The scores of prompt ${search.batch_id} are NaN after ${search.running[beam]!.tokens.length} new ids: the ` +
             `model's weights or a processor are wrong. remove_invalid_values: true would hide it.`,
           { row: search.batch_id },
         );
@@ -170,10 +170,10 @@ function best(search: Search, scores: Float32Array[], count: number): { beam: nu
       // Adding Gumbel noise and taking the largest draws without replacement (arXiv:1903.06059).
       const noise = search.random && sum > -Infinity ? -Math.log(-Math.log(search.random.uniform() + 2 ** -25)) : 0;
       const key = sum + noise;
-      if (top.length === count && !(key > top[count - 1].key)) continue;
+      if (top.length === count && !(key > top[count - 1]!.key)) continue;
       let at = Math.min(top.length, count - 1);
-      while (at > 0 && top[at - 1].key < key) {
-        top[at] = top[at - 1];
+      while (at > 0 && top[at - 1]!.key < key) {
+        top[at] = top[at - 1]!;
         at--;
       }
       top[at] = { beam, id, sum, key };

@@ -105,7 +105,7 @@ export class ChatSession {
         state: from.state,
         history: [before.ids],
       });
-      const [tokens] = new_tokens;
+      const tokens = new_tokens[0]!;
       const answer = await this.decode(ids, tokens, true);
       this.end = {
         state: from.state,
@@ -113,7 +113,7 @@ export class ChatSession {
         text: text + (await this.decode(ids, tokens, false)),
       };
       this.messages = [...messages, { role: 'assistant', content: answer }];
-      return { text: answer, finish_reason: finish_reasons[0], fed: ids.length, new_tokens: tokens };
+      return { text: answer, finish_reason: finish_reasons[0]!, fed: ids.length, new_tokens: tokens };
     } catch (error) {
       from.state.dispose();
       throw error;

@@ -252,7 +252,7 @@ function collect(
 ): Pick<GenerateOutput, 'sequences' | 'new_tokens'> {
   const longest = Math.max(...rows.map(({ tokens }) => tokens.length));
   const sequences = rows.map(({ batch_id, tokens }) => [
-    ...run.prompts[batch_id].given,
+    ...run.prompts[batch_id]!.given,
     ...tokens,
     ...new Array<number>(longest - tokens.length).fill(run.options.pad_token_id),
   ]);

@@ -40,7 +40,7 @@ export class Guidance {
   apply(scores: Float32Array, unconditional: Float32Array): void {
     logSoftmax(scores);
     for (let i = 0; i < scores.length; i++) {
-      scores[i] = this.scale * (scores[i] - unconditional[i]) + unconditional[i];
+      scores[i] = this.scale * (scores[i]! - unconditional[i]!) + unconditional[i]!;
     }
   }
 

@@ -135,7 +135,7 @@ export function readPrompts(inputs: GenerateInputs, o: ResolvedOptions, vocab_si
     });
   }
   return rows.map((given, row) => {
-    const feed = feeds[row];
+    const feed = feeds[row]!;
     checkIds(feed, row, vocab_size, 'input_ids');
     const fresh = !state || state.seen[row] === 0;
     if (feed.length === 0 && fresh) {
@@ -205,7 +205,7 @@ function unpad(rows: number[][], mask: GenerateInputs['attention_mask'], name: s
   if (mask === null || mask === undefined) return rows;
   const masks = asRows(mask, name);
   return rows.map((row, index) => {
-    const m = masks[index];
+    const m = masks[index]!;
     if (masks.length !== rows.length || m.length !== row.length || m.some((v) => v !== 0 && v !== 1)) {
       throw new GenerationError(
         `Row ${index} of ${name} does not fit: expected ${row.length} zeros and ones (${rows.length} rows), got ` +

@@ -47,7 +47,7 @@ export class RepetitionPenaltyLogitsProcessor implements LogitsProcessor {
   constructor(private readonly penalty: number) {}
   process(input_ids: readonly number[], scores: Float32Array): void {
     for (const id of new Set(input_ids)) {
-      if (id < scores.length) scores[id] = scores[id] < 0 ? scores[id] * this.penalty : scores[id] / this.penalty;
+      if (id < scores.length) scores[id] = scores[id]! < 0 ? scores[id]! * this.penalty : scores[id]! / this.penalty;
     }
   }
 }
@@ -63,7 +63,7 @@ export class NoRepeatNGramLogitsProcessor implements LogitsProcessor {
     for (let start = 0; start < last; start++) {
       let k = 0;
       while (k < prefix && input_ids[start + k] === input_ids[last + k]) k++;
-      if (k === prefix) banned.push(input_ids[start + prefix]);
+      if (k === prefix) banned.push(input_ids[start + prefix]!);
     }
     eachOf(banned, scores, -Infinity);
   }
@@ -80,7 +80,7 @@ export class SequenceBiasLogitsProcessor implements LogitsProcessor {
       if (start < 0) continue;
       let k = 0;
       while (k < prefix && sequence[k] === input_ids[start + k]) k++;
-      if (k === prefix) bias.set(sequence[prefix], (bias.get(sequence[prefix]) ?? 0) + value);
+      if (k === prefix) bias.set(sequence[prefix]!, (bias.get(sequence[prefix]!) ?? 0) + value);
     }
     for (const [id, value] of bias) {
       if (id >= scores.length) {
@@ -89,7 +89,7 @@ export class SequenceBiasLogitsProcessor implements LogitsProcessor {
           { id, vocab_size: scores.length },
         );
       }
-      scores[id] += value;
+      scores[id]! += value;
     }
   }
 }
@@ -97,7 +97,7 @@ export class SequenceBiasLogitsProcessor implements LogitsProcessor {
 /** Forbids sequences of ids. A sequence that is just an end token is left alone. */
 export class NoBadWordsLogitsProcessor extends SequenceBiasLogitsProcessor {
   constructor(bad_words_ids: readonly (readonly number[])[], eos_token_id: readonly number[] = []) {
-    const kept = bad_words_ids.filter((ids) => !(ids.length === 1 && eos_token_id.includes(ids[0])));
+    const kept = bad_words_ids.filter((ids) => !(ids.length === 1 && eos_token_id.includes(ids[0]!)));
     super(kept.map((ids) => [ids, -Infinity] as const));
   }
 }
@@ -183,7 +183,7 @@ export class ExponentialDecayLengthPenalty implements LogitsProcessor {
     if (over <= 0) return;
     for (const id of this.eos_token_id) {
       // An end that is forbidden (min_new_tokens) stays so: -Infinity and an infinite penalty would make NaN.
-      if (scores[id] !== -Infinity) scores[id] += Math.abs(scores[id]) * (this.factor ** over - 1);
+      if (scores[id] !== -Infinity) scores[id]! += Math.abs(scores[id]!) * (this.factor ** over - 1);
     }
   }
 }

@@ -28,20 +28,20 @@ export class RandomStream {
   /** A number in [0, 1) with 24 bits, so that it is the same in float32. */
   uniform(): number {
     const s = this.s;
-    const x = Math.imul(s[1], 5);
+    const x = Math.imul(s[1]!, 5);
     const result = Math.imul((x << 7) | (x >>> 25), 9) >>> 0;
-    const t = s[1] << 9;
-    s[2] ^= s[0];
-    s[3] ^= s[1];
-    s[1] ^= s[2];
-    s[0] ^= s[3];
-    s[2] ^= t;
-    s[3] = (s[3] << 11) | (s[3] >>> 21);
+    const t = s[1]! << 9;
+    s[2]! ^= s[0]!;
+    s[3]! ^= s[1]!;
+    s[1]! ^= s[2]!;
+    s[0]! ^= s[3]!;
+    s[2]! ^= t;
+    s[3] = (s[3]! << 11) | (s[3]! >>> 21);
     return (result >>> 8) / 2 ** 24;
   }
 }
 
 /** A seed for those who give none. */
 export function freshSeed(): number {
-  return globalThis.crypto.getRandomValues(new Uint32Array(1))[0];
+  return globalThis.crypto.getRandomValues(new Uint32Array(1))[0]!;
 }

@@ -45,7 +45,7 @@ export interface Row {
 /** The number of a prompt's first stream of random numbers, where each prompt has `copies` of them. */
 export function streamOf(inputs: GenerateInputs, batch_id: number, copies: number): number {
   const first = inputs.first_stream ?? 0;
-  return typeof first === 'number' ? first + batch_id * copies : first[batch_id];
+  return typeof first === 'number' ? first + batch_id * copies : first[batch_id]!;
 }
 
 /** The new ids of a row. */
@@ -59,7 +59,7 @@ export function limitOf(o: ResolvedOptions, prompt_length: number): number {
 /** The processors of one prompt's rows. */
 export function processorsOf(run: Run, batch_id: number): LogitsProcessor[] {
   const { options, inputs, prompts, vocab_limit } = run;
-  const prompt_length = prompts[batch_id].seen.length;
+  const prompt_length = prompts[batch_id]!.seen.length;
   return buildProcessors(options, {
     prompt_length,
     max_length: prompt_length + limitOf(options, prompt_length),

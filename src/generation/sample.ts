@@ -43,9 +43,9 @@ async function decodeStep(run: Run, rows: readonly Row[], live: Row[], trace: Tr
   for (const [at, row] of live.entries()) {
     if (row.finish !== null) continue;
     const number = rows.indexOf(row);
-    const scores = logits[at];
+    const scores = logits[at]!;
     if (options.output_logits) keptLogits[number] = scores.slice();
-    if (unconditional) guidance!.apply(scores, unconditional[at]);
+    if (unconditional) guidance!.apply(scores, unconditional[at]!);
     for (const processor of row.processors) processor.process(row.ids, scores, number);
     if (options.output_scores) keptScores[number] = scores;
     row.ids.push(choose(scores, row, number));
@@ -76,7 +76,7 @@ function choose(scores: Float32Array, row: Row, number: number): number {
 async function feed(run: Run, live: Row[]): Promise<Row[]> {
   const { engine, guidance, options } = run;
   const going = live.filter((row) => row.finish === null);
-  const last = (row: Row): number => row.ids[row.ids.length - 1];
+  const last = (row: Row): number => row.ids.at(-1)!;
   if (run.keepState) {
     // A row that has ended must not move on, and the token that ended it belongs to its state.
     const fed = live.map((row) => (row.closed ? new Int32Array(0) : Int32Array.of(last(row))));
@@ -105,7 +105,7 @@ async function feed(run: Run, live: Row[]): Promise<Row[]> {
 async function decodeBlock(run: Run, rows: readonly Row[], sampling: EngineSampling): Promise<void> {
   const { engine, options, inputs } = run;
   const going = rows.filter((row) => row.finish === null);
-  const done = going[0].ids.length - going[0].prompt_length;
+  const done = going[0]!.ids.length - going[0]!.prompt_length;
   const room = going.map((row) => row.limit - (row.ids.length - row.prompt_length));
   let count = Math.max(1, engine.preferred_block ?? 1);
   // the first token as soon as there is one, where that costs no more than a token
@@ -131,7 +131,7 @@ async function decodeBlock(run: Run, rows: readonly Row[], sampling: EngineSampl
   const chosen = await engine.decode!(run.state, count, { ...sampling, suppress }, history, uniforms, finished);
   for (const [number, row] of rows.entries()) {
     for (let k = 0; k < count && row.finish === null; k++) {
-      row.ids.push(chosen[number][k]);
+      row.ids.push(chosen[number]![k]!);
       const total = row.ids.length - row.prompt_length;
       row.finish = await finishOf(run, row.ids, total, row.limit, null, number);
     }

@@ -15,7 +15,7 @@ export function order(scores: Float32Array, direction: 'ascending' | 'descending
   let count = 0;
   for (let i = 0; i < scores.length; i++) {
     if (scores[i] === -Infinity) continue;
-    const b = scores[i] === 0 ? 0 : Number.isNaN(scores[i]) ? QUIET_NAN : bits[i]; // -0 ranks with 0, -NaN with NaN
+    const b = scores[i] === 0 ? 0 : Number.isNaN(scores[i]) ? QUIET_NAN : bits[i]!; // -0 ranks with 0, -NaN with NaN
     let rank = b >= 0x80000000 ? 0xffffffff - b : b + 0x80000000;
     if (direction === 'descending') rank = 0xffffffff - rank;
     keys[count++] = rank * INDEX_RANGE + i;
@@ -39,20 +39,20 @@ export function kthLargest(scores: Float32Array, k: number): number {
   // A heap of the k largest, the smallest of them on top.
   const heap = scores.slice(0, k).sort();
   for (let i = k; i < scores.length; i++) {
-    const value = scores[i];
-    if (!(value > heap[0])) continue;
+    const value = scores[i]!;
+    if (!(value > heap[0]!)) continue;
     let at = 0;
     for (;;) {
       let child = 2 * at + 1;
       if (child >= k) break;
-      if (child + 1 < k && heap[child + 1] < heap[child]) child++;
-      if (heap[child] >= value) break;
-      heap[at] = heap[child];
+      if (child + 1 < k && heap[child + 1]! < heap[child]!) child++;
+      if (heap[child]! >= value) break;
+      heap[at] = heap[child]!;
       at = child;
     }
     heap[at] = value;
   }
-  return heap[0];
+  return heap[0]!;
 }
 
 /** The largest score and where it is first; index -1 where nothing is left. NaN counts as removed. */
@@ -60,8 +60,8 @@ export function argmax(scores: Float32Array): { index: number; value: number } {
   let index = -1;
   let value = -Infinity;
   for (let i = 0; i < scores.length; i++) {
-    if (scores[i] > value) {
-      value = scores[i];
+    if (scores[i]! > value) {
+      value = scores[i]!;
       index = i;
     }
   }
@@ -73,7 +73,7 @@ export function logSumExp(scores: Float32Array): number {
   const { value: max } = argmax(scores);
   if (max === -Infinity) return -Infinity;
   let sum = 0;
-  for (let i = 0; i < scores.length; i++) sum += Math.exp(scores[i] - max);
+  for (let i = 0; i < scores.length; i++) sum += Math.exp(scores[i]! - max);
   return max + Math.log(sum);
 }
 
@@ -86,7 +86,7 @@ export function softmax(scores: Float32Array): Float64Array {
 /** Turns scores into log-probabilities, in place. */
 export function logSoftmax(scores: Float32Array): void {
   const norm = logSumExp(scores);
-  for (let i = 0; i < scores.length; i++) scores[i] -= norm;
+  for (let i = 0; i < scores.length; i++) scores[i]! -= norm;
 }
 
 /** Entropy in nats of a list of probabilities. */
@@ -108,7 +108,7 @@ export function draw(scores: Float32Array, uniform: number): number {
   let total = 0;
   const sums = new Float64Array(scores.length);
   for (let i = 0; i < scores.length; i++) {
-    total += scores[i] === max ? 1 : Math.exp(scores[i] - max); // equal, too, where both are infinite
+    total += scores[i] === max ? 1 : Math.exp(scores[i]! - max); // equal, too, where both are infinite
     sums[i] = total;
   }
   if (Number.isNaN(total)) return -1;
@@ -117,7 +117,7 @@ export function draw(scores: Float32Array, uniform: number): number {
   let high = scores.length - 1;
   while (low < high) {
     const middle = (low + high) >>> 1;
-    if (sums[middle] > target) high = middle;
+    if (sums[middle]! > target) high = middle;
     else low = middle + 1;
   }
   return low;

@@ -23,7 +23,7 @@ export class EosTokenCriteria implements StoppingCriteria {
   readonly reason = 'eos';
   constructor(private readonly eos_token_id: readonly number[]) {}
   done(input_ids: readonly number[]): boolean {
-    return this.eos_token_id.includes(input_ids[input_ids.length - 1]);
+    return this.eos_token_id.includes(input_ids.at(-1)!);
   }
 }
 

@@ -67,9 +67,10 @@ export class TextStreamer implements Streamer {
     const prompt = this.prompt;
     this.prompt = false;
     if (prompt && this.options.skip_prompt) return;
-    await this.options.token_callback_function?.(rows[0]);
+    const row = rows[0]!;
+    await this.options.token_callback_function?.(row);
     // New ids one at a time: where a word ends must not depend on how many tokens come at once.
-    for (const ids of prompt ? [rows[0]] : rows[0].map((id) => [id])) {
+    for (const ids of prompt ? [row] : row.map((id) => [id])) {
       this.word += await this.decoder.push(ids);
       const ready = this.ready();
       if (ready === 0) continue;

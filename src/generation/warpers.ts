@@ -9,14 +9,14 @@ import { entropy, kthLargest, order, softmax } from './scores.js';
 /** Removes ids less probable than a bound, but not the best min_tokens_to_keep. */
 function cutBelow(scores: Float32Array, probabilities: Float64Array, bound: number, min_tokens_to_keep: number): void {
   const safe = kthLargest(scores, Math.min(min_tokens_to_keep, scores.length));
-  for (let i = 0; i < scores.length; i++) if (probabilities[i] < bound && scores[i] < safe) scores[i] = -Infinity;
+  for (let i = 0; i < scores.length; i++) if (probabilities[i]! < bound && scores[i]! < safe) scores[i] = -Infinity;
 }
 
 /** Divides scores by the temperature. */
 export class TemperatureLogitsWarper implements LogitsProcessor {
   constructor(private readonly temperature: number) {}
   process(_input_ids: readonly number[], scores: Float32Array): void {
-    for (let i = 0; i < scores.length; i++) scores[i] /= this.temperature;
+    for (let i = 0; i < scores.length; i++) scores[i]! /= this.temperature;
   }
 }
 
@@ -29,7 +29,7 @@ export class TopKLogitsWarper implements LogitsProcessor {
   process(_input_ids: readonly number[], scores: Float32Array): void {
     if (this.top_k >= scores.length) return;
     const least = kthLargest(scores, this.top_k);
-    for (let i = 0; i < scores.length; i++) if (scores[i] < least) scores[i] = -Infinity;
+    for (let i = 0; i < scores.length; i++) if (scores[i]! < least) scores[i] = -Infinity;
   }
 }
 
@@ -44,9 +44,9 @@ export class TopPLogitsWarper implements LogitsProcessor {
     const worstFirst = order(scores, 'ascending');
     let sum = 0;
     for (let k = 0; k < worstFirst.length - this.min_tokens_to_keep; k++) {
-      sum += probabilities[worstFirst[k]];
+      sum += probabilities[worstFirst[k]!]!;
       if (sum > 1 - this.top_p) break;
-      scores[worstFirst[k]] = -Infinity;
+      scores[worstFirst[k]!] = -Infinity;
     }
   }
 }
@@ -69,14 +69,14 @@ export class TopHLogitsWarper implements LogitsProcessor {
   constructor(private readonly top_h: number) {}
   process(_input_ids: readonly number[], scores: Float32Array): void {
     const best = order(scores, 'descending').subarray(0, 100);
-    const probabilities = softmax(Float32Array.from(best, (i) => scores[i]));
+    const probabilities = softmax(Float32Array.from(best, (i) => scores[i]!));
     const limit = entropy(probabilities) * this.top_h;
     const kept = new Float32Array(scores.length).fill(-Infinity);
     let sum = 0;
     for (let k = 0; k < best.length; k++) {
-      sum -= probabilities[k] * Math.log(probabilities[k]);
+      sum -= probabilities[k]! * Math.log(probabilities[k]!);
       if (k > 0 && !(sum <= limit)) break;
-      kept[best[k]] = scores[best[k]];
+      kept[best[k]!] = scores[best[k]!]!;
     }
     scores.set(kept);
   }
@@ -96,10 +96,10 @@ export class TypicalLogitsWarper implements LogitsProcessor {
     const nearestFirst = order(distance, 'ascending');
     let sum = 0;
     let last = 0;
-    while (last < nearestFirst.length - 1 && (sum += probabilities[nearestFirst[last]]) < this.mass) last++;
-    const farthest = distance[nearestFirst[last]];
+    while (last < nearestFirst.length - 1 && (sum += probabilities[nearestFirst[last]!]!) < this.mass) last++;
+    const farthest = distance[nearestFirst[last]!]!;
     for (let k = this.min_tokens_to_keep; k < nearestFirst.length; k++) {
-      if (distance[nearestFirst[k]] > farthest) scores[nearestFirst[k]] = -Infinity;
+      if (distance[nearestFirst[k]!]! > farthest) scores[nearestFirst[k]!] = -Infinity;
     }
   }
 }

@@ -65,7 +65,7 @@ export function featureExtractionPipeline({
     }
     if (pooling === 'none') return tokens;
     return tokens.map((rows) => {
-      const pooled = pooling === 'last' ? rows[rows.length - 1] : mean(rows);
+      const pooled = pooling === 'last' ? rows.at(-1)! : mean(rows);
       return options.normalize ? normalized(pooled) : pooled;
     });
   };
@@ -89,7 +89,7 @@ async function features(
   }
   const { last_hidden_state } = model.backbone.forward({ ...batch, use_cache: false });
   try {
-    const [, length, width] = last_hidden_state.shape;
+    const [, length, width] = last_hidden_state.shape as [number, number, number];
     const values = (await last_hidden_state.data()) as Float32Array;
     return batch.attention_mask.map((mask, b) => {
       const at = (t: number): number => (b * length + t) * width;
@@ -101,7 +101,7 @@ async function features(
 }
 
 function mean(rows: readonly number[][]): number[] {
-  return rows[0].map((_, i) => rows.reduce((sum, row) => sum + row[i], 0) / rows.length);
+  return rows[0]!.map((_, i) => rows.reduce((sum, row) => sum + row[i]!, 0) / rows.length);
 }
 
 function normalized(vector: readonly number[]): number[] {

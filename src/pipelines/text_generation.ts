@@ -81,7 +81,7 @@ export function textGenerationPipeline({ model, tokenizer, owned }: Loaded<Pipel
   ): Promise<TextGenerationOutput[] | TextGenerationOutput[][]> => {
     const { inputs, single } = sortOut(input);
     const rows = await run(model, tokenizer, inputs, options);
-    return single ? rows[0] : rows;
+    return single ? rows[0]! : rows;
   };
   const parts = { task: 'text-generation' as const, model, tokenizer, dispose: () => owned && model.dispose() };
   return Object.assign(call, parts) as unknown as TextGenerationPipeline;
@@ -143,10 +143,10 @@ async function run(
       seed,
       first_stream: batch.map((i) => i * copies),
       return_dict_in_generate: true,
-      input_ids: batch.map((i) => items[i].ids),
+      input_ids: batch.map((i) => items[i]!.ids),
     })) as GenerateOutput;
     for (const [b, i] of batch.entries()) {
-      const item = items[i];
+      const item = items[i]!;
       const rows = new_tokens.slice(b * copies, (b + 1) * copies);
       results[i] = await Promise.all(
         rows.map(async (tokens): Promise<TextGenerationOutput> => {
@@ -182,7 +182,7 @@ async function prepare(
 /** Which items are run together: those of like length, so that little padding is fed; in their order when streamed. */
 function batches(items: readonly Item[], size: number, inOrder: boolean): number[][] {
   const order = [...items.keys()];
-  if (!inOrder && size > 1) order.sort((a, b) => items[b].ids.length - items[a].ids.length || a - b);
+  if (!inOrder && size > 1) order.sort((a, b) => items[b]!.ids.length - items[a]!.ids.length || a - b);
   return Array.from({ length: Math.ceil(order.length / size) }, (_, k) => order.slice(k * size, (k + 1) * size));
 }
 
@@ -193,7 +193,7 @@ async function encode(tokenizer: Tokenizer, input: string | Chat, options: TextG
     return { input, ids, continues: false };
   }
   const given = options.chat_template_options ?? {};
-  const answered = input[input.length - 1].role === 'assistant' && !given.add_generation_prompt;
+  const answered = input.at(-1)!.role === 'assistant' && !given.add_generation_prompt;
   const continues = options.continue_final_message ?? given.continue_final_message ?? answered;
   const ids = await tokenizer.apply_chat_template(input, {
     ...given,
@@ -218,5 +218,5 @@ function whole(item: Item, text: string): string | TemplateMessage[] {
   if (typeof item.input === 'string') return item.input + text;
   const chat = item.input.map((message) => ({ ...message }));
   if (!item.continues) return [...chat, { role: 'assistant', content: text }];
-  return [...chat.slice(0, -1), goOn(chat[chat.length - 1], text).message];
+  return [...chat.slice(0, -1), goOn(chat.at(-1)!, text).message];
 }

@@ -40,7 +40,7 @@ const LANES = 32;
 export function cpuInt4Storage(m: QuantizedMatrix, activationQuantization: boolean): WeightStorage {
   const [out, inner] = m.shape;
   const groups = inner / m.groupSize;
-  const least = (): Float32Array => m.scale.map((s, i) => m.zero![i] - 8 * s);
+  const least = (): Float32Array => m.scale.map((s, i) => m.zero![i]! - 8 * s);
   return {
     form: `int4 columns in groups of ${m.groupSize}, ${activationQuantization ? 'rounded' : 'exact'} activations`,
     variables: {
@@ -51,7 +51,7 @@ export function cpuInt4Storage(m: QuantizedMatrix, activationQuantization: boole
     weight: (vars) => {
       return packedMatrix(
         m.shape,
-        new ColumnForm(vars['.codes'], vars['.scale'], vars['.least'], activationQuantization),
+        new ColumnForm(vars['.codes']!, vars['.scale']!, vars['.least']!, activationQuantization),
       );
     },
   };
@@ -64,7 +64,7 @@ export function columnCodes(m: QuantizedMatrix): Uint8Array {
   const { codes } = m;
   const packed = new Uint8Array((out * inner) / 2);
   const code = (row: number, channel: number): number => {
-    const byte = codes[(row * inner + channel) >> 1];
+    const byte = codes[(row * inner + channel) >> 1]!;
     return ((channel & 1 ? byte >> 4 : byte) & 15) ^ 8;
   };
   const tile = 64;
@@ -81,10 +81,10 @@ export function columnCodes(m: QuantizedMatrix): Uint8Array {
   return packed;
 }
 
-const multiply = (a: tf.Tensor, b: tf.Tensor): tf.Tensor => rawOp('Mul', [a, b])[0];
+const multiply = (a: tf.Tensor, b: tf.Tensor): tf.Tensor => rawOp('Mul', [a, b])[0]!;
 /** A slice of a tensor of any element type. */
 const slice = (x: tf.Tensor, begin: readonly number[], size: readonly number[]): tf.Tensor =>
-  rawOp('Slice', [x, tf.tensor1d([...begin], 'int32'), tf.tensor1d([...size], 'int32')])[0];
+  rawOp('Slice', [x, tf.tensor1d([...begin], 'int32'), tf.tensor1d([...size], 'int32')])[0]!;
 
 class ColumnForm implements PackedForm {
   private readonly groups: number;
@@ -120,7 +120,7 @@ class ColumnForm implements PackedForm {
     const forms: ColumnForm[] = [];
     for (let from = 0; from < this.out; from += width) {
       const parts = [this.codes, this.scale, this.least].map((t) => cut(t, from, Math.min(width, this.out - from)));
-      forms.push(new ColumnForm(parts[0], parts[1], parts[2], this.rounds));
+      forms.push(new ColumnForm(parts[0]!, parts[1]!, parts[2]!, this.rounds));
     }
     return forms;
   }
@@ -139,7 +139,7 @@ class ColumnForm implements PackedForm {
   apply(x: tf.Tensor2D): tf.Tensor2D {
     if (x.shape[0] > FEW) return matMulComputed(x, this.dequantize(), this.rounds);
     const parts = this.columns().map((form) => (this.rounds ? form.rounded(x) : form.exact(x)));
-    return parts.length === 1 ? parts[0] : tf.concat(parts, 1);
+    return parts.length === 1 ? parts[0]! : tf.concat(parts, 1);
   }
 
   /** Sums of x over each group, [m, groups, 1]. Pieces keep XLA from splitting the sum in two kernels. */
@@ -172,14 +172,14 @@ class ColumnForm implements PackedForm {
     const largest = this.reduced(tf.abs(x), (t, axis) => tf.max(t, axis), tf.maximum);
     const step = tf.div(1, tf.div(127, tf.maximum(largest, 1e-30))); // [m, groups, 1]
     const whole = tf.round(tf.div(tf.reshape(x, [m, groups, size]), step));
-    const [first, second] = tf.split(whole, 2, 2);
+    const [first, second] = tf.split(whole, 2, 2) as [tf.Tensor, tf.Tensor];
     const blocks = half / BLOCK;
     const by = (q: tf.Tensor, x8: tf.Tensor): tf.Tensor => {
       const q16 = reshapeAny(castTo(q, 'int16'), [1, groups, blocks, BLOCK, out]);
       return multiply(q16, reshapeAny(castTo(x8, 'int16'), [m, groups, blocks, BLOCK, 1]));
     };
     const [low, high] = this.nibbles(this.codes);
-    const partial = sumInDtype(rawOp('AddV2', [by(low, first), by(high, second)])[0], 3); // int16 [m, groups, blocks, out]
+    const partial = sumInDtype(rawOp('AddV2', [by(low, first), by(high, second)])[0]!, 3); // int16 [m, groups, blocks, out]
     // in two halves, so that two reductions read the int16 sums: those of one XLA would join with it, and sum element by element
     const whole32 = [0, blocks / 2]
       .map((from) => {
@@ -205,7 +205,7 @@ class ColumnForm implements PackedForm {
     const products: tf.Tensor[] = [];
     for (let r = 0; r < FLOAT_BLOCK; r++) {
       this.nibbles(slice(codes, [0, 0, 0, r, 0], [1, groups, blocks, 1, out])).forEach((q, i) => {
-        products.push(tf.mul(castFloat32(q), tf.slice(columns[i], [0, 0, 0, r, 0], [m, groups, blocks, 1, 1])));
+        products.push(tf.mul(castFloat32(q), tf.slice(columns[i]!, [0, 0, 0, r, 0], [m, groups, blocks, 1, 1])));
       });
     }
     const sum = tf.reshape(
@@ -220,10 +220,13 @@ class ColumnForm implements PackedForm {
 
   rows(ids: tf.Tensor1D): tf.Tensor2D {
     const column = (x: tf.Tensor, axis: number): tf.Tensor =>
-      rawOp('GatherV2', [x, ids, tf.scalar(axis, 'int32')], { batch_dims: attr.int(0) })[0];
+      rawOp('GatherV2', [x, ids, tf.scalar(axis, 'int32')], { batch_dims: attr.int(0) })[0]!;
     const q = tf.concat(this.nibbles(column(this.codes, 2)).map(castFloat32), 1); // [groups, size, m]
-    const [scale, least] = [this.scale, this.least].map((x) => tf.expandDims(column(x, 1), 1));
-    const w = tf.reshape(tf.add(tf.mul(q, scale), least), [this.groups * this.size, ids.shape[0]]);
+    const middle = (x: tf.Tensor): tf.Tensor => tf.expandDims(column(x, 1), 1); // [groups, 1, m]
+    const w = tf.reshape(tf.add(tf.mul(q, middle(this.scale)), middle(this.least)), [
+      this.groups * this.size,
+      ids.shape[0],
+    ]);
     return tf.transpose(w) as tf.Tensor2D;
   }
 }

@@ -49,7 +49,7 @@ export function nativeInt4Storage(m: QuantizedMatrix, instructions: Instructions
       '.zero': { shape: [tiles, groups, TILE], dtype: m.scaleDtype, init: () => tiledValues(m, m.zero!) },
     },
     weight: (vars) => {
-      const form = new TileForm(m, instructions, vars['.codes'], vars['.scale'], vars['.zero']);
+      const form = new TileForm(m, instructions, vars['.codes']!, vars['.scale']!, vars['.zero']!);
       return {
         ...packedMatrix(m.shape, form),
         fused: (input) => form.fused(input),
@@ -67,13 +67,13 @@ export function tiledCodes(m: QuantizedMatrix): Uint8Array {
   for (let row = 0; row < out; row++) {
     const tile = Math.floor(row / TILE) * tileBytes + (row % TILE) * 4;
     for (let c = 0; c < inner; c += 2) {
-      const pair = codes[(row * inner + c) >> 1] ^ 0x88;
+      const pair = codes[(row * inner + c) >> 1]! ^ 0x88;
       const within = c % groupSize;
       const high = within >= groupSize / 2;
       const k = high ? within - groupSize / 2 : within; // an even channel and the next lie in the same word
       const at = tile + Math.floor(c / groupSize) * groupBytes + (k >> 2) * TILE * 4 + (k & 3);
-      packed[at] |= high ? (pair & 15) << 4 : pair & 15;
-      packed[at + 1] |= high ? pair & 0xf0 : pair >> 4;
+      packed[at]! |= high ? (pair & 15) << 4 : pair & 15;
+      packed[at + 1]! |= high ? pair & 0xf0 : pair >> 4;
     }
   }
   return packed;
@@ -86,13 +86,13 @@ function tiledValues(m: QuantizedMatrix, values: Float32Array): ArrayBufferView 
   const tiled = new Float32Array(Math.ceil(out / TILE) * groups * TILE);
   for (let g = 0; g < groups; g++)
     for (let row = 0; row < out; row++)
-      tiled[(Math.floor(row / TILE) * groups + g) * TILE + (row % TILE)] = values[g * out + row];
+      tiled[(Math.floor(row / TILE) * groups + g) * TILE + (row % TILE)] = values[g * out + row]!;
   return storedLevels(tiled, m.scaleDtype);
 }
 
 /** The bits of a number as float32. */
 function bitsOf(value: number): number {
-  return new Uint32Array(Float32Array.of(value).buffer)[0];
+  return new Uint32Array(Float32Array.of(value).buffer)[0]!;
 }
 
 class TileForm implements PackedForm {
@@ -152,7 +152,8 @@ class TileForm implements PackedForm {
       halves.map((half) => tf.reshape(castFloat32(half), [-1, groups, groupSize / 2])),
       2,
     ); // [rows, groups, size]
-    const [factor, offset] = [scale, zero].map((t) => tf.reshape(castFloat32(t), [-1, groups, 1]));
+    const perGroup = (t: tf.Tensor): tf.Tensor => tf.reshape(castFloat32(t), [-1, groups, 1]);
+    const [factor, offset] = [perGroup(scale), perGroup(zero)];
     const w = tf.add(tf.mul(tf.sub(q, 8), factor), offset);
     return tf.reshape(w, [-1, inner]);
   }
@@ -161,7 +162,7 @@ class TileForm implements PackedForm {
   dense(): tf.Tensor2D {
     const { tiles, groups, groupSize } = this;
     const words = reshapeAny(this.codes, [tiles, (groups * groupSize) / 8, TILE, 4]);
-    const codes = rawOp('Transpose', [words, tf.tensor1d([0, 2, 1, 3], 'int32')])[0]; // [tiles, 32, words, 4]
+    const codes = rawOp('Transpose', [words, tf.tensor1d([0, 2, 1, 3], 'int32')])[0]!; // [tiles, 32, words, 4]
     const byRow = (t: tf.Tensor): tf.Tensor => tf.transpose(castFloat32(t), [0, 2, 1]); // [tiles, 32, groups]
     const w = this.weights(codes, byRow(this.scale), byRow(this.zero));
     return tf.slice(w, [0, 0], [this.out, this.inner]);
@@ -179,7 +180,7 @@ class TileForm implements PackedForm {
         tf.range(0, count, 1, 'int32'),
       );
       const at = tf.add(tf.mul(places, tf.scalar(TILE, 'int32')), tf.reshape(lane, [-1, 1])); // [m, count]
-      return rawOp('GatherV2', [t, at, tf.scalar(0, 'int32')], { batch_dims: attr.int(0) })[0];
+      return rawOp('GatherV2', [t, at, tf.scalar(0, 'int32')], { batch_dims: attr.int(0) })[0]!;
     };
     const words = (groups * groupSize) / 8;
     const codes = pick(reshapeAny(this.codes, [tiles * words * TILE, 4]), words); // [m, words, 4]

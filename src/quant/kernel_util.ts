@@ -6,7 +6,7 @@ import type { QuantizedMatrix } from './quantize.js';
 /** [rows, columns] to [columns, rows] */
 export function transposed(values: Float32Array, rows: number, columns: number): Float32Array {
   const out = new Float32Array(values.length);
-  for (let c = 0; c < columns; c++) for (let r = 0; r < rows; r++) out[c * rows + r] = values[r * columns + c];
+  for (let c = 0; c < columns; c++) for (let r = 0; r < rows; r++) out[c * rows + r] = values[r * columns + c]!;
   return out;
 }
 

@@ -33,7 +33,7 @@ export function packedTensors(
   groupSize: number,
   scaleDtype: 'float32' | 'bfloat16',
 ): PackedTensor[] {
-  const [out, inner] = shape;
+  const [out, inner] = shape as [number, number];
   const dtype = scaleDtype === 'bfloat16' ? 'BF16' : 'F32';
   if (bits === 8)
     return [
@@ -106,7 +106,7 @@ export function packedLayout(
   if (!weight.endsWith('.weight')) return null;
   const qdata = info(packedName(weight, 'qdata'));
   if (!qdata) return null;
-  const [out, inner] = shape;
+  const [out, inner] = shape as [number, number];
   const fail = (tensor: string, what: string): never => {
     throw new CheckpointError(
       `${qdata.file}: ${tensor} ${what}. Supported are torchao's plain int4 and int8 packings; quantise the model anew from its float weights.`,
@@ -127,7 +127,7 @@ export function packedLayout(
   const bytes = qdata.dtype === 'I8' || qdata.dtype === 'U8';
   if (bytes && qdata.shape.join() === [out, inner].join() && scale.shape.join() === [out, 1].join())
     return { bits: 8, groupSize: inner, scaleDtype };
-  const groups = scale.shape[0];
+  const groups = scale.shape[0]!;
   const groupSize = inner / groups;
   const zero = needed('zero_point');
   if (!bytes || qdata.shape.join() !== [out, inner / 2].join())
@@ -165,7 +165,7 @@ export function unpackWeight(
   }
   return {
     ...layout,
-    shape: [shape[0], shape[1]],
+    shape: [shape[0]!, shape[1]!],
     scale,
     zero,
     get codes() {

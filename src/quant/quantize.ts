@@ -59,7 +59,7 @@ const scratchBits = new Uint32Array(scratch.buffer);
 /** Nearest bfloat16, ties to even, as a float32. */
 export function toBfloat16(value: number): number {
   scratch[0] = value;
-  const bits = scratchBits[0];
+  const bits = scratchBits[0]!;
   if ((bits & 0x7fffffff) > 0x7f800000) return NaN;
   scratchBits[0] = (bits + 0x7fff + ((bits >>> 16) & 1)) & 0xffff0000;
   return scratch[0];
@@ -138,9 +138,10 @@ export class MatrixQuantizer {
 
   private int4Group(w: Float32Array, from: number, at: number, channel: number): void {
     const to = from + this.group;
-    let [min, max] = [w[from], w[from]];
+    let min = w[from]!;
+    let max = min;
     for (let i = from; i < to; i++) {
-      const v = w[i];
+      const v = w[i]!;
       if (!(v - v === 0)) this.refuse(v);
       if (v < min) min = v;
       else if (v > max) max = v;
@@ -155,7 +156,7 @@ export class MatrixQuantizer {
     let byte = (this.done * this.shape[1] + channel) / 2;
     let [energy, squared] = [0, 0];
     for (let i = from; i < to; i += 2) {
-      const [a, b] = [w[i], w[i + 1]];
+      const [a, b] = [w[i]!, w[i + 1]!];
       let low = f(f(f(a - min) / scale) + ROUND) - ROUND;
       let high = f(f(f(b - min) / scale) + ROUND) - ROUND;
       low = low < 0 ? 0 : low > 15 ? 15 : low;
@@ -174,8 +175,8 @@ export class MatrixQuantizer {
     const to = from + this.group;
     let largest = 0;
     for (let i = from; i < to; i++) {
-      const v = Math.abs(w[i]);
-      if (!(v - v === 0)) this.refuse(w[i]);
+      const v = Math.abs(w[i]!);
+      if (!(v - v === 0)) this.refuse(w[i]!);
       if (v > largest) largest = v;
     }
     // float32's epsilon is torchao's floor of an int8 scale
@@ -184,11 +185,11 @@ export class MatrixQuantizer {
     this.scale[at] = s;
     const signed = new Int8Array(this.codes.buffer, this.done * this.group, this.group);
     for (let i = from; i < to; i++) {
-      const q = f(f(w[i] / exact) + ROUND) - ROUND;
+      const q = f(f(w[i]! / exact) + ROUND) - ROUND;
       const code = q < -128 ? -128 : q > 127 ? 127 : q;
       signed[i - from] = code;
-      const d = w[i] - code * s;
-      this.energy += w[i] * w[i];
+      const d = w[i]! - code * s;
+      this.energy += w[i]! * w[i]!;
       this.squared += d * d;
     }
   }
@@ -223,20 +224,20 @@ export function dequantizeRows(m: QuantizedMatrix, from: number, to: number, out
   let o = 0;
   for (let row = from; row < to; row++) {
     for (let g = 0, begin = 0; begin < inner; g++, begin += m.groupSize) {
-      const scale = m.scale[g * rows + row];
+      const scale = m.scale[g * rows + row]!;
       if (m.bits === 8) {
-        const zero = m.zero ? m.zero[g * rows + row] : 0;
+        const zero = m.zero ? m.zero[g * rows + row]! : 0;
         const start = row * inner + begin;
-        for (let i = 0; i < m.groupSize; i++) values[o++] = f(f(signed[start + i] * scale) + zero);
+        for (let i = 0; i < m.groupSize; i++) values[o++] = f(f(signed[start + i]! * scale) + zero);
         continue;
       }
-      const zero = m.zero![g * rows + row];
+      const zero = m.zero![g * rows + row]!;
       for (let q = 0; q < 16; q++) table[q ^ 8] = f(f((q - 8) * scale) + zero);
       const start = (row * inner + begin) / 2;
       for (let i = 0; i < m.groupSize / 2; i++) {
-        const byte = codes[start + i];
-        values[o++] = table[byte & 15];
-        values[o++] = table[byte >> 4];
+        const byte = codes[start + i]!;
+        values[o++] = table[byte & 15]!;
+        values[o++] = table[byte >> 4]!;
       }
     }
   }

@@ -36,13 +36,13 @@ export function rowStorage(m: QuantizedMatrix, activationQuantization = true): W
     },
     weight: (vars) => {
       const format = { kind: 'codes', groupSize: m.groupSize, levels: dtype, exact: !activationQuantization } as const;
-      const form = new RowForm(m.bits, m.groupSize, vars['.codes'], vars['.scale'], vars['.zero']);
+      const form = new RowForm(m.bits, m.groupSize, vars['.codes']!, vars['.scale']!, vars['.zero']);
       return {
         ...packedMatrix(m.shape, form),
         // the kernels know int4 alone
         ...(m.bits === 4 && {
           fused: (input: OneRowInputs) =>
-            oneRowProduct(m.shape, format, input, [vars['.codes'], vars['.scale'], vars['.zero']]),
+            oneRowProduct(m.shape, format, input, [vars['.codes']!, vars['.scale']!, vars['.zero']!]),
         }),
       };
     },
@@ -58,9 +58,9 @@ export function wordwise(codes: Uint8Array, groupSize: number): Uint8Array {
   const [bytes, words] = [groupSize / 2, groupSize / 8];
   for (let group = 0; group < codes.length; group += bytes) {
     for (let c = 0; c < groupSize; c++) {
-      const code = ((codes[group + (c >> 1)] >> (4 * (c & 1))) & 15) ^ 8;
+      const code = ((codes[group + (c >> 1)]! >> (4 * (c & 1))) & 15) ^ 8;
       const position = Math.floor(c / words);
-      out[group + 4 * (c % words) + (position >> 1)] |= code << (4 * (position & 1));
+      out[group + 4 * (c % words) + (position >> 1)]! |= code << (4 * (position & 1));
     }
   }
   return out;
@@ -110,7 +110,7 @@ class RowForm implements PackedForm {
     const column = (x: tf.Tensor): tf.Tensor => tf.reshape(x, [-1, this.groups, 1, 1]);
     const parts = this.unpack(codes).map((q) => tf.add(tf.mul(q, column(scale)), column(least)));
     // nibble p of word i is channel p·words + i
-    const woven = this.parts === 1 ? parts[0] : tf.transpose(tf.stack(parts, 4), [0, 1, 3, 4, 2]);
+    const woven = this.parts === 1 ? parts[0]! : tf.transpose(tf.stack(parts, 4), [0, 1, 3, 4, 2]);
     return tf.reshape(woven, [-1, this.groups * this.groupSize]);
   }
 
@@ -132,8 +132,8 @@ class RowForm implements PackedForm {
     const columns = tf
       .split(tf.transpose(woven, [0, 1, 4, 2, 3]), parts, 4)
       .map((c) => tf.reshape(c, [m, 1, groups, words, groupSize / parts / words]));
-    const products = this.unpack(this.codes).map((q, i) => tf.mul(q, columns[i]));
-    const sums = tf.sum(products.length === 1 ? products[0] : tf.add(products[0], products[1]), [3, 4]); // [m, out, groups]
+    const products = this.unpack(this.codes).map((q, i) => tf.mul(q, columns[i]!));
+    const sums = tf.sum(products.length === 1 ? products[0]! : tf.add(products[0]!, products[1]!), [3, 4]); // [m, out, groups]
     const { scale, least } = this.levels();
     const offset = tf.mul(least, tf.sum(tf.reshape(x, [m, 1, groups, groupSize]), 3));
     return tf.sum(tf.add(tf.mul(sums, scale), offset), 2) as tf.Tensor2D;

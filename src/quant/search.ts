@@ -22,11 +22,11 @@ export function fitGroup(w: Float32Array, from: number, to: number, min: number,
     for (let round = 0; round < 2; round++) {
       let [q1, q2, w1, qw] = [0, 0, 0, 0];
       for (let i = from; i < to; i++) {
-        const q = level((w[i] - low) / step);
+        const q = level((w[i]! - low) / step);
         q1 += q;
         q2 += q * q;
-        w1 += w[i];
-        qw += q * w[i];
+        w1 += w[i]!;
+        qw += q * w[i]!;
       }
       const determinant = n * q2 - q1 * q1;
       if (!(determinant > 0)) break;
@@ -49,7 +49,7 @@ function level(x: number): number {
 function lineError(w: Float32Array, from: number, to: number, low: number, step: number): number {
   let sum = 0;
   for (let i = from; i < to; i++) {
-    const d = w[i] - (low + level((w[i] - low) / step) * step);
+    const d = w[i]! - (low + level((w[i]! - low) / step) * step);
     sum += d * d;
   }
   return sum;

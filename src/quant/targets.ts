@@ -44,7 +44,7 @@ export function planQuantization(
     const { name, shape, role } = weight;
     if (!isMatrix(weight)) continue;
     const skip = (reason: string): void => void skipped.push({ name, reason, role });
-    const [, inner] = shape;
+    const inner = shape[1]!;
     const pattern = config.modules_to_not_convert.find((p) => matches(name, p));
     if (role !== 'projection' && !config.include_input_output_embeddings)
       skip('include_input_output_embeddings is false');

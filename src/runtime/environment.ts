@@ -55,7 +55,7 @@ export function isLoaded(): boolean {
 export function mergeFlags(current: string | undefined, added: readonly string[]): string {
   const flags = new Map<string, string>();
   for (const flag of [...(current ?? '').split(/\s+/).filter(Boolean), ...added]) {
-    flags.set(flag.split('=')[0], flag);
+    flags.set(flag.split('=')[0]!, flag);
   }
   return [...flags.values()].join(' ');
 }

@@ -52,7 +52,7 @@ export function gpuNames(root = '/proc/driver/nvidia/gpus'): string[] {
   try {
     return fs.readdirSync(root).map((bus) => {
       const text = fs.readFileSync(path.join(root, bus, 'information'), 'utf8');
-      return /^Model:\s*(.+)$/m.exec(text)?.[1].trim() ?? 'NVIDIA GPU';
+      return /^Model:\s*(.+)$/m.exec(text)?.[1]!.trim() ?? 'NVIDIA GPU';
     });
   } catch {
     return [];
@@ -77,7 +77,7 @@ export function gpuMemory(): GpuMemory[] {
     return lines
       .trim()
       .split('\n')
-      .map((line) => line.split(',').map((mib) => Number(mib) * 2 ** 20))
+      .map((line) => line.split(',').map((mib) => Number(mib) * 2 ** 20) as [number, number])
       .flatMap(([total, free]) => (Number.isFinite(total) && Number.isFinite(free) ? [{ total, free }] : []));
   } catch {
     return [];

@@ -57,7 +57,7 @@ export class RawTensor {
 
   /** A new raw tensor of another element type (TensorFlow's Cast). */
   cast(dtype: DTName): RawTensor {
-    return executeRaw('Cast', [typeAttr('SrcT', this.dtype), typeAttr('DstT', DT[dtype])], [this])[0];
+    return executeRaw('Cast', [typeAttr('SrcT', this.dtype), typeAttr('DstT', DT[dtype])], [this])[0]!;
   }
 
   /** A new tfjs tensor with these values: float types as float32, the others as int32. */
@@ -69,7 +69,7 @@ export class RawTensor {
       [this.id],
       1,
     );
-    return tensorFlowBackend().createOutputTensor(output);
+    return tensorFlowBackend().createOutputTensor(output!);
   }
 
   /** Frees the native tensor. A second call does nothing. */
@@ -98,7 +98,7 @@ export function executeRaw(
   outputs = 1,
 ): RawTensor[] {
   const backend = tensorFlowBackend();
-  const ids = inputs.map((input) => (input instanceof RawTensor ? input.id : backend.getInputTensorIds([input])[0]));
+  const ids = inputs.map((input) => (input instanceof RawTensor ? input.id : backend.getInputTensorIds([input])[0]!));
   return backend.binding.executeOp(op, attrs, ids, outputs).map((output) => RawTensor.adopt(output));
 }
 
@@ -124,17 +124,17 @@ function fromHalves(bytes: Uint8Array, shape: readonly number[], dtype: number):
   }
   const made: number[] = [];
   const run = (op: string, attrs: OpAttr[], inputs: number[]) => {
-    const [output] = binding.executeOp(op, attrs, inputs, 1);
+    const output = binding.executeOp(op, attrs, inputs, 1)[0]!;
     made.push(output.id);
     return output.id;
   };
   const vector = (values: number[]) => {
     made.push(binding.createTensor([values.length], DT.int32, Int32Array.from(values)));
-    return made[made.length - 1];
+    return made.at(-1)!;
   };
   try {
     made.push(binding.createTensor([padded.byteLength / 4], DT.int32, words(padded)));
-    let id = run('Bitcast', [typeAttr('T', DT.int32), typeAttr('type', dtype)], [made[0]]);
+    let id = run('Bitcast', [typeAttr('T', DT.int32), typeAttr('type', dtype)], [made[0]!]);
     id = run('Reshape', [typeAttr('T', dtype), typeAttr('Tshape', DT.int32)], [id, vector([-1])]);
     if (padded !== bytes) {
       const attrs = [typeAttr('T', dtype), typeAttr('Index', DT.int32)];

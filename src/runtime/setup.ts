@@ -139,8 +139,8 @@ async function build(work: string, slot: string, options: BuildOptions): Promise
   if (wheel) {
     next(`fetching the libraries of ${wheel.name} ${wheel.version} with pip (${wheel.megabytes} MB)`);
     const downloads = path.join(work, 'wheels');
-    const [file] = await downloadWheels([wheel], downloads, { python, showProgress });
-    await unpackTensorFlow(work, file, python);
+    const files = await downloadWheels([wheel], downloads, { python, showProgress });
+    await unpackTensorFlow(work, files[0]!, python);
     fs.rmSync(downloads, { recursive: true });
   } else {
     next(`using the libraries in ${library}`);

@@ -59,7 +59,7 @@ export function renderChat(
     );
   }
   const template = pick(templates, options.chat_template);
-  const last = messages[messages.length - 1];
+  const last = messages.at(-1)!;
   const open = options.continue_final_message ? goOn(last, TAG) : null;
   const text = render(template, {
     ...specialTokens,
@@ -148,7 +148,7 @@ export function goOn<M extends TemplateMessage>(message: M, text: string): { mes
       { got: message },
     );
   }
-  const before = parts[at].text as string;
+  const before = parts[at]!.text as string;
   const longer = parts.map((part, index) => (index === at ? { ...part, text: before + text } : part));
   return { message: { ...message, content: longer }, before };
 }

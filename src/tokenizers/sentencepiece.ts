@@ -203,7 +203,7 @@ function parseTrainer(bytes: Uint8Array, model: SentencePieceModel): void {
   for (const [field, value] of fields(bytes)) {
     if (field === 3) model.modelType = asNumber(value);
     else if (field === 35) model.byteFallback = asNumber(value) !== 0;
-    else if (field in ids) model.special[ids[field]] = asNumber(value);
+    else if (field in ids) model.special[ids[field]!] = asNumber(value);
   }
 }
 
@@ -237,7 +237,7 @@ function* fields(bytes: Uint8Array): Generator<[number, number | Uint8Array], vo
     let value = 0n;
     for (let shift = 0n; ; shift += 7n) {
       if (at >= bytes.length || shift > 63n) throw new Error(`a number at byte ${at} is cut off`);
-      const byte = bytes[at++];
+      const byte = bytes[at++]!;
       value |= BigInt(byte & 0x7f) << shift;
       if (byte < 0x80) return Number(BigInt.asIntN(64, value));
     }

@@ -31,7 +31,7 @@ describe('files', () => {
       [7, 0],
       [NaN, 1],
       [0, 2 ** 52],
-    ])
+    ] as const)
       // prettier-ignore
       expect(await failure(file.read(offset, length))).to.be.instanceOf(CheckpointError);
     // a file that shrinks while it is read is no file of zeros

@@ -13,7 +13,7 @@ function half(bits: number): number {
 
 /** The representable value nearest to x, ties to the one with an even bit pattern; by search over all of them. */
 function nearest(x: number, table: { value: number; bits: number }[]): number {
-  let best = table[0];
+  let best = table[0]!;
   for (const entry of table) {
     const d = Math.abs(entry.value - x) - Math.abs(best.value - x);
     if (d < 0 || (d === 0 && (entry.bits & 1) === 0)) best = entry;
@@ -43,7 +43,7 @@ describe('stored dtypes', () => {
       const again = new Uint16Array(encodeFloat32(decodeFloat32(bytes, dtype), dtype).buffer);
       const infinite = dtype === 'F16' ? 0x7c00 : 0x7f80;
       for (let i = 0; i < 65536; i++) {
-        if ((i & 0x7fff) > infinite) expect(again[i] & 0x7fff, `NaN ${i}`).to.be.greaterThan(infinite);
+        if ((i & 0x7fff) > infinite) expect(again[i]! & 0x7fff, `NaN ${i}`).to.be.greaterThan(infinite);
         else if (again[i] !== i) expect(again[i], `pattern ${i}`).to.equal(i);
       }
     });

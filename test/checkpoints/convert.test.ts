@@ -127,7 +127,7 @@ describe('conversion to the Hugging Face layout', () => {
     const tensors = await Promise.all(
       [...copy.tensors.values()].map(async ({ name, dtype, shape }) => {
         const bytes = await copy.readBytes(name);
-        if (name === names[4]) bytes[8] ^= 1;
+        if (name === names[4]) bytes[8]! ^= 1;
         return {
           name: name === names[7] ? 'other' : name,
           dtype,
@@ -145,7 +145,7 @@ describe('conversion to the Hugging Face layout', () => {
     expect(text).to.include(`${names[4]} differs from element 2 on`);
     expect(text).to.include(`${names[7]} is not in ${changed}`);
     expect(text).to.include(`other is in ${changed} only`);
-    expect(text).to.match(new RegExp(`${names[2].replaceAll('.', '\\.')} has shape`));
+    expect(text).to.match(new RegExp(`${names[2]!.replaceAll('.', '\\.')} has shape`));
     await again.close();
     await source.close();
   });

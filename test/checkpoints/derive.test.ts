@@ -137,7 +137,7 @@ describe('tensor names', () => {
       ['layers.3.mixer.D', 'backbone.layers.3.mixer.D'],
       ['embeddings.weight', 'backbone.embeddings.weight'],
       ['backbone.embeddings.weight', 'backbone.embeddings.weight'],
-    ])
+    ] as const)
       expect(huggingFaceName(name)).to.equal(want);
   });
 

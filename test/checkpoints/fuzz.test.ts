@@ -62,12 +62,12 @@ function mutate(bytes: Uint8Array, begin: number, end: number, next: (n: number)
   let limit = end;
   for (let i = next(4); i >= 0 && limit > begin; i--) {
     const at = begin + next(limit - begin);
-    const token = TOKENS[next(TOKENS.length)];
+    const token = TOKENS[next(TOKENS.length)]!;
     const length = 1 + next(16);
     const before = out.length;
     switch (next(7)) {
       case 0:
-        out[at] ^= 1 << next(8);
+        out[at]! ^= 1 << next(8);
         break;
       case 1:
         out[at] = next(256);
@@ -243,7 +243,7 @@ describe(`damaged files (${CASES} cases, seed ${SEED})`, function () {
   it('pickle: damaged inside a sound zip', async () => {
     const file = path.join(goldenDir('..'), 'torch/views.bin');
     const entries = await zipEntries(new Uint8Array(fs.readFileSync(file)));
-    const pickle = entries['views/data.pkl'];
+    const pickle = entries['views/data.pkl']!;
     const make = (next: (n: number) => number): Uint8Array =>
       zipFile({ ...entries, 'views/data.pkl': mutate(pickle, 2, pickle.length, next) });
     // a pickle can name another storage or offset without any trace, so only the tensors' sizes are checked here

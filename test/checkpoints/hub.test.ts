@@ -134,7 +134,7 @@ describe('models of the hub', function () {
     for (const name of ['config.json', 'model.safetensors']) expect(hub.downloads(name)).to.have.length(1);
     const blobs = path.join(repo(), 'blobs');
     expect(fs.readdirSync(blobs).filter((name) => name.includes('.'))).to.deep.equal([]);
-    const [blob] = fs.readdirSync(blobs).filter((name) => name.length === 64);
+    const blob = fs.readdirSync(blobs).find((name) => name.length === 64)!;
     fs.rmSync(path.join(a, 'model.safetensors'));
     fs.renameSync(path.join(blobs, blob), path.join(blobs, `${blob}.tfjs.incomplete`));
     const { pid } = spawnSync(process.execPath, ['-e', '']);
@@ -153,8 +153,8 @@ describe('models of the hub', function () {
 
   it('are refused when a checksum is wrong, large file or small; a bad beginning is fetched again', async () => {
     for (const name of ['tokenizer.json', 'model.safetensors']) {
-      const bad = hub.files[name].slice();
-      bad[1] ^= 1;
+      const bad = hub.files[name]!.slice();
+      bad[1]! ^= 1;
       hub.wrong = { [name]: bad };
       const error = await failure(resolve());
       expect(error).to.be.instanceOf(CheckpointError);
@@ -185,8 +185,8 @@ describe('models of the hub', function () {
     try {
       await resolve({ token: 'hf_secret' });
       expect(cdn.seen.map(({ url }) => url)).to.deep.equal(['/cdn/model.safetensors']);
-      expect(cdn.seen[0].authorization).to.equal(undefined);
-      expect(hub.downloads('model.safetensors')[0].authorization).to.equal('Bearer hf_secret');
+      expect(cdn.seen[0]!.authorization).to.equal(undefined);
+      expect(hub.downloads('model.safetensors')[0]!.authorization).to.equal('Bearer hf_secret');
     } finally {
       await cdn.stop();
     }

@@ -72,7 +72,7 @@ describe('safetensors', () => {
     const a = await exact.readFloat32('backbone.layers.1.mixer.out_proj.weight');
     const b = await rounded.readFloat32('backbone.layers.1.mixer.out_proj.weight');
     expect(b.length).to.equal(a.length);
-    for (const [i, x] of a.entries()) expect(Math.abs(b[i] - x)).to.be.at.most(Math.abs(x) * 2 ** -8);
+    for (const [i, x] of a.entries()) expect(Math.abs(b[i]! - x)).to.be.at.most(Math.abs(x) * 2 ** -8);
     await exact.close();
     await rounded.close();
   });
@@ -121,11 +121,11 @@ describe('safetensors', () => {
   it('leaves nothing behind when a tensor fails, when it is the wrong size, and when interrupted', async () => {
     const source = await openCheckpoint(formats('single'));
     const good = outTensors(source);
-    const last = good[good.length - 1];
+    const last = good.at(-1)!;
     const cases: [OutTensor, new (message: string) => Error, RegExp][] = [
       [{ ...last, data: () => Promise.reject(new CheckpointError('gone')) }, CheckpointError, /gone/],
       [{ ...last, data: () => new Uint8Array(3) }, SaveError, /gave 3 bytes/],
-      [{ ...last, name: good[0].name }, SaveError, /same name/],
+      [{ ...last, name: good[0]!.name }, SaveError, /same name/],
     ];
     for (const [bad, kind, message] of cases) {
       const error = await saveCheckpoint(dir, source.config, [...good.slice(0, -1), bad]).catch((e: unknown) => e);

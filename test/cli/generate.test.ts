@@ -12,7 +12,8 @@ interface Expected {
 describe('mamba2 generate', function () {
   this.timeout(120000);
   const { runs } = JSON.parse(fs.readFileSync('test/fixtures/goldens/books-model/expected.json', 'utf8')) as Expected;
-  const [golden, quoted] = runs;
+  const golden = runs[0]!;
+  const quoted = runs[1]!;
 
   it('prints the golden greedy text, streamed from an argument', () => {
     const length = String(golden.new_tokens.length);

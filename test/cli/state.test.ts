@@ -16,7 +16,7 @@ describe('mamba2 state', function () {
   const { runs } = JSON.parse(fs.readFileSync('test/fixtures/goldens/books-model/expected.json', 'utf8')) as {
     runs: { prompt: string; full_text: string }[];
   };
-  const [{ prompt, full_text }] = runs;
+  const { prompt, full_text } = runs[0]!;
 
   it('keeps what was read; generate goes on from it as from the text, any number of times', () => {
     const file = path.join(dir, 'prefix.safetensors');

@@ -16,7 +16,7 @@ function logSoftmax(x: Float32Array): number[] {
 function all(prompt: number[], length: number, eos: number, penalty = 1): { tokens: number[]; score: number }[] {
   const out: { tokens: number[]; score: number }[] = [];
   const visit = (tokens: number[], sum: number): void => {
-    if (tokens.length === length || tokens[tokens.length - 1] === eos) {
+    if (tokens.length === length || tokens.at(-1) === eos) {
       out.push({ tokens, score: sum / tokens.length ** penalty });
       return;
     }
@@ -58,12 +58,12 @@ describe('beam search', () => {
 
   it('says where each token came from: the scores add up along the beams', async () => {
     const options = { num_beams: 3, num_return_sequences: 3, max_new_tokens: 6, output_scores: true };
-    const output = await run({ input_ids: [prompts[0]], ...options });
+    const output = await run({ input_ids: [prompts[0]!], ...options });
     output.new_tokens.forEach((tokens, row) => {
-      const origins = output.beam_indices![row];
+      const origins = output.beam_indices![row]!;
       expect(origins.length).to.equal(tokens.length);
-      const sum = tokens.reduce((a, id, step) => a + output.scores![step][origins[step]][id], 0);
-      expect(sum / tokens.length).to.be.closeTo(output.sequences_scores![row], 1e-5);
+      const sum = tokens.reduce((a, id, step) => a + output.scores![step]![origins[step]!]![id]!, 0);
+      expect(sum / tokens.length).to.be.closeTo(output.sequences_scores![row]!, 1e-5);
     });
   });
 
@@ -72,7 +72,7 @@ describe('beam search', () => {
     const output = await run({ input_ids: prompts, ...options, suppress_tokens: [2], forced_eos_token_id: 1 });
     for (const tokens of output.new_tokens) {
       expect(tokens).to.not.include(2);
-      expect(tokens[tokens.length - 1]).to.equal(1);
+      expect(tokens.at(-1)).to.equal(1);
     }
   });
 
@@ -101,7 +101,7 @@ describe('beam search', () => {
     const guided = (ids: number[]): number[] => {
       const c = logSoftmax(logitsOf([1, 2, ...ids]));
       const u = logSoftmax(logitsOf([3, 3, ...ids]));
-      return c.map((v, i) => 1.6 * (v - u[i]) + u[i]);
+      return c.map((v, i) => 1.6 * (v - u[i]!) + u[i]!);
     };
     const want = guided([])
       .flatMap((first, a) => guided([a]).map((second, b) => ({ tokens: [a, b], score: first + second })))

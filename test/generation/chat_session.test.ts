@@ -42,7 +42,7 @@ describe('ChatSession', () => {
     const fed: number[] = [];
     const prefill = engine.prefill.bind(engine);
     engine.prefill = (state, rows, options) => {
-      fed.push(rows[0].length);
+      fed.push(rows[0]!.length);
       since = 0;
       return prefill(state, rows, options);
     };
@@ -119,12 +119,12 @@ describe('ChatSession', () => {
       const session = new ChatSession(engine, tokenizer, config, { chat_template });
       for (const question of questions.slice(0, 2)) await session.send(question);
       const snapshot = JSON.parse(JSON.stringify(await session.snapshot(), typed), retyped);
-      const turn = await session.send(questions[2]);
+      const turn = await session.send(questions[2]!);
       const next = new ChatSession(engine, tokenizer, config, { chat_template });
       await next.send('Something else?');
       await next.restore(snapshot);
       expect(next.messages).to.deep.equal(session.messages.slice(0, 4));
-      const again = await next.send(questions[2]);
+      const again = await next.send(questions[2]!);
       expect(again).to.deep.equal(turn);
       expect(fed.at(-1)).to.equal(turn.fed);
       const whole = await tokenizer.apply_chat_template(session.messages.slice(0, -1), { chat_template });

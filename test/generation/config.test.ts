@@ -88,7 +88,7 @@ describe('GenerationConfig', () => {
     for (const [key, part] of [
       ['num_beam_groups', 'group beam search'],
       ['topK', 'Did you mean top_k'],
-    ]) {
+    ] as const) {
       const added = Object.assign(new GenerationConfig(), { [key]: 2 });
       for (const call of [
         () => own.resolve({}, added),

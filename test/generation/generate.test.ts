@@ -14,7 +14,7 @@ const prompts = [[3, 4, 5], [7], [9, 2, 2, 6, 1]];
 /** Greedy decoding written out: no state, no batch. */
 function greedy(ids: readonly number[], count: number, eos = -1): number[] {
   const all = [...ids];
-  for (let k = 0; k < count && (k === 0 || all[all.length - 1] !== eos); k++) {
+  for (let k = 0; k < count && (k === 0 || all.at(-1)! !== eos); k++) {
     const logits = logitsOf(all);
     all.push(logits.indexOf(Math.max(...logits)));
   }
@@ -43,7 +43,7 @@ for (const [name, make] of engines) {
     it('takes the best token each time, for prompts of different lengths together', async () => {
       const { new_tokens, sequences, finish_reasons } = await run({ input_ids: prompts, max_new_tokens: 11 });
       expect(new_tokens).to.deep.equal(prompts.map((p) => greedy(p, 11)));
-      expect(sequences).to.deep.equal(prompts.map((p, i) => [...p, ...new_tokens[i]]));
+      expect(sequences).to.deep.equal(prompts.map((p, i) => [...p, ...new_tokens[i]!]));
       expect(finish_reasons).to.deep.equal(['length', 'length', 'length']);
     });
 
@@ -67,36 +67,36 @@ for (const [name, make] of engines) {
         const batch = pad(left);
         const { new_tokens, sequences } = await run({ ...batch, max_new_tokens: 7 });
         expect(new_tokens).to.deep.equal(prompts.map((p) => greedy(p, 7)));
-        expect(sequences).to.deep.equal(batch.input_ids.map((row, i) => [...row, ...new_tokens[i]]));
+        expect(sequences).to.deep.equal(batch.input_ids.map((row, i) => [...row, ...new_tokens[i]!]));
       }
     });
 
     it('ends rows at the end token and fills them with the pad token', async () => {
-      const eos = greedy(prompts[0], 12)[4];
+      const eos = greedy(prompts[0]!, 12)[4]!;
       const want = prompts.map((p) => greedy(p, 12, eos));
       const longest = Math.max(...want.map((w) => w.length));
       const output = await run({ input_ids: prompts, max_new_tokens: 12, eos_token_id: [eos], pad_token_id: 0 });
       expect(output.new_tokens).to.deep.equal(want);
       output.sequences.forEach((row, i) => {
-        const fill = new Array<number>(longest - want[i].length).fill(0);
-        expect(row).to.deep.equal([...prompts[i], ...want[i], ...fill]);
-        expect(output.finish_reasons[i]).to.equal(want[i][want[i].length - 1] === eos ? 'eos' : 'length');
+        const fill = new Array<number>(longest - want[i]!.length).fill(0);
+        expect(row).to.deep.equal([...prompts[i]!, ...want[i]!, ...fill]);
+        expect(output.finish_reasons[i]).to.equal(want[i]![want[i]!.length - 1] === eos ? 'eos' : 'length');
       });
     });
 
     it('counts max_length with the prompt, row by row, and 20 new tokens by default', async () => {
       const { new_tokens } = await run({ input_ids: prompts, max_length: 9 });
       expect(new_tokens).to.deep.equal(prompts.map((p) => greedy(p, 9 - p.length)));
-      const byDefault = await run({ input_ids: [prompts[0]] });
-      expect(byDefault.new_tokens[0]).to.deep.equal(greedy(prompts[0], 20));
+      const byDefault = await run({ input_ids: [prompts[0]!] });
+      expect(byDefault.new_tokens[0]).to.deep.equal(greedy(prompts[0]!, 20));
     });
 
     it('writes at least min_new_tokens, and not what is suppressed', async () => {
-      const eos = greedy(prompts[0], 1)[0];
+      const eos = greedy(prompts[0]!, 1)[0]!;
       const { new_tokens } = await run({ input_ids: prompts, eos_token_id: eos, min_new_tokens: 5, max_new_tokens: 9 });
       for (const row of new_tokens) expect(row.slice(0, 5)).to.not.include(eos);
-      const begin = await run({ input_ids: [prompts[0]], begin_suppress_tokens: [eos], max_new_tokens: 30 });
-      expect(begin.new_tokens[0][0]).to.not.equal(eos);
+      const begin = await run({ input_ids: [prompts[0]!], begin_suppress_tokens: [eos], max_new_tokens: 30 });
+      expect(begin.new_tokens[0]![0]).to.not.equal(eos);
       const never = await run({ input_ids: prompts, suppress_tokens: [eos, 4], max_new_tokens: 30, vocab_limit: 20 });
       for (const row of never.new_tokens) {
         for (const id of row) expect(id).to.satisfy((i: number) => i < 20 && i !== 4 && i !== eos);
@@ -114,8 +114,8 @@ for (const [name, make] of engines) {
       }
       const other = await run({ input_ids: prompts, ...options, seed: 2 });
       expect(other.new_tokens).to.not.deep.equal(first.new_tokens);
-      const unseeded = await Promise.all([0, 1].map(() => run({ input_ids: [prompts[0]], ...options })));
-      expect(unseeded[0].new_tokens).to.not.deep.equal(unseeded[1].new_tokens);
+      const unseeded = await Promise.all([0, 1].map(() => run({ input_ids: [prompts[0]!], ...options })));
+      expect(unseeded[0]!.new_tokens).to.not.deep.equal(unseeded[1]!.new_tokens);
     });
 
     it('draws num_return_sequences different rows of each prompt', async () => {
@@ -123,7 +123,7 @@ for (const [name, make] of engines) {
       const { sequences } = await run({ input_ids: prompts, ...options });
       expect(sequences.length).to.equal(9);
       sequences.forEach((row, i) => {
-        const prompt = prompts[Math.floor(i / 3)];
+        const prompt = prompts[Math.floor(i / 3)]!;
         expect(row.slice(0, prompt.length)).to.deep.equal(prompt);
       });
       expect(new Set(sequences.map((r) => r.slice(-12).join())).size).to.equal(9);
@@ -146,11 +146,11 @@ for (const [name, make] of engines) {
     });
 
     it('leaves a state exactly after the last token of each row, however rows end', async () => {
-      const eos = greedy(prompts[1], 12)[2];
+      const eos = greedy(prompts[1]!, 12)[2];
       for (const options of [{ eos_token_id: eos }, { max_length: 8 }, { eos_token_id: eos, max_time: 100 }]) {
         const state = await engine.createState(3);
         const { new_tokens } = await run({ input_ids: prompts, max_new_tokens: 12, ...options, state });
-        expect(state.rows).to.deep.equal(prompts.map((p, i) => [...p, ...new_tokens[i]]));
+        expect(state.rows).to.deep.equal(prompts.map((p, i) => [...p, ...new_tokens[i]!]));
         state.dispose();
       }
     });
@@ -159,21 +159,21 @@ for (const [name, make] of engines) {
       const controller = new AbortController();
       const got: number[] = [];
       const streamer = {
-        put: ([row]: readonly (readonly number[])[]) => {
-          got.push(...row);
+        put: (rows: readonly (readonly number[])[]) => {
+          got.push(...rows[0]!);
           if (got.length > 8) controller.abort();
         },
         end: () => {},
       };
       const state = await engine.createState(1);
-      const inputs = { input_ids: [prompts[0]], max_new_tokens: 1000, streamer, signal: controller.signal, state };
+      const inputs = { input_ids: [prompts[0]!], max_new_tokens: 1000, streamer, signal: controller.signal, state };
       const { new_tokens, finish_reasons } = await run(inputs);
       expect(finish_reasons).to.deep.equal(['abort']);
-      expect(new_tokens[0].length).to.be.within(5, 40);
-      expect(new_tokens[0]).to.deep.equal(greedy(prompts[0], new_tokens[0].length));
-      expect(got).to.deep.equal([...prompts[0], ...new_tokens[0]]);
+      expect(new_tokens[0]!.length).to.be.within(5, 40);
+      expect(new_tokens[0]).to.deep.equal(greedy(prompts[0]!, new_tokens[0]!.length));
+      expect(got).to.deep.equal([...prompts[0]!, ...new_tokens[0]!]);
       const rest = await run({ input_ids: [[]], max_new_tokens: 4, state });
-      expect([...new_tokens[0], ...rest.new_tokens[0]]).to.deep.equal(greedy(prompts[0], new_tokens[0].length + 4));
+      expect([...new_tokens[0]!, ...rest.new_tokens[0]!]).to.deep.equal(greedy(prompts[0]!, new_tokens[0]!.length + 4));
       state.dispose();
     });
 
@@ -215,7 +215,7 @@ describe('generate', () => {
 
   it("gives the same with the engine's sampling as without, for random options", async () => {
     const random = lcg(21);
-    const some = <T>(...values: T[]): T => values[Math.floor(random() * values.length)];
+    const some = <T>(...values: T[]): T => values[Math.floor(random() * values.length)]!;
     for (let round = 0; round < 60; round++) {
       const options = {
         do_sample: some(true, true, false),
@@ -264,7 +264,7 @@ describe('generate', () => {
     });
     let chi = 0;
     weights.forEach((p, id) => {
-      const got = new_tokens[0].filter((t) => t === id).length;
+      const got = new_tokens[0]!.filter((t) => t === id).length;
       chi += (got - p * count) ** 2 / (p * count);
     });
     expect(chi).to.be.below(16.3); // exceeded once in 1000 seeds
@@ -284,10 +284,10 @@ describe('generate', () => {
     const { scores, logits, new_tokens } = await run({ ...options, repetition_penalty: 1.5 });
     for (let step = 0; step < 4; step++) {
       prompts.forEach((prompt, row) => {
-        const ids = [...prompt, ...new_tokens[row].slice(0, step)];
-        expect([...logits![step][row]]).to.deep.equal([...logitsOf(ids)]);
-        expect(scores![step][row][ids[0]]).to.not.equal(logits![step][row][ids[0]]);
-        expect(scores![step][row].indexOf(Math.max(...scores![step][row]))).to.equal(new_tokens[row][step]);
+        const ids = [...prompt, ...new_tokens[row]!.slice(0, step)];
+        expect([...logits![step]![row]!]).to.deep.equal([...logitsOf(ids)]);
+        expect(scores![step]![row]![ids[0]!]).to.not.equal(logits![step]![row]![ids[0]!]);
+        expect(scores![step]![row]!.indexOf(Math.max(...scores![step]![row]!))).to.equal(new_tokens[row]![step]);
       });
     }
   });
@@ -303,8 +303,8 @@ describe('generate', () => {
       const out: number[] = [];
       for (let k = 0; k < 8; k++) {
         const c = logSoftmax(logitsOf([...prompt, ...out]));
-        const u = logSoftmax(logitsOf([...negative[row], ...out]));
-        const guided = c.map((v, i) => scale * (v - u[i]) + u[i]);
+        const u = logSoftmax(logitsOf([...negative[row]!, ...out]));
+        const guided = c.map((v, i) => scale * (v - u[i]!) + u[i]!);
         out.push(guided.indexOf(Math.max(...guided)));
       }
       return out;
@@ -322,9 +322,9 @@ describe('generate', () => {
     const process = (ids: readonly number[], scores: Float32Array, row: number): void => {
       seen.push(row);
       scores.fill(-Infinity);
-      scores[(ids[ids.length - 1] + 1) % V] = 0;
+      scores[(ids.at(-1)! + 1) % V] = 0;
     };
-    const done = (ids: readonly number[]): boolean => ids[ids.length - 1] === 8;
+    const done = (ids: readonly number[]): boolean => ids.at(-1) === 8;
     const inputs = { input_ids: [[3], [5]], logits_processor: [{ process }], stopping_criteria: [{ done }] };
     const { new_tokens, finish_reasons } = await run({ ...inputs, max_new_tokens: 9 });
     expect(new_tokens).to.deep.equal([
@@ -359,13 +359,13 @@ describe('generate', () => {
     const made = new GenerationConfig({ max_new_tokens: 3 });
     const rows = await generateFor(engine, made, { vocab_limit: 20 }, { input_ids: [1, 2] });
     expect(rows).to.be.an('array').with.length(1);
-    expect((rows as number[][])[0].length).to.equal(5);
+    expect((rows as number[][])[0]!.length).to.equal(5);
     made.return_dict_in_generate = true;
     const whole = (await generateFor(engine, made, {}, { input_ids: [1, 2] })) as GenerateOutput;
     expect(whole.new_tokens[0]).to.deep.equal(greedy([1, 2], 3));
     const other = new GenerationConfig({ max_new_tokens: 2 });
     const given = await generateFor(engine, made, {}, { input_ids: [[1, 2]], generation_config: other });
-    expect((given as GenerateOutput).new_tokens[0].length).to.equal(2);
+    expect((given as GenerateOutput).new_tokens[0]!.length).to.equal(2);
     const off = await generateFor(engine, made, {}, { input_ids: [[1, 2]], return_dict_in_generate: null });
     expect(off).to.deep.equal([[1, 2, ...greedy([1, 2], 3)]]);
     const offByConfig = new GenerationConfig({ return_dict_in_generate: null });

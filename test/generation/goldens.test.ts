@@ -41,12 +41,12 @@ for (const kind of ['eager', 'compiled'] as const) {
           if (batch) {
             const { input_ids, attention_mask } = golden.inputs.left_padded as GenerateInputs;
             const output = await run({ input_ids, attention_mask, ...kwargs });
-            const width = (input_ids as number[][])[0].length;
+            const width = (input_ids as number[][])[0]!.length;
             expect(output.sequences.map((row) => row.slice(width))).to.deep.equal(new_tokens);
             return;
           }
           for (const [i, want] of new_tokens.entries()) {
-            expect((await run({ input_ids: [prompts[i]], ...kwargs })).new_tokens).to.deep.equal([want]);
+            expect((await run({ input_ids: [prompts[i]!], ...kwargs })).new_tokens).to.deep.equal([want]);
           }
         });
       }
@@ -59,7 +59,7 @@ for (const kind of ['eager', 'compiled'] as const) {
         let worst = 0;
         logits!.forEach((rows, step) =>
           rows.forEach((row, b) =>
-            row.forEach((x, i) => (worst = Math.max(worst, Math.abs(x - data[(b * 32 + step) * size + i])))),
+            row.forEach((x, i) => (worst = Math.max(worst, Math.abs(x - data[(b * 32 + step) * size + i]!)))),
           ),
         );
         expect(worst).to.be.below(1e-4);
@@ -75,8 +75,8 @@ for (const kind of ['eager', 'compiled'] as const) {
       for (const { name, prompt, kwargs, new_tokens, sequences_scores } of golden.json.runs as Run[]) {
         it(`${name}`, async () => {
           const batch = golden.inputs.left_padded as GenerateInputs;
-          const inputs = prompt === 'batch' ? batch : { input_ids: [prompts[prompt as number]] };
-          const width = (inputs.input_ids as number[][])[0].length;
+          const inputs = prompt === 'batch' ? batch : { input_ids: [prompts[prompt as number]!] };
+          const width = (inputs.input_ids as number[][])[0]!.length;
           const output = await run({ ...inputs, ...kwargs });
           expect(output.sequences.map((row) => row.slice(width))).to.deep.equal(new_tokens);
           sequences_scores!.forEach((want, i) => {
@@ -106,7 +106,7 @@ for (const kind of ['eager', 'compiled'] as const) {
         const batch = await tokenizer.batch_encode(runs.map((r) => r.prompt));
         const { new_tokens } = await run({ ...batch, tokenizer, max_new_tokens: 40 });
         expect(new_tokens).to.deep.equal(runs.map((r) => r.new_tokens));
-        const texts = await tokenizer.batch_decode(runs.map((r, i) => [...r.prompt_ids, ...new_tokens[i]]));
+        const texts = await tokenizer.batch_decode(runs.map((r, i) => [...r.prompt_ids, ...new_tokens[i]!]));
         expect(texts).to.deep.equal(runs.map((r) => r.full_text));
       });
 
@@ -119,11 +119,11 @@ for (const kind of ['eager', 'compiled'] as const) {
           { stop_strings: ['e'], tokenizer },
         ];
         const all = async (): Promise<void> => {
-          for (const o of options) await run({ input_ids: [runs[0].prompt_ids], max_new_tokens: 6, ...o });
+          for (const o of options) await run({ input_ids: [runs[0]!.prompt_ids], max_new_tokens: 6, ...o });
           const controller = new AbortController();
           const streamer = { put: () => controller.abort(), end: () => {} };
           const aborted = { max_new_tokens: 6, streamer, signal: controller.signal };
-          await run({ input_ids: [runs[0].prompt_ids], ...aborted }).catch(() => {});
+          await run({ input_ids: [runs[0]!.prompt_ids], ...aborted }).catch(() => {});
         };
         await all();
         const before = tensorCount();

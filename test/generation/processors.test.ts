@@ -74,12 +74,12 @@ describe('logits processors and warpers', () => {
       expect(list.length).to.equal(chain.filter((c) => !(c.setting === 'top_k' && c.value === 0)).length);
       const { data } = golden.tensor(tensor);
       for (let row = 0; row < 3; row++) {
-        const got = run(list, input_ids[row], (logits.data as Float32Array).subarray(row * 50, row * 50 + 50), row);
+        const got = run(list, input_ids[row]!, (logits.data as Float32Array).subarray(row * 50, row * 50 + 50), row);
         const want = (data as Float32Array).subarray(row * 50, row * 50 + 50);
         const removed = (a: Float32Array): number[] => [...a.keys()].filter((i) => a[i] === -Infinity);
         expect(removed(got)).to.deep.equal(removed(want));
         expect(50 - removed(got).length).to.equal(kept_per_row[row]);
-        for (let i = 0; i < 50; i++) if (want[i] !== -Infinity) expect(got[i]).to.be.closeTo(want[i], 1e-5);
+        for (let i = 0; i < 50; i++) if (want[i] !== -Infinity) expect(got[i]).to.be.closeTo(want[i]!, 1e-5);
       }
     });
   }
@@ -165,25 +165,25 @@ describe('logits processors and warpers', () => {
       const scores = Float32Array.from({ length: 200 }, () => Math.round(random() * 40) / 4 - 5);
       for (let i = 0; i < 20; i++) scores[Math.floor(random() * 200)] = -Infinity;
       const total = scores.reduce((a, s) => a + Math.exp(s), 0);
-      const probability = (i: number): number => Math.exp(scores[i]) / total;
-      const best = [...scores.keys()].sort((a, b) => scores[b] - scores[a] || b - a);
+      const probability = (i: number): number => Math.exp(scores[i]!) / total;
+      const best = [...scores.keys()].sort((a, b) => scores[b]! - scores[a]! || b - a);
       const k = 1 + Math.floor(random() * 50);
       const topK = run([new w.TopKLogitsWarper(k)], [], scores);
       const minP = run([new w.MinPLogitsWarper(0.1)], [], scores);
       const topP = run([new w.TopPLogitsWarper(0.8)], [], scores);
       let mass = 0;
       for (const i of best) {
-        expect(topK[i] > -Infinity).to.equal(scores[i] >= scores[best[k - 1]] && scores[i] > -Infinity);
-        expect(minP[i] > -Infinity).to.equal(probability(i) >= 0.1 * probability(best[0]));
+        expect(topK[i]! > -Infinity).to.equal(scores[i]! >= scores[best[k - 1]!]! && scores[i]! > -Infinity);
+        expect(minP[i]! > -Infinity).to.equal(probability(i) >= 0.1 * probability(best[0]!));
         // Kept while what is better does not reach 0.8 yet (a hair's breadth at the border is left open).
-        if (Math.abs(mass - 0.8) > 1e-9) expect(topP[i] > -Infinity).to.equal(mass < 0.8 && scores[i] > -Infinity);
+        if (Math.abs(mass - 0.8) > 1e-9) expect(topP[i]! > -Infinity).to.equal(mass < 0.8 && scores[i]! > -Infinity);
         mass += probability(i);
       }
     }
   });
 
   it('prefix_allowed_tokens_fn allows what it names, and wins over what removed all of that', () => {
-    const processor = new p.PrefixConstrainedLogitsProcessor((batch, ids) => [batch, ids[0]], 2);
+    const processor = new p.PrefixConstrainedLogitsProcessor((batch, ids) => [batch, ids[0]!], 2);
     expect([...run([processor], [4], [1, 2, 3, 4, 5])]).to.deep.equal([-Infinity, -Infinity, 3, -Infinity, 5]);
     const gone = run([processor], [4], [1, 2, -Infinity, 4, -Infinity]);
     expect([...gone]).to.deep.equal([-Infinity, -Infinity, 0, -Infinity, 0]);
@@ -197,7 +197,7 @@ describe('logits processors and warpers', () => {
       [1.1, -1.58],
       [0.9, -2.38],
       [1, -2],
-    ]) {
+    ] as const) {
       const got = run([new p.ExponentialDecayLengthPenalty([0, factor], [2, 1], 1)], [1, 2, 3], [1, -2, -Infinity, 3]);
       expect([got[0], got[2], got[3]]).to.deep.equal([1, -Infinity, 3]);
       expect(got[1]).to.be.closeTo(want, 1e-6);

@@ -26,7 +26,7 @@ describe('RandomStream', () => {
       const bins = new Array<number>(20).fill(0);
       for (const u of numbers) {
         expect(u >= 0 && u < 1 && Math.fround(u) === u).to.equal(true);
-        bins[Math.floor(u * 20)]++;
+        bins[Math.floor(u * 20)]!++;
       }
       const chi = bins.reduce((sum, n) => sum + (n - 1000) ** 2 / 1000, 0);
       expect(chi).to.be.below(43.8); // exceeded once in 1000, with 19 degrees of freedom

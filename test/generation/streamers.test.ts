@@ -229,7 +229,7 @@ describe('stop strings', () => {
       tokenizer,
     });
     expect(engine.live).to.equal(0);
-    return tokenizer.decode(new_tokens[0], { skip_special_tokens: true });
+    return tokenizer.decode(new_tokens[0]!, { skip_special_tokens: true });
   }
 
   const cut = (text: string, stop: string): string => text.slice(0, text.indexOf(stop) + stop.length);

@@ -18,13 +18,13 @@ describe('warpers, with scores removed before and tokens to keep', () => {
 
   for (const { warper, arguments: args, kept } of fixture.cases) {
     it(`${warper}(${args.join(', ')}) keeps what transformers keeps, unchanged`, () => {
-      const processor = new make[`${warper}LogitsWarper`](...args);
+      const processor = new make[`${warper}LogitsWarper`]!(...args);
       fixture.scores.forEach((row, r) => {
         const before = Float32Array.from(row, (x) => x ?? -Infinity);
         const scores = before.slice();
         processor.process([], scores, r);
         expect([...scores.keys()].filter((i) => scores[i] !== -Infinity)).to.deep.equal(kept[r]);
-        for (const i of kept[r]) expect(scores[i]).to.equal(before[i]);
+        for (const i of kept[r]!) expect(scores[i]).to.equal(before[i]);
       });
     });
   }

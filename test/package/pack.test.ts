@@ -48,7 +48,7 @@ describe('the packed package', function () {
     const expected = JSON.parse(fs.readFileSync('test/fixtures/goldens/books-model/expected.json', 'utf8')) as {
       runs: { prompt: string; full_text: string; new_tokens: number[] }[];
     };
-    const [{ prompt, full_text, new_tokens }] = expected.runs;
+    const { prompt, full_text, new_tokens } = expected.runs[0]!;
     const args = ['mamba2', 'generate', '--model', path.resolve('models/tiny-books-mamba2')];
     const result = runIn(project, 'npx', [...args, '--max-new-tokens', String(new_tokens.length), prompt]);
     expect(result).to.deep.equal({ code: 0, out: `${full_text}\n`, err: '' });

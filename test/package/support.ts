@@ -34,10 +34,11 @@ export function packInto(folder: string): { tarball: string; files: string[] } {
   }
   fs.symlinkSync(path.resolve('node_modules'), path.join(copy, 'node_modules'));
   npm(['run', '--silent', 'build'], copy);
-  const [packed] = JSON.parse(npm(['pack', '--ignore-scripts', '--json', '--pack-destination', folder], copy)) as {
+  const packs = JSON.parse(npm(['pack', '--ignore-scripts', '--json', '--pack-destination', folder], copy)) as {
     filename: string;
     files: { path: string }[];
   }[];
+  const packed = packs[0]!;
   return { tarball: path.join(folder, packed.filename), files: packed.files.map((file) => file.path) };
 }
 

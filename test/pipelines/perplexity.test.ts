@@ -29,9 +29,9 @@ describe('perplexity', function () {
       expect(got.tokens).to.equal(999);
       expect(Math.abs(got.perplexity / want.perplexity - 1)).to.be.below(1e-4);
       const { data } = golden.tensor('passage.nll');
-      got.nll.forEach((value, i) => expect(value, `token ${i}`).to.be.closeTo(data[i], 1e-3));
+      got.nll.forEach((value, i) => expect(value, `token ${i}`).to.be.closeTo(data[i]!, 1e-3));
       expect(seen).to.have.length(Math.ceil(999 / segment));
-      expect(seen[seen.length - 1]).to.equal(999);
+      expect(seen.at(-1)).to.equal(999);
     });
   }
 

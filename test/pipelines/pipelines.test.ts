@@ -43,14 +43,16 @@ describe('text-generation pipeline', () => {
     const generator = await hashed();
     const one = await generator('Once upon');
     expect(one.length).to.equal(1);
-    expect(one[0].generated_text.startsWith('Once upon')).to.equal(true);
+    expect(one[0]!.generated_text.startsWith('Once upon')).to.equal(true);
     const many = await generator(['Once upon', 'It is a truth']);
     expect(many.length).to.equal(2);
     expect(many[0]).to.deep.equal(one);
     const rest = await generator('Once upon', { return_full_text: false });
-    expect('Once upon' + rest[0].generated_text).to.equal(one[0].generated_text);
-    const [{ generated_token_ids }] = await generator('Once upon', { return_tensors: true });
-    expect(await tokenizer.decode(generated_token_ids!, { skip_special_tokens: true })).to.equal(one[0].generated_text);
+    expect('Once upon' + rest[0]!.generated_text).to.equal(one[0]!.generated_text);
+    const { generated_token_ids } = (await generator('Once upon', { return_tensors: true }))[0]!;
+    expect(await tokenizer.decode(generated_token_ids!, { skip_special_tokens: true })).to.equal(
+      one[0]!.generated_text,
+    );
   });
 
   it('gives the same for any batch_size, sampling included', async () => {
@@ -72,7 +74,7 @@ describe('text-generation pipeline', () => {
     const options = { do_sample: true, seed: 1, num_return_sequences: 2 };
     const want = await generator(texts, options);
     expect(want.map((rows) => rows.length)).to.deep.equal([2, 2]);
-    texts.forEach((text, i) => want[i].forEach((row) => expect(row.generated_text.startsWith(text)).to.equal(true)));
+    texts.forEach((text, i) => want[i]!.forEach((row) => expect(row.generated_text.startsWith(text)).to.equal(true)));
     const generation_config = new GenerationConfig(options);
     expect(await generator(texts, { generation_config })).to.deep.equal(want);
     // An undefined option of the call leaves what is below it.
@@ -99,17 +101,17 @@ describe('text-generation pipeline', () => {
     const want = [{ generated_text: [...chat, { role: 'assistant', content: 'A lady.' }] }];
     expect(await generator(chat, { chat_template_options })).to.deep.equal(want);
     expect(await generator([chat, chat], { chat_template_options })).to.deep.equal([want, want]);
-    const [{ generated_text }] = await generator(chat, { chat_template_options, return_full_text: false });
+    const { generated_text } = (await generator(chat, { chat_template_options, return_full_text: false }))[0]!;
     expect(generated_text).to.equal('A lady.');
 
     const begun = [...chat, { role: 'assistant', content: 'A la' }];
     const open = await tokenizer.encode('[user] Who is she?\n[assistant] A la');
     const more = toyModel(new ToyEngine(4096, scriptedLogits(4096, open.length, await tokenizer.encode('dy.'))));
     const goesOn = await pipeline('text-generation', more, { tokenizer });
-    const [{ generated_text: whole }] = await goesOn(begun, { chat_template_options, max_new_tokens: 1 });
+    const { generated_text: whole } = (await goesOn(begun, { chat_template_options, max_new_tokens: 1 }))[0]!;
     expect(whole.length).to.equal(2);
-    expect(whole[1].content.startsWith('A lad')).to.equal(true);
-    expect(begun[1].content).to.equal('A la');
+    expect(whole[1]!.content.startsWith('A lad')).to.equal(true);
+    expect(begun[1]!.content).to.equal('A la');
   });
 
   it('takes the messages of tool use, and parts, whose last text it goes on with', async () => {
@@ -122,18 +124,18 @@ describe('text-generation pipeline', () => {
       { role: 'tool', content: [{ type: 'text', text: 'Emma' }] },
     ];
     const options = { chat_template_options: { chat_template } };
-    const [text] = await generator('[user]Who?|[assistant]look|[tool]Emma|', { return_full_text: false });
-    const [{ generated_text }] = await generator(chat, options);
+    const text = (await generator('[user]Who?|[assistant]look|[tool]Emma|', { return_full_text: false }))[0]!;
+    const { generated_text } = (await generator(chat, options))[0]!;
     expect(generated_text).to.deep.equal([...chat, { role: 'assistant', content: text.generated_text }]);
 
     const begun = [...chat, { role: 'assistant', content: [{ type: 'text', text: 'She' }, { type: 'image' }] }];
-    const [rest] = await generator('[user]Who?|[assistant]look|[tool]Emma|[assistant]She', {
-      return_full_text: false,
-    });
-    const [{ generated_text: whole }] = await generator(begun, options);
+    const rest = (
+      await generator('[user]Who?|[assistant]look|[tool]Emma|[assistant]She', { return_full_text: false })
+    )[0]!;
+    const { generated_text: whole } = (await generator(begun, options))[0]!;
     const parts = [{ type: 'text', text: 'She' + rest.generated_text }, { type: 'image' }];
     expect(whole).to.deep.equal([...chat, { role: 'assistant', content: parts }]);
-    expect(begun[3].content).to.deep.equal([{ type: 'text', text: 'She' }, { type: 'image' }]);
+    expect(begun[3]!.content).to.deep.equal([{ type: 'text', text: 'She' }, { type: 'image' }]);
   });
 
   it('honours add_generation_prompt and continue_final_message among the options of the template', async () => {
@@ -142,11 +144,11 @@ describe('text-generation pipeline', () => {
     const open = [...chat, { role: 'assistant', content: 'A lady' }];
     const got = async (messages: ChatMessage[], given: ChatTemplateOptions, options: object = {}): Promise<string> => {
       const chat_template_options = { chat_template: TEMPLATE, ...given };
-      const [row] = await generator(messages, { chat_template_options, return_full_text: false, ...options });
-      return row.generated_text as unknown as string;
+      const rows = await generator(messages, { chat_template_options, return_full_text: false, ...options });
+      return rows[0]!.generated_text as unknown as string;
     };
     const after = async (prompt: string): Promise<string> =>
-      (await generator(prompt, { return_full_text: false }))[0].generated_text;
+      (await generator(prompt, { return_full_text: false }))[0]!.generated_text;
     const [asked, answered] = ['[user] Who is she?\n', '[user] Who is she?\n[assistant] A lady\n'];
     expect(await got(chat, {})).to.equal(await after(asked + '[assistant] '));
     expect(await got(chat, { add_generation_prompt: false })).to.equal(await after(asked));
@@ -177,7 +179,7 @@ describe('text-generation pipeline', () => {
     let text = '';
     for await (const piece of streamer) text += piece;
     expect(text).to.equal('Once upon a time.');
-    expect((await done)[0].generated_text).to.equal(text);
+    expect((await done)[0]!.generated_text).to.equal(text);
   });
 
   it('tells a streamer of every failure, before generation too', async () => {
@@ -199,7 +201,7 @@ describe('text-generation pipeline', () => {
     // A model whose embedding is padded with rows that it likes best.
     const toy = new ToyEngine(4160, () => Float32Array.from({ length: 4160 }, (_, i) => i));
     const generator = await pipeline('text-generation', toyModel(toy), { tokenizer });
-    const [{ generated_token_ids }] = await generator('Once', { return_tensors: true, return_full_text: false });
+    const { generated_token_ids } = (await generator('Once', { return_tensors: true, return_full_text: false }))[0]!;
     expect(new Set(generated_token_ids)).to.deep.equal(new Set([4095]));
   });
 
@@ -236,32 +238,32 @@ describe('pipelines of tiny-books', function () {
       golden.map((g) => g.prompt),
       options,
     );
-    expect(rows.map(([row]) => row.generated_text)).to.deep.equal(golden.map((g) => g.full_text));
+    expect(rows.map(([row]) => row!.generated_text)).to.deep.equal(golden.map((g) => g.full_text));
     generator.dispose();
   });
 
   it('gives features that do not depend on the batch, and pools them', async () => {
     const extractor = await pipeline('feature-extraction', MODEL);
     const texts = ['It is a truth', 'Emma'];
-    const alone = [await extractor(texts[0]), await extractor(texts[1])];
+    const alone = [await extractor(texts[0]!), await extractor(texts[1]!)];
     const together = await extractor(texts, { batch_size: 2 });
-    expect(together.map((t) => [t.length, t[0].length])).to.deep.equal([
-      [alone[0][0].length, 256],
-      [alone[1][0].length, 256],
+    expect(together.map((t) => [t.length, t[0]!.length])).to.deep.equal([
+      [alone[0]![0]!.length, 256],
+      [alone[1]![0]!.length, 256],
     ]);
     let worst = 0;
     together.forEach((rows, b) =>
-      rows.forEach((row, t) => row.forEach((x, i) => (worst = Math.max(worst, Math.abs(x - alone[b][0][t][i]))))),
+      rows.forEach((row, t) => row.forEach((x, i) => (worst = Math.max(worst, Math.abs(x - alone[b]![0]![t]![i]!))))),
     );
     expect(worst).to.be.below(1e-4);
-    const last = await extractor(texts[0], { pooling: 'last' });
-    expect(last[0]).to.deep.equal(alone[0][0][alone[0][0].length - 1]);
-    const mean = await extractor(texts[0], { pooling: 'mean', normalize: true });
-    expect(Math.hypot(...mean[0])).to.be.closeTo(1, 1e-6);
-    const count = alone[0][0].length;
-    const sum = alone[0][0].reduce((a, row) => a + row[7] / count, 0);
-    const raw = await extractor(texts[0], { pooling: 'mean' });
-    expect(raw[0][7]).to.be.closeTo(sum, 1e-6);
+    const last = await extractor(texts[0]!, { pooling: 'last' });
+    expect(last[0]).to.deep.equal(alone[0]![0]![alone[0]![0]!.length - 1]);
+    const mean = await extractor(texts[0]!, { pooling: 'mean', normalize: true });
+    expect(Math.hypot(...mean[0]!)).to.be.closeTo(1, 1e-6);
+    const count = alone[0]![0]!.length;
+    const sum = alone[0]![0]!.reduce((a, row) => a + row[7]! / count, 0);
+    const raw = await extractor(texts[0]!, { pooling: 'mean' });
+    expect(raw[0]![7]).to.be.closeTo(sum, 1e-6);
     expect(await rejection(extractor(['a', '']))).to.be.instanceOf(ArgumentError);
     expect(await rejection(extractor('a', { pooling: 'max' as never }))).to.be.instanceOf(ArgumentError);
     extractor.dispose();

@@ -34,8 +34,10 @@ interface Sizes {
 
 const EPSILON = 1e-5;
 
+type InputName = 'x' | 'gate' | 'd' | 'gamma' | 'residual' | 'context' | 'taps' | 'bias' | 'dtBias';
+
 /** What a step is given, by name. */
-function inputsOf({ out, inner }: Sizes, { skip, after }: Around): Record<string, Float32Array> {
+function inputsOf({ out, inner }: Sizes, { skip, after }: Around): Record<InputName, Float32Array> {
   const width = after ? 3 * (after.taps - 1) * after.channels : 0; // three layers
   return {
     x: random(inner, 1),
@@ -54,28 +56,30 @@ function expected(m: QuantizedMatrix, { out, inner, group }: Sizes, around: Arou
   const { gate, skip, norm, residual, after } = around;
   const given = inputsOf({ out, inner, group }, around);
   const v = Float64Array.from(given.x, (value, i) => {
-    const skipped = skip ? value + given.d[Math.floor(i / (inner / skip))] * given.gate[inner + 3 + i] : value;
-    return gate ? skipped * silu(given.gate[i]) : skipped;
+    const skipped = skip ? value + given.d[Math.floor(i / (inner / skip))]! * given.gate[inner + 3 + i]! : value;
+    return gate ? skipped * silu(given.gate[i]!) : skipped;
   });
   const span = inner / (norm ?? 1);
   for (let from = 0; norm && from < inner; from += span) {
     const squares = v.subarray(from, from + span).reduce((sum, value) => sum + value * value, 0);
-    for (let i = from; i < from + span; i++) v[i] *= given.gamma[i] / Math.sqrt(squares / span + EPSILON);
+    for (let i = from; i < from + span; i++) v[i]! *= given.gamma[i]! / Math.sqrt(squares / span + EPSILON);
   }
   const rounded = roundedGroups(Float32Array.from(v), group);
   const w = dequantizeRows(m, 0, out);
   const y = Float64Array.from({ length: out }, (_, o) =>
-    rounded.reduce((sum, value, i) => sum + value * w[o * inner + i], residual ? given.residual[o] : 0),
+    rounded.reduce((sum, value, i) => sum + value * w[o * inner + i]!, residual ? given.residual[o]! : 0),
   );
   if (!after) return y;
   const { first, channels, taps, heads, limit } = after;
   const place = (taps - 1) * channels; // the second layer
   const xBC = Array.from({ length: channels }, (_, c) => {
-    let sum = (after.bias ? given.bias[c] : 0) + y[first + c] * given.taps[c * taps + taps - 1];
-    for (let i = 0; i < taps - 1; i++) sum += given.context[place + i * channels + c] * given.taps[c * taps + i];
+    let sum = (after.bias ? given.bias[c]! : 0) + y[first + c]! * given.taps[c * taps + taps - 1]!;
+    for (let i = 0; i < taps - 1; i++) sum += given.context[place + i * channels + c]! * given.taps[c * taps + i]!;
     return silu(sum);
   });
-  const dt = Array.from({ length: heads }, (_, h) => clamp(softplus(y[first + channels + h] + given.dtBias[h]), limit));
+  const dt = Array.from({ length: heads }, (_, h) =>
+    clamp(softplus(y[first + channels + h]! + given.dtBias[h]!), limit),
+  );
   return Float64Array.from([...y, ...xBC, ...dt]);
 }
 
@@ -83,7 +87,7 @@ function matrix({ out, inner, group }: Sizes, scaleDtype: 'float32' | 'bfloat16'
   return quantizeMatrix(random(out * inner, out), [out, inner], { bits: 4, groupSize: group, scaleDtype }).matrix;
 }
 
-function fusedInputs(t: Record<string, tf.Tensor>, { inner }: Sizes, around: Around): OneRowInputs {
+function fusedInputs(t: Record<InputName, tf.Tensor>, { inner }: Sizes, around: Around): OneRowInputs {
   const { gate, skip, norm, residual, after } = around;
   return {
     x: t.x,
@@ -143,12 +147,12 @@ describe('int4 kernels on a CPU', () => {
             Object.entries(given).map(([key, v]) => [key, { shape: [1, v.length], dtype: 'float32' as const }]),
           );
           program.define('step', spec, (t, vars) => {
-            const own = Object.fromEntries(Object.keys(storage.variables).map((s) => [s, vars[`w${s}`]]));
+            const own = Object.fromEntries(Object.keys(storage.variables).map((s) => [s, vars[`w${s}`]!]));
             const weight = storage.weight(own) as StoredMatrix;
-            return { outputs: { y: weight.fused!(fusedInputs(t, size, around))! } };
+            return { outputs: { y: weight.fused!(fusedInputs(t as Record<InputName, tf.Tensor>, size, around))! } };
           });
           await program.compile();
-          const { y } = program.call('step', given);
+          const y = program.call('step', given).y!;
           program.dispose();
           const want = expected(m, size, around);
           expect(y.length).to.equal(want.length);
@@ -178,13 +182,13 @@ describe('int4 kernels on a CPU', () => {
     const packed = tiledCodes(m);
     const [inner, group] = [64, 32];
     const code = (row: number, channel: number): number =>
-      ((m.codes[(row * inner + channel) >> 1] >> (4 * (channel & 1))) & 15) ^ 8;
+      ((m.codes[(row * inner + channel) >> 1]! >> (4 * (channel & 1))) & 15) ^ 8;
     expect(packed.length).to.equal((64 * inner) / 2);
     for (let row = 0; row < 64; row++)
       for (let c = 0; c < inner; c++) {
         const k = c % (group / 2);
         const word = Math.floor(row / 32) * (inner / 8) + Math.floor(c / group) * (group / 8) + (k >> 2);
-        const byte = packed[(word * 32 + (row % 32)) * 4 + (k & 3)];
+        const byte = packed[(word * 32 + (row % 32)) * 4 + (k & 3)]!;
         const high = c % group >= group / 2;
         expect(high ? byte >> 4 : byte & 15).to.equal(row < 35 ? code(row, c) : 0);
       }

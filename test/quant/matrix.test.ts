@@ -35,7 +35,7 @@ function product(x: Float32Array, rows: number, m: QuantizedMatrix): Float64Arra
   return Float64Array.from({ length: rows * out }, (_, i) => {
     const [r, o] = [Math.floor(i / out), i % out];
     let sum = 0;
-    for (let k = 0; k < inner; k++) sum += x[r * inner + k] * w[o * inner + k];
+    for (let k = 0; k < inner; k++) sum += x[r * inner + k]! * w[o * inner + k]!;
     return sum;
   });
 }
@@ -87,7 +87,7 @@ describe('packed matrices in compiled programs', () => {
     const program = new Program();
     for (const [suffix, spec] of Object.entries(storage.variables)) program.variable(`w${suffix}`, spec);
     program.define('f', { x: { shape, dtype: x instanceof Int32Array ? 'int32' : 'float32' } }, (inputs, vars) => {
-      const own = Object.fromEntries(Object.keys(storage.variables).map((suffix) => [suffix, vars[`w${suffix}`]]));
+      const own = Object.fromEntries(Object.keys(storage.variables).map((suffix) => [suffix, vars[`w${suffix}`]!]));
       return { outputs: { y: fn(storage.weight(own) as StoredMatrix, inputs['x'] as tf.Tensor2D) } };
     });
     await program.compile();
@@ -109,7 +109,7 @@ describe('packed matrices in compiled programs', () => {
         [48, 96, 32],
         [72, 256, 128],
         [130, 512, 256],
-      ]) {
+      ] as const) {
         const m = matrix(out, inner, group, bits);
         const { instructions = 'none' } = options;
         const kernel = instructions !== 'none';
@@ -145,7 +145,7 @@ describe('packed matrices in compiled programs', () => {
       const w = dequantizeRows(m, 0, 24);
       const want = Float32Array.from({ length: 128 }, (_, i) => {
         let sum = 0;
-        for (let o = 0; o < 24; o++) sum += dy[Math.floor(i / 64) * 24 + o] * w[o * 64 + (i % 64)];
+        for (let o = 0; o < 24; o++) sum += dy[Math.floor(i / 64) * 24 + o]! * w[o * 64 + (i % 64)]!;
         return sum;
       });
       expectClose(got, want, 1e-5);

@@ -17,8 +17,8 @@ import { lcg } from '../support/random.js';
 
 /** [out, groups] to [groups, out] */
 function transposed({ shape, data }: GoldenTensor): Float32Array {
-  const [rows, columns] = shape;
-  return Float32Array.from({ length: rows * columns }, (_, i) => data[(i % rows) * columns + Math.floor(i / rows)]);
+  const [rows, columns] = shape as [number, number];
+  return Float32Array.from({ length: rows * columns }, (_, i) => data[(i % rows) * columns + Math.floor(i / rows)]!);
 }
 
 function gaussian(size: number, seed: number): Float32Array {
@@ -61,8 +61,8 @@ for (const name of ['int4', 'int4-skip']) {
         expectClose(matrix.scale, packed('scale').data, 1e-6, `${weight} scale`);
         expectClose(matrix.zero!, packed('zero_point').data, 1e-6, `${weight} zero`);
         const qdata = packed('qdata').data;
-        const [codes] = packedBytes(matrix);
-        const differing = codes.reduce((sum, byte, i) => sum + (byte === (qdata[i] & 255) ? 0 : 1), 0);
+        const codes = packedBytes(matrix)[0]!;
+        const differing = codes.reduce((sum, byte, i) => sum + (byte === (qdata[i]! & 255) ? 0 : 1), 0);
         // only exact ties may round the other way
         expect(differing, 'bytes that differ').to.be.at.most(codes.length * 0.002);
         expect(largestDifference(int4Codes(matrix), want.get(`${weight}.q`)!.data).difference).to.be.at.most(1);
@@ -81,7 +81,7 @@ describe('quantizeMatrix', () => {
     all(matrix).forEach((value, i) => {
       const begin = i - (i % 32);
       const largest = Math.max(...Array.from(data.subarray(begin, begin + 32), Math.abs));
-      expect(value, `weight ${i}`).to.be.closeTo(want[i], 1e-6 + 2e-6 * largest);
+      expect(value, `weight ${i}`).to.be.closeTo(want[i]!, 1e-6 + 2e-6 * largest);
     });
   });
 
@@ -96,8 +96,8 @@ describe('quantizeMatrix', () => {
       const { matrix, error } = quantizeMatrix(values, [64, 1024], { bits: 4, groupSize: group });
       let [squared, energy] = [0, 0];
       all(matrix).forEach((w, i) => {
-        squared += (w - values[i]) ** 2;
-        energy += values[i] ** 2;
+        squared += (w - values[i]!) ** 2;
+        energy += values[i]! ** 2;
       });
       expect(error.relative).to.be.closeTo(Math.sqrt(squared / energy), 1e-6);
       expect(error.relative).to.be.closeTo(published, 0.002);
@@ -105,7 +105,7 @@ describe('quantizeMatrix', () => {
       const scales = matrix.scale;
       all(matrix).forEach((w, i) => {
         const [row, g] = [Math.floor(i / 1024), Math.floor((i % 1024) / group)];
-        expect(Math.abs(w - values[i])).to.be.at.most(scales[g * 64 + row] * 0.5001);
+        expect(Math.abs(w - values[i]!)).to.be.at.most(scales[g * 64 + row]! * 0.5001);
       });
     });
   }
@@ -128,7 +128,7 @@ describe('quantizeMatrix', () => {
       const largest = Math.max(...Array.from(values.subarray(row * 96, (row + 1) * 96), Math.abs));
       expect(matrix.scale[row]).to.be.closeTo(largest / 127.5, 1e-7);
       const got = dequantizeRows(matrix, row, row + 1);
-      got.forEach((w, i) => expect(Math.abs(w - values[row * 96 + i])).to.be.at.most(matrix.scale[row] * 0.5001));
+      got.forEach((w, i) => expect(Math.abs(w - values[row * 96 + i]!)).to.be.at.most(matrix.scale[row]! * 0.5001));
     }
     expect(error.relative).to.be.below(0.01);
   });

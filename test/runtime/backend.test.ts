@@ -186,9 +186,11 @@ describe('configureRuntime', function () {
       await runtime.selectBackend('tensorflow');
       runtime.configureRuntime({ compileCache: true });
       console.log(JSON.stringify([process.env.XLA_FLAGS, process.env.TF_XLA_FLAGS]));`;
-    const [plain, wide, own] = ['', '--xla_cpu_prefer_vector_width=512', '--xla_disable_hlo_passes=dce'].map(
-      (flags) => JSON.parse(run(code, { XLA_FLAGS: flags, TF_XLA_FLAGS: '' }).out) as [string, string],
-    );
+    const flagsAfter = (given: string): [string, string] =>
+      JSON.parse(run(code, { XLA_FLAGS: given, TF_XLA_FLAGS: '' }).out) as [string, string];
+    const plain = flagsAfter('');
+    const wide = flagsAfter('--xla_cpu_prefer_vector_width=512');
+    const own = flagsAfter('--xla_disable_hlo_passes=dce');
     expect(plain[0]).to.equal('--xla_disable_hlo_passes=while-loop-invariant-code-motion');
     expect(wide[0]).to.equal(`--xla_cpu_prefer_vector_width=512 ${plain[0]}`);
     expect(own[0]).to.equal('--xla_disable_hlo_passes=dce');

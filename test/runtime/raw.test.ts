@@ -43,8 +43,8 @@ describe('RawTensor', () => {
   it('takes part in ops of its element type, and mixes with tfjs tensors', async () => {
     const weights = RawTensor.fromBytes(bfloat16Bytes([1, 2, 3, 4]), [2, 2], 'bfloat16');
     const x = tf.tensor2d([[0.5, -1]]);
-    const [halfX] = executeRaw('Cast', [typeAttr('SrcT', DT.float32), typeAttr('DstT', DT.bfloat16)], [x]);
-    const [y] = executeRaw('MatMul', [typeAttr('T', DT.bfloat16)], [halfX, weights]);
+    const halfX = executeRaw('Cast', [typeAttr('SrcT', DT.float32), typeAttr('DstT', DT.bfloat16)], [x])[0]!;
+    const y = executeRaw('MatMul', [typeAttr('T', DT.bfloat16)], [halfX, weights])[0]!;
     const out = y.toTensor();
     expect([...(await out.data())]).to.deep.equal([0.5 - 3, 1 - 4]);
     [weights, halfX, y].forEach((raw) => raw.dispose());

@@ -59,7 +59,7 @@ export class HubServer {
 
   private answer(request: http.IncomingMessage, response: http.ServerResponse): void {
     const { range, authorization } = request.headers;
-    const url = decodeURIComponent((request.url ?? '').split('?')[0]);
+    const url = decodeURIComponent((request.url ?? '').split('?')[0]!);
     this.seen.push({ method: request.method ?? '', url, range, authorization });
     const json = (status: number, value: unknown): void => {
       response.writeHead(status, { 'Content-Type': 'application/json' }).end(JSON.stringify(value));
@@ -70,7 +70,7 @@ export class HubServer {
       return json(401, { error: 'Invalid credentials' });
     if (api && this.apiStatus) return json(this.apiStatus, { error: 'as told' });
     if (api?.[1] === 'revision') {
-      const sha = Object.values(this.refs).includes(api[2]) ? api[2] : this.refs[api[2]];
+      const sha = Object.values(this.refs).includes(api[2]!) ? api[2] : this.refs[api[2]!];
       return sha
         ? json(200, { _id: '1', id: 'org/model', sha, lastModified: 0 })
         : json(404, { error: 'Invalid rev id' });
@@ -86,16 +86,16 @@ export class HubServer {
             : { type: 'file', path, size, oid };
         }),
       );
-    if (file && this.files[file[2]]) return this.send(file[2], url, range, response);
+    if (file && this.files[file[2]!]) return this.send(file[2]!, url, range, response);
     json(404, { error: 'Repository not found' });
   }
 
   private send(name: string, url: string, range: string | undefined, response: http.ServerResponse): void {
     const status = this.statuses[name]?.shift();
     if (status) return void response.writeHead(status).end();
-    if (this.cdn && !url.startsWith('/cdn/') && this.files[name].byteLength >= this.largeFrom)
+    if (this.cdn && !url.startsWith('/cdn/') && this.files[name]!.byteLength >= this.largeFrom)
       return void response.writeHead(302, { Location: `${this.cdn}/cdn/${name}` }).end();
-    const bytes = this.wrong[name] ?? this.files[name];
+    const bytes = this.wrong[name] ?? this.files[name]!;
     const from = this.ignoreRange ? 0 : Number(/^bytes=(\d+)-$/.exec(range ?? '')?.[1] ?? 0);
     const part = bytes.subarray(from);
     response.writeHead(from > 0 ? 206 : 200, { 'Content-Length': part.byteLength });

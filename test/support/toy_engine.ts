@@ -75,10 +75,10 @@ export class ToyEngine implements GenerationEngine {
     );
   }
   async fromArrays({ seen, tensors }: StateArrays): Promise<ToyState> {
-    const { shape, data } = tensors.ids;
+    const { shape, data } = tensors.ids!;
     return new ToyState(
       this,
-      seen.map((count, i) => Array.from(data.subarray(i * shape[1], i * shape[1] + count))),
+      seen.map((count, i) => Array.from(data.subarray(i * shape[1]!, i * shape[1]! + count))),
     );
   }
   async prefill(
@@ -90,7 +90,7 @@ export class ToyEngine implements GenerationEngine {
     options.signal?.throwIfAborted();
     const { rows: into } = this.check(state);
     if (rows.length !== into.length) throw new Error(`${rows.length} rows for a state of ${into.length}`);
-    rows.forEach((ids, i) => into[i].push(...ids));
+    rows.forEach((ids, i) => into[i]!.push(...ids));
     options.on_progress?.(1, 1);
     await Promise.resolve();
   }
@@ -98,7 +98,7 @@ export class ToyEngine implements GenerationEngine {
     this.calls.step++;
     const { rows } = this.check(state);
     if (tokens.length !== rows.length) throw new Error(`${tokens.length} tokens for ${rows.length} rows`);
-    rows.forEach((row, i) => row.push(tokens[i]));
+    rows.forEach((row, i) => row.push(tokens[i]!));
     await Promise.resolve();
   }
   async logits(state: EngineState): Promise<Float32Array[]> {
@@ -126,7 +126,7 @@ export class ToyEngine implements GenerationEngine {
     const { rows } = this.check(state);
     return rows.map((row, b) => {
       let ended = finished?.[b] ?? false;
-      const past = [...history[b]];
+      const past = [...history[b]!];
       return Int32Array.from({ length: count }, (_, k) => {
         if (ended) return s.pad_token_id;
         let scores = [...this.logitsOf(row)];
@@ -136,7 +136,7 @@ export class ToyEngine implements GenerationEngine {
           );
         }
         for (const id of s.suppress) scores[id] = -Infinity;
-        const id = s.do_sample ? this.pick(scores, s, uniforms![b][k]) : scores.indexOf(Math.max(...scores));
+        const id = s.do_sample ? this.pick(scores, s, uniforms![b]![k]!) : scores.indexOf(Math.max(...scores));
         row.push(id);
         past.push(id);
         ended = s.eos.includes(id);
@@ -147,17 +147,17 @@ export class ToyEngine implements GenerationEngine {
 
   private pick(scores: number[], s: EngineSampling, uniform: number): number {
     const heat = scores.map((x) => x / s.temperature);
-    let best = [...heat.keys()].filter((i) => heat[i] > -Infinity).sort((a, b) => heat[b] - heat[a] || b - a);
-    const mass = (ids: number[]): number => ids.reduce((a, i) => a + Math.exp(heat[i]), 0);
-    if (s.top_k > 0) best = best.filter((i) => heat[i] >= heat[best[Math.min(s.top_k, best.length) - 1]]);
+    let best = [...heat.keys()].filter((i) => heat[i]! > -Infinity).sort((a, b) => heat[b]! - heat[a]! || b - a);
+    const mass = (ids: number[]): number => ids.reduce((a, i) => a + Math.exp(heat[i]!), 0);
+    if (s.top_k > 0) best = best.filter((i) => heat[i]! >= heat[best[Math.min(s.top_k, best.length) - 1]!]!);
     if (s.top_p < 1) {
       const all = mass(best);
       best = best.filter((_, k) => mass(best.slice(0, k)) / all < s.top_p);
     }
-    if (s.min_p !== null) best = best.filter((i) => Math.exp(heat[i] - heat[best[0]]) >= s.min_p!);
+    if (s.min_p !== null) best = best.filter((i) => Math.exp(heat[i]! - heat[best[0]!]!) >= s.min_p!);
     best.sort((a, b) => a - b);
     const total = mass(best);
-    return best.find((_, k) => mass(best.slice(0, k + 1)) > uniform * total) ?? best[best.length - 1];
+    return best.find((_, k) => mass(best.slice(0, k + 1)) > uniform * total) ?? best.at(-1)!;
   }
 }
 
@@ -182,7 +182,7 @@ export function scriptedLogits(
 ): (ids: readonly number[]) => Float32Array {
   return (ids) => {
     const logits = new Float32Array(vocab_size);
-    logits[script[Math.min(Math.max(0, ids.length - prompt_length), script.length - 1)]] = 9;
+    logits[script[Math.min(Math.max(0, ids.length - prompt_length), script.length - 1)]!] = 9;
     return logits;
   };
 }

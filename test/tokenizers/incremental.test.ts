@@ -59,7 +59,7 @@ for (const backend of ['native', 'javascript'] as TokenizerBackendName[]) {
     });
 
     it('lets a long run of bytes that can be no character go', async () => {
-      const [byte] = (await tokenizer.encode('😀')).slice(1);
+      const byte = (await tokenizer.encode('😀'))[1]!;
       const got = await pieces(
         tokenizer,
         Array.from({ length: 40 }, () => [byte]),
@@ -87,7 +87,7 @@ for (const backend of ['native', 'javascript'] as TokenizerBackendName[]) {
     });
 
     it('takes a whole book at once', async () => {
-      const ids = new Array<number>(300_000).fill((await tokenizer.encode('a'))[0]);
+      const ids = new Array<number>(300_000).fill((await tokenizer.encode('a'))[0]!);
       expect(await pieces(tokenizer, [ids])).to.deep.equal(['a'.repeat(300_000), '']);
     });
 

@@ -34,7 +34,7 @@ describe('SentencePiece models', () => {
   for (const model of ['mistral', 'bpe-nmt', 'unigram']) {
     it(`${model}: the ids and texts that SentencePiece gives, after a beginning-of-text token`, async () => {
       const tokenizer = await load(model);
-      const { vocab_size, cases } = expected[model];
+      const { vocab_size, cases } = expected[model]!;
       expect(tokenizer.vocab_size).to.equal(vocab_size);
       expect(cases.length).to.be.above(30);
       for (const { text, ids, decoded } of cases) {
@@ -47,7 +47,7 @@ describe('SentencePiece models', () => {
 
   it('mistral in pure JavaScript: the same', async () => {
     const tokenizer = await load('mistral', 'javascript');
-    for (const { text, ids, decoded } of expected.mistral.cases) {
+    for (const { text, ids, decoded } of expected.mistral!.cases) {
       expect(await tokenizer.encode(text), JSON.stringify(text)).to.deep.equal([1, ...ids]);
       expect(await tokenizer.decode(ids), JSON.stringify(text)).to.equal(decoded);
     }
@@ -64,7 +64,7 @@ describe('SentencePiece models', () => {
 
   it('streams whole characters and keeps the spaces', async () => {
     const tokenizer = await load('mistral');
-    for (const { ids, decoded } of expected.mistral.cases) {
+    for (const { ids, decoded } of expected.mistral!.cases) {
       const decoder = new IncrementalDecoder(tokenizer);
       let text = '';
       for (const id of ids) text += await decoder.push([id]);

@@ -56,8 +56,8 @@ for (const backend of ['native', 'javascript'] as TokenizerBackendName[]) {
     });
 
     it('pads on the right, to a length, to a multiple, or not at all', async () => {
-      const texts = ['Hello, world!', 'Hello'];
-      const [long, short] = await Promise.all(texts.map((t) => tokenizer.encode(t)));
+      const texts = ['Hello, world!', 'Hello'] as const;
+      const [long, short] = await Promise.all([tokenizer.encode(texts[0]), tokenizer.encode(texts[1])]);
       const gap = long.length - short.length;
       const right = await tokenizer.batch_encode(texts, { padding_side: 'right' });
       expect(right.input_ids[1]).to.deep.equal([...short, ...new Array<number>(gap).fill(1)]);
@@ -138,7 +138,7 @@ for (const backend of ['native', 'javascript'] as TokenizerBackendName[]) {
     });
 
     it('gives nothing for ids it does not have, as padding rows of a model are', async () => {
-      const [id] = await tokenizer.encode('H');
+      const id = (await tokenizer.encode('H'))[0]!;
       expect(await tokenizer.decode([4096, id, 5000])).to.equal('H');
     });
 
@@ -187,7 +187,7 @@ describe('Tokenizer folders', () => {
     ['a list', '[]'],
     ['without a model', '{"version": "1.0"}'],
     ['with an unknown model', '{"version": "1.0", "model": {"type": "Oracle", "vocab": {}}}'],
-  ]) {
+  ] as const) {
     for (const backend of ['native', 'javascript'] as TokenizerBackendName[]) {
       it(`refuses a tokenizer.json that is ${what} (${backend})`, async () => {
         await writeFile(path.join(dir, 'tokenizer.json'), content);
@@ -212,7 +212,7 @@ describe('Tokenizer folders', () => {
     expect(tokenizer.padding_side).to.equal('right');
     // eos stands in for the missing pad token.
     const { input_ids } = await tokenizer.batch_encode(['Hello, world!', 'Hello']);
-    expect(input_ids[1][input_ids[1].length - 1]).to.equal(1);
+    expect(input_ids[1]![input_ids[1]!.length - 1]).to.equal(1);
   });
 
   it('adds tokens that only tokenizer_config.json knows', async () => {

@@ -243,7 +243,7 @@ export class Program {
     if (!signatures) return null;
     try {
       const session = this.timed('load', () => new Session(this.label, this.specs, folder));
-      for (const [name, fn] of this.functions) fn.call = callOf(name, signatures[name]);
+      for (const [name, fn] of this.functions) fn.call = callOf(name, signatures[name]!);
       return session;
     } catch {
       return null; // damaged: it is written anew

@@ -168,7 +168,7 @@ function packedWhileWriting(
     let found = parts[index];
     if (!found) {
       const made = await work();
-      found = made[index];
+      found = made[index]!;
       made.forEach((bytes, i) => {
         // small ones are kept until written, codes while there is room
         if (i === index || (i === 0 && bytes.byteLength > keep.left)) return;
@@ -180,7 +180,7 @@ function packedWhileWriting(
     return found;
   };
   const scale = scaleDtypeFor(config, dtype);
-  return packedTensors(name, shape, config.bits, groupOf(config) || shape[1], scale).map((t, i) => ({
+  return packedTensors(name, shape, config.bits, groupOf(config) || shape[1]!, scale).map((t, i) => ({
     ...t,
     data: () => part(i),
   }));

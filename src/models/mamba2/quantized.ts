@@ -91,7 +91,7 @@ export function quantizerFor(
   dtype: string | undefined,
 ): MatrixQuantizer {
   const int4 = config instanceof Int4WeightOnlyConfig ? config : null;
-  return new MatrixQuantizer([spec.shape[0], spec.shape[1]], {
+  return new MatrixQuantizer([spec.shape[0]!, spec.shape[1]!], {
     bits: config.bits,
     groupSize: int4?.group_size,
     rounding: int4?.rounding,
@@ -106,7 +106,7 @@ const PIECE = 16 * 2 ** 20;
 /** Rows of a stored matrix as float32, in pieces of whole rows. */
 export async function* floatRows(source: CheckpointSource, name: string): AsyncGenerator<Float32Array> {
   const { dtype, shape } = source.tensors.get(name)!;
-  const row = shape[1] * DTYPE_BYTES[dtype];
+  const row = shape[1]! * DTYPE_BYTES[dtype];
   // pieces come in multiples of eight bytes
   const unit = row % 8 === 0 ? row : row * 8;
   const most = Math.max(1, Math.floor(PIECE / unit)) * unit;
@@ -230,7 +230,7 @@ async function refuseZeros(source: CheckpointSource, name: string): Promise<void
 export function packedOutTensors(name: string, m: QuantizedMatrix): OutTensor[] {
   return packedTensors(name, m.shape, m.bits, m.groupSize, m.scaleDtype).map((t, i) => ({
     ...t,
-    data: () => packedBytes(m)[i],
+    data: () => packedBytes(m)[i]!,
   }));
 }
 

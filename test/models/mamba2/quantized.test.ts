@@ -162,7 +162,7 @@ describe('quantised models', function () {
     expect(weights).to.have.length(17);
     for (const { bits, name } of weights) expect(bits, name).to.be.at.most(4.6);
     const size = fs.statSync(path.join(dir, 'model.safetensors')).size;
-    const elements = weights.reduce((sum, { shape }) => sum + shape[0] * shape[1], 0);
+    const elements = weights.reduce((sum, { shape }) => sum + shape[0]! * shape[1]!, 0);
     // the rest of the model is small
     expect((size * 8) / elements).to.be.below(5);
     expect(fs.existsSync(path.join(dir, 'tokenizer.json'))).to.equal(true);
@@ -180,18 +180,18 @@ describe('quantised models', function () {
     const ids = golden.inputs.input_ids as number[][];
     const { shape, data } = golden.tensor('fp32.logits');
     const want = (row: number, t: number): Float32Array =>
-      (data as Float32Array).slice((row * shape[1] + t) * shape[2], (row * shape[1] + t + 1) * shape[2]);
+      (data as Float32Array).slice((row * shape[1]! + t) * shape[2]!, (row * shape[1]! + t + 1) * shape[2]!);
     const state = await engine.createState(2);
     await engine.prefill(
       state,
       ids.map((row) => Int32Array.from(row.slice(0, 12))),
     );
-    for (let t = 12; t < shape[1]; t++) {
+    for (let t = 12; t < shape[1]!; t++) {
       const got = await engine.logits(state);
       got.forEach((row, i) => expectClose(row, want(i, t - 1), TOLERANCE, `row ${i}, after ${t} tokens`));
       await engine.step(
         state,
-        Int32Array.from(ids, (row) => row[t]),
+        Int32Array.from(ids, (row) => row[t]!),
       );
     }
     state.dispose();

@@ -26,7 +26,7 @@ describe('perplexity of quantised tiny-books-mamba2', function () {
   async function eager(quantization_config?: QuantizationConfig): Promise<number> {
     model = await Mamba2ForCausalLM.from_pretrained(MODEL, { quantization_config });
     const { logits, loss } = model.forward({ input_ids: [ids], labels: [ids], use_cache: false });
-    const value = (loss as tf.Scalar).dataSync()[0];
+    const value = (loss as tf.Scalar).dataSync()[0]!;
     logits.dispose();
     loss!.dispose();
     return Math.exp(value);
@@ -39,10 +39,10 @@ describe('perplexity of quantised tiny-books-mamba2', function () {
     const state = await engine.createState(1);
     let sum = 0;
     for (let t = 0; t + 1 < ids.length; t++) {
-      await engine.step(state, Int32Array.of(ids[t]));
-      const [row] = await engine.logits(state);
+      await engine.step(state, Int32Array.of(ids[t]!));
+      const row = (await engine.logits(state))[0]!;
       const largest = row.reduce((a, b) => Math.max(a, b));
-      sum += Math.log(row.reduce((a, b) => a + Math.exp(b - largest), 0)) + largest - row[ids[t + 1]];
+      sum += Math.log(row.reduce((a, b) => a + Math.exp(b - largest), 0)) + largest - row[ids[t + 1]!]!;
     }
     state.dispose();
     return Math.exp(sum / (ids.length - 1));

@@ -93,7 +93,7 @@ describe('checkpoints as TensorFlow.js models', () => {
     ['mixed-dtype', 'mixed-dtype.logits'],
     ['state-spaces', 'state-spaces.logits'],
     ['codestral-native', 'codestral-native.logits'],
-  ])
+  ] as const)
     it(`load over http and give the golden logits: ${name}`, async () => {
       const golden = loadGolden('formats');
       const source = await openCheckpoint(formats(name));
@@ -106,7 +106,7 @@ describe('checkpoints as TensorFlow.js models', () => {
       const want = golden.tensor(expected);
       expect(logits.shape).to.deep.equal(want.shape);
       const worst = (logits.dataSync() as Float32Array).reduce(
-        (max, x, i) => Math.max(max, Math.abs(x - want.data[i])),
+        (max, x, i) => Math.max(max, Math.abs(x - want.data[i]!)),
         0,
       );
       expect(worst).to.be.lessThan(1e-4);
@@ -175,13 +175,13 @@ describe('checkpoints as TensorFlow.js models', () => {
     }
     const original = fs.readFileSync(file, 'utf8');
     const cases: [(model: Model) => unknown, RegExp][] = [
-      [({ weightsManifest: [group] }) => (group.weights[3].shape = [2 ** 40, 2 ** 40]), /reaches past the end/],
-      [({ weightsManifest: [group] }) => (group.weights[0].shape[0] += 1), /reaches past the end|shards have/],
+      [({ weightsManifest: [group] }) => (group.weights[3]!.shape = [2 ** 40, 2 ** 40]), /reaches past the end/],
+      [({ weightsManifest: [group] }) => (group.weights[0]!.shape[0]! += 1), /reaches past the end|shards have/],
       [({ weightsManifest: [group] }) => group.weights.pop(), /shards have/],
       [({ weightsManifest: [group] }) => (group.paths = ['../tfjs/x.bin']), /file name in the same folder/],
       [({ weightsManifest: [group] }) => (group.paths = ['gone.bin']), /gone\.bin/],
-      [({ weightsManifest: [group] }) => (group.weights[1].dtype = 'complex64'), /complex64/],
-      [({ weightsManifest: [group] }) => (group.weights[1].name = group.weights[0].name), /twice/],
+      [({ weightsManifest: [group] }) => (group.weights[1]!.dtype = 'complex64'), /complex64/],
+      [({ weightsManifest: [group] }) => (group.weights[1]!.name = group.weights[0]!.name), /twice/],
       [(model) => (model.weightsManifest = 3 as never), /no weightsManifest/],
     ];
     for (const [change, message] of cases) {
