@@ -1,17 +1,18 @@
 /**
- * Kernels of our own for Mamba-2's kind of model: for GPUs as Triton or PTX inside XLA's programs, for CPUs in C++.
- * Each has a specification, a reference in plain code, and one or two written forms.
+ * Kernels of our own for Mamba-2's kind of model: for GPUs as Triton or PTX inside XLA's programs, for CPUs in C++. README.md has the
+ * glossary and says how to add one. What layers call is exported here; each function gives null where its kernel cannot run.
  */
-export { convolutionOnGpu, type ConvolutionInputs } from './causal_conv/convolution.js';
-export { linearRecurrence } from './chunk_recurrence/recurrence.js';
-export { separateEpilogue } from './epilogue/kernel.js';
+export { convolutionOnGpu, type ConvolutionInputs } from './causal_conv/call.js';
+export { linearRecurrence } from './chunk_recurrence/call.js';
+export { separateEpilogue } from './epilogue/call.js';
 export {
-  rowLayout,
-  fewRowsProduct,
-  packRows,
-  type FewRowsInputs,
-  type FewRowsResult,
   type FewRows,
-} from './few_rows/product.js';
-export { oneRowProduct, type WeightFormat, type OneRowInputs } from './one_row/product.js';
-export { ssmStep } from './ssm_step/step.js';
+  type FewRowsInputs,
+  fewRowsProduct,
+  type FewRowsResult,
+  packRows,
+  rowLayout,
+} from './few_rows/call.js';
+export { type OneRowInputs, oneRowProduct } from './one_row/call.js';
+export type { WeightFormat } from './one_row/spec.js';
+export { ssmStep } from './ssm_step/call.js';

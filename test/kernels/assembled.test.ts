@@ -1,11 +1,14 @@
 /** Kernels in PTX are PTX: NVIDIA's assembler takes them, of small sizes and of the public models'. Left out where it is not installed. */
 import { expect } from 'chai';
 import { fewRowsWriter } from '../../src/kernels/few_rows/ptx.js';
-import { fewRowsFits, type FewRowsSpec } from '../../src/kernels/few_rows/spec.js';
+import type { FewRowsSpec } from '../../src/kernels/few_rows/spec.js';
+import { fewRowsFits } from '../../src/kernels/few_rows/tiling.js';
 import type { PtxWriter } from '../../src/jit/custom_call/ptx.js';
-import { oneRowPtxFits, oneRowPtxWriter } from '../../src/kernels/one_row/ptx.js';
+import { oneRowPtxWriter } from '../../src/kernels/one_row/ptx.js';
+import { oneRowPtxFits } from '../../src/kernels/one_row/ptx_tiling.js';
 import type { WeightFormat, OneRowSpec } from '../../src/kernels/one_row/spec.js';
-import { ssmStepFits, type SsmStepSpec, ssmStepWriter } from '../../src/kernels/ssm_step/step.js';
+import { ssmStepWriter } from '../../src/kernels/ssm_step/ptx.js';
+import { ssmStepFits, type SsmStepSpec } from '../../src/kernels/ssm_step/spec.js';
 import { assemble, entryOf, findPtxas } from '../support/ptxas.js';
 import { PUBLIC_SIZES } from '../support/public_sizes.js';
 
@@ -37,12 +40,12 @@ function batches(): Map<string, PtxWriter> {
       { d: 32, inner: 64, heads: 4, channels: 96, projected: 164, vocabulary: 53 },
       ...PUBLIC_SIZES,
     ]) {
-      const given = rows > 32 || undefined;
+      const epilogueOnly = rows > 32 || undefined;
       const epilogue = { first: inner, channels, taps: 4, heads, bias: true, limit: ALL, layers: 2, masked: true };
-      const norm = { parts: 40, epsilon: 1e-5 };
-      put('first', { rows, out: projected, inner: d, given, norm, epilogue });
-      put('second', { rows, out: d, inner, given, norm, residual: true });
-      if (!given) put('head', { rows, out: vocabulary, inner: d, norm });
+      const norm = { partials: 40, epsilon: 1e-5 };
+      put('first', { rows, out: projected, inner: d, epilogueOnly, norm, epilogue });
+      put('second', { rows, out: d, inner, epilogueOnly, norm, residual: true });
+      if (!epilogueOnly) put('head', { rows, out: vocabulary, inner: d, norm });
     }
   return kernels;
 }

@@ -1,5 +1,5 @@
-/** Row products (src/kernels/one_row/product.ts) of random inputs in float64 and plain loops, to compare kernels with. */
-import type { OneRowSpec } from '../../src/kernels/one_row/product.js';
+/** Row products (src/kernels/one_row) of random inputs in float64 and plain loops, to compare kernels with. */
+import type { OneRowSpec } from '../../src/kernels/one_row/spec.js';
 import type { Memory } from '../../src/kernels/interpret/ttir.js';
 
 const random = (size: number, seed: number): Float32Array => {

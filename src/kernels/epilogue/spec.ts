@@ -1,5 +1,4 @@
 /** What follows an input projection in a decoding step, as all kernels of our own take it: sizes, parameters, and values. */
-import * as tf from '@tensorflow/tfjs';
 import type { Dtype } from '../../jit/types.js';
 
 /**
@@ -18,36 +17,24 @@ export interface EpilogueSpec {
   limit: readonly [number, number];
 }
 
-/** What they are worked out from; float32. */
-export interface EpilogueInputs extends Omit<EpilogueSpec, 'bias'> {
-  /** Raw inputs before, of all layers, [rows, layers, taps-1, channels], and where this layer's begin in a row */
-  context: tf.Tensor;
-  place: number;
-  /** [channels, 1, taps] */
-  weights: tf.Tensor;
-  /** [channels] */
-  bias?: tf.Tensor;
-  /** [heads] */
-  dtBias: tf.Tensor;
-  /** [heads] */
-  ALog?: tf.Tensor;
-  /** [rows], of 0 and 1: 0 for rows that keep their context and state */
-  mask?: tf.Tensor;
-}
-
-/** Sizes of the kernel over these inputs. */
-export function epilogueSpecOf({ first, channels, taps, heads, limit, bias }: EpilogueInputs): EpilogueSpec {
-  return { first, channels, taps, heads, bias: bias !== undefined, limit };
-}
-
 /** Names and types of a kernel's parameters, in the order of epilogueValues. */
 export function epilogueParameters({ bias }: EpilogueSpec, masked = false): (readonly [name: string, dtype: Dtype])[] {
   const names = ['context', 'taps', ...(bias ? ['bias'] : []), 'dt_bias', 'A_log', ...(masked ? ['mask'] : [])];
   return [['place', 'int32'], ...names.map((name) => [name, 'float32'] as const)];
 }
 
-/** What the parameters point to. */
-export function epilogueValues(inputs: EpilogueInputs): tf.Tensor[] {
-  const { place, context, weights, bias, dtBias, ALog, mask } = inputs;
-  return [tf.tensor1d([place], 'int32'), context, weights, bias, dtBias, ALog, mask].filter((t) => t !== undefined);
+/** The epilogue as a kernel of its own, of a projection that something else multiplies. */
+export interface SeparateEpilogueSpec extends EpilogueSpec {
+  rows: number;
+  /** Values in a row of the projection: channels begin at `first`, raw step sizes follow them. */
+  wide: number;
+  /** Layers in the context, [rows, layers, taps-1, channels]. */
+  layers: number;
+  /** Rows may be switched off: their step sizes are 0. */
+  masked: boolean;
+}
+
+/** Whether the kernel can be written for these sizes. */
+export function separateEpilogueFits({ rows, wide, layers, taps, channels }: SeparateEpilogueSpec): boolean {
+  return rows * Math.max(wide, layers * (taps - 1) * channels) < 2 ** 31;
 }

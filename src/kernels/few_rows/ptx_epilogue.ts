@@ -1,13 +1,13 @@
 /** What follows a product of a few rows in PTX (batch_ptx.ts): one thread a row of the matrix, for some of the given rows in turn. */
-import type { FewRowsBlock } from './ptx.js';
-import { segmentsOf } from './spec.js';
+import type { FewRowsBlock } from './ptx_block.js';
+import { segmentsOf } from './tiling.js';
 
 /** Asks for what the end needs from memory, to lie near when it does. */
 export function prefetchEpilogue(w: FewRowsBlock): void {
   new Ending(w).prefetch();
 }
 
-/** Goes on from the results of all parts, [parts][rows][pitch] in shared memory, or from a product that is given. */
+/** Goes on from the results of all warps, [splitK][rows][pitch] in shared memory, or from a product that is there. */
 export function writeEpilogue(w: FewRowsBlock): void {
   // made anew: what it holds need not stay in registers while rows are multiplied
   new Ending(w).write();
@@ -84,9 +84,9 @@ class Ending {
     const { k, spec, shared, pitch, tiling } = this.w;
     const from = k.place(shared, k.int('mad.lo.u32', this.first, pitch, this.own), 4);
     return items.map(({ after, there }) => {
-      const terms = Array.from({ length: tiling.parts }, (_, part) => {
+      const terms = Array.from({ length: tiling.splitK }, (_, kPart) => {
         const term = k.float('mov.f32', 0);
-        k.when(there, () => k.run('ld.shared.f32', term, `[${from}+${4 * (part * spec.rows + after) * pitch}]`));
+        k.when(there, () => k.run('ld.shared.f32', term, `[${from}+${4 * (kPart * spec.rows + after) * pitch}]`));
         return term;
       });
       return terms.reduce((a, b) => k.float('add.f32', a, b));
@@ -107,7 +107,7 @@ class Ending {
   /** The product of each item, times the factor of its norm. */
   private products(items: readonly Item[]): string[] {
     const { k, factors, spec } = this.w;
-    const sums = spec.given ? this.given(items) : this.sums(items);
+    const sums = spec.epilogueOnly ? this.given(items) : this.sums(items);
     const factorAt = factors && k.place(factors, this.first, 4);
     return items.map(({ after, row }, i) => {
       const sum = sums[i]!;
@@ -145,21 +145,21 @@ class Ending {
   private nextAt(): string {
     const { k, spec } = this.w;
     const next = this.w.pointer('next');
-    if (spec.given) return k.address(k.set('d', 'mad.wide.u32', this.first, 2 * spec.out, next), this.place, 2);
+    if (spec.epilogueOnly) return k.address(k.set('d', 'mad.wide.u32', this.first, 2 * spec.out, next), this.place, 2);
     const slot = k.int('mad.lo.u32', k.int('shr.u32', this.place, 5), spec.rows, this.first);
     return k.address(next, k.int('mad.lo.u32', slot, 32, k.int('and.b32', this.place, 31)), 2);
   }
 
   /** The next product's rows, and sums of their squares. @param stream 0 where the thread has none */
   private writeNext(items: readonly Item[], stream: readonly string[]): void {
-    const { k, spec, parts } = this.w;
+    const { k, spec, partials } = this.w;
     const gamma = k.float('mov.f32', 0);
     const gammaAt = k.address(this.w.pointer('gamma'), this.place, 4);
     k.when(items[0]!.there, () => k.run('ld.global.nc.f32', gamma, `[${gammaAt}]`));
     const to = this.nextAt();
-    const width = spec.given ? 2 * spec.out : 64;
-    const number = k.int('mad.lo.u32', k.block, parts / this.w.tiling.blocks, this.segment);
-    const sumAt = k.address(k.set('d', 'mad.wide.u32', this.first, 4 * parts, this.w.pointer('sums')), number, 4);
+    const width = spec.epilogueOnly ? 2 * spec.out : 64;
+    const number = k.int('mad.lo.u32', k.block, partials / this.w.tiling.blocks, this.segment);
+    const sumAt = k.address(k.set('d', 'mad.wide.u32', this.first, 4 * partials, this.w.pointer('sums')), number, 4);
     const zero = k.float('mov.f32', 0);
     items.forEach(({ after, there, row }, i) => {
       const x = stream[i]!;
@@ -167,7 +167,7 @@ class Ending {
       k.when(there, () => k.run('st.global.u16', `[${to}+${width * after}]`, narrow));
       const sum = k.across('add.f32', k.float('mul.f32', x, x));
       const lead = k.set('p', 'and.pred', row, k.compare('eq.u32', k.lane, 0));
-      k.when(lead, () => k.run('st.global.f32', `[${sumAt}+${4 * after * parts}]`, sum));
+      k.when(lead, () => k.run('st.global.f32', `[${sumAt}+${4 * after * partials}]`, sum));
     });
   }
 }

@@ -1,16 +1,16 @@
-/** How a row product in PTX reads rows of a matrix and multiplies them, by stored format. */
+/** How a product of one row in PTX reads rows of a matrix and multiplies them, by stored format. */
 import { READ_ONCE } from '../../jit/custom_call/ptx.js';
-import type { OneRowBlock } from './ptx.js';
+import type { OneRowBlock } from './ptx_block.js';
 import { GROUP_BYTES, type PreparedVector } from './ptx_vector.js';
 
-/** Two buffers of registers for parts of rows: one is multiplied while the other fills. */
+/** Two stages of registers for what a warp has of a row: one is multiplied while the other fills. */
 export interface RowReader {
-  /** Asks for the warp's next row into a buffer. */
-  ask(buffer: number): void;
+  /** Asks for the warp's next row into a stage. */
+  ask(stage: number): void;
   /** What stays in registers for all rows. */
   begin(vector: PreparedVector): void;
-  /** The lane's part of the product of the row in a buffer, which is then asked to take the next row. */
-  multiply(buffer: number): string;
+  /** The lane's part of the product of the row in a stage, which is then asked to take the next row. */
+  multiply(stage: number): string;
 }
 
 /** The rows of a kernel in their format. */
@@ -44,37 +44,37 @@ class Next {
   }
 }
 
-/** Rows of bfloat16: eight values of a lane in each piece of 256. */
+/** Rows of bfloat16: eight values of a lane in each k-tile of 256. */
 class PlainRows implements RowReader {
-  private readonly buffers: string[][][];
+  private readonly stages: string[][][];
   private readonly next: Next;
   private readonly at: string;
-  private readonly part: number;
-  private readonly pieces: number;
+  private readonly share: number;
+  private readonly kTiles: number;
   private values = '';
   private factors: string[] = [];
 
   constructor(private readonly w: OneRowBlock) {
     const { k, spec, tiling } = w;
-    this.part = spec.inner / tiling.parts;
-    this.pieces = Math.ceil(this.part / 256);
+    this.share = spec.inner / tiling.splitK;
+    this.kTiles = Math.ceil(this.share / 256);
     this.next = new Next(w);
-    const offset = k.int('mad.lo.u32', w.part, this.part * 2, k.int('shl.b32', k.lane, 4));
+    const offset = k.int('mad.lo.u32', w.split, this.share * 2, k.int('shl.b32', k.lane, 4));
     this.at = this.next.at(w.pointer('weights'), spec.inner * 2, offset);
-    this.buffers = [0, 1].map(() => Array.from({ length: this.pieces }, () => k.registers('r', 4)));
-    // a last piece of less than all lanes: the others multiply zeros
+    this.stages = [0, 1].map(() => Array.from({ length: this.kTiles }, () => k.registers('r', 4)));
+    // a last k-tile of less than all lanes: the others multiply zeros
     if (this.rest < 32)
-      for (const buffer of this.buffers) for (const x of buffer[this.pieces - 1]!) k.run('mov.u32', x, 0);
+      for (const stage of this.stages) for (const x of stage[this.kTiles - 1]!) k.run('mov.u32', x, 0);
   }
 
-  /** Lanes that have values in the last piece. */
+  /** Lanes that have values in the last k-tile. */
   private get rest(): number {
-    return (this.part - 256 * (this.pieces - 1)) / 8;
+    return (this.share - 256 * (this.kTiles - 1)) / 8;
   }
 
-  ask(buffer: number): void {
+  ask(stage: number): void {
     const there = this.next.take();
-    this.buffers[buffer]!.forEach((_, piece) => this.load(buffer, piece, there));
+    this.stages[stage]!.forEach((_, kTile) => this.load(stage, kTile, there));
     this.go();
   }
 
@@ -82,52 +82,52 @@ class PlainRows implements RowReader {
     this.w.k.run('add.s64', this.at, this.at, this.w.step * this.w.spec.inner * 2);
   }
 
-  private load(buffer: number, piece: number, there: string): void {
+  private load(stage: number, kTile: number, there: string): void {
     const { k } = this.w;
-    const partial = piece === this.pieces - 1 && this.rest < 32;
+    const partial = kTile === this.kTiles - 1 && this.rest < 32;
     const own = partial ? k.set('p', 'and.pred', there, k.compare('lt.u32', k.lane, this.rest)) : there;
-    const registers = this.buffers[buffer]![piece]!;
-    k.when(own, () => k.run(READ_ONCE, `{${registers.join(', ')}}`, `[${this.at}+${512 * piece}]`));
+    const registers = this.stages[stage]![kTile]!;
+    k.when(own, () => k.run(READ_ONCE, `{${registers.join(', ')}}`, `[${this.at}+${512 * kTile}]`));
   }
 
   begin(vector: PreparedVector): void {
     const { k, spec } = this.w;
-    // the vector of a part begins with a piece, or with a lane of one: parts of less than a piece share it
-    const begin = k.int('mul.lo.u32', this.w.part, this.part / 8);
+    // the vector of a share begins with a k-tile, or with a lane of one: shares of less than a k-tile lie in one
+    const begin = k.int('mul.lo.u32', this.w.split, this.share / 8);
     const lane = k.int('add.u32', begin, k.lane);
     const slot = k.int('mad.lo.u32', k.int('shr.u32', lane, 5), 64, k.int('and.b32', lane, 31));
     this.values = k.place(vector.values, slot, 16);
     if (vector.factors) {
       const span = spec.inner / spec.norm!.groups;
-      const count = Math.max(1, this.part / span);
-      const first = k.int('div.u32', k.int('mul.lo.u32', this.w.part, this.part), span);
+      const count = Math.max(1, this.share / span);
+      const first = k.int('div.u32', k.int('mul.lo.u32', this.w.split, this.share), span);
       const from = k.place(vector.factors, first, 4);
       this.factors = Array.from({ length: count }, (_, i) => k.float('ld.shared.f32', `[${from}+${4 * i}]`));
     }
   }
 
-  multiply(buffer: number): string {
+  multiply(stage: number): string {
     const { k } = this.w;
     const there = this.next.take();
-    const perNorm = this.pieces / Math.max(1, this.factors.length);
+    const perNorm = this.kTiles / Math.max(1, this.factors.length);
     let sum: string | null = null;
     let own: string | null = null;
-    for (let piece = 0; piece < this.pieces; piece++) {
+    for (let kTile = 0; kTile < this.kTiles; kTile++) {
       const products = [0, 1].map((half) => {
         const xs = k.registers('f', 4);
-        k.run('ld.shared.v4.f32', `{${xs.join(', ')}}`, `[${this.values}+${1024 * piece + 512 * half}]`);
+        k.run('ld.shared.v4.f32', `{${xs.join(', ')}}`, `[${this.values}+${1024 * kTile + 512 * half}]`);
         return xs;
       });
-      this.buffers[buffer]![piece]!.forEach((word, i) => {
+      this.stages[stage]![kTile]!.forEach((word, i) => {
         const [x, y] = products[i >> 1]!.slice(2 * (i & 1), 2 * (i & 1) + 2) as [string, string];
         const low = k.float('mov.b32', k.int('shl.b32', word, 16));
         const high = k.float('mov.b32', k.int('and.b32', word, '0xFFFF0000'));
         own = own ? k.float('fma.rn.f32', low, x, own) : k.float('mul.f32', low, x);
         own = k.float('fma.rn.f32', high, y, own);
       });
-      this.load(buffer, piece, there);
-      if (this.factors.length > 0 && (piece + 1) % perNorm === 0) {
-        const factor = this.factors[(piece + 1) / perNorm - 1]!;
+      this.load(stage, kTile, there);
+      if (this.factors.length > 0 && (kTile + 1) % perNorm === 0) {
+        const factor = this.factors[(kTile + 1) / perNorm - 1]!;
         sum = sum ? k.float('fma.rn.f32', own!, factor, sum) : k.float('mul.f32', own!, factor);
         own = null;
       }
@@ -137,9 +137,9 @@ class PlainRows implements RowReader {
   }
 }
 
-/** Rows of codes in groups of 128: four words of a lane in each piece of eight groups, with scale and zero of a group a lane. */
+/** Rows of codes in groups of 128: four words of a lane in each k-tile of eight groups, with scale and zero of a group a lane. */
 class CodeRows implements RowReader {
-  private readonly buffers: { codes: string[][]; scale: string; zero: string }[];
+  private readonly stages: { codes: string[][]; scale: string; zero: string }[];
   private readonly next: Next;
   private readonly at: string;
   private readonly scaleAt: string;
@@ -147,9 +147,9 @@ class CodeRows implements RowReader {
   /** Bytes of a scale or zero. */
   private readonly size: number;
   private readonly groups: number;
-  private readonly pieces: number;
+  private readonly kTiles: number;
   private readonly own: string;
-  /** Of each piece: the vector of the lane's words, [word][high even, high odd, low even, low odd], and the size of its steps. */
+  /** Of each k-tile: the vector of the lane's words, [word][high even, high odd, low even, low odd], and the size of its steps. */
   private vectors: string[][][] = [];
   private steps: string[] = [];
   private total = '';
@@ -157,34 +157,34 @@ class CodeRows implements RowReader {
   constructor(private readonly w: OneRowBlock) {
     const { k, spec, tiling } = w;
     const all = spec.inner / 128;
-    this.groups = all / tiling.parts;
-    this.pieces = Math.ceil(this.groups / 8);
+    this.groups = all / tiling.splitK;
+    this.kTiles = Math.ceil(this.groups / 8);
     this.next = new Next(w);
-    const offset = k.int('mad.lo.u32', w.part, this.groups * 64, k.int('shl.b32', k.lane, 4));
+    const offset = k.int('mad.lo.u32', w.split, this.groups * 64, k.int('shl.b32', k.lane, 4));
     this.at = this.next.at(w.pointer('codes'), spec.inner / 2, offset);
     this.size = spec.format.kind === 'codes' && spec.format.levels === 'bfloat16' ? 2 : 4;
-    const level = k.int('mul.lo.u32', k.int('mad.lo.u32', w.part, this.groups, k.lane), this.size);
+    const level = k.int('mul.lo.u32', k.int('mad.lo.u32', w.split, this.groups, k.lane), this.size);
     this.scaleAt = this.next.at(w.pointer('scale'), all * this.size, level);
     this.zeroAt = this.next.at(w.pointer('zero'), all * this.size, level);
     this.own = k.compare('lt.u32', k.lane, this.groups);
-    this.buffers = [0, 1].map(() => ({
-      codes: Array.from({ length: this.pieces }, () => k.registers('r', 4)),
+    this.stages = [0, 1].map(() => ({
+      codes: Array.from({ length: this.kTiles }, () => k.registers('r', 4)),
       scale: k.int('mov.u32', 0),
       zero: k.int('mov.u32', 0),
     }));
     if (this.rest < 32)
-      for (const { codes } of this.buffers) for (const x of codes[this.pieces - 1]!) k.run('mov.u32', x, 0);
+      for (const { codes } of this.stages) for (const x of codes[this.kTiles - 1]!) k.run('mov.u32', x, 0);
   }
 
-  /** Lanes that have codes in the last piece. */
+  /** Lanes that have codes in the last k-tile. */
   private get rest(): number {
-    return 4 * (this.groups - 8 * (this.pieces - 1));
+    return 4 * (this.groups - 8 * (this.kTiles - 1));
   }
 
-  ask(buffer: number): void {
+  ask(stage: number): void {
     const there = this.next.take();
-    this.buffers[buffer]!.codes.forEach((_, piece) => this.load(buffer, piece, there));
-    this.loadLevels(buffer, there);
+    this.stages[stage]!.codes.forEach((_, kTile) => this.load(stage, kTile, there));
+    this.loadLevels(stage, there);
     this.go();
   }
 
@@ -194,17 +194,17 @@ class CodeRows implements RowReader {
     for (const at of [this.scaleAt, this.zeroAt]) k.run('add.s64', at, at, (step * this.size * spec.inner) / 128);
   }
 
-  private load(buffer: number, piece: number, there: string): void {
+  private load(stage: number, kTile: number, there: string): void {
     const { k } = this.w;
-    const partial = piece === this.pieces - 1 && this.rest < 32;
+    const partial = kTile === this.kTiles - 1 && this.rest < 32;
     const own = partial ? k.set('p', 'and.pred', there, k.compare('lt.u32', k.lane, this.rest)) : there;
-    const registers = this.buffers[buffer]!.codes[piece]!;
-    k.when(own, () => k.run(READ_ONCE, `{${registers.join(', ')}}`, `[${this.at}+${512 * piece}]`));
+    const registers = this.stages[stage]!.codes[kTile]!;
+    k.when(own, () => k.run(READ_ONCE, `{${registers.join(', ')}}`, `[${this.at}+${512 * kTile}]`));
   }
 
-  private loadLevels(buffer: number, there: string): void {
+  private loadLevels(stage: number, there: string): void {
     const { k } = this.w;
-    const { scale, zero } = this.buffers[buffer]!;
+    const { scale, zero } = this.stages[stage]!;
     const read = this.size === 2 ? 'ld.global.nc.u16' : 'ld.global.nc.b32';
     const own = this.groups < 32 ? k.set('p', 'and.pred', there, this.own) : there;
     k.when(own, () => {
@@ -215,7 +215,7 @@ class CodeRows implements RowReader {
 
   begin(vector: PreparedVector): void {
     const { k, spec } = this.w;
-    const first = k.int('mul.lo.u32', this.w.part, this.groups); // group of the part
+    const first = k.int('mul.lo.u32', this.w.split, this.groups); // group of the part
     const group = k.int('add.u32', first, k.int('shr.u32', k.lane, 2));
     const words = k.place(k.place(vector.values, group, GROUP_BYTES), k.int('and.b32', k.lane, 3), 16);
     const stepAt = k.place(vector.steps, group, 4);
@@ -232,15 +232,15 @@ class CodeRows implements RowReader {
       return k.float('mul.f32', value, factor);
     };
     this.total = scaled(this.own, totalAt, 0, k.int('add.u32', first, k.lane));
-    for (let piece = 0; piece < this.pieces; piece++) {
-      const last = piece === this.pieces - 1;
+    for (let kTile = 0; kTile < this.kTiles; kTile++) {
+      const last = kTile === this.kTiles - 1;
       const there = k.compare('lt.u32', k.lane, last ? this.rest : 32);
-      this.steps.push(scaled(there, stepAt, 32 * piece, k.int('add.u32', group, 8 * piece)));
+      this.steps.push(scaled(there, stepAt, 32 * kTile, k.int('add.u32', group, 8 * kTile)));
       this.vectors.push(
         Array.from({ length: 4 }, (_, word) => {
           const xs = k.registers('r', 4);
           if (last && this.rest < 32) for (const x of xs) k.run('mov.u32', x, 0);
-          const at = `[${words}+${8 * GROUP_BYTES * piece + 64 * word}]`;
+          const at = `[${words}+${8 * GROUP_BYTES * kTile + 64 * word}]`;
           k.when(there, () => k.run('ld.shared.v4.b32', `{${xs.join(', ')}}`, at));
           return xs;
         }),
@@ -248,20 +248,20 @@ class CodeRows implements RowReader {
     }
   }
 
-  multiply(buffer: number): string {
+  multiply(stage: number): string {
     const { k } = this.w;
-    const { codes, ...levels } = this.buffers[buffer]!;
+    const { codes, ...levels } = this.stages[stage]!;
     const there = this.next.take();
     const wide = (bits: string): string =>
       k.float('mov.b32', this.size === 2 ? k.int('shl.b32', bits, 16) : k.int('mov.u32', bits));
     const scale = wide(levels.scale);
     const least = k.float('fma.rn.f32', scale, k.float('mov.f32', -8), wide(levels.zero));
     let sum = k.float('mul.f32', least, this.total);
-    codes.forEach((words, piece) => {
+    codes.forEach((words, kTile) => {
       // even codes as they are, odd ones times 16: by high and by low byte of the vector
       const sums: (string | number)[] = [0, 0, 0, 0];
       words.forEach((word, i) => {
-        const [evenHigh, oddHigh, evenLow, oddLow] = this.vectors[piece]![i] as [string, string, string, string];
+        const [evenHigh, oddHigh, evenLow, oddLow] = this.vectors[kTile]![i] as [string, string, string, string];
         const even = k.int('and.b32', word, '0x0F0F0F0F');
         const odd = k.int('and.b32', word, '0xF0F0F0F0');
         sums[0] = k.int('dp4a.u32.s32', even, evenHigh, sums[0]!);
@@ -269,15 +269,15 @@ class CodeRows implements RowReader {
         sums[2] = k.int('dp4a.u32.s32', odd, oddHigh, sums[2]!);
         sums[3] = k.int('dp4a.u32.s32', odd, oddLow, sums[3]!);
       });
-      this.load(buffer, piece, there);
+      this.load(stage, kTile, there);
       const even = k.int('mad.lo.s32', sums[0]!, 256, sums[1]!);
       const odd = k.int('shr.s32', k.int('mad.lo.s32', sums[2]!, 256, sums[3]!), 4);
       const product = k.float('cvt.rn.f32.s32', k.int('add.s32', even, odd));
-      const from = k.int('add.u32', k.int('shr.u32', k.lane, 2), 8 * piece);
+      const from = k.int('add.u32', k.int('shr.u32', k.lane, 2), 8 * kTile);
       const own = k.set('f', 'shfl.sync.idx.b32', scale, from, 31, -1);
-      sum = k.float('fma.rn.f32', product, k.float('mul.f32', own, this.steps[piece]!), sum);
+      sum = k.float('fma.rn.f32', product, k.float('mul.f32', own, this.steps[kTile]!), sum);
     });
-    this.loadLevels(buffer, there);
+    this.loadLevels(stage, there);
     this.go();
     return sum;
   }

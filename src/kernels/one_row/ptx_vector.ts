@@ -1,5 +1,5 @@
-/** The vector of a row product in PTX: its norm, and in shared memory as the matrix' format wants it. */
-import type { OneRowBlock } from './ptx.js';
+/** The vector of a product of one row in PTX: its norm, and in shared memory as the matrix' format wants it. */
+import type { OneRowBlock } from './ptx_block.js';
 
 /** Codes are multiplied in integers: the vector is rounded to this many steps of the largest in its group, in two bytes. */
 export const STEPS = 127 * 256;
@@ -12,7 +12,7 @@ export interface PreparedVector {
   write(): void;
   /** After it: factors of several norms become ready. @returns the factor of all products, where there is one norm */
   finish(): string | null;
-  /** bfloat16: floats, [pieces of 256][halves of 8 channels][lanes][4]. Codes: see words(). */
+  /** bfloat16: floats, [k-tiles of 256][halves of 8 channels][lanes][4]. Codes: see writeCodes(). */
   readonly values: string;
   /** Codes: by group, the size of a step, and the sum of its channels. */
   readonly steps: string;
@@ -131,11 +131,11 @@ class Vector implements PreparedVector {
   /** Four channels side by side of each thread. */
   private writeFloats({ at, there }: Read, scaled: readonly string[]): void {
     const { k } = this.w;
-    // quarter `at` of 4 channels: piece at/64, lane (at/2)%32, half at%2
-    const piece = k.int('shr.u32', at, 6);
+    // quarter `at` of 4 channels: k-tile at/64, lane (at/2)%32, half at%2
+    const kTile = k.int('shr.u32', at, 6);
     const lane = k.int('and.b32', k.int('shr.u32', at, 1), 31);
     const half = k.int('and.b32', at, 1);
-    const slot = k.int('mad.lo.u32', half, 32, k.int('mad.lo.u32', piece, 64, lane));
+    const slot = k.int('mad.lo.u32', half, 32, k.int('mad.lo.u32', kTile, 64, lane));
     const to = k.place(this.values, slot, 16);
     k.when(there, () => k.run('st.shared.v4.f32', `[${to}]`, `{${scaled.join(', ')}}`));
   }

@@ -1,6 +1,5 @@
-/** How a row product (row_product.ts) reads rows of a matrix and multiplies them, by stored format. */
-import { fieldOf } from './spec.js';
-import type { OneRowTriton } from './triton_writer.js';
+/** How a product of one row in Triton's language reads rows of a matrix and multiplies them, by stored format. */
+import type { OneRowTriton } from './triton_block.js';
 import type { TtirValue } from '../../jit/custom_call/triton.js';
 
 /** Rows that are read together, [rows], and which of them exist. */
@@ -23,11 +22,11 @@ export function rowsOf(w: OneRowTriton): StoredRows {
   return packedRows(w, format.groupSize, format.levels === 'bfloat16');
 }
 
-function plainRows(w: OneRowTriton, narrow: boolean): StoredRows {
-  const { k, columns } = w;
+function plainRows(w: OneRowTriton, bf16: boolean): StoredRows {
+  const { k, kTile } = w;
   const { inner } = w.spec;
-  const line = k.range(columns, 1, 2);
-  const at = Array.from({ length: inner / columns }, (_, i) => w.offset(line, i * columns));
+  const line = k.range(kTile, 1, 2);
+  const at = Array.from({ length: inner / kTile }, (_, i) => w.offset(line, i * kTile));
   return {
     load: ({ rows, mask }) => {
       const base = k.binary('arith.muli', k.expand(rows, 1), inner);
@@ -36,34 +35,34 @@ function plainRows(w: OneRowTriton, narrow: boolean): StoredRows {
     },
     prepare: () => {
       const vectors = w.normed(
-        at.map((offsets) => w.piece(offsets)),
+        at.map((offsets) => w.vectorTile(offsets)),
         1,
       );
       return (stored) => {
-        const terms = stored.map((x, i) => w.multiply(narrow ? k.convert('arith.extf', x, 'f32') : x, vectors[i]!));
+        const terms = stored.map((x, i) => w.multiply(bf16 ? k.convert('arith.extf', x, 'f32') : x, vectors[i]!));
         return w.sumTo(w.total(terms), 1);
       };
     },
   };
 }
 
-/** Products of a piece's codes, [rows, groups, words], and vector within each word, and what the least weights are multiplied by. */
-interface PieceProduct {
+/** Products of a k-tile's codes, [rows, groups, words], and vector within each word, and what the least weights are multiplied by. */
+interface TileProduct {
   products(codes: TtirValue, scale: TtirValue): TtirValue;
   total: TtirValue;
 }
 
 /** Reads codes, scales and zeros, the latter two [rows, groups, 1], and makes least weights of them: sums of codes times vector within words meet those of their group. */
-function packedRows(w: OneRowTriton, groupSize: number, narrow: boolean): StoredRows {
-  const { k, columns } = w;
+function packedRows(w: OneRowTriton, groupSize: number, bf16: boolean): StoredRows {
+  const { k, kTile } = w;
   const { inner } = w.spec;
-  const groups = columns / groupSize; // groups of codes in a piece
+  const groups = kTile / groupSize; // groups of codes in a k-tile
   const [all, words] = [inner / groupSize, groupSize / 8];
   const group = k.range(groups, 1, 3); // [1, groups, 1]
   const word = k.range(words, 2, 3); // [1, 1, words]
-  const line = w.offset(k.binary('arith.muli', group, words), word); // word of a piece
+  const line = w.offset(k.binary('arith.muli', group, words), word); // word of a k-tile
   const channel = w.offset(k.binary('arith.muli', group, groupSize), word); // channel of a word's first code
-  const pieces = Array.from({ length: inner / columns }, (_, i) => i);
+  const kTiles = Array.from({ length: inner / kTile }, (_, i) => i);
   return {
     load: ({ rows, mask }) => {
       const row = k.expand(k.expand(rows, 1), 2); // [rows, 1, 1]
@@ -72,23 +71,23 @@ function packedRows(w: OneRowTriton, groupSize: number, narrow: boolean): Stored
       const levels = w.offset(k.binary('arith.muli', row, all), group); // [rows, groups, 1]
       const level = (name: string, at: TtirValue): TtirValue => {
         const stored = k.load(w.pointer(name), at, guard);
-        return narrow ? k.convert('arith.extf', stored, 'f32') : stored;
+        return bf16 ? k.convert('arith.extf', stored, 'f32') : stored;
       };
-      return pieces.flatMap((i) => {
+      return kTiles.flatMap((i) => {
         const at = w.offset(levels, i * groups);
         const scale = level('scale', at);
         const least = w.add(level('zero', at), w.multiply(scale, -8));
-        return [k.load(w.pointer('codes'), w.offset(base, (i * columns) / 8), guard), scale, least];
+        return [k.load(w.pointer('codes'), w.offset(base, (i * kTile) / 8), guard), scale, least];
       });
     },
     prepare: () => {
       const flat = w.normed(
-        pieces.flatMap((i) =>
-          Array.from({ length: 8 }, (_, position) => w.piece(w.offset(channel, i * columns + position * words))),
+        kTiles.flatMap((i) =>
+          Array.from({ length: 8 }, (_, position) => w.vectorTile(w.offset(channel, i * kTile + position * words))),
         ),
         8,
       );
-      const vectors = pieces.map((i) => pieceProduct(w, flat.slice(i * 8, (i + 1) * 8)));
+      const vectors = kTiles.map((i) => tileProduct(w, flat.slice(i * 8, (i + 1) * 8)));
       return (stored) => {
         const terms = vectors.map(({ products, total }, i) => {
           const [codes, scale, least] = stored.slice(3 * i, 3 * i + 3) as [TtirValue, TtirValue, TtirValue];
@@ -99,6 +98,9 @@ function packedRows(w: OneRowTriton, groupSize: number, narrow: boolean): Stored
     },
   };
 }
+
+/** Where in the low 20 bits the code of a position in a word is put. */
+const fieldOf = (position: number): number => (position < 5 ? position : position - 3);
 
 /**
  * The codes of one position in words, times 16 to the power of fieldOf: the bits become the last ones of a float32 of 2^23,
@@ -112,7 +114,7 @@ function field(w: OneRowTriton, codes: TtirValue, shifted: TtirValue, position: 
 }
 
 /** @param xs the vector by position in a word, [1, groups, words] each */
-function pieceProduct(w: OneRowTriton, xs: TtirValue[]): PieceProduct {
+function tileProduct(w: OneRowTriton, xs: TtirValue[]): TileProduct {
   const scaled = xs.map((x, position) => {
     const power = 16 ** fieldOf(position);
     return power === 1 ? x : w.multiply(x, 1 / power);

@@ -1,154 +1,81 @@
 /**
- * The recurrence S ← decay·S + (x·dt) ⊗ B, y = S·C of a decoding step in PTX: a warp's rows of a state. States are read once, with all
- * of a warp's reads under way at a time, and written where they lie; the arithmetic is float32, and y is of the state before it is rounded.
+ * The recurrence of a decoding step of several rows on a GPU as one kernel in PTX, with the skip and the gate after it and, where one norm
+ * follows, its weight and the sums of its squares. States are updated where they lie.
  */
-import type { PtxWriter } from '../../jit/custom_call/ptx.js';
+import { ArgumentError } from '../../base/errors.js';
+import { PtxWriter } from '../../jit/custom_call/ptx.js';
+import type { TritonKernel } from '../../jit/custom_call/triton.js';
+import { StateTile } from './ptx_tile.js';
+import { ssmStepBlocks, ssmStepFits, ssmStepParameters, type SsmStepSpec, ssmStepTiling, warpsOfHead } from './spec.js';
 
-/** How a state lies in memory, [rows, n], and how much of it a warp holds. */
-export interface StateTileSpec {
-  /** n */
-  stateSize: number;
-  dtype: 'float32' | 'bfloat16';
-  /** Reads of 16 bytes that each lane has under way. */
-  pieces: number;
+/** The kernel, over ssmStepParameters. */
+export function ssmStepKernel(spec: SsmStepSpec, tiling = ssmStepTiling(spec)): TritonKernel {
+  return ssmStepWriter(spec, tiling).kernel(spec.rows * ssmStepBlocks(spec, tiling));
 }
 
-const READ = 'ld.global.L1::no_allocate.v4.b32';
-const WRITE = 'st.global.L1::no_allocate.v4.b32';
+/** The kernel as it is written. */
+export function ssmStepWriter(spec: SsmStepSpec, tiling = ssmStepTiling(spec)): PtxWriter {
+  if (!ssmStepFits(spec, tiling)) throw new ArgumentError('ssmStepKernel: no kernel for these sizes', { spec, tiling });
+  const { heads, headDim: p, groups, stateSize: n, dtype, step, gate, norm, rows } = spec;
+  const parameters = ssmStepParameters(spec);
+  const types = parameters.map(([, type]) => type);
+  const k = new PtxWriter('ssm_step', types, tiling.warps);
+  const pointer = (name: string): string => k.pointer(parameters.findIndex(([own]) => own === name));
+  const each = warpsOfHead(spec, tiling);
+  const blocks = ssmStepBlocks(spec, tiling);
+  const row = k.int('div.u32', k.block, blocks);
+  const block = k.int('sub.s32', k.block, k.int('mul.lo.u32', row, blocks));
+  const head = k.int('mad.lo.u32', block, tiling.warps / each, k.int('shr.u32', k.warp, Math.log2(each)));
 
-/** Elements in 16 bytes. */
-const perLane = ({ dtype }: StateTileSpec): number => (dtype === 'bfloat16' ? 8 : 4);
+  const state = new StateTile(k, { stateSize: n, dtype, loads: tiling.loads });
+  const part = k.int('mul.lo.u32', k.int('and.b32', k.warp, each - 1), state.count); // the warp's first row in its head
+  const first = k.int('mad.lo.u32', k.int('mad.lo.u32', row, heads, head), p, part);
+  const bytes = n * (dtype === 'bfloat16' ? 2 : 4);
+  const at = (name: string): string => state.place(k.address(pointer(name), first, bytes));
+  state.ask(at('state'));
 
-/** Rows of a state that a warp holds; 0 where it cannot be. */
-export function stateTileRows(spec: StateTileSpec): number {
-  const lanes = spec.stateSize / perLane(spec);
-  const power = lanes >= 1 && (lanes & (lanes - 1)) === 0;
-  const pieces = spec.pieces >= 1 && (spec.pieces & (spec.pieces - 1)) === 0;
-  return power && pieces && lanes <= 32 && spec.pieces <= lanes ? (spec.pieces * 32) / lanes : 0;
-}
+  // what else is needed, all on its way before any of it is used
+  const inner = heads * p;
+  const own = k.int('add.u32', k.int('mad.lo.u32', head, p, part), state.own); // the lane's own channel
+  const load = (from: string, index: string, offset = 0): string =>
+    k.float('ld.global.nc.f32', `[${k.address(from, index, 4)}+${4 * offset}]`);
+  const stepRow = k.set('d', 'mad.wide.u32', row, 4 * step.stride, pointer('step'));
+  const dt = load(stepRow, head, step.offset + inner + 2 * groups * n);
+  const decay = load(stepRow, head, step.offset + inner + 2 * groups * n + heads);
+  const x = load(stepRow, own, step.offset);
+  const group = k.int('mul.lo.u32', k.int('div.u32', head, heads / groups), n);
+  const vectors = k.set('d', 'add.s64', k.address(stepRow, group, 4), 4 * (step.offset + inner));
+  const B = state.columns(vectors);
+  const C = state.columns(k.set('d', 'add.s64', vectors, 4 * groups * n));
+  const z = load(k.set('d', 'mad.wide.u32', row, 4 * gate.stride, pointer('gate')), own, gate.offset);
+  const skip = load(pointer('D'), head);
+  const gamma = norm ? load(pointer('gamma'), own) : null;
 
-/** A warp's rows of a state: row `piece·(32/lanes) + lane/lanes`, of which each lane holds some columns. */
-export class StateTile {
-  /** The row that a lane speaks for: it gets its y, and gives its x·dt. */
-  readonly own: string;
-  /** Whether no lane before it speaks for the same row. */
-  readonly speaks: string;
-  /** Rows. */
-  readonly count: number;
-  private readonly lanes: number;
-  private readonly each: number;
-  private readonly column: string;
-  private readonly words: string[][];
-
-  constructor(
-    private readonly k: PtxWriter,
-    private readonly spec: StateTileSpec,
-  ) {
-    this.each = perLane(spec);
-    this.lanes = spec.stateSize / this.each;
-    this.count = stateTileRows(spec);
-    const { pieces } = spec;
-    const within = k.int('and.b32', k.lane, this.lanes - 1);
-    this.column = k.int('mul.lo.u32', within, this.each);
-    // sums over the lanes of a row end with one row for each `spread` lanes
-    const spread = this.lanes / pieces;
-    const piece = k.int('shr.u32', within, Math.log2(spread));
-    const side = k.int('shr.u32', k.lane, Math.log2(this.lanes));
-    this.own = k.int('mad.lo.u32', piece, 32 / this.lanes, side);
-    this.speaks = k.compare('eq.u32', k.int('and.b32', k.lane, spread - 1), 0);
-    this.words = Array.from({ length: pieces }, () => k.registers('r', 4));
+  const y = state.advance(decay, k.float('mul.f32', x, dt), B, C);
+  // a row that is switched off has no step, and its state is what it was
+  state.store(at('next'), k.compare('ne.f32', dt, '0f00000000'));
+  const v = k.float('mul.f32', k.float('fma.rn.f32', skip, x, y), gate.activated ? z : k.silu(z));
+  if (!gamma) {
+    const to = k.address(k.set('d', 'mad.wide.u32', row, 4 * inner, pointer('v')), own, 4);
+    k.when(state.speaks, () => k.run('st.global.f32', `[${to}]`, v));
+    return k;
   }
-
-  /** Where a lane's part begins. @param at address of the warp's first row */
-  place(at: string): string {
-    return this.k.address(at, this.k.lane, 16);
-  }
-
-  /** Asks for the rows. @param place see place() */
-  ask(place: string): void {
-    this.words.forEach((words, piece) => this.k.run(READ, `{${words.join(', ')}}`, `[${place}+${512 * piece}]`));
-  }
-
-  /**
-   * Numbers of the state's columns that the lane needs, such as B.
-   * @param at address of a vector of n floats
-   */
-  columns(at: string): string[] {
-    const { k } = this;
-    const from = k.address(at, this.column, 4);
-    const all = k.registers('f', this.each);
-    for (let i = 0; i < this.each; i += 4)
-      k.run('ld.global.nc.v4.f32', `{${all.slice(i, i + 4).join(', ')}}`, `[${from}+${4 * i}]`);
-    return all;
-  }
-
-  /**
-   * The next state, in place of the one asked for.
-   * @param scaled x·dt of the lane's own row @param B, C see columns()
-   * @returns y of the lane's own row
-   */
-  advance(decay: string, scaled: string, B: readonly string[], C: readonly string[]): string {
-    const { k } = this;
-    const { pieces } = this.spec;
-    const first = k.int('and.b32', k.lane, -this.lanes); // lane that speaks for the side's first piece
-    const sums = this.words.map((words, piece) => {
-      const from = k.int('add.u32', first, piece * (this.lanes / pieces));
-      const x = k.set('f', 'shfl.sync.idx.b32', scaled, from, 31, -1);
-      let sum: string | null = null;
-      const next = this.widen(words).map((old, i) => {
-        const value = k.float('fma.rn.f32', old, decay, k.float('mul.f32', x, B[i]!));
-        sum = sum ? k.float('fma.rn.f32', value, C[i]!, sum) : k.float('mul.f32', value, C[i]!);
-        return value;
-      });
-      this.narrow(next, words);
-      return sum!;
-    });
-    return this.gather(sums);
-  }
-
-  /** Writes the rows where the condition holds. */
-  store(place: string, when: string): void {
-    const { k } = this;
-    k.when(when, () =>
-      this.words.forEach((words, piece) => k.run(WRITE, `[${place}+${512 * piece}]`, `{${words.join(', ')}}`)),
-    );
-  }
-
-  private widen(words: readonly string[]): string[] {
-    const { k, spec } = this;
-    if (spec.dtype === 'float32') return words.map((word) => k.float('mov.b32', word));
-    return words.flatMap((word) => [
-      k.float('mov.b32', k.int('shl.b32', word, 16)),
-      k.float('mov.b32', k.int('and.b32', word, '0xFFFF0000')),
-    ]);
-  }
-
-  private narrow(values: readonly string[], words: readonly string[]): void {
-    const { k, spec } = this;
-    words.forEach((word, i) => {
-      if (spec.dtype === 'float32') k.run('mov.b32', word, values[i]!);
-      else k.run('cvt.rn.bf16x2.f32', word, values[2 * i + 1]!, values[2 * i]!);
-    });
-  }
-
-  /** Sums over the lanes of each row: lanes hand on the half of their sums that the other one speaks for. */
-  private gather(sums: readonly string[]): string {
-    const { k } = this;
-    let own = [...sums];
-    for (let step = this.lanes / 2; step >= 1; step /= 2) {
-      const other = (x: string): string => k.set('f', 'shfl.sync.bfly.b32', x, step, 31, -1);
-      const half = own.length / 2;
-      if (half < 1) {
-        own = [k.float('add.f32', own[0]!, other(own[0]!))];
-        continue;
-      }
-      const upper = k.compare('ne.u32', k.int('and.b32', k.lane, step), 0);
-      own = own.slice(0, half).map((low, i) => {
-        const high = own[half + i]!;
-        const given = k.float('selp.f32', low, high, upper);
-        return k.float('add.f32', k.float('selp.f32', high, low, upper), other(given));
-      });
-    }
-    return own[0]!;
-  }
+  const slot = k.int('mad.lo.u32', k.int('shr.u32', own, 5), rows, row);
+  const place =
+    norm === 'row_major'
+      ? k.int('mad.lo.u32', row, inner, own)
+      : k.int('mad.lo.u32', slot, 32, k.int('and.b32', own, 31));
+  const to = k.address(pointer('v'), place, 2);
+  const narrow = k.int('cvt.rn.bf16x2.f32', k.float('mov.f32', 0), k.float('mul.f32', v, gamma));
+  k.when(state.speaks, () => k.run('st.global.u16', `[${to}]`, narrow));
+  const mine = k.float('selp.f32', k.float('mul.f32', v, v), '0f00000000', state.speaks);
+  const sum = k.across('add.f32', mine);
+  const sums = k.array(4 * tiling.warps);
+  k.when(k.compare('eq.u32', k.lane, 0), () => k.run('st.shared.f32', `[${k.place(sums, k.warp, 4)}]`, sum));
+  k.barrier();
+  const lead = k.compare('eq.u32', k.thread, 0);
+  const terms = Array.from({ length: tiling.warps }, (_, i) => k.float('ld.shared.f32', `[${sums}+${4 * i}]`));
+  const total = terms.reduce((a, b) => k.float('add.f32', a, b));
+  k.when(lead, () => k.run('st.global.f32', `[${k.address(pointer('squares'), k.block, 4)}]`, total));
+  return k;
 }

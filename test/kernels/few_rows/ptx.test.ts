@@ -1,15 +1,14 @@
 import { expect } from 'chai';
 import { decodeFloat32, encodeFloat32 } from '../../../src/base/stored_dtypes.js';
 import { fewRowsKernel } from '../../../src/kernels/few_rows/ptx.js';
+import { fewRowsParameters, type FewRowsSpec } from '../../../src/kernels/few_rows/spec.js';
 import {
-  fewRowsParameters,
-  squarePartials,
   fewRowsFits,
-  type FewRowsSpec,
   type FewRowsTiling,
   fewRowsTiling,
+  squarePartials,
   warpsOf,
-} from '../../../src/kernels/few_rows/spec.js';
+} from '../../../src/kernels/few_rows/tiling.js';
 import { PUBLIC_SIZES } from '../../support/public_sizes.js';
 import { runPtx } from '../../../src/kernels/interpret/ptx.js';
 
@@ -23,7 +22,7 @@ const numbers = (size: number, seed: number, scale = 1): Float32Array => {
 const bytes = (x: Float32Array): Uint8Array => encodeFloat32(x, 'BF16');
 const round = (x: Float32Array): Float32Array => decodeFloat32(bytes(x), 'BF16');
 /** [rows, size] as [size/32, rows, 32] */
-const pieces = (x: Float32Array, rows: number): Float32Array => {
+const blocked = (x: Float32Array, rows: number): Float32Array => {
   const size = x.length / rows;
   const out = new Float32Array(x.length);
   for (let row = 0; row < rows; row++)
@@ -44,7 +43,7 @@ function inputs(spec: FewRowsSpec, off: readonly number[]): Values {
     x: round(numbers(rows * inner, 1)),
     weights: round(numbers(out * inner, 2)),
     raw: round(numbers(rows * out, 12, 3)),
-    squares: numbers(rows * (norm?.parts ?? 0), 3).map((x) => 2 + x),
+    squares: numbers(rows * (norm?.partials ?? 0), 3).map((x) => 2 + x),
     place: Int32Array.of(LAYER * (taps - 1) * channels),
     context: numbers(rows * width, 4),
     taps: numbers(channels * taps, 5),
@@ -66,14 +65,14 @@ function plain(spec: FewRowsSpec, given: Values, off: readonly number[]): Record
   const silu = (v: number): number => v / (1 + Math.exp(-v));
   for (let row = 0; row < rows; row++) {
     let total = 0;
-    for (let i = 0; i < (norm?.parts ?? 0); i++) total += squares![row * norm!.parts + i]!;
+    for (let i = 0; i < (norm?.partials ?? 0); i++) total += squares![row * norm!.partials + i]!;
     const factor = norm ? 1 / Math.sqrt(total / inner + norm.epsilon) : 1;
     const decays: number[] = [];
     let square = 0;
     for (let o = 0; o < out; o++) {
       let y = 0;
-      if (spec.given) y = given['raw']![row * out + o]!;
-      for (let c = 0; c < inner && !spec.given; c++) y += x![row * inner + c]! * weights![o * inner + c]!;
+      if (spec.epilogueOnly) y = given['raw']![row * out + o]!;
+      for (let c = 0; c < inner && !spec.epilogueOnly; c++) y += x![row * inner + c]! * weights![o * inner + c]!;
       y *= factor;
       if (residual) {
         y += given['residual']![row * out + o]!;
@@ -124,7 +123,7 @@ function run(spec: FewRowsSpec, given: Values, tiling: FewRowsTiling): Record<st
     ...given,
     ...results,
     context,
-    x: bytes(pieces(given['x'] as Float32Array, rows)),
+    x: bytes(blocked(given['x'] as Float32Array, rows)),
     raw: bytes(given['raw'] as Float32Array),
     weights: bytes(given['weights'] as Float32Array),
   };
@@ -149,11 +148,11 @@ function check(spec: FewRowsSpec, tiling: FewRowsTiling, off: readonly number[] 
   if (epilogue)
     want['moved']!.forEach((x, i) => expect(got['moved']![i], `context ${i}`).to.be.closeTo(x, 2 * tolerance));
   if (!residual) return got;
-  const next = spec.given ? want['next']! : pieces(Float32Array.from(want['next']!), rows);
+  const next = spec.epilogueOnly ? want['next']! : blocked(Float32Array.from(want['next']!), rows);
   next.forEach((x, i) => expect(got['next']![i], `next ${i}`).to.be.closeTo(x, 2 ** -8 * Math.abs(x) + tolerance));
   want['sums']!.forEach((sum, row) => {
-    const parts = squarePartials(spec, tiling);
-    const all = got['sums']!.subarray(row * parts, (row + 1) * parts).reduce((a, b) => a + b, 0);
+    const partials = squarePartials(spec, tiling);
+    const all = got['sums']!.subarray(row * partials, (row + 1) * partials).reduce((a, b) => a + b, 0);
     expect(all / sum, `squares ${row}`).to.be.closeTo(1, 1e-5);
   });
   return got;
@@ -161,7 +160,7 @@ function check(spec: FewRowsSpec, tiling: FewRowsTiling, off: readonly number[] 
 
 describe('a matrix times a few rows in PTX', () => {
   const base: FewRowsSpec = { rows: 3, out: 40, inner: 256 };
-  const norm = { parts: 5, epsilon: 1e-3 };
+  const norm = { partials: 5, epsilon: 1e-3 };
   const epilogue = {
     first: 30,
     channels: 24,
@@ -172,12 +171,12 @@ describe('a matrix times a few rows in PTX', () => {
     layers: 3,
     masked: false,
   };
-  const small: FewRowsTiling = { blocks: 2, parts: 2, chunk: 2, buffers: 3, ahead: 2 };
+  const small: FewRowsTiling = { blocks: 2, splitK: 2, kTile: 2, stages: 3, tilesAhead: 2 };
   const cases: Record<string, FewRowsSpec> = {
     'a bare product': base,
     'eight rows': { ...base, rows: 8 },
     'eleven rows, with a norm': { ...base, rows: 11, norm },
-    'a norm of many parts': { ...base, norm: { ...norm, parts: 70 } },
+    'a norm of many partial sums': { ...base, norm: { ...norm, partials: 70 } },
     'a stream that is added, and what the next product takes': { ...base, out: 96, norm, residual: true },
     'an input projection with all that follows': { ...base, out: 59, norm, epilogue },
     'without bias, with limits, two taps': {
@@ -197,9 +196,9 @@ describe('a matrix times a few rows in PTX', () => {
     const tilings = [
       { ...small, blocks: 1 },
       { ...small, blocks: 5 },
-      { ...small, parts: 1, chunk: 1, ahead: 4, buffers: 5 },
-      { ...small, buffers: 2, ahead: 1 },
-      { ...small, parts: 4, chunk: 4 },
+      { ...small, splitK: 1, kTile: 1, tilesAhead: 4, stages: 5 },
+      { ...small, stages: 2, tilesAhead: 1 },
+      { ...small, splitK: 4, kTile: 4 },
     ];
     for (const tiling of tilings) {
       check(all, tiling);
@@ -208,7 +207,7 @@ describe('a matrix times a few rows in PTX', () => {
   });
 
   it('may be given, and what follows is the same', () => {
-    const given = { ...base, rows: 11, out: 59, norm, given: true };
+    const given = { ...base, rows: 11, out: 59, norm, epilogueOnly: true };
     for (const spec of [
       { ...given, epilogue: { ...epilogue, masked: true } },
       { ...given, out: 64, residual: true },
@@ -250,9 +249,9 @@ describe('a matrix times a few rows in PTX', () => {
       for (const rows of [2, 5, 8, 24, 32]) {
         const after = { ...epilogue, first: inner, channels, heads, layers: 64, masked: true };
         const specs: FewRowsSpec[] = [
-          { rows, out: projected, inner: d, norm: { parts: 132, epsilon: 1e-5 }, epilogue: after },
-          { rows, out: d, inner, norm: { parts: 40, epsilon: 1e-5 }, residual: true },
-          { rows, out: vocabulary, inner: d, norm: { parts: 132, epsilon: 1e-5 } },
+          { rows, out: projected, inner: d, norm: { partials: 132, epsilon: 1e-5 }, epilogue: after },
+          { rows, out: d, inner, norm: { partials: 40, epsilon: 1e-5 }, residual: true },
+          { rows, out: vocabulary, inner: d, norm: { partials: 132, epsilon: 1e-5 } },
         ];
         // H100, its PCIe form, A100, L4
         for (const spec of specs)
@@ -269,8 +268,8 @@ describe('a matrix times a few rows in PTX', () => {
     const fits = (change: Partial<FewRowsSpec>): boolean => fewRowsFits({ ...base, inner: 512, ...change });
     expect(fits({})).to.equal(true);
     expect(fits({ rows: 33 }), 'more rows than are multiplied so').to.equal(false);
-    expect(fits({ inner: 520 }), 'no whole pieces').to.equal(false);
-    expect(fits({ out: 40, residual: true }), 'a stream of no whole pieces').to.equal(false);
+    expect(fits({ inner: 520 }), 'no whole k-blocks').to.equal(false);
+    expect(fits({ out: 40, residual: true }), 'a stream of no whole k-blocks').to.equal(false);
     expect(fits({ out: 2 ** 22 }), 'offsets beyond int32').to.equal(false);
   });
 });

@@ -1,11 +1,7 @@
 import { expect } from 'chai';
-import {
-  oneRowPtxFits,
-  oneRowPtxKernel,
-  oneRowPtxTiling,
-  type OneRowPtxTiling,
-} from '../../../src/kernels/one_row/ptx.js';
-import type { OneRowSpec } from '../../../src/kernels/one_row/product.js';
+import { oneRowPtxKernel } from '../../../src/kernels/one_row/ptx.js';
+import { oneRowPtxFits, oneRowPtxTiling, type OneRowPtxTiling } from '../../../src/kernels/one_row/ptx_tiling.js';
+import type { OneRowSpec } from '../../../src/kernels/one_row/spec.js';
 import { runPtx } from '../../../src/kernels/interpret/ptx.js';
 import { PUBLIC_SIZES } from '../../support/public_sizes.js';
 import { rowProductCase } from '../../support/row_products.js';
@@ -16,7 +12,7 @@ const codes = { kind: 'codes', groupSize: 128, levels: 'bfloat16' } as const;
 const small = (tiling: Partial<OneRowPtxTiling> = {}): OneRowPtxTiling => ({
   blocks: 3,
   warps: 4,
-  parts: 1,
+  splitK: 1,
   ...tiling,
 });
 
@@ -37,7 +33,7 @@ describe('row products in PTX', () => {
   const epilogue = { first: 30, channels: 24, taps: 4, heads: 5, bias: true, limit: [0, Infinity] as const };
   const cases: Record<string, OneRowSpec> = {
     'a bare product': { out: 20, inner: 512, format: bfloat16 },
-    'a norm before it, rows of several pieces': { out: 21, inner: 768, format: bfloat16, norm },
+    'a norm before it, rows of several k-tiles': { out: 21, inner: 768, format: bfloat16, norm },
     'norm and residual': { out: 22, inner: 512, format: bfloat16, norm, residual: true },
     'a norm by groups': { out: 23, inner: 1024, format: bfloat16, norm: { groups: 4, epsilon: 1e-3 }, residual: true },
     'an input projection with all that follows it': { out: 59, inner: 256, format: bfloat16, norm, epilogue },
@@ -51,7 +47,7 @@ describe('row products in PTX', () => {
     'fewer rows than blocks': { out: 2, inner: 256, format: bfloat16, norm },
     codes: { out: 20, inner: 512, format: codes },
     'codes with scales of float32': { out: 20, inner: 768, format: { ...codes, levels: 'float32' } },
-    'codes, of more than one piece': { out: 19, inner: 1280, format: codes, norm },
+    'codes, of more than one k-tile': { out: 19, inner: 1280, format: codes, norm },
     'codes, with all that follows': { out: 59, inner: 768, format: codes, norm, epilogue },
     'codes, in groups of a norm': {
       out: 22,
@@ -67,15 +63,15 @@ describe('row products in PTX', () => {
   it('does not depend on how it is shared out', () => {
     for (const tiling of [{ blocks: 1 }, { warps: 1 }, { warps: 8 }, { blocks: 5, warps: 2 }])
       for (const name of [
-        'a norm before it, rows of several pieces',
+        'a norm before it, rows of several k-tiles',
         'codes, with all that follows',
         'a norm by groups',
       ])
         check(cases[name]!, small(tiling));
-    for (const parts of [2, 4]) {
-      check(cases['a norm by groups']!, small({ parts }));
-      check(cases['codes, in groups of a norm']!, small({ parts }));
-      check(cases['codes, of more than one piece']!, small({ parts: 2 }));
+    for (const splitK of [2, 4]) {
+      check(cases['a norm by groups']!, small({ splitK }));
+      check(cases['codes, in groups of a norm']!, small({ splitK }));
+      check(cases['codes, of more than one k-tile']!, small({ splitK: 2 }));
     }
   });
 
@@ -100,7 +96,7 @@ describe('row products in PTX', () => {
         for (const spec of specs) {
           const tiling = oneRowPtxTiling(spec, card);
           expect(oneRowPtxFits(spec, tiling), `${d}: ${spec.out} x ${spec.inner}`).to.equal(true);
-          expect(tiling.warps % tiling.parts).to.equal(0);
+          expect(tiling.warps % tiling.splitK).to.equal(0);
           expect(tiling.blocks % card).to.equal(0);
         }
       }
@@ -124,11 +120,11 @@ describe('row products in PTX', () => {
     expect(fits({ format: { kind: 'float32' } }), 'float32').to.equal(false);
     expect(fits({ format: { ...codes, groupSize: 64 } }), 'other groups').to.equal(false);
     expect(fits({ format: { ...codes, exact: true } }), 'a vector that must not be rounded').to.equal(false);
-    expect(fits({ inner: 384 }), 'no whole pieces').to.equal(false);
+    expect(fits({ inner: 384 }), 'no whole k-tiles').to.equal(false);
     expect(fits({ norm: { groups: 4, epsilon: 1 } }), 'norms that end within a warp').to.equal(false);
     expect(fits({ out: 2 ** 22, inner: 512 }), 'offsets beyond int32').to.equal(false);
     expect(fits({ inner: 16384 }), 'a vector beyond shared memory').to.equal(false);
-    const one = { blocks: 1, warps: 16, parts: 1 };
+    const one = { blocks: 1, warps: 16, splitK: 1 };
     const rows = (out: number): boolean => oneRowPtxFits({ out, inner: 512, format: bfloat16, residual: true }, one);
     expect([rows(512), rows(513)], 'more rows than threads').to.deep.equal([true, false]);
   });

@@ -1,10 +1,7 @@
 import { expect } from 'chai';
-import {
-  oneRowTritonFits,
-  oneRowTritonKernel,
-  type OneRowSpec,
-  type OneRowTritonTiling,
-} from '../../../src/kernels/one_row/product.js';
+import type { OneRowSpec } from '../../../src/kernels/one_row/spec.js';
+import { oneRowTritonKernel } from '../../../src/kernels/one_row/triton.js';
+import { oneRowTritonFits, type OneRowTritonTiling } from '../../../src/kernels/one_row/triton_tiling.js';
 import { takesTriton } from '../../../src/jit/custom_call/triton.js';
 import { rowProductCase } from '../../support/row_products.js';
 import { runTtir } from '../../../src/kernels/interpret/ttir.js';
@@ -84,21 +81,21 @@ describe('row products on a GPU', () => {
   ];
   for (const one of cases) it(`is the same as in plain loops: ${one.name}`, () => check(one));
 
-  it('does not depend on the pieces it works in', () => {
+  it('does not depend on the tiles it works in', () => {
     for (const rows of [2, 16]) {
-      for (const columns of [64, 128, 512]) {
+      for (const kTile of [64, 128, 512]) {
         for (const turns of [1, 3, 99]) {
-          check(cases[3]!, { rows, columns, warps: 4, turns });
-          check(cases[4]!, { rows, columns, warps: 4, turns });
+          check(cases[3]!, { rows, kTile, warps: 4, turns });
+          check(cases[4]!, { rows, kTile, warps: 4, turns });
         }
-        check(cases[5]!, { rows, columns, warps: 4, turns: 5 });
-        check(cases[9]!, { rows, columns: 4 * columns, warps: 4, turns: 5 });
+        check(cases[5]!, { rows, kTile, warps: 4, turns: 5 });
+        check(cases[9]!, { rows, kTile: 4 * kTile, warps: 4, turns: 5 });
       }
     }
     for (const one of [1, 3, 5, 8, 9])
-      for (const turns of [1, 2, 3]) check(cases[one]!, { rows: 4, columns: 256, warps: 4, turns, ahead: true });
-    for (const columns of [256, 512])
-      check({ name: '', spec: { ...cases[7]!.spec, inner: 768 } }, { rows: 4, columns, warps: 2, turns: 2 });
+      for (const turns of [1, 2, 3]) check(cases[one]!, { rows: 4, kTile: 256, warps: 4, turns, prefetch: true });
+    for (const kTile of [256, 512])
+      check({ name: '', spec: { ...cases[7]!.spec, inner: 768 } }, { rows: 4, kTile, warps: 2, turns: 2 });
   });
 
   it('says where there is no kernel', () => {
@@ -112,8 +109,8 @@ describe('row products on a GPU', () => {
       'a group longer than a row',
     ).to.equal(false);
     expect(fits({ out: 2 ** 23, inner: 1024 }), 'offsets beyond int32').to.equal(false);
-    expect(fits({ inner: 64 * 9 }), 'nine pieces').to.equal(false);
-    expect(fits({ inner: 64 * 7 }), 'seven pieces').to.equal(true);
+    expect(fits({ inner: 64 * 9 }), 'nine k-tiles').to.equal(false);
+    expect(fits({ inner: 64 * 7 }), 'seven k-tiles').to.equal(true);
   });
 
   it('is left to XLA on GPUs before compute capability 8.0, and taken where the driver does not say', () => {

@@ -1,13 +1,13 @@
 import { expect } from 'chai';
 import { decodeFloat32, encodeFloat32 } from '../../../src/base/stored_dtypes.js';
+import { ssmStepKernel } from '../../../src/kernels/ssm_step/ptx.js';
 import {
   ssmStepBlocks,
-  ssmStepKernel,
   ssmStepFits,
   type SsmStepSpec,
   ssmStepTiling,
   type SsmStepTiling,
-} from '../../../src/kernels/ssm_step/step.js';
+} from '../../../src/kernels/ssm_step/spec.js';
 import { PUBLIC_SIZES } from '../../support/public_sizes.js';
 import { runPtx } from '../../../src/kernels/interpret/ptx.js';
 
@@ -167,10 +167,10 @@ describe('the recurrence of several rows in PTX', () => {
   it('does not depend on how it is shared out', () => {
     const spec = sized({ headDim: 16 });
     for (const change of [
-      { pieces: 1, warps: 8 },
-      { pieces: 2, warps: 4 },
-      { pieces: 4, warps: 1 },
-      { warps: 2, pieces: 4 },
+      { loads: 1, warps: 8 },
+      { loads: 2, warps: 4 },
+      { loads: 4, warps: 1 },
+      { warps: 2, loads: 4 },
     ])
       check(spec, tiled(spec, change));
   });
@@ -218,7 +218,7 @@ describe('the recurrence of several rows in PTX', () => {
             gate: { stride: 64 * heads, offset: 0, activated: true },
           };
           expect(ssmStepFits(spec), `${d} x ${rows}`).to.equal(true);
-          expect(ssmStepTiling(spec).pieces).to.equal(8);
+          expect(ssmStepTiling(spec).loads).to.equal(8);
         }
   });
 

@@ -1,10 +1,11 @@
-/** The parts of a row product (row_product.ts) but for the matrix: the vector with gate and norm, and what follows the product. */
+/** The parts of a product of one row in Triton's language but for the matrix: the vector with gate and norm, and what follows the product. */
 import { TritonWriter, type TtirValue } from '../../jit/custom_call/triton.js';
 import type { EpilogueSpec } from '../epilogue/spec.js';
-import { columnsOf, parametersOf, type OneRowSpec, type OneRowTritonTiling } from './spec.js';
+import { type OneRowSpec, parametersOf } from './spec.js';
+import { kTileOf, type OneRowTritonTiling } from './triton_tiling.js';
 
-/** A piece of the vector: before the weights of the norm and after. */
-export interface Piece {
+/** A k-tile of the vector: before the weights of the norm and after. */
+export interface VectorTile {
   raw: TtirValue;
   scaled: TtirValue;
 }
@@ -12,14 +13,14 @@ export interface Piece {
 /** Writes the parts of a row product that do not depend on how the matrix is stored. */
 export class OneRowTriton {
   readonly k: TritonWriter;
-  readonly columns: number;
+  readonly kTile: number;
   private readonly pointers = new Map<string, TtirValue>();
 
   constructor(
     readonly spec: OneRowSpec,
     readonly tiling: OneRowTritonTiling,
   ) {
-    this.columns = columnsOf(spec, tiling.columns);
+    this.kTile = kTileOf(spec, tiling.kTile);
     const parameters = [...parametersOf(spec), ['y', 'float32'] as const];
     this.k = new TritonWriter(
       'one_row_product',
@@ -49,7 +50,7 @@ export class OneRowTriton {
   }
 
   /** Elements of the vector at offsets, before and after the weights of the norm, without its factor. */
-  piece(at: TtirValue): Piece {
+  vectorTile(at: TtirValue): VectorTile {
     const { k } = this;
     const raw = k.load(this.pointer('x'), at);
     return { raw, scaled: this.spec.norm ? this.multiply(raw, k.load(this.pointer('gamma'), at)) : raw };
@@ -70,25 +71,26 @@ export class OneRowTriton {
   }
 
   /**
-   * The vector after its norm, by piece and, for codes, position in a word.
-   * @param perPiece values that a piece consists of, each [1, n] or [1, groups of codes, words]
+   * The vector after its norm, by k-tile and, for codes, position in a word.
+   * @param perTile values that a k-tile consists of, each [1, n] or [1, groups of codes, words]
    */
-  normed(pieces: readonly Piece[], perPiece: number): TtirValue[] {
-    const { k, columns } = this;
+  normed(tiles: readonly VectorTile[], perTile: number): TtirValue[] {
+    const { k, kTile } = this;
     const { norm, inner } = this.spec;
-    if (!norm) return pieces.map(({ scaled }) => scaled);
+    if (!norm) return tiles.map(({ scaled }) => scaled);
     const span = inner / norm.groups;
-    const squares = (some: readonly Piece[]): TtirValue => this.total(some.map(({ raw }) => this.multiply(raw, raw)));
+    const squares = (some: readonly VectorTile[]): TtirValue =>
+      this.total(some.map(({ raw }) => this.multiply(raw, raw)));
     const out: TtirValue[] = [];
-    const count = Math.max(1, span / columns) * perPiece; // values that share factors
-    for (let i = 0; i < pieces.length; i += count) {
-      const some = pieces.slice(i, i + count);
+    const count = Math.max(1, span / kTile) * perTile; // values that share factors
+    for (let i = 0; i < tiles.length; i += count) {
+      const some = tiles.slice(i, i + count);
       const sums = squares(some);
       let factor: TtirValue;
-      if (columns <= span) {
+      if (kTile <= span) {
         factor = this.factor(this.sumTo(sums, 1)); // [1]
       } else {
-        const [groups, n] = [columns / span, sums.dims[1]!];
+        const [groups, n] = [kTile / span, sums.dims[1]!];
         const each = this.sumTo(k.reshape(this.sumTo(sums, 2), [groups, n / groups]), 1); // [groups]
         factor = k.reshape(k.broadcast(k.expand(this.factor(each), 1), [groups, n / groups]), [1, n]);
         if (sums.dims.length === 3) factor = k.expand(factor, 2);

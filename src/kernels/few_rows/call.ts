@@ -3,9 +3,10 @@
  * than MOST_ROWS rows the product is XLA's, and what follows is one kernel.
  */
 import * as tf from '@tensorflow/tfjs';
-import { type EpilogueInputs, epilogueSpecOf, epilogueValues } from '../epilogue/spec.js';
+import { type EpilogueInputs, epilogueSpecOf, epilogueValues } from '../epilogue/inputs.js';
 import { fewRowsKernel } from './ptx.js';
-import { squarePartials, fewRowsFits, type FewRowsSpec, fewRowsTiling, MOST_ROWS } from './spec.js';
+import type { FewRowsSpec } from './spec.js';
+import { fewRowsFits, fewRowsTiling, MOST_ROWS, squarePartials } from './tiling.js';
 import { attr } from '../../jit/trace/graphdef.js';
 import { castFloat32, castTo, rawOp } from '../../jit/ops/ops.js';
 import { runTritonAll, tritonRuns } from '../../jit/custom_call/triton.js';
@@ -15,7 +16,7 @@ import type { Dtype } from '../../jit/types.js';
 export interface FewRows {
   /** Values, or times the weight of their norm, bfloat16: [inner/32, rows, 32], of more than MOST_ROWS rows [rows, inner]. */
   values: tf.Tensor;
-  /** Sums of the squares of the values, [rows, parts], whose sum is a row's; where they are to be normed. */
+  /** Sums of the squares of the values, [rows, partials], whose sum is a row's; where they are to be normed. */
   squares?: tf.Tensor2D;
 }
 
@@ -69,8 +70,8 @@ export function fewRowsProduct(
   const own = given.values.rank === 3;
   const rows = given.values.shape[own ? 1 : 0]!;
   const spec: FewRowsSpec = {
-    ...{ rows, out, inner, given: !own },
-    norm: given.squares && { parts: given.squares.shape[1], epsilon },
+    ...{ rows, out, inner, epilogueOnly: !own },
+    norm: given.squares && { partials: given.squares.shape[1], epsilon },
     residual: residual !== undefined,
     ...(after && {
       epilogue: {

@@ -2,34 +2,12 @@
  * What lies between an input projection and the recurrence in a decoding step of several rows, as one Triton kernel of our own on GPUs:
  * a step of the causal convolution with SiLU, step sizes and decays. XLA makes three kernels of it.
  */
-import type * as tf from '@tensorflow/tfjs';
 import { ArgumentError } from '../../base/errors.js';
-import { type EpilogueInputs, epilogueParameters, type EpilogueSpec, epilogueSpecOf, epilogueValues } from './spec.js';
-import {
-  type TritonKernel,
-  TritonWriter,
-  type TtirValue,
-  runTriton,
-  tritonRuns,
-} from '../../jit/custom_call/triton.js';
-
-export interface SeparateEpilogueSpec extends EpilogueSpec {
-  rows: number;
-  /** Values in a row of the projection: channels begin at `first`, raw step sizes follow them. */
-  wide: number;
-  /** Layers in the context, [rows, layers, taps-1, channels]. */
-  layers: number;
-  /** Rows may be switched off: their step sizes are 0. */
-  masked: boolean;
-}
+import { type TritonKernel, TritonWriter, type TtirValue } from '../../jit/custom_call/triton.js';
+import { epilogueParameters, separateEpilogueFits, type SeparateEpilogueSpec } from './spec.js';
 
 /** Channels of a program. */
 const BLOCK = 256;
-
-/** Whether the kernel can be written for these sizes. */
-export function separateEpilogueFits({ rows, wide, layers, taps, channels }: SeparateEpilogueSpec): boolean {
-  return rows * Math.max(wide, layers * (taps - 1) * channels) < 2 ** 31;
-}
 
 /**
  * The kernel, over the projection, place, context, taps, bias if there is one, dt_bias, A_log, mask if there is one, and the result
@@ -87,24 +65,4 @@ export function separateEpilogueKernel(spec: SeparateEpilogueSpec): TritonKernel
   k.store(pointer('y'), to, k.select(isHead, step, y), below(channels + heads));
   k.store(pointer('y'), int('addi', to, heads), decay, isHead);
   return k.kernel({ grid: rows * blocks, warps: 4 });
-}
-
-/** What the kernel is applied to; float32. */
-export interface SeparateEpilogueInputs extends EpilogueInputs {
-  /** [rows, wide] */
-  raw: tf.Tensor2D;
-  ALog: tf.Tensor;
-}
-
-/** Runs the kernel. Traced code for a GPU alone, without a gradient. @returns its result; null where there is no kernel */
-export function separateEpilogue(inputs: SeparateEpilogueInputs): tf.Tensor2D | null {
-  const { raw, context, channels, heads, mask } = inputs;
-  const [rows, wide] = raw.shape;
-  const spec: SeparateEpilogueSpec = {
-    ...epilogueSpecOf(inputs),
-    ...{ rows, wide, layers: context.shape[1]!, masked: mask !== undefined },
-  };
-  if (!tritonRuns() || !separateEpilogueFits(spec)) return null;
-  const given = [raw, ...epilogueValues(inputs)];
-  return runTriton(separateEpilogueKernel(spec), given, [rows, channels + 2 * heads]) as tf.Tensor2D;
 }

@@ -1,11 +1,7 @@
 import * as tf from '@tensorflow/tfjs';
 import { expect } from 'chai';
-import {
-  convolutionFits,
-  type ConvolutionInputs,
-  type ConvolutionSpec,
-} from '../../../src/kernels/causal_conv/convolution.js';
-import { convolutionOnGpu } from '../../../src/kernels/index.js';
+import { convolutionFits, type ConvolutionSpec } from '../../../src/kernels/causal_conv/spec.js';
+import { convolutionOnGpu, type ConvolutionInputs } from '../../../src/kernels/index.js';
 import { withKernelRunner } from '../../../src/jit/custom_call/triton.js';
 import { useBackend } from '../../support/backends.js';
 import { largestDifference } from '../../support/compare.js';

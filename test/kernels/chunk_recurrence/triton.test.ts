@@ -1,9 +1,6 @@
 import { expect } from 'chai';
-import {
-  recurrenceFits,
-  recurrenceKernel,
-  type RecurrenceSpec,
-} from '../../../src/kernels/chunk_recurrence/recurrence.js';
+import { recurrenceFits, type RecurrenceSpec } from '../../../src/kernels/chunk_recurrence/spec.js';
+import { recurrenceKernel } from '../../../src/kernels/chunk_recurrence/triton.js';
 import { runTtir } from '../../../src/kernels/interpret/ttir.js';
 
 describe('linear recurrence on a GPU', () => {

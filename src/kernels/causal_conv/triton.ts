@@ -2,47 +2,15 @@
  * The causal convolution of many tokens on a GPU, and its gradients, as Triton kernels of our own: each reads its inputs where they lie,
  * in bfloat16, and from memory once. (XLA's kernels work out padding for every element, and read what they shift once a tap.)
  */
-import * as tf from '@tensorflow/tfjs';
-import { ArgumentError, TracingError } from '../../base/errors.js';
-import { castFloat32, castTo } from '../../jit/ops/ops.js';
-import {
-  type TritonKernel,
-  TritonWriter,
-  type TtirValue,
-  runTriton,
-  tritonRuns,
-} from '../../jit/custom_call/triton.js';
+import { ArgumentError } from '../../base/errors.js';
+import { type TritonKernel, TritonWriter, type TtirValue } from '../../jit/custom_call/triton.js';
 import type { Dtype } from '../../jit/types.js';
-
-/** Sizes: channels `first` … of rows of `width`, as an input projection has them. */
-export interface ConvolutionSpec {
-  b: number;
-  t: number;
-  /** Channels, d. */
-  channels: number;
-  /** k */
-  taps: number;
-  width: number;
-  first: number;
-  bias: boolean;
-  /** There are k-1 inputs before the first token; zeros otherwise. */
-  context: boolean;
-}
+import { convolutionFits, type ConvolutionSpec, TILE, TILES } from './spec.js';
 
 const WARPS = 4;
-/** Tokens that are worked on together. */
-const TILE = 16;
 /** Channels of a program, and of one that adds up products. */
 const BLOCK = 256;
 const SUM_BLOCK = 64;
-/** Tiles whose products a program of the weights' gradient adds up. */
-const TILES = 16;
-
-/** Whether the kernels can be written for these sizes. */
-export function convolutionFits({ b, t, channels, taps, width, first }: ConvolutionSpec): boolean {
-  const aligned = channels % 32 === 0 && width % 8 === 0 && first % 8 === 0;
-  return aligned && taps > 1 && taps <= 8 && t >= TILE && b * t * Math.max(width, channels) < 2 ** 31;
-}
 
 /** Where a program's elements are: a tile of tokens of one row by a block of channels. */
 class Tile {
@@ -226,57 +194,4 @@ export function convolutionWeightGradient(spec: ConvolutionSpec): TritonKernel {
     k.store(parts, tile.plus(tile.channel, tile.times(line, channels)), total);
   });
   return k.kernel({ grid: tile.programs, warps: WARPS });
-}
-
-/** Programs of a channel in convolutionWeightGradient. */
-export function weightGradientParts({ b, t }: ConvolutionSpec): number {
-  return b * Math.ceil(t / (TILE * TILES));
-}
-
-export interface ConvolutionInputs {
-  /** The channels, [b, t, d]: the gradient goes to it. */
-  x: tf.Tensor3D;
-  /** Rows that hold them, [b, t, width], and the first of their channels there: values come from it. */
-  rows: tf.Tensor3D;
-  first: number;
-  /** [d, 1, k] */
-  weight: tf.Tensor;
-  /** [d] */
-  bias?: tf.Tensor;
-  /** [b, k-1, d] */
-  context?: tf.Tensor3D;
-}
-
-/**
- * y[t] = bias + Σ_i weight[:, 0, i]·x[t-(k-1)+i], rounded to bfloat16 as its inputs are and its gradients will be; in memory so. Traced code
- * for a GPU alone. With gradients where no context is given.
- * @returns [b, t, d]; null where the kernels cannot be written, or run on no GPU
- */
-export function convolutionOnGpu({ x, rows, first, weight, bias, context }: ConvolutionInputs): tf.Tensor3D | null {
-  const [b, t, channels] = x.shape;
-  const taps = weight.shape[2]!;
-  const sizes = { b, t, channels, taps, width: rows.shape[2], first };
-  const spec: ConvolutionSpec = { ...sizes, bias: bias !== undefined, context: context !== undefined };
-  if (!tritonRuns() || !convolutionFits(spec)) return null;
-  return tf.customGrad((...args) => {
-    const save = args.pop() as (tensors: tf.Tensor[]) => void;
-    const [, w, offset] = args as tf.Tensor[];
-    const narrow = castTo(rows, 'bfloat16');
-    const byTap = tf.transpose(tf.reshape(w!, [channels, taps]), [1, 0]); // [k, d]
-    const inputs = [narrow, byTap, ...(offset ? [offset] : []), ...(context ? [context] : [])];
-    save([byTap, narrow]);
-    return {
-      value: castFloat32(runTriton(convolutionKernel(spec), inputs, x.shape, 'bfloat16')),
-      gradFunc: (dy: tf.Tensor, [given, read]: tf.Tensor[]) => {
-        if (context) throw new TracingError('A convolution by a kernel has no gradient where it has a context.');
-        const dNarrow = castTo(dy, 'bfloat16');
-        const dx = castFloat32(runTriton(convolutionInputGradient(spec), [dNarrow, given!], x.shape, 'bfloat16'));
-        const shape = [weightGradientParts(spec), taps + 1, channels];
-        const sums = tf.sum(runTriton(convolutionWeightGradient(spec), [read!, dNarrow], shape), 0); // [k+1, d]
-        const dWeight = tf.transpose(tf.slice(sums, [0, 0], [taps, channels]), [1, 0]);
-        const dBias = tf.reshape(tf.slice(sums, [taps, 0], [1, channels]), [channels]);
-        return [dx, tf.reshape(dWeight, weight.shape), ...(offset ? [dBias] : [])];
-      },
-    };
-  })(x, weight, ...(bias ? [bias] : [])) as tf.Tensor3D;
 }

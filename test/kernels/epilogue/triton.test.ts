@@ -1,9 +1,6 @@
 import { expect } from 'chai';
-import {
-  separateEpilogueKernel,
-  separateEpilogueFits,
-  type SeparateEpilogueSpec,
-} from '../../../src/kernels/epilogue/kernel.js';
+import { separateEpilogueFits, type SeparateEpilogueSpec } from '../../../src/kernels/epilogue/spec.js';
+import { separateEpilogueKernel } from '../../../src/kernels/epilogue/triton.js';
 import { type Memory, runTtir } from '../../../src/kernels/interpret/ttir.js';
 
 describe('a step of several rows on a GPU', () => {

@@ -1,0 +1,48 @@
+/** How a product of one row in PTX is shared out among blocks and warps, and whether it can be. */
+import { SHARED_BYTES } from '../../jit/custom_call/ptx.js';
+import { multiprocessors } from '../../runtime/index.js';
+import type { OneRowSpec } from './spec.js';
+
+/** How a row product is shared out: a matter of speed only. */
+export interface OneRowPtxTiling {
+  /** Blocks: as many as the card runs at a time. */
+  blocks: number;
+  warps: number;
+  /** Warps that share a row, each with some of its channels. A power of two. */
+  splitK: number;
+}
+
+/** Sizes that were fastest on an H100. @param processors multiprocessors of the card; where that is 0, not known, those of an H100 */
+export function oneRowPtxTiling(spec: OneRowSpec, processors = multiprocessors()): OneRowPtxTiling {
+  const { inner, out, format, epilogue, residual } = spec;
+  const warps = 16;
+  const atOnce = processors || 132;
+  // a block ends a row a thread, or keeps the sums of twice as many; small cards run several blocks one after another
+  const rows = (epilogue || residual ? 1 : 2) * 32 * warps;
+  const blocks = atOnce * Math.ceil(out / (atOnce * rows));
+  // values that a warp can hold of a row, twice
+  const most = format.kind === 'codes' ? 4096 : 2560;
+  let splitK = 1;
+  while (inner / splitK > most) splitK *= 2;
+  // of few rows no warp stays idle
+  if ((warps / splitK) * blocks > 2 * out && inner % (512 * splitK) === 0) splitK *= 2;
+  return { blocks, warps, splitK };
+}
+
+/** Whether the kernel can be written for these sizes. */
+export function oneRowPtxFits(spec: OneRowSpec, tiling = oneRowPtxTiling(spec)): boolean {
+  const { out, inner, format, norm, epilogue, residual } = spec;
+  const { blocks, warps, splitK } = tiling;
+  if (format.kind === 'float32') return false;
+  if (format.kind === 'codes' && (format.groupSize !== 128 || format.exact)) return false;
+  const span = norm ? inner / norm.groups : inner;
+  const share = inner / splitK;
+  // norms end with a warp's channels, and a part of a row with a k-tile
+  if (inner % 256 !== 0 || splitK > warps || share > 4096 || span % 256 !== 0) return false;
+  if (norm && norm.groups > 1 && (share % 256 !== 0 || (share % span !== 0 && span % share !== 0))) return false;
+  if (share % (format.kind === 'codes' ? 128 : 256) !== 0) return false;
+  const rows = Math.ceil(out / blocks);
+  if ((epilogue || residual) && rows > 32 * warps) return false;
+  const vector = format.kind === 'codes' ? (inner / 128) * 328 : Math.ceil(inner / 256) * 1024;
+  return vector + rows * (4 * splitK + 12) + 1024 < SHARED_BYTES && out * inner < 2 ** 31;
+}
