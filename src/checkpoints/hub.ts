@@ -10,6 +10,7 @@ import { readTextIfThere, writeFileAtomic } from '../base/files.js';
 import { cachedSnapshot, checkRelative, COMMIT, hubCacheRoot, hubToken, isOffline, isRepoId, linkBlob, repoFolder } from './hub_cache.js'; // prettier-ignore
 import { downloadBlob, statusError, type DownloadOptions, type HubFile } from './hub_download.js';
 import { findWeights, WEIGHT_FILES } from './open.js';
+import { packagedModel } from './packaged_model.js';
 import { parseIndex } from './shards.js';
 
 /** Options that name a model on the hub; those of Python's from_pretrained. */
@@ -228,14 +229,16 @@ const HUB_KEYS = [
 
 /**
  * For functions that take a folder or a name together with options of their own: the folder, and those options without
- * the hub's. What is neither a folder nor a name of the hub is given back, for its reader to complain about.
+ * the hub's. A folder comes first, then the model that travels in this package, then the hub. What is none of them is given back,
+ * for its reader to complain about.
  * @throws as resolveModel
  */
 export async function locateModel<O extends object>(
   name: string,
   options: O & HubOptions,
 ): Promise<{ dir: string; rest: Omit<O, (typeof HUB_KEYS)[number]> }> {
-  const dir = isRepoId(name) && !fs.existsSync(name) ? await resolveModel(name, options) : name;
+  const elsewhere = isRepoId(name) && !fs.existsSync(name);
+  const dir = elsewhere ? (packagedModel(name) ?? (await resolveModel(name, options))) : name;
   const rest = Object.fromEntries(
     Object.entries(options).filter(([key]) => !(HUB_KEYS as readonly string[]).includes(key)),
   );

@@ -4,10 +4,11 @@ import * as os from 'node:os';
 import * as path from 'node:path';
 import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
-import { openCheckpoint, resolveModel, type HubOptions } from '../../src/checkpoints/index.js';
+import { locateModel, openCheckpoint, resolveModel, type HubOptions } from '../../src/checkpoints/index.js';
 import { hubCacheRoot, hubToken, isOffline, isRepoId } from '../../src/checkpoints/hub_cache.js';
 import { ArgumentError, CheckpointError } from '../../src/base/errors.js';
-import { AutoConfig, AutoModelForCausalLM, AutoTokenizer, pipeline } from '../../src/index.js';
+import { AutoConfig, AutoModelForCausalLM, AutoTokenizer } from '../../src/models/auto/index.js';
+import { pipeline } from '../../src/pipelines/index.js';
 import { goldenDir } from '../support/goldens.js';
 import { COMMIT_A, COMMIT_B, HubServer } from '../support/hub_server.js';
 
@@ -262,6 +263,20 @@ describe('models of the hub', function () {
     expect(await resolveModel(dir)).to.equal(dir);
     for (const name of ['./gone', '/gone', 'a/b/c', 'org/..', 'C:\\x', ''])
       expect((await failure(resolveModel(name, { endpoint }))).message, name).to.match(/no folder/);
+    expect(hub.seen).to.deep.equal([]);
+  });
+
+  it('give way to the model that travels in the package, and that to a folder of its name', async () => {
+    const home = process.cwd();
+    const packaged = path.resolve('models/tiny-books-mamba2');
+    process.chdir(root);
+    try {
+      expect(await locateModel('tiny-books-mamba2', { endpoint })).to.deep.equal({ dir: packaged, rest: {} });
+      fs.mkdirSync('tiny-books-mamba2');
+      expect(await locateModel('tiny-books-mamba2', { endpoint })).to.have.property('dir', 'tiny-books-mamba2');
+    } finally {
+      process.chdir(home);
+    }
     expect(hub.seen).to.deep.equal([]);
   });
 });

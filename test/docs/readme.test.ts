@@ -5,8 +5,9 @@ import * as os from 'node:os';
 import * as path from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { expect } from 'chai';
-import * as api from '../../src/index.js';
+import type { Command } from 'commander';
 import { ROOMS } from '../../scripts/lint/import_direction.js';
+import { buildProgram } from '../../src/cli/main.js';
 
 const root = fileURLToPath(new URL('../../', import.meta.url));
 const read = (file: string): string => fs.readFileSync(path.join(root, file), 'utf8');
@@ -16,14 +17,39 @@ function blocks(text: string, language: string): string[] {
   return [...text.matchAll(new RegExp(`^\`\`\`${language}\\n(.*?)^\`\`\``, 'gms'))].map((match) => match[1]!);
 }
 
+/** The source of an entry of the package: '/jit' for tfjs-mamba2/jit, undefined for tfjs-mamba2 itself. */
+const sourceOf = (entry = '/index'): string => pathToFileURL(path.join(root, `src${entry}.ts`)).href;
+
+/** The command lines of `mamba2` that a text shows, in blocks and between backticks, each as its words. */
+function commandLines(text: string): string[][] {
+  const lines = [...text.matchAll(/(?:^ *|[`|] *|npx )mamba2 ([^`\n#|]+)/gm)].map(([, rest]) => rest!);
+  return lines.map((line) => line.replace(/"[^"]*"/g, '"…"').replace(/[[\]]/g, ' ').trim().split(/\s+/)); // prettier-ignore
+}
+
+/** Follows a command line's words down to its command; refuses a command or an option that is not there. */
+function checkCommandLine(words: readonly string[]): void {
+  let command: Command = buildProgram();
+  for (const word of words) {
+    if (word.startsWith('--')) {
+      if (word !== '--help') expect(command.options.map(({ long }) => long), words.join(' ')).to.include(word); // prettier-ignore
+    } else if (command.commands.length) {
+      const next = command.commands.find((each) => each.name() === word);
+      if (!next) throw new Error(`mamba2 ${words.join(' ')}: '${command.name()}' has no command '${word}'`);
+      command = next;
+    }
+  }
+}
+
 /** Runs modules in a process of their own, as a user's program would be, in a folder that has the models. */
 function runModules(sources: readonly string[]): { status: number | null; output: string } {
   const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'readme-'));
   try {
     for (const name of ['models', 'node_modules']) fs.symlinkSync(path.join(root, name), path.join(dir, name));
-    const index = pathToFileURL(path.join(root, 'src/index.ts')).href;
     sources.forEach((source, i) =>
-      fs.writeFileSync(path.join(dir, `${i}.mts`), source.replaceAll("'tfjs-mamba2'", `'${index}'`)),
+      fs.writeFileSync(
+        path.join(dir, `${i}.mts`),
+        source.replace(/'tfjs-mamba2(\/\w+)?'/g, (_, entry: string | undefined) => `'${sourceOf(entry)}'`),
+      ),
     );
     const main = sources.map((_, i) => `console.log('block ${i}');\nawait import('./${i}.mts');`).join('\n');
     fs.writeFileSync(path.join(dir, 'main.mts'), `${main}\nconsole.log('done');\n`);
@@ -48,12 +74,13 @@ describe('README.md', () => {
     expect(output).to.match(/block 1\n\[\s*'Once upon a time.*',\s*'The sea/);
   });
 
-  it('imports what the package exports', () => {
-    const imported = [...read('README.md').matchAll(/^import \{(.*?)\} from 'tfjs-mamba2';/gms)].flatMap(([, names]) =>
-      names!.split(','),
-    );
-    expect(imported.length).to.be.greaterThan(5);
-    for (const name of imported) expect(api).to.have.property(name.trim());
+  it('imports what the package exports', async () => {
+    const imports = [...read('README.md').matchAll(/^import \{(.*?)\} from 'tfjs-mamba2(\/\w+)?';/gms)];
+    expect(imports.length).to.be.greaterThan(5);
+    for (const [, names, entry] of imports) {
+      const exported = (await import(sourceOf(entry))) as Record<string, unknown>;
+      for (const name of names!.split(',')) expect(exported, entry).to.have.property(name.trim());
+    }
   });
 
   it('names commands that exist', () => {
@@ -62,8 +89,15 @@ describe('README.md', () => {
     const named = [...text.matchAll(/npm run ([\w:]+)/g)].map((match) => match[1]!);
     expect(named).to.include('demo');
     for (const name of named) expect(scripts, name).to.have.property(name);
-    const commands = read('src/cli/commands.ts') + read('src/cli/main.ts');
-    for (const [, name] of text.matchAll(/^mamba2 (\w+)/gm)) expect(commands, `mamba2 ${name}`).to.contain(name);
+  });
+
+  it('has command lines whose commands and options exist', () => {
+    const lines = commandLines(read('README.md'));
+    expect(lines.length).to.be.greaterThan(12);
+    lines.forEach(checkCommandLine);
+    expect(() => checkCommandLine(['gen', '--model', 'DIR'])).to.throw(/no command 'gen'/);
+    expect(() => checkCommandLine(['state', 'drop'])).to.throw(/no command 'drop'/);
+    expect(() => checkCommandLine(['generate', '--mode', 'DIR'])).to.throw(/--mode/);
   });
 });
 
@@ -76,6 +110,11 @@ for (const file of DOCS) {
     expect(status, output).to.equal(0);
     expect(output).to.contain('done');
   });
+}
+
+for (const file of DOCS) {
+  it(`${file} has command lines whose commands and options exist`, () =>
+    commandLines(read(file)).forEach(checkCommandLine));
 }
 
 for (const file of ['README.md', 'ARCHITECTURE.md', ...DOCS]) {
