@@ -33,7 +33,7 @@ export {
   isTracing,
   matMulBf16,
   matMulStored,
-  pieceBorder,
+  outlineBorder,
   rawOp,
   reshapeAny,
   rightShift,
