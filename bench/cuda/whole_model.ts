@@ -13,7 +13,7 @@ import { Mamba2Config } from '../../src/models/mamba2/config.js';
 import { Mamba2ForCausalLM } from '../../src/models/mamba2/causal_lm.js';
 import { EagerEngine } from '../../src/engine/eager_engine.js';
 import { loadCheckpoint } from '../../src/models/mamba2/pretrained.js';
-import { quantizationOf, quantizeWeights } from '../../src/models/mamba2/quantized.js';
+import { quantizationOf, quantizeWeights } from '../../src/engine/quantized_weights.js';
 import { dequantizeRows, Int4WeightOnlyConfig } from '../../src/quant/index.js';
 import { selectBackend } from '../../src/runtime/index.js';
 import { largestDifference } from '../../test/support/compare.js';

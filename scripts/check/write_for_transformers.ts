@@ -9,7 +9,7 @@ import { fileURLToPath } from 'node:url';
 import * as tf from '@tensorflow/tfjs';
 import { Mamba2Config, type Mamba2ConfigFields } from '../../src/models/mamba2/config.js';
 import { Mamba2ForCausalLM } from '../../src/models/mamba2/causal_lm.js';
-import type { SaveOptions } from '../../src/models/mamba2/pretrained.js';
+import type { SaveOptions } from '../../src/models/save.js';
 
 const out = process.argv[2]!;
 if (!out) throw new Error('usage: write_for_transformers.ts FOLDER');

@@ -16,7 +16,7 @@ export const ROOMS = {
   tokenizers: [],
   generation: ['tokenizers'],
   quant: ['jit', 'kernels', 'layers'],
-  engine: ['runtime', 'jit', 'layers', 'checkpoints', 'tokenizers', 'generation', 'quant', 'models'],
+  engine: ['runtime', 'jit', 'layers', 'checkpoints', 'tokenizers', 'generation', 'quant'],
   models: below,
   peft: [...below, 'models'],
   training: [...below, 'models', 'peft'],

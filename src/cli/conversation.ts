@@ -31,7 +31,7 @@ export async function saveConversation(file: string, session: ChatSession, model
   }
   const [{ stackStateArrays }, { writeStateFile }] = await stateFiles();
   const arrays = stackStateArrays(
-    model.config,
+    model.weights.network,
     points.map((point) => point.arrays),
   );
   const extra = { messages: JSON.stringify(messages), texts: JSON.stringify(points.map(({ text }) => text)) };

@@ -104,7 +104,7 @@ async function locate(src: string, revision: string | undefined, signal: AbortSi
 
 /** Packs the matrices while writing, one at a time. */
 async function quantize(src: string, dst: string, options: ConvertCommandOptions, signal: AbortSignal): Promise<void> {
-  const { quantizeCheckpoint } = await import('../models/mamba2/quantize.js');
+  const { quantizeCheckpoint } = await import('../models/quantize.js');
   const { Int4WeightOnlyConfig, Int8WeightOnlyConfig } = await import('../quant/index.js');
   const kind =
     options.quantize === 'int4'

@@ -1,7 +1,7 @@
 /** `mamba2 quantize`: a float checkpoint to int4 or int8, larger than memory or not. */
 import { Option, type Command } from 'commander';
 import { CheckpointError } from '../base/errors.js';
-import type { CheckpointQuantization } from '../models/mamba2/quantize.js';
+import type { CheckpointQuantization } from '../models/quantize.js';
 import type { QuantizationConfig, Rounding, ScaleDtype } from '../quant/config.js';
 import { note, write } from './output.js';
 import { formatBytes, ProgressBar } from './progress.js';
@@ -74,7 +74,7 @@ async function configOf(options: QuantizeCommandOptions): Promise<QuantizationCo
 
 /** Runs a quantisation, with a progress bar, and cleanly stopped by Ctrl-C. @throws whatever quantizeCheckpoint throws */
 export async function quantize(src: string, dst: string, options: QuantizeCommandOptions): Promise<void> {
-  const { quantizeCheckpoint } = await import('../models/mamba2/quantize.js');
+  const { quantizeCheckpoint } = await import('../models/quantize.js');
   const config = await configOf(options);
   const stop = new AbortController();
   const interrupt = (): void => stop.abort(new CheckpointError('Interrupted. Nothing that looks finished was left.'));

@@ -7,8 +7,16 @@ import type { Program } from '../jit/index.js';
 import { checkEngineOptions, type CompiledEngineOptions, programOptions } from './compiled_options.js';
 import { CompiledState, type StateKeeper } from './compiled_state.js';
 import { historyMask, uniformsOf } from './decode_inputs.js';
-import { buildDecodingProgram, COUNT, MAX_TOP_K, names, stateNames, UNLIMITED } from './decoding_program.js';
-import type { NetworkWeights } from '../models/mamba2/modeling.js';
+import {
+  buildDecodingProgram,
+  COUNT,
+  MAX_TOP_K,
+  names,
+  type StateVariable,
+  stateVariables,
+  UNLIMITED,
+} from './decoding_program.js';
+import type { NetworkWeights } from './network_weights.js';
 import { type Parked, parkedOf, tensorsOf } from './parked.js';
 import { segmentFor } from './segments.js';
 import { checkStateArrays } from './state_arrays.js';
@@ -66,15 +74,15 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
   }
 
   async fromArrays(arrays: StateArrays): Promise<CompiledState> {
-    const { config } = this.weights.network;
-    const batch = checkStateArrays(config, arrays);
+    const { network } = this.weights;
+    const batch = checkStateArrays(network, arrays);
     const state = new CompiledState(this, batch, arrays.seen, arrays.fed);
-    state.parked = parkedOf(config, arrays);
+    state.parked = parkedOf(network, arrays);
     return state;
   }
 
   toArrays(state: CompiledState, values: Parked | null): StateArrays {
-    const tensors = tensorsOf(this.weights.network.config, state.fed, values);
+    const tensors = tensorsOf(this.weights.network, state.fed, values);
     return { seen: [...state.seen], fed: [...state.fed], tensors };
   }
 
@@ -118,8 +126,8 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
     return program;
   }
 
-  private variables(batch: number): string[] {
-    return stateNames(this.weights.network.config, batch);
+  private variables(batch: number): StateVariable[] {
+    return stateVariables(this.weights.network, batch, this.options.state_dtype);
   }
 
   park(state: CompiledState): Parked {
@@ -131,7 +139,7 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
         'This state went with its engine, which was disposed of: with the model, or because its weights changed',
         {},
       );
-    return this.variables(state.batch).map((name) => program.read(name) as Float32Array);
+    return this.variables(state.batch).map(({ name }) => program.read(name) as Float32Array);
   }
 
   release(state: CompiledState): void {
@@ -188,12 +196,11 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
       const zeros = this.untouched.delete(own.batch);
       if (own.parked) {
         const parked = own.parked;
-        const narrow = (name: string): boolean => this.options.state_dtype === 'bfloat16' && name.endsWith('.ssm');
-        variables.forEach((name, i) =>
-          program.assign(name, narrow(name) ? encodeFloat32(parked[i]!, 'BF16') : parked[i]!),
+        variables.forEach(({ name, dtype }, i) =>
+          program.assign(name, dtype === 'bfloat16' ? encodeFloat32(parked[i]!, 'BF16') : parked[i]!),
         );
       } else if (!zeros) {
-        program.zero(variables);
+        program.zero(variables.map(({ name }) => name));
       }
       own.parked = null;
       own.resident = true;

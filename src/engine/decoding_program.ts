@@ -4,14 +4,13 @@
  */
 import * as tf from '@tensorflow/tfjs';
 import { castFloat32, castTo, type CompileHook, type GraphCache, outlineBorder, Program } from '../jit/index.js';
-import type { MixerState } from '../layers/mixer.js';
 import type { WeightStorage } from '../layers/storage.js';
 import { codeDigest } from '../runtime/index.js';
-import { stateShapes } from '../models/mamba2/cache.js';
-import type { Mamba2Config } from '../models/mamba2/config.js';
-import type { NetworkWeights } from '../models/mamba2/modeling.js';
+import type { NetworkWeights } from './network_weights.js';
 import { declarePack, type Pack, packOf, type ProgramDtype, storageOf, traced } from './program_weights.js';
+import type { LayerState, LMConfig, StateSpec } from './recurrent_lm.js';
 import { sampleTokens } from './sampling.js';
+import type { StatesOf } from './states/cache.js';
 
 export type { ProgramDtype } from './program_weights.js';
 
@@ -64,27 +63,46 @@ export const UNLIMITED = 2 ** 30;
 
 /** Names of the per-batch variables. */
 export const names = {
-  /** All layers in one variable [b, layers, k-1, channels]: moving on by a token is then one copy, not one per layer. */
-  conv: (b: number): string => `state${b}/conv`,
-  ssm: (b: number, layer: number): string => `state${b}/layers.${layer}.ssm`,
+  /** A state kept per model: all layers in one variable [b, layers, ...]. */
+  ofModel: (b: number, state: string): string => `state${b}/${state}`,
+  /** A state kept per layer, [b, ...]. */
+  ofLayer: (b: number, layer: number, state: string): string => `state${b}/layers.${layer}.${state}`,
   logits: (b: number): string => `state${b}/logits`,
   /** How many tokens each row may still choose, [b]; 0 once it has ended. */
   left: (b: number): string => `state${b}/left`,
   history: (b: number): string => `state${b}/history`,
 };
 
-/** Whether there is a context to carry: a convolution of one tap looks at its own token alone. */
-export const carriesContext = (config: Mamba2Config): boolean => config.conv_kernel > 1;
+/** The states that a program keeps: those with anything in them. A convolution of one tap looks at its own token alone. */
+export function carriedStates(network: StatesOf): StateSpec[] {
+  return network.stateSpecs().filter(({ shape }) => shape.every((size) => size > 0));
+}
 
-/** All state variables of a batch size, in order; without a convolution's context where there is none. */
-export function stateNames(config: Mamba2Config, b: number): string[] {
-  const ssm = Array.from({ length: config.num_hidden_layers }, (_, i) => names.ssm(b, i));
-  return [...(carriesContext(config) ? [names.conv(b)] : []), ...ssm, names.logits(b)];
+/** A variable of a program's states. */
+export interface StateVariable {
+  name: string;
+  shape: number[];
+  dtype: 'float32' | 'bfloat16';
+}
+
+/** All state variables of a batch size, in order. */
+export function stateVariables(network: StatesOf, b: number, dtype: StateDtype = 'float32'): StateVariable[] {
+  const { num_hidden_layers: layers, vocab_size } = network.config;
+  const states = carriedStates(network).flatMap(({ name, shape, keptPer, bfloat16 }): StateVariable[] =>
+    keptPer === 'model'
+      ? [{ name: names.ofModel(b, name), shape: [b, layers, ...shape], dtype: 'float32' }]
+      : Array.from({ length: layers }, (_, i) => ({
+          name: names.ofLayer(b, i, name),
+          shape: [b, ...shape],
+          dtype: bfloat16 ? dtype : 'float32',
+        })),
+  );
+  return [...states, { name: names.logits(b), shape: [b, vocab_size], dtype: 'float32' }];
 }
 
 /** Where the graph is kept, by all that its functions depend on; null where there is no place, or a weight does not say what it computes. */
 function graphCacheFor(
-  config: Mamba2Config,
+  config: LMConfig,
   storages: ReadonlyMap<string, WeightStorage>,
   options: DecodingProgramOptions,
 ): GraphCache | null {
@@ -105,7 +123,7 @@ export function buildDecodingProgram(weights: NetworkWeights, options: DecodingP
     storages.set(spec.name, storage);
   }
   const graphCache = graphCacheFor(config, storages, options);
-  const program = new Program({ name: 'mamba2', onCompile: options.onCompile, ...(graphCache && { graphCache }) });
+  const program = new Program({ name: network.name, onCompile: options.onCompile, ...(graphCache && { graphCache }) });
   // on a GPU a slice of a variable may become a kernel of its own
   const packs = options.pack && ![...storages.values()].some(({ takesWhole }) => takesWhole);
   const pack: Pack = packs ? packOf(specs, storages) : new Map();
@@ -119,13 +137,8 @@ export function buildDecodingProgram(weights: NetworkWeights, options: DecodingP
   program.variable('bias', { shape: [v], dtype: 'float32' }); // 0, or -inf where an id is never chosen
   program.variable('eos', { shape: [v], dtype: 'float32' }); // 1 where an id ends a row
   for (const b of options.batches) {
-    const shapes = stateShapes(config, b);
-    const layers = config.num_hidden_layers;
-    const stateDtype = options.stateDtype ?? 'float32';
-    if (carriesContext(config))
-      program.variable(names.conv(b), { shape: [b, layers, ...shapes.conv.slice(1)], dtype: 'float32' });
-    for (let i = 0; i < layers; i++) program.variable(names.ssm(b, i), { shape: shapes.ssm, dtype: stateDtype });
-    program.variable(names.logits(b), { shape: [b, v], dtype: 'float32' });
+    for (const { name, shape, dtype } of stateVariables(network, b, options.stateDtype))
+      program.variable(name, { shape, dtype });
     program.variable(names.left(b), { shape: [b], dtype: 'float32' });
     program.variable(names.history(b), { shape: [b, v], dtype: 'float32' });
     defineFunctions(program, weights, storages, pack, b, options);
@@ -135,47 +148,66 @@ export function buildDecodingProgram(weights: NetworkWeights, options: DecodingP
 
 /** Reading and assigning the states of a batch size, stored as the options say. */
 function stateAccess(
-  config: Mamba2Config,
+  network: StatesOf,
   b: number,
   dtype: StateDtype,
 ): {
-  read(vars: Record<string, tf.Tensor>): MixerState[];
-  assign(states: readonly MixerState[]): Record<string, tf.Tensor>;
+  read(vars: Record<string, tf.Tensor>): LayerState[];
+  assign(states: readonly LayerState[]): Record<string, tf.Tensor>;
 } {
-  const narrow = dtype === 'bfloat16';
-  const carries = carriesContext(config);
+  const narrows = (spec: StateSpec): boolean => dtype === 'bfloat16' && spec.bfloat16 === true;
+  const carried = carriedStates(network);
+  const [perModel, perLayer] = [carried.filter(isPerModel), carried.filter((spec) => !isPerModel(spec))];
+  const absent = network.stateSpecs().filter(({ name }) => !carried.some((spec) => spec.name === name));
   return {
     read: (vars) => {
-      const all = carries ? vars[names.conv(b)]! : null; // [b, layers, k-1, channels]
-      const contexts = all
-        ? tf.unstack(all, 1)
-        : Array.from({ length: config.num_hidden_layers }, () => tf.zeros(stateShapes(config, b).conv));
-      return contexts.map((conv, i) => {
-        const stored = vars[names.ssm(b, i)]!;
+      const together = perModel.map(({ name }) => {
+        const layers = vars[names.ofModel(b, name)]!; // [b, layers, ...shape]
+        return { name, layers, each: tf.unstack(layers, 1) };
+      });
+      return Array.from({ length: network.config.num_hidden_layers }, (_, layer) => {
+        const values: Record<string, tf.Tensor> = {};
+        const stored: Record<string, tf.Tensor> = {};
+        for (const { name, shape } of absent) values[name] = tf.zeros([b, ...shape]);
+        for (const { name, each } of together) values[name] = each[layer]!;
+        for (const spec of perLayer) {
+          const variable = vars[names.ofLayer(b, layer, spec.name)]!;
+          if (narrows(spec)) stored[spec.name] = variable;
+          values[spec.name] = narrows(spec) ? castFloat32(variable) : variable;
+        }
+        const within = Object.fromEntries(together.map(({ name, layers }) => [name, { layers, layer }]));
         return {
-          conv: conv as tf.Tensor3D, // [b, k-1, channels]
-          ssm: (narrow ? castFloat32(stored) : stored) as tf.Tensor4D,
-          ...(narrow && { stored }),
-          ...(all && { context: { layers: all as tf.Tensor4D, layer: i } }),
+          values,
+          ...(Object.keys(stored).length > 0 && { stored }),
+          ...(together.length > 0 && { within }),
         };
       });
     },
     assign: (states) => ({
       // moved on in place, or one by one
-      ...(carries && {
-        [names.conv(b)]:
-          states.at(-1)?.context?.layers ??
-          tf.stack(
-            states.map((s) => s.conv),
-            1,
-          ),
-      }),
       ...Object.fromEntries(
-        states.map(({ ssm, stored }, i) => [names.ssm(b, i), narrow ? (stored ?? castTo(ssm, 'bfloat16')) : ssm]),
+        perModel.map(({ name }) => [
+          names.ofModel(b, name),
+          states.at(-1)?.within?.[name]?.layers ??
+            tf.stack(
+              states.map(({ values }) => values[name]!),
+              1,
+            ),
+        ]),
+      ),
+      ...Object.fromEntries(
+        perLayer.flatMap((spec) =>
+          states.map(({ values, stored }, layer) => [
+            names.ofLayer(b, layer, spec.name),
+            narrows(spec) ? (stored?.[spec.name] ?? castTo(values[spec.name]!, 'bfloat16')) : values[spec.name]!,
+          ]),
+        ),
       ),
     }),
   };
 }
+
+const isPerModel = ({ keptPer }: StateSpec): boolean => keptPer === 'model';
 
 function defineFunctions(
   program: Program,
@@ -187,7 +219,7 @@ function defineFunctions(
 ): void {
   const { network } = weights;
   const stateDtype = options.stateDtype ?? 'float32';
-  const access = stateAccess(network.config, b, stateDtype);
+  const access = stateAccess(network, b, stateDtype);
   const bf16Scan =
     options.bf16Scan && [...storages.values()].some(({ variables }) => variables['']?.dtype === 'bfloat16');
 
@@ -196,17 +228,17 @@ function defineFunctions(
     vars: Record<string, tf.Tensor>,
     tokens: tf.Tensor,
     mask?: tf.Tensor,
-  ): { states: MixerState[]; logits: tf.Tensor2D } => {
+  ): { states: LayerState[]; logits: tf.Tensor2D } => {
     const w = traced(storages, pack, vars);
     const embedded = network.embed(w, tf.reshape(tokens, [b, 1]));
-    const { h, states, rows } = network.hidden(w, embedded, {
+    const { h, states, handover } = network.hidden(w, embedded, {
       states: access.read(vars),
       mask: mask ? (tf.reshape(mask, [b, 1]) as tf.Tensor2D) : undefined,
       mergeStep: options.mergeStep,
       between: outlineBorder,
       withoutNorm: true,
     });
-    return { states, logits: network.normedHead(w, tf.reshape(h, [b, -1]) as tf.Tensor2D, rows) };
+    return { states, logits: network.normedHead(w, tf.reshape(h, [b, -1]) as tf.Tensor2D, handover) };
   };
 
   for (const t of options.segments) {
@@ -249,9 +281,9 @@ function defineFunctions(
 
   program.define(`select${b}`, { rows: { shape: [b], dtype: 'int32' } }, ({ rows }, vars) => ({
     assign: Object.fromEntries(
-      stateNames(network.config, b).map((name) => {
+      stateVariables(network, b, stateDtype).map(({ name, dtype }) => {
         const value = vars[name]!;
-        if (stateDtype === 'float32' || !name.endsWith('.ssm')) return [name, tf.gather(value, rows as tf.Tensor1D)];
+        if (dtype === 'float32') return [name, tf.gather(value, rows as tf.Tensor1D)];
         return [name, castTo(tf.gather(castFloat32(value), rows as tf.Tensor1D), 'bfloat16')];
       }),
     ),

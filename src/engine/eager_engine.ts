@@ -2,10 +2,9 @@
 import * as tf from '@tensorflow/tfjs';
 import { ArgumentError, DisposedError, GenerationError } from '../base/errors.js';
 import type { EngineState, GenerationEngine, StateArrays } from '../generation/engine.js';
-import { Mamba2Cache } from '../models/mamba2/cache.js';
-import type { Mamba2Config } from '../models/mamba2/config.js';
-import type { NetworkWeights } from '../models/mamba2/modeling.js';
+import type { NetworkWeights } from './network_weights.js';
 import { checkStateArrays, stateTensors } from './state_arrays.js';
+import { RecurrentCache, type StatesOf, statesFromArrays, zeroStates } from './states/cache.js';
 
 /** Tokens per prefill call: bounds memory, and gives an abort a place to act. */
 const SEGMENT = 512;
@@ -16,15 +15,15 @@ export class EagerState implements EngineState {
   seen: number[];
 
   constructor(
-    private readonly config: Mamba2Config,
-    private readonly owned: Mamba2Cache,
+    private readonly network: StatesOf,
+    private readonly owned: RecurrentCache,
     public rows: (Float32Array | null)[],
     seen?: readonly number[],
   ) {
     this.seen = seen ? [...seen] : new Array<number>(owned.batch).fill(0);
   }
 
-  get cache(): Mamba2Cache {
+  get cache(): RecurrentCache {
     if (this.disposed) throw new DisposedError('This generation state was disposed');
     return this.owned;
   }
@@ -34,20 +33,19 @@ export class EagerState implements EngineState {
   }
 
   async clone(): Promise<EagerState> {
-    return new EagerState(this.config, this.cache.clone(), [...this.rows], this.seen);
+    return new EagerState(this.network, this.cache.clone(), [...this.rows], this.seen);
   }
 
   async select(rows: readonly number[]): Promise<EagerState> {
     const pick = <T>(from: readonly T[]): T[] => rows.map((row) => from[row]!);
-    return new EagerState(this.config, this.cache.select(rows), pick(this.rows), pick(this.seen));
+    return new EagerState(this.network, this.cache.select(rows), pick(this.rows), pick(this.seen));
   }
 
   async toArrays(): Promise<StateArrays> {
-    const tensors = stateTensors(this.config, this.batch);
+    const tensors = stateTensors(this.network, this.batch);
     const { layers } = await this.cache.toArrays();
-    layers.forEach(({ conv, ssm }, i) => {
-      tensors[`layers.${i}.conv`]!.data.set(conv);
-      tensors[`layers.${i}.ssm`]!.data.set(ssm);
+    layers.forEach((layer, i) => {
+      for (const [name, values] of Object.entries(layer)) tensors[`layers.${i}.${name}`]!.data.set(values);
     });
     this.rows.forEach((row, i) => row && tensors['logits']!.data.set(row, i * row.length));
     return { seen: [...this.seen], fed: this.rows.map((row) => row !== null), tensors };
@@ -79,22 +77,24 @@ export class EagerEngine implements GenerationEngine {
   async createState(batch: number): Promise<EagerState> {
     if (!Number.isInteger(batch) || batch < 1)
       throw new ArgumentError(`state: batch is ${batch}, expected a positive integer`, { batch });
-    const { config } = this.weights.network;
-    return new EagerState(config, Mamba2Cache.zeros(config, batch), new Array<null>(batch).fill(null));
+    const { network } = this.weights;
+    return new EagerState(network, new RecurrentCache(zeroStates(network, batch)), new Array<null>(batch).fill(null));
   }
 
   async fromArrays(arrays: StateArrays): Promise<EagerState> {
-    const { config } = this.weights.network;
+    const { network } = this.weights;
     const { tensors, seen, fed } = arrays;
-    const batch = checkStateArrays(config, arrays);
-    const layers = Array.from({ length: config.num_hidden_layers }, (_, i) => ({
-      conv: tensors[`layers.${i}.conv`]!.data,
-      ssm: tensors[`layers.${i}.ssm`]!.data,
-    }));
-    const cache = Mamba2Cache.fromArrays(config, { batch, seen_tokens: Math.max(...seen), layers });
+    const batch = checkStateArrays(network, arrays);
+    const seen_tokens = Math.max(...seen);
+    const names = network.stateSpecs().map(({ name }) => name);
+    const layers = Array.from({ length: network.config.num_hidden_layers }, (_, i) =>
+      Object.fromEntries(names.map((name) => [name, tensors[`layers.${i}.${name}`]!.data])),
+    );
+    const cache = new RecurrentCache(statesFromArrays(network, { batch, seen_tokens, layers }));
+    cache.seen_tokens = seen_tokens;
     const v = this.vocab_size;
     const rows = fed.map((has, i) => (has ? tensors['logits']!.data.slice(i * v, (i + 1) * v) : null));
-    return new EagerState(config, cache, rows, seen);
+    return new EagerState(network, cache, rows, seen);
   }
 
   async prefill(
@@ -150,7 +150,7 @@ export class EagerEngine implements GenerationEngine {
       const embedded = network.embed(weights, tf.tensor2d(ids, [b, t], 'int32'));
       const even = rows.every((row) => row.length === t);
       const { h, states } = network.hidden(weights, embedded, {
-        states: state.cache.layers,
+        states: state.cache.layers.map((values) => ({ values })),
         mask: even ? undefined : tf.tensor2d(mask, [b, t]),
       });
       const last = tf.tensor1d(
@@ -158,12 +158,9 @@ export class EagerEngine implements GenerationEngine {
         'int32',
       );
       const ends = tf.gather(tf.reshape(h, [b * t, h.shape[2]]), last); // [live, d]
-      return { conv: states.map((s) => s.conv), ssm: states.map((s) => s.ssm), logits: network.head(weights, ends) };
+      return { states: states.map(({ values }) => ({ ...values })), logits: network.head(weights, ends) };
     });
-    state.cache.advance(
-      out.conv.map((conv, i) => ({ conv, ssm: out.ssm[i]! })),
-      t,
-    );
+    state.cache.advance(out.states, t);
     const flat = await out.logits.data<'float32'>();
     out.logits.dispose();
     const v = this.vocab_size;

@@ -4,34 +4,8 @@ import * as tf from '@tensorflow/tfjs';
 import { decodeFloat32, DTYPE_BYTES } from '../base/stored_dtypes.js';
 import type { WeightSpec } from '../layers/weights.js';
 import { QuantizedLinear } from '../quant/index.js';
-import type { Mamba2Config } from '../models/mamba2/config.js';
-import type { NetworkWeights } from '../models/mamba2/modeling.js';
-import { quantizationOf } from '../models/mamba2/quantized.js';
-
-/** Keys of config.json that change what a state means. Speed (chunk_size), initialisation and special ids do not. */
-const KEYS = [
-  'num_hidden_layers',
-  'hidden_size',
-  'num_heads',
-  'head_dim',
-  'state_size',
-  'n_groups',
-  'conv_kernel',
-  'vocab_size',
-  'expand',
-  'use_bias',
-  'use_conv_bias',
-  'layer_norm_epsilon',
-  'time_step_limit',
-  'norm_groups',
-  'tie_word_embeddings',
-] as const;
-
-/** The configuration as text, key by key; infinities as words, which JSON has no numbers for. */
-export function configFingerprint(config: Mamba2Config): Record<string, string> {
-  const text = (value: unknown): string => (Array.isArray(value) ? `[${value.map(String).join(', ')}]` : String(value));
-  return Object.fromEntries(KEYS.map((key) => [key, text(config[key])]));
-}
+import type { NetworkWeights } from './network_weights.js';
+import { quantizationOf } from './quantized_weights.js';
 
 /** SHA-256 of a configuration fingerprint, in hex. */
 export function configHash(fingerprint: Record<string, string>): string {

@@ -1,8 +1,10 @@
 /** States of the compiled engine on the host: as its variables hold them, and as arrays in the form of every engine. */
 import type { StateArrays } from '../generation/engine.js';
-import type { Mamba2Config } from '../models/mamba2/config.js';
-import { carriesContext } from './decoding_program.js';
+import { carriedStates } from './decoding_program.js';
 import { stateTensors } from './state_arrays.js';
+import type { StatesOf } from './states/cache.js';
+
+const sizeOf = (shape: readonly number[]): number => shape.reduce((a, b) => a * b, 1);
 
 /** A state's variables on the host: one array of row-major float32 per variable, in stateNames order. */
 export type Parked = Float32Array[];
@@ -18,42 +20,46 @@ export function rowsOf(values: Parked, batch: number, rows: readonly number[]): 
 }
 
 /** Variables from arrays, which were checked. */
-export function parkedOf(config: Mamba2Config, { seen, tensors }: StateArrays): Parked {
+export function parkedOf(network: StatesOf, { seen, tensors }: StateArrays): Parked {
   const batch = seen.length;
-  const layers = Array.from({ length: config.num_hidden_layers }, (_, i) => i);
-  const copies = [...layers.map((layer) => `layers.${layer}.ssm`), 'logits'].map((name) => tensors[name]!.data.slice());
-  if (!carriesContext(config)) return copies;
-  const size = tensors['layers.0.conv']!.data.length / batch;
-  const conv = new Float32Array(batch * layers.length * size);
-  for (const layer of layers) {
-    const { data } = tensors[`layers.${layer}.conv`]!;
-    for (let row = 0; row < batch; row++)
-      conv.set(data.subarray(row * size, (row + 1) * size), (row * layers.length + layer) * size);
-  }
-  return [conv, ...copies];
+  const layers = network.config.num_hidden_layers;
+  const values = carriedStates(network).flatMap(({ name, keptPer, shape }) => {
+    const own = Array.from({ length: layers }, (_, layer) => tensors[`layers.${layer}.${name}`]!.data);
+    if (keptPer === 'layer') return own.map((data) => data.slice());
+    const size = sizeOf(shape);
+    const all = new Float32Array(batch * layers * size); // [b, layers, ...shape]
+    own.forEach((data, layer) => {
+      for (let row = 0; row < batch; row++)
+        all.set(data.subarray(row * size, (row + 1) * size), (row * layers + layer) * size);
+    });
+    return [all];
+  });
+  return [...values, tensors['logits']!.data.slice()];
 }
 
 /** Variables as arrays; null stands for zeros. @param fed rows that have logits: what the variable holds of others is of no meaning */
-export function tensorsOf(
-  config: Mamba2Config,
-  fed: readonly boolean[],
-  values: Parked | null,
-): StateArrays['tensors'] {
+export function tensorsOf(network: StatesOf, fed: readonly boolean[], values: Parked | null): StateArrays['tensors'] {
   const batch = fed.length;
-  const tensors = stateTensors(config, batch);
+  const tensors = stateTensors(network, batch);
   if (!values) return tensors;
-  const layers = config.num_hidden_layers;
-  const [contexts, rest] = carriesContext(config) ? [values[0]!, values.slice(1)] : [new Float32Array(0), values];
-  for (let layer = 0; layer < layers; layer++) {
-    const conv = tensors[`layers.${layer}.conv`]!.data;
-    const size = conv.length / batch;
-    for (let row = 0; row < batch; row++) {
-      const from = (row * layers + layer) * size;
-      conv.set(contexts.subarray(from, from + size), row * size);
+  const { num_hidden_layers: layers, vocab_size: v } = network.config;
+  let at = 0;
+  for (const { name, keptPer, shape } of carriedStates(network)) {
+    const own = Array.from({ length: layers }, (_, layer) => tensors[`layers.${layer}.${name}`]!.data);
+    if (keptPer === 'layer') {
+      for (const data of own) data.set(values[at++]!);
+      continue;
     }
-    tensors[`layers.${layer}.ssm`]!.data.set(rest[layer]!);
+    const all = values[at++]!; // [b, layers, ...shape]
+    const size = sizeOf(shape);
+    own.forEach((data, layer) => {
+      for (let row = 0; row < batch; row++) {
+        const from = (row * layers + layer) * size;
+        data.set(all.subarray(from, from + size), row * size);
+      }
+    });
   }
-  const [logits, v] = [tensors['logits']!.data, config.vocab_size];
-  fed.forEach((has, row) => has && logits.set(rest[layers]!.subarray(row * v, (row + 1) * v), row * v));
+  const logits = tensors['logits']!.data;
+  fed.forEach((has, row) => has && logits.set(values[at]!.subarray(row * v, (row + 1) * v), row * v));
   return tensors;
 }

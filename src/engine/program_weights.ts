@@ -11,7 +11,7 @@ import {
   type WeightStorage,
 } from '../layers/storage.js';
 import { isMatrix, type Weight, type Weights, type WeightSpec } from '../layers/weights.js';
-import type { NetworkWeights } from '../models/mamba2/modeling.js';
+import type { NetworkWeights } from './network_weights.js';
 
 /** Stored type of the large matrices in a program. */
 export type ProgramDtype = 'auto' | 'float32' | 'bfloat16';

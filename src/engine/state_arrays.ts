@@ -1,27 +1,26 @@
 /** States on the host: the names and sizes that every engine of this model, and the files of states, agree on. */
 import { ArgumentError } from '../base/errors.js';
 import type { StateArrays } from '../generation/engine.js';
-import { stateShapes } from '../models/mamba2/cache.js';
-import type { Mamba2Config } from '../models/mamba2/config.js';
+import type { StatesOf } from './states/cache.js';
 
-/** Shapes by name: `layers.I.conv` [b, k-1, channels], `layers.I.ssm` [b, h, p, n], `logits` [b, v]. */
-export function stateTensorShapes(config: Mamba2Config, batch: number): Record<string, number[]> {
-  const { conv, ssm } = stateShapes(config, batch);
+/** Shapes by name: `layers.I.NAME` [b, ...] for each state of a layer (of Mamba-2 conv and ssm), and `logits` [b, v]. */
+export function stateTensorShapes(network: StatesOf, batch: number): Record<string, number[]> {
+  const { num_hidden_layers, vocab_size } = network.config;
+  const specs = network.stateSpecs();
   const shapes: Record<string, number[]> = {};
-  for (let i = 0; i < config.num_hidden_layers; i++) {
-    shapes[`layers.${i}.conv`] = conv;
-    shapes[`layers.${i}.ssm`] = ssm;
+  for (let i = 0; i < num_hidden_layers; i++) {
+    for (const { name, shape } of specs) shapes[`layers.${i}.${name}`] = [batch, ...shape];
   }
-  shapes['logits'] = [batch, config.vocab_size];
+  shapes['logits'] = [batch, vocab_size];
   return shapes;
 }
 
 /** Arrays of zeros, to be filled. */
 export function stateTensors(
-  config: Mamba2Config,
+  network: StatesOf,
   batch: number,
 ): Record<string, { shape: number[]; data: Float32Array }> {
-  const entries = Object.entries(stateTensorShapes(config, batch));
+  const entries = Object.entries(stateTensorShapes(network, batch));
   return Object.fromEntries(
     entries.map(([name, shape]) => [name, { shape, data: new Float32Array(shape.reduce((a, b) => a * b, 1)) }]),
   );
@@ -32,7 +31,7 @@ export function stateTensors(
  * @returns the number of rows
  * @throws ArgumentError naming the tensor, and both sizes
  */
-export function checkStateArrays(config: Mamba2Config, { seen, fed, tensors }: StateArrays): number {
+export function checkStateArrays(network: StatesOf, { seen, fed, tensors }: StateArrays): number {
   const batch = seen.length;
   if (batch < 1 || fed.length !== batch || seen.some((n) => !Number.isSafeInteger(n) || n < 0)) {
     throw new ArgumentError(
@@ -40,7 +39,7 @@ export function checkStateArrays(config: Mamba2Config, { seen, fed, tensors }: S
       { seen, fed },
     );
   }
-  const shapes = stateTensorShapes(config, batch);
+  const shapes = stateTensorShapes(network, batch);
   for (const [name, shape] of Object.entries(shapes)) {
     const size = shape.reduce((a, b) => a * b, 1);
     const got = tensors[name];
@@ -62,9 +61,9 @@ export function checkStateArrays(config: Mamba2Config, { seen, fed, tensors }: S
 }
 
 /** States one below the other: rows of the first, then of the next. @throws ArgumentError when they are not of one model */
-export function stackStateArrays(config: Mamba2Config, states: readonly StateArrays[]): StateArrays {
-  const batch = states.reduce((sum, state) => sum + checkStateArrays(config, state), 0);
-  const tensors = stateTensors(config, batch);
+export function stackStateArrays(network: StatesOf, states: readonly StateArrays[]): StateArrays {
+  const batch = states.reduce((sum, state) => sum + checkStateArrays(network, state), 0);
+  const tensors = stateTensors(network, batch);
   for (const [name, { data }] of Object.entries(tensors)) {
     let at = 0;
     for (const state of states) {

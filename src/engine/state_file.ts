@@ -8,10 +8,10 @@ import { writeSafetensors } from '../checkpoints/safetensors_writer.js';
 import type { OutTensor } from '../checkpoints/source.js';
 import { ArgumentError, CheckpointError } from '../base/errors.js';
 import type { StateArrays } from '../generation/engine.js';
-import type { Mamba2Config } from '../models/mamba2/config.js';
-import { configFingerprint, configHash, weightsHash } from './fingerprint.js';
-import type { NetworkWeights } from '../models/mamba2/modeling.js';
+import { configHash, weightsHash } from './fingerprint.js';
+import type { NetworkWeights } from './network_weights.js';
 import { checkStateArrays } from './state_arrays.js';
+import type { StatesOf } from './states/cache.js';
 
 const FORMAT = 'mamba2-state';
 const VERSION = '1';
@@ -50,7 +50,7 @@ const bytesOf = (view: Float32Array | Int32Array): Uint8Array =>
  */
 export async function writeStateFile(file: string, weights: NetworkWeights, contents: StateContents): Promise<void> {
   const { arrays, ids, extra } = contents;
-  const config = configFingerprint(weights.network.config);
+  const config = weights.network.fingerprint();
   const tensors: OutTensor[] = Object.entries(arrays.tensors).map(([name, { shape, data }]) => ({
     name,
     dtype: 'F32',
@@ -148,7 +148,7 @@ function infoOf(opened: SafetensorsFile): StateInfo {
 /** @throws CheckpointError when the file belongs to another model, naming what differs */
 async function checkModel(info: StateInfo, weights: NetworkWeights): Promise<void> {
   const { file } = info;
-  const own = configFingerprint(weights.network.config);
+  const own = weights.network.fingerprint();
   const key = Object.keys({ ...own, ...info.config }).find((k) => own[k] !== info.config[k]);
   if (key !== undefined) {
     throw new CheckpointError(
@@ -207,16 +207,16 @@ export async function readStateFile(file: string, weights: NetworkWeights): Prom
       }
     }
     const arrays: StateArrays = { seen: info.seen, fed: info.fed, tensors };
-    checkContents(file, weights.network.config, arrays);
+    checkContents(file, weights.network, arrays);
     return { arrays, ids, extra: info.extra };
   } finally {
     await opened.close();
   }
 }
 
-function checkContents(file: string, config: Mamba2Config, arrays: StateArrays): void {
+function checkContents(file: string, network: StatesOf, arrays: StateArrays): void {
   try {
-    checkStateArrays(config, arrays);
+    checkStateArrays(network, arrays);
   } catch (error) {
     if (!(error instanceof ArgumentError)) throw error;
     throw new CheckpointError(

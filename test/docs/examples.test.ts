@@ -45,7 +45,7 @@ const GIVEN: Record<string, () => Made | Promise<Made>> = {
     C: tf.ones([1, 5, 1, 4]),
   }),
   'models/mamba2/cache.ts Mamba2Cache': () => ({ model: tinyModel().model }),
-  'models/mamba2/causal_lm.ts generate': () => ({ model: tinyModel().model }),
+  'models/causal_lm.ts generate': () => ({ model: tinyModel().model }),
   'engine/eager_engine.ts EagerEngine': () => ({ weights: tinyModel().model.weights }),
   'peft/files.ts save_adapter': () => ({ peft: peft.get_peft_model(tinyModel().model, { r: 2 }) }),
   'peft/files.ts load_peft_model': async () => {

@@ -3,7 +3,7 @@ import * as tf from '@tensorflow/tfjs';
 import { expect } from 'chai';
 import { castFloat32, castTo } from '../../src/jit/index.js';
 import { withKernelRunner } from '../../src/jit/custom_call/triton.js';
-import type { MixerState } from '../../src/layers/mixer.js';
+import type { LayerState } from '../../src/engine/recurrent_lm.js';
 import { bfloat16Storage } from '../../src/layers/storage.js';
 import { isMatrix, type Weight, type Weights } from '../../src/layers/weights.js';
 import { Mamba2Config, type Mamba2ConfigFields } from '../../src/models/mamba2/config.js';
@@ -49,25 +49,28 @@ describe('a decoding step on a GPU', () => {
       const layers = config.num_hidden_layers;
       const contexts = toTensor(randomArr(random, [rows, layers, 3, convSize])) as tf.Tensor4D;
       const convs = tf.unstack(contexts, 1) as tf.Tensor3D[];
-      const states = convs.map((conv): MixerState => {
+      const states = convs.map((conv): LayerState => {
         const ssm = rounded(toTensor(randomArr(random, [rows, config.num_heads, config.head_dim, config.state_size])));
-        return { conv, ssm: ssm as tf.Tensor4D };
+        return { values: { conv, ssm } };
       });
       const mask = tf.tensor2d(Array.from({ length: rows }, (_, i) => [Number(!off.includes(i))]));
       const embedded = toTensor(randomArr(random, [rows, 1, config.hidden_size])) as tf.Tensor3D;
       const step = (
         weights: Weights,
-        given: MixerState[],
+        given: LayerState[],
       ): ReturnType<Mamba2Network['hidden']> & { logits: tf.Tensor } => {
         const options = { states: given, mask, mergeStep: true, withoutNorm: true };
         const out = network.hidden(weights, embedded, options);
-        return { ...out, logits: network.normedHead(weights, tf.reshape(out.h, [rows, -1]) as tf.Tensor2D, out.rows) };
+        return {
+          ...out,
+          logits: network.normedHead(weights, tf.reshape(out.h, [rows, -1]) as tf.Tensor2D, out.handover),
+        };
       };
       const want = step(plain!, states);
       const given = states.map((state, layer) => ({
         ...state,
-        context: { layers: contexts, layer },
-        ...(narrow && { stored: castTo(state.ssm, 'bfloat16') }),
+        within: { conv: { layers: contexts, layer } },
+        ...(narrow && { stored: { ssm: castTo(state.values.ssm!, 'bfloat16') } }),
       }));
       const got = withKernelRunner(plainKernels(kernels), () => step(stored!, given));
       // rows that are switched off give nothing of meaning
@@ -75,11 +78,11 @@ describe('a decoding step on a GPU', () => {
       // the gated vector is rounded to bfloat16 before its product
       const tolerance = narrow ? 0.01 : 2e-5;
       expectClose(real(got.logits), real(want.logits), tolerance);
-      got.states.forEach((state, i) => {
-        expectClose(state.ssm, want.states[i]!.ssm, tolerance);
-        const conv = state.context ? tf.unstack(state.context.layers, 1)[i]! : state.conv;
-        expectClose(conv, want.states[i]!.conv, tolerance);
-        if (narrow && rows > 1) expect(state.stored, 'the state as it is stored').not.to.equal(undefined);
+      got.states.forEach(({ values, stored, within }, i) => {
+        expectClose(values.ssm!, want.states[i]!.values.ssm!, tolerance);
+        const conv = within ? tf.unstack(within.conv!.layers, 1)[i]! : values.conv!;
+        expectClose(conv, want.states[i]!.values.conv!, tolerance);
+        if (narrow && rows > 1) expect(stored?.ssm, 'the state as it is stored').not.to.equal(undefined);
       });
       expect(innerSize).to.equal(config.num_heads * config.head_dim);
     });

@@ -6,7 +6,7 @@ import { expect } from 'chai';
 import { GREEDY } from '../../src/generation/engine.js';
 import { CompiledEngine, type CompiledEngineOptions } from '../../src/engine/compiled_engine.js';
 import { EagerEngine } from '../../src/engine/eager_engine.js';
-import { Mamba2State } from '../../src/models/mamba2/state.js';
+import { Mamba2State } from '../../src/models/mamba2/index.js';
 import { useBackend } from '../support/backends.js';
 import { disposedAfterEach } from '../support/cleanup.js';
 import { expectClose } from '../support/compare.js';

@@ -25,7 +25,7 @@ describe(`quantising mamba2-${SIZE} in less than 2 GB`, function () {
     const [src, dst] = [path.join(dir, 'float'), path.join(dir, 'int4')];
     // data segments are limited by the shell; the peak of resident memory is what the kernel counted
     const code = `
-      import { quantizeCheckpoint } from ${JSON.stringify(path.resolve('src/models/mamba2/quantize.ts'))};
+      import { quantizeCheckpoint } from ${JSON.stringify(path.resolve('src/models/quantize.ts'))};
       import { Int4WeightOnlyConfig } from ${JSON.stringify(path.resolve('src/quant/config.ts'))};
       const config = new Int4WeightOnlyConfig({ include_input_output_embeddings: true });
       const { weights } = await quantizeCheckpoint(process.argv[1], process.argv[2], config);

@@ -1,52 +1,26 @@
-/** Mamba2ForCausalLM: the model with its head, loss, generation, loading and saving. */
+/** Mamba2ForCausalLM: Mamba-2 with its head, and loading it from a checkpoint. */
 import * as tf from '@tensorflow/tfjs';
-import { ArgumentError, DeviceError, TokenizerError } from '../../base/errors.js';
 import type { CheckpointSource } from '../../checkpoints/source.js';
+import type { NetworkWeights } from '../../engine/network_weights.js';
+import { quantizeWeights, restoreQuantized } from '../../engine/quantized_weights.js';
 import { GenerationConfig } from '../../generation/config.js';
-import type { GenerationEngine } from '../../generation/engine.js';
-import type { GenerateInputs, GenerateOutput } from '../../generation/inputs.js';
-import type { Mamba2Cache } from './cache.js';
-import type { Mamba2Config, Mamba2ConfigFields } from './config.js';
-import { CompiledEngine, type CompiledEngineOptions } from '../../engine/compiled_engine.js';
-import { EagerEngine } from '../../engine/eager_engine.js';
-import { type IdsLike, intGrid } from '../../engine/inputs.js';
-import { causalLoss, type ShiftedLabels, shiftLabels } from '../loss.js';
-import { Mamba2Model, type ModelInputs, NetworkWeights } from './modeling.js';
-import { Mamba2Network } from './network.js';
-import { loadCheckpoint, saveWeights, type SaveOptions } from './pretrained.js';
-import { quantizeWeights, restoreQuantized } from './quantized.js';
-import {
-  generateWithStates,
-  type Mamba2State,
-  type PrefillInput,
-  type PrefillOptions,
-  prefillState,
-} from './stateful.js';
 import type { QuantizationConfig, TorchAoConfig } from '../../quant/index.js';
-import { Tokenizer } from '../../tokenizers/index.js';
 import type { Device } from '../../runtime/index.js';
+import {
+  CausalLM,
+  type CausalLMInputs as InputsOf,
+  type CausalLMOutputs as OutputsOf,
+  type EngineOptions,
+} from '../causal_lm.js';
+import type { Mamba2Cache } from './cache.js';
+import type { Mamba2Config } from './config.js';
+import { type Mamba2ConfigFields } from './config.js';
+import { Mamba2Model } from './modeling.js';
+import { Mamba2Network } from './network.js';
+import { loadCheckpoint } from './pretrained.js';
 
-export interface CausalLMInputs extends ModelInputs {
-  /** [b, t]; position t predicts label t+1; -100 is left out. Gives `loss`. */
-  labels?: IdsLike;
-  /** Logits for the last n positions only; 0 (default) for all. Not together with labels. */
-  logits_to_keep?: number;
-}
-
-export interface CausalLMOutputs {
-  /** [b, t or logits_to_keep, v], float32 */
-  logits: tf.Tensor3D;
-  /** Mean over the kept labels. */
-  loss?: tf.Scalar;
-  cache?: Mamba2Cache;
-  hidden_states?: tf.Tensor3D[];
-}
-
-/** How the model generates. */
-export interface EngineOptions extends CompiledEngineOptions {
-  /** Default 'auto'. */
-  engine?: EngineKind;
-}
+export type CausalLMInputs = InputsOf<Mamba2Cache>;
+export type CausalLMOutputs = OutputsOf<Mamba2Cache>;
 
 export interface PretrainedOptions extends EngineOptions {
   /** 'auto' (default: the best there is), 'cpu', 'gpu', 'tensorflow', 'wasm' or 'js'. Without it a backend chosen before stays. */
@@ -62,9 +36,6 @@ export interface PretrainedOptions extends EngineOptions {
   on_warning?: (message: string) => void;
 }
 
-/** Which engine generates: 'auto' is compiled on the tensorflow backend, eager elsewhere. */
-export type EngineKind = 'auto' | 'compiled' | 'eager';
-
 /**
  * Mamba-2 with a language-model head. Source: Hugging Face Mamba2ForCausalLM.
  *
@@ -72,10 +43,8 @@ export type EngineKind = 'auto' | 'compiled' | 'eager';
  * const model = await Mamba2ForCausalLM.from_pretrained('models/tiny-books-mamba2');
  * const { logits, cache } = model.forward({ input_ids: [[1, 2, 3]] });
  */
-export class Mamba2ForCausalLM {
-  readonly weights: NetworkWeights;
-  /** The model without its head. */
-  readonly backbone: Mamba2Model;
+export class Mamba2ForCausalLM extends CausalLM<Mamba2Network, Mamba2Cache> {
+  declare readonly backbone: Mamba2Model;
 
   /**
    * Loads a checkpoint folder: Hugging Face's safetensors (one file or shards), and the other containers of Mamba-2.
@@ -107,157 +76,16 @@ export class Mamba2ForCausalLM {
     }
   }
 
-  /**
-   * Writes config.json, generation_config.json and the weights in the layout that transformers loads. Written aside and
-   * renamed: a failure leaves no file that looks finished.
-   */
-  async save_pretrained(dir: string, options: SaveOptions = {}): Promise<void> {
-    await saveWeights(dir, this.config, this.weights, options);
-    await this.generation_config.save_pretrained(dir);
-  }
-
-  /** Defaults of generate(); from generation_config.json where the folder has one. */
-  generation_config: GenerationConfig;
-  private made: CompiledEngine | EagerEngine | null = null;
-  private folders: Promise<Tokenizer | null> | null = null;
-
   /** @param source where the weights come from; without one they are freshly initialised */
-  constructor(
-    readonly config: Mamba2Config,
-    source: CheckpointSource | null = null,
-    private readonly options: EngineOptions = {},
-  ) {
-    this.weights = new NetworkWeights(new Mamba2Network(config), source);
-    this.backbone = new Mamba2Model(config, this.weights);
-    this.generation_config = GenerationConfig.from_model_config(config.to_dict());
+  constructor(config: Mamba2Config, source: CheckpointSource | null = null, options: EngineOptions = {}) {
+    super(new Mamba2Network(config), source, options);
   }
 
-  /**
-   * The same layers as a tf.LayersModel: ids int32 [b, t] -> logits [b, t, v]. Where its weights were changed, as by setWeights(), resetEngine()
-   * lets generate() take them.
-   */
-  get layersModel(): tf.LayersModel {
-    return this.weights.layersModels().causal;
+  protected override makeBackbone(weights: NetworkWeights<Mamba2Network>): Mamba2Model {
+    return new Mamba2Model(weights.network.config, weights);
   }
 
-  /** Number of parameters; a tied head counts once. */
-  num_parameters(): number {
-    return this.weights.network.weightSpecs().reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0);
+  override fresh(changes: Readonly<Record<string, unknown>> = {}): Mamba2ForCausalLM {
+    return new Mamba2ForCausalLM(this.network.withConfig(changes).config);
   }
-
-  /**
-   * Logits, and the loss when labels are given. Outputs are new tensors, the caller's to dispose.
-   * @throws ArgumentError as Mamba2Model.forward, and for labels of another size or outside the vocabulary
-   */
-  forward(inputs: CausalLMInputs): CausalLMOutputs {
-    const keep = inputs.logits_to_keep ?? 0;
-    if (!Number.isInteger(keep) || keep < 0)
-      throw new ArgumentError(`forward: logits_to_keep is ${keep}, expected 0 or a positive integer`, {});
-    if (keep > 0 && inputs.labels !== undefined)
-      throw new ArgumentError('forward: labels need all logits; leave out logits_to_keep', {});
-    // before anything runs, so that a bad label neither leaves tensors nor advances a cache
-    const labels = inputs.labels === undefined ? null : this.shifted(inputs.labels, inputs);
-    const { last_hidden_state: h, cache, hidden_states } = this.backbone.forward(inputs);
-    const [b, t, d] = h.shape;
-    try {
-      const made = tf.tidy(() => {
-        const part = keep > 0 && keep < t ? tf.slice(h, [0, t - keep, 0], [b, keep, d]) : h;
-        const logits = this.weights.network.head(this.weights.all(), part) as tf.Tensor3D;
-        return labels ? { logits, loss: causalLoss(logits, labels) } : { logits };
-      });
-      return { ...made, ...(cache && { cache }), ...(hidden_states && { hidden_states }) };
-    } finally {
-      h.dispose();
-    }
-  }
-
-  private shifted(labels: IdsLike, { input_ids, inputs_embeds }: ModelInputs): ShiftedLabels {
-    const grid = intGrid(labels, 'labels');
-    const ids = input_ids === undefined ? null : intGrid(input_ids, 'input_ids');
-    const [batch, length] = ids ? [ids.batch, ids.length] : (inputs_embeds?.shape ?? [grid.batch, grid.length]);
-    if (grid.batch !== batch || grid.length !== length) {
-      throw new ArgumentError(`labels: have shape [${grid.batch}, ${grid.length}], expected [${batch}, ${length}]`, {});
-    }
-    return shiftLabels(grid.values, batch, length, this.config.vocab_size);
-  }
-
-  /**
-   * New tokens after the prompts: Hugging Face's generate(), with options by their names there.
-   *
-   * @returns ids row by row, prompt first; an object with scores and more with return_dict_in_generate or return_state
-   * @throws GenerationError for an unknown option, a wrong value, or an empty prompt
-   * @example
-   * const [ids] = (await model.generate({ input_ids: [[1, 2, 3]], max_new_tokens: 20 })) as number[][];
-   */
-  async generate(inputs: GenerateInputs): Promise<number[][] | GenerateOutput> {
-    const known = inputs.vocab_limit ?? inputs.tokenizer?.vocab_size;
-    const vocab_limit = known ?? (await this.folderTokenizer())?.vocab_size;
-    return generateWithStates(this, { ...inputs, vocab_limit }, await this.engine());
-  }
-
-  /**
-   * Reads a prompt and returns what the model knows after it: to go on from many times, to fork, to save.
-   *
-   * @param prompt a text, ids, or several of either, one per row and of any lengths
-   * @throws ArgumentError for an empty prompt, an id outside the vocabulary, a text without a tokenizer, or a state of
-   *   another model; the signal's reason after an abort, which leaves a state given as it was after the last whole
-   *   segment
-   * @example
-   * const model = await Mamba2ForCausalLM.from_pretrained('models/tiny-books-mamba2');
-   * const state = await model.prefill('Once upon a time');
-   * const again = await model.prefill(' there was', { state: await state.clone() });
-   */
-  prefill(prompt: PrefillInput, options: PrefillOptions = {}): Promise<Mamba2State> {
-    return prefillState(this, prompt, { tokenizer: () => this.folderTokenizer(), ...options });
-  }
-
-  /** The folder's tokenizer, if it has one: ids beyond its vocabulary are padding, never to be sampled (D15). */
-  private folderTokenizer(): Promise<Tokenizer | null> {
-    const dir = this.weights.source?.dir;
-    this.folders ??= dir === undefined ? Promise.resolve(null) : Tokenizer.from_pretrained(dir).catch(noTokenizer);
-    return this.folders;
-  }
-
-  /**
-   * The engine that generates, made at the first call and kept: compiled on the tensorflow backend, eager elsewhere,
-   * unless `engine` was given when loading.
-   * @throws DeviceError when 'compiled' was asked for and the backend is not tensorflow
-   */
-  async engine(): Promise<GenerationEngine> {
-    this.made ??= this.makeEngine();
-    return this.made;
-  }
-
-  private makeEngine(): CompiledEngine | EagerEngine {
-    const native = tf.getBackend() === 'tensorflow';
-    const kind = this.options.engine ?? 'auto';
-    if (!['auto', 'compiled', 'eager'].includes(kind)) {
-      throw new ArgumentError(`engine is '${kind}', expected 'auto', 'compiled' or 'eager'`, { engine: kind });
-    }
-    if (kind === 'compiled' && !native) {
-      throw new DeviceError(
-        `engine 'compiled' needs the tensorflow backend, and '${tf.getBackend()}' is in use. Run \`npx mamba2 setup\`, or take engine 'eager'.`,
-        { backend: tf.getBackend() },
-      );
-    }
-    if (kind === 'eager' || !native) return new EagerEngine(this.weights);
-    return new CompiledEngine(this.weights, this.options);
-  }
-
-  /** Forgets the engine, so that the next one is made from the weights as they are now. States of the old one are lost. */
-  resetEngine(): void {
-    if (this.made instanceof CompiledEngine) this.made.dispose();
-    this.made = null;
-  }
-
-  dispose(): void {
-    this.resetEngine();
-    this.weights.dispose();
-  }
-}
-
-/** A folder without a tokenizer is none without a model. */
-function noTokenizer(error: unknown): null {
-  if (error instanceof TokenizerError) return null;
-  throw error;
 }

@@ -2,6 +2,7 @@
 import type { NormGroups } from '../../layers/rms_norm_gated.js';
 import type { Mamba2MixerArgs } from '../../layers/mixer.js';
 import { ConfigError } from '../../base/errors.js';
+import type { LMConfig } from '../../engine/recurrent_lm.js';
 
 /** The keys that this model reads. Others are kept in `extra` and written back. */
 export interface Mamba2ConfigFields {
@@ -115,6 +116,25 @@ const FLAGS = [
   'tie_word_embeddings',
 ] as const;
 
+/** Keys that change what a state means. Speed (chunk_size), initialisation and special ids do not. */
+const OF_STATES = [
+  'num_hidden_layers',
+  'hidden_size',
+  'num_heads',
+  'head_dim',
+  'state_size',
+  'n_groups',
+  'conv_kernel',
+  'vocab_size',
+  'expand',
+  'use_bias',
+  'use_conv_bias',
+  'layer_norm_epsilon',
+  'time_step_limit',
+  'norm_groups',
+  'tie_word_embeddings',
+] as const;
+
 /** Infinity may come as a number, as the string 'Infinity', or as {"__float__": "Infinity"} (spec D12). */
 function floatOf(value: unknown): unknown {
   if (typeof value === 'object' && value !== null && '__float__' in value)
@@ -133,7 +153,7 @@ const Fields = class {} as unknown as new () => Mamba2ConfigFields;
  * @example
  * const config = new Mamba2Config({ hidden_size: 64, num_heads: 4, head_dim: 32, n_groups: 1, vocab_size: 100 });
  */
-export class Mamba2Config extends Fields {
+export class Mamba2Config extends Fields implements LMConfig {
   readonly model_type = 'mamba2';
   /** Keys of config.json that the model does not read, written back as they were. */
   readonly extra: Readonly<Record<string, unknown>>;
@@ -228,6 +248,13 @@ export class Mamba2Config extends Fields {
       timeStepFloor: this.time_step_floor,
       outProjDivisor: this.rescale_prenorm_residual ? Math.sqrt(this.num_hidden_layers) : 1,
     };
+  }
+
+  /** What changes the meaning of a state, key by key, as text; infinities as words, which JSON has no numbers for. */
+  fingerprint(): Record<string, string> {
+    const text = (value: unknown): string =>
+      Array.isArray(value) ? `[${value.map(String).join(', ')}]` : String(value);
+    return Object.fromEntries(OF_STATES.map((key) => [key, text(this[key])]));
   }
 
   /** A plain record with the keys of config.json; Infinity stays a number (the writer of JSON spells it). */

@@ -2,34 +2,30 @@
 export { Mamba2Config, type Mamba2ConfigFields } from './config.js';
 export { type CacheArrays, Mamba2Cache, stateShapes } from './cache.js';
 export { Mamba2Network } from './network.js';
-export { Mamba2Model, type ModelInputs, type ModelOutputs, NetworkWeights } from './modeling.js';
+export { NetworkWeights } from '../../engine/network_weights.js';
+export { Mamba2Model, type ModelInputs, type ModelOutputs } from './modeling.js';
 export { CompiledEngine, type CompiledEngineOptions } from '../../engine/compiled_engine.js';
 export { buildDecodingProgram, type ProgramDtype } from '../../engine/decoding_program.js';
-export {
-  type CausalLMInputs,
-  type CausalLMOutputs,
-  type EngineKind,
-  type EngineOptions,
-  Mamba2ForCausalLM,
-  type PretrainedOptions,
-} from './causal_lm.js';
+export { type CausalLMInputs, type CausalLMOutputs, Mamba2ForCausalLM, type PretrainedOptions } from './causal_lm.js';
+export type { EngineKind, EngineOptions } from '../causal_lm.js';
 export { causalLoss, IGNORE_INDEX, shiftLabels, weightedCrossEntropy } from '../loss.js';
 export { EagerEngine, EagerState } from '../../engine/eager_engine.js';
-export { loadCheckpoint, type SaveOptions } from './pretrained.js';
-export { Mamba2State } from './state.js';
+export { loadCheckpoint } from './pretrained.js';
+export type { SaveOptions } from '../save.js';
+export { RecurrentState as Mamba2State } from '../state.js';
 export { inspectState, type StateInfo } from '../../engine/state_file.js';
-export type { PrefillInput, PrefillOptions } from './stateful.js';
+export type { PrefillInput, PrefillOptions } from '../stateful.js';
 export type { IdsLike } from '../../engine/inputs.js';
 export {
   quantize,
   quantizeCheckpoint,
   type CheckpointQuantization,
   type QuantizeCheckpointOptions,
-} from './quantize.js';
+} from '../quantize.js';
 export {
   quantizationOf,
   type Quantization,
   type QuantizationReport,
   type QuantizedWeightReport,
   type QuantizeOptions,
-} from './quantized.js';
+} from '../../engine/quantized_weights.js';

@@ -10,48 +10,44 @@ import { Mamba2Block, mixerPart } from '../../layers/block.js';
 import { LMHead, TokenEmbedding } from '../../layers/embedding.js';
 import type { MixerState } from '../../layers/mixer.js';
 import { RMSNorm } from '../../layers/rms_norm.js';
-import type { SpecLayer } from '../../layers/base.js';
-import { isStored, tensor, type Weight, type Weights, type WeightRole, type WeightSpec } from '../../layers/weights.js';
+import { isStored, tensor, type Weight, type WeightRole, type Weights, type WeightSpec } from '../../layers/weights.js';
+import type {
+  Hidden,
+  HiddenOptions,
+  LayerState,
+  NamedLayer,
+  RecurrentLM,
+  StateSpec,
+} from '../../engine/recurrent_lm.js';
+import { stateSpecs } from './cache.js';
 import { Mamba2Config } from './config.js';
 
-/** A layer and the prefix of its weights' names in a checkpoint (spec C.1). */
-export interface NamedLayer {
-  prefix: string;
-  layer: SpecLayer;
+/** A stream of a few rows in the form in which kernels of our own hand it on. */
+interface Carried extends Hidden {
+  handover?: FewRows;
 }
 
-export interface HiddenOptions {
-  /** See MixerOptions.mergeStep. */
-  mergeStep?: boolean;
-  /** Tokens per chunk of the scan, in place of the configuration's. */
-  chunkSize?: number;
-  /** See MixerOptions.bf16Scan. */
-  bf16Scan?: boolean;
-  /** Leave out the final norm. */
-  withoutNorm?: boolean;
-  /** One state per layer; zeros when absent. Not disposed. */
-  states?: readonly MixerState[];
-  /** [b, t]; see MixerOptions.mask */
-  mask?: tf.Tensor2D;
-  /** [b, t]; see MixerOptions.segments */
-  segments?: tf.Tensor2D;
-  /** The stream passes through it before and after each block. */
-  between?: <T extends tf.Tensor>(h: T) => T;
-  /** Called with the stream after each block; the tensor is the callee's to clone if it keeps it. */
-  onBlock?: (h: tf.Tensor3D, index: number) => void;
+/** A layer's states as its mixer takes them. */
+function mixerState({ values, stored, within }: LayerState): MixerState {
+  return {
+    conv: values['conv'] as tf.Tensor3D,
+    ssm: values['ssm'] as tf.Tensor4D,
+    ...(stored && { stored: stored['ssm'] }),
+    ...(within && { context: within['conv'] as MixerState['context'] }),
+  };
 }
 
-/** What the blocks give. */
-export interface Hidden {
-  /** [b, t, d] */
-  h: tf.Tensor3D;
-  /** Of each layer. */
-  states: MixerState[];
-  /** h once more where kernels of our own made it, without a norm: as the head takes it. */
-  rows?: FewRows;
+function layerState({ conv, ssm, stored, context }: MixerState): LayerState {
+  return {
+    values: { conv, ssm },
+    ...(stored && { stored: { ssm: stored } }),
+    ...(context && { within: { conv: context } }),
+  };
 }
 
-export class Mamba2Network {
+export class Mamba2Network implements RecurrentLM<Mamba2Config> {
+  readonly name = 'mamba2';
+  readonly names = { embedding: 'backbone.embeddings.weight', head: 'lm_head.weight' };
   readonly embeddings: TokenEmbedding;
   readonly blocks: readonly Mamba2Block[];
   readonly norm_f: RMSNorm;
@@ -87,6 +83,26 @@ export class Mamba2Network {
     );
   }
 
+  stateSpecs(): readonly StateSpec[] {
+    return stateSpecs(this.config);
+  }
+
+  fingerprint(): Record<string, string> {
+    return this.config.fingerprint();
+  }
+
+  withConfig(changes: Readonly<Record<string, unknown>>): Mamba2Network {
+    return new Mamba2Network(new Mamba2Config({ ...this.config.to_dict(), ...changes }));
+  }
+
+  connect(ids: tf.SymbolicTensor): { hidden: tf.SymbolicTensor; logits: tf.SymbolicTensor } {
+    let h = this.embeddings.apply(ids) as tf.SymbolicTensor;
+    for (const block of this.blocks) h = block.apply(h) as tf.SymbolicTensor;
+    const hidden = this.norm_f.apply(h) as tf.SymbolicTensor;
+    const head = this.lm_head ?? this.embeddings;
+    return { hidden, logits: head.apply(hidden, this.lm_head ? undefined : { reverse: true }) as tf.SymbolicTensor };
+  }
+
   /** @param ids int32 [b, t] @returns [b, t, d] */
   embed(weights: Weights, ids: tf.Tensor2D): tf.Tensor3D {
     return this.embeddings.forward(ids, part(weights, 'backbone.embeddings.')) as tf.Tensor3D;
@@ -101,22 +117,32 @@ export class Mamba2Network {
     const few =
       options.mergeStep && options.withoutNorm && !options.onBlock ? this.stepOfRows(weights, embedded, options) : null;
     if (few) return few;
-    const states: MixerState[] = [];
+    const { aroundBlock, onBlock } = options;
+    const states: LayerState[] = [];
     let h = embedded;
     for (const [i, block] of this.blocks.entries()) {
       if (options.between) h = options.between(h);
-      const out = block.forward(h, part(weights, `backbone.layers.${i}.`), {
-        state: options.states?.[i],
-        mask: options.mask,
-        segments: options.segments,
-        chunkSize: options.chunkSize,
-        bf16Scan: options.bf16Scan,
-        mergeStep: options.mergeStep,
-      });
-      if (h !== embedded && !options.onBlock) h.dispose();
-      h = out.y;
-      states.push(out.state);
-      options.onBlock?.(h, i);
+      const prefix = `backbone.layers.${i}.`;
+      const state = options.states?.[i];
+      const run = (x: tf.Tensor3D, all: Weights): ReturnType<Mamba2Block['forward']> =>
+        block.forward(x, part(all, prefix), {
+          state: state && mixerState(state),
+          mask: options.mask,
+          segments: options.segments,
+          chunkSize: options.chunkSize,
+          bf16Scan: options.bf16Scan,
+          mergeStep: options.mergeStep,
+        });
+      let next: tf.Tensor3D;
+      if (aroundBlock) next = aroundBlock((x, all) => run(x, all).y, h, prefix);
+      else {
+        const out = run(h, weights);
+        next = out.y;
+        states.push(layerState(out.state));
+      }
+      if (h !== embedded && !onBlock && !aroundBlock) h.dispose();
+      h = next;
+      onBlock?.(h, i);
     }
     if (options.between) h = options.between(h);
     if (options.withoutNorm) return { h, states };
@@ -125,12 +151,21 @@ export class Mamba2Network {
   }
 
   /** A decoding step of a few rows by kernels of our own (batch_step.ts), whose states are updated in place. Null where there are none. */
-  private stepOfRows(weights: Weights, embedded: tf.Tensor3D, { states, mask, between }: HiddenOptions): Hidden | null {
+  private stepOfRows(weights: Weights, embedded: tf.Tensor3D, options: HiddenOptions): Carried | null {
+    const { mask, between, aroundBlock } = options;
+    const states = options.states?.map(mixerState);
     const [b, t, d] = embedded.shape;
     const context = states?.[0]?.context?.layers;
     const layers = this.blocks.map((_, i) => part(weights, `backbone.layers.${i}.`));
     const mixers = layers.map(mixerPart);
-    if (b === 1 || t !== 1 || !context || !mixers.every((own, i) => takesBatches(this.blocks[i]!.spec, own)))
+    if (
+      b === 1 ||
+      t !== 1 ||
+      aroundBlock ||
+      !states ||
+      !context ||
+      !mixers.every((own, i) => takesBatches(this.blocks[i]!.spec, own))
+    )
       return null;
     const norms = [
       ...layers.map((layer) => tensor(layer, 'norm.weight')),
@@ -146,15 +181,16 @@ export class Mamba2Network {
       after.push({ conv: states[i]!.conv, ...out.state });
     }
     // the contexts of all layers were moved on together
-    const moved = after.map((state, layer) => ({ ...state, context: { layers: carry.context, layer } }));
-    return { h: tf.reshape(carry.stream, [b, 1, d]), states: moved, rows: carry.rows };
+    const moved = after.map((state, layer) => layerState({ ...state, context: { layers: carry.context, layer } }));
+    return { h: tf.reshape(carry.stream, [b, 1, d]), states: moved, handover: carry.rows };
   }
 
   /**
    * Final norm and head of one position, as one kernel where the device has it.
-   * @param h the stream after the last block, [b, d] @param rows see Hidden @returns logits [b, v], float32
+   * @param h the stream after the last block, [b, d] @param handover see Hidden @returns logits [b, v], float32
    */
-  normedHead(weights: Weights, h: tf.Tensor2D, rows?: FewRows): tf.Tensor2D {
+  normedHead(weights: Weights, h: tf.Tensor2D, handover?: unknown): tf.Tensor2D {
+    const rows = handover as Carried['handover'];
     const w = part(weights, this.lm_head ? 'lm_head.' : 'backbone.embeddings.');
     const norm = part(weights, 'backbone.norm_f.');
     const matrix = w['weight']!;

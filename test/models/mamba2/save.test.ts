@@ -9,7 +9,7 @@ import { ArgumentError, SaveError } from '../../../src/base/errors.js';
 import { decodeFloat32, encodeFloat32, floatDtypeOf } from '../../../src/base/stored_dtypes.js';
 import { Mamba2ForCausalLM } from '../../../src/models/mamba2/causal_lm.js';
 import type { Mamba2ConfigFields } from '../../../src/models/mamba2/config.js';
-import type { SaveOptions } from '../../../src/models/mamba2/pretrained.js';
+import type { SaveOptions } from '../../../src/models/save.js';
 import { tensorCount, useBackend } from '../../support/backends.js';
 import { expectClose } from '../../support/compare.js';
 import { rejection } from '../../support/errors.js';

@@ -1,13 +1,13 @@
-/** Calls that take and give Mamba2States: reading a prompt, and generating from what was read. */
-import { ArgumentError, GenerationError } from '../../base/errors.js';
-import type { GenerationEngine } from '../../generation/engine.js';
-import { generateFor, resolveOptions } from '../../generation/generate.js';
-import { feedsOf, type GenerateInputs, type GenerateOutput, type IdRow } from '../../generation/inputs.js';
-import type { Tokenizer } from '../../tokenizers/index.js';
-import type { Mamba2ForCausalLM } from './causal_lm.js';
-import { Mamba2State } from './state.js';
+/** Calls that take and give RecurrentStates: reading a prompt, and generating from what was read. */
+import { ArgumentError, GenerationError } from '../base/errors.js';
+import type { GenerationEngine } from '../generation/engine.js';
+import { generateFor, resolveOptions } from '../generation/generate.js';
+import { feedsOf, type GenerateInputs, type GenerateOutput, type IdRow } from '../generation/inputs.js';
+import type { Tokenizer } from '../tokenizers/index.js';
+import type { CausalLM } from './causal_lm.js';
+import { RecurrentState } from './state.js';
 
-export type { Mamba2State };
+export type { RecurrentState };
 
 /** A prompt, or several: texts or ids. */
 export type PrefillInput = string | readonly string[] | IdRow | readonly IdRow[];
@@ -18,7 +18,7 @@ export interface PrefillOptions {
   /** Adds the tokenizer's special tokens to a text. Default: where no state is given. */
   add_special_tokens?: boolean;
   /** A state to go on from: moved on in place and returned. Rows may then be empty. Default: a fresh one. */
-  state?: Mamba2State;
+  state?: RecurrentState;
   /** Stops between segments by throwing its reason. */
   signal?: AbortSignal;
   /** Called after each segment with ids done and in all. */
@@ -27,12 +27,8 @@ export interface PrefillOptions {
 
 type Resolved = Omit<PrefillOptions, 'tokenizer'> & { tokenizer: Tokenizer | (() => Promise<Tokenizer | null>) };
 
-/** See Mamba2ForCausalLM.prefill. */
-export async function prefillState(
-  model: Mamba2ForCausalLM,
-  prompt: PrefillInput,
-  options: Resolved,
-): Promise<Mamba2State> {
+/** See CausalLM.prefill. */
+export async function prefillState(model: CausalLM, prompt: PrefillInput, options: Resolved): Promise<RecurrentState> {
   const { signal, on_progress: onProgress } = options;
   signal?.throwIfAborted();
   const rows = await rowsOf(prompt, options);
@@ -48,7 +44,8 @@ export async function prefillState(
   rows.forEach((row, i) => checkIds(row, i, model.config.vocab_size));
   const engine = await model.engine();
   const state =
-    given ?? new Mamba2State(model, await engine.createState(rows.length), new Array<number[]>(rows.length).fill([]));
+    given ??
+    new RecurrentState(model, await engine.createState(rows.length), new Array<number[]>(rows.length).fill([]));
   try {
     if (rows.some((row) => row.length > 0) || state.batch !== rows.length) {
       await engine.prefill(
@@ -76,7 +73,7 @@ function checkIds(ids: readonly number[], row: number, vocab_size: number): void
   );
 }
 
-function noteRead(state: Mamba2State, rows: readonly (readonly number[])[]): void {
+function noteRead(state: RecurrentState, rows: readonly (readonly number[])[]): void {
   try {
     state.noteFed(rows);
   } catch {
@@ -113,7 +110,7 @@ async function encode(
   return Promise.all(texts.map((text) => found.encode(text, { add_special_tokens: special })));
 }
 
-function checkOwn(model: Mamba2ForCausalLM, state: Mamba2State): void {
+function checkOwn(model: CausalLM, state: RecurrentState): void {
   if (state.model !== model) {
     throw new ArgumentError(
       'The state belongs to another model object. Save it there and load it here, or feed the text to this model.',
@@ -123,18 +120,18 @@ function checkOwn(model: Mamba2ForCausalLM, state: Mamba2State): void {
 }
 
 /**
- * generate() for a model: a Mamba2State is moved on together with its record of ids, which stand in for `history`, and
+ * generate() for a model: a RecurrentState is moved on together with its record of ids, which stand in for `history`, and
  * `return_state` gives one.
  */
 export async function generateWithStates(
-  model: Mamba2ForCausalLM,
+  model: CausalLM,
   inputs: GenerateInputs,
   engine: GenerationEngine,
 ): Promise<number[][] | GenerateOutput> {
   const call = (changed: Partial<GenerateInputs>): Promise<number[][] | GenerateOutput> =>
     generateFor(engine, model.generation_config, model.config, { ...inputs, ...changed });
   const { state } = inputs;
-  if (!(state instanceof Mamba2State)) {
+  if (!(state instanceof RecurrentState)) {
     const output = await call({});
     if (inputs.return_state && !state) wrap(model, output as GenerateOutput, feedsOf(inputs));
     return output;
@@ -169,8 +166,8 @@ export async function generateWithStates(
 }
 
 /** Makes the state of an output one that knows its ids: those read by the prompt of each row, and those written. */
-function wrap(model: Mamba2ForCausalLM, output: GenerateOutput, read: readonly (readonly number[])[]): void {
+function wrap(model: CausalLM, output: GenerateOutput, read: readonly (readonly number[])[]): void {
   const copies = output.new_tokens.length / read.length;
   const ids = output.new_tokens.map((tokens, row) => [...read[Math.floor(row / copies)]!, ...tokens]);
-  output.state = new Mamba2State(model, output.state!, ids);
+  output.state = new RecurrentState(model, output.state!, ids);
 }

@@ -1,8 +1,8 @@
-/** Mamba2State: what a model has read so far, as a value. */
-import { DisposedError } from '../../base/errors.js';
-import type { EngineState, StateArrays } from '../../generation/engine.js';
-import type { Mamba2ForCausalLM } from './causal_lm.js';
-import { readStateFile, writeStateFile } from '../../engine/state_file.js';
+/** RecurrentState (of Mamba-2: Mamba2State): what a model has read so far, as a value. */
+import { DisposedError } from '../base/errors.js';
+import type { EngineState, StateArrays } from '../generation/engine.js';
+import type { CausalLM } from './causal_lm.js';
+import { readStateFile, writeStateFile } from '../engine/state_file.js';
 
 /**
  * What a model has read, row by row: recurrent states, the logits of the next token, and the ids that were fed. Its size
@@ -15,7 +15,7 @@ import { readStateFile, writeStateFile } from '../../engine/state_file.js';
  * const fork = await state.clone();
  * await model.generate({ input_ids: [[]], state: fork, max_new_tokens: 5 }); // `state` stays where it is
  */
-export class Mamba2State implements EngineState {
+export class RecurrentState implements EngineState {
   private disposed = false;
 
   /**
@@ -24,7 +24,7 @@ export class Mamba2State implements EngineState {
    * @param ids what was fed, per row; shorter than `seen` where it is not known
    */
   constructor(
-    readonly model: Mamba2ForCausalLM,
+    readonly model: CausalLM,
     private readonly inner: EngineState,
     private fedIds: readonly (readonly number[])[],
   ) {}
@@ -61,14 +61,14 @@ export class Mamba2State implements EngineState {
   }
 
   /** An independent copy. */
-  async clone(): Promise<Mamba2State> {
-    return new Mamba2State(this.model, await this.engine_state.clone(), this.fedIds);
+  async clone(): Promise<RecurrentState> {
+    return new RecurrentState(this.model, await this.engine_state.clone(), this.fedIds);
   }
 
   /** A new state whose row i is row rows[i] of this one; repeats allowed. @throws ArgumentError or GenerationError for a row that is none */
-  async select(rows: readonly number[]): Promise<Mamba2State> {
+  async select(rows: readonly number[]): Promise<RecurrentState> {
     const inner = await this.engine_state.select(rows);
-    return new Mamba2State(
+    return new RecurrentState(
       this.model,
       inner,
       rows.map((row) => this.fedIds[row]!),
@@ -97,10 +97,10 @@ export class Mamba2State implements EngineState {
    * await (await model.prefill([5, 6, 7])).save('prefix.safetensors');
    * const state = await Mamba2State.load(model, 'prefix.safetensors');
    */
-  static async load(model: Mamba2ForCausalLM, file: string): Promise<Mamba2State> {
+  static async load(model: CausalLM, file: string): Promise<RecurrentState> {
     const { arrays, ids } = await readStateFile(file, model.weights);
     const engine = await model.engine();
-    return new Mamba2State(model, await engine.fromArrays(arrays), ids);
+    return new RecurrentState(model, await engine.fromArrays(arrays), ids);
   }
 
   dispose(): void {

@@ -1,8 +1,8 @@
 /** Quantised models: quantising weights as they are read, taking up checkpoints of packed weights, and writing them. */
 import type * as tf from '@tensorflow/tfjs';
-import { decodeFloat32, DTYPE_BYTES } from '../../base/stored_dtypes.js';
-import type { CheckpointSource, OutTensor } from '../../checkpoints/source.js';
-import { CheckpointError, ConfigError } from '../../base/errors.js';
+import { decodeFloat32, DTYPE_BYTES } from '../base/stored_dtypes.js';
+import type { CheckpointSource, OutTensor } from '../checkpoints/source.js';
+import { CheckpointError, ConfigError } from '../base/errors.js';
 import {
   Int4WeightOnlyConfig,
   MatrixQuantizer,
@@ -23,9 +23,9 @@ import {
   storedBytes,
   type TorchAoConfig,
   unpackWeight,
-} from '../../quant/index.js';
-import type { WeightSpec } from '../../layers/weights.js';
-import type { NetworkWeights } from './modeling.js';
+} from '../quant/index.js';
+import type { WeightSpec } from '../layers/weights.js';
+import type { NetworkWeights } from './network_weights.js';
 
 /** What became of one weight. */
 export interface QuantizedWeightReport {

@@ -1,12 +1,12 @@
 /** Quantising a loaded model, and a checkpoint folder that may be larger than memory. */
 import * as fs from 'node:fs';
 import * as path from 'node:path';
-import { COMPANION_FILES } from '../../checkpoints/convert.js';
-import { openCheckpoint } from '../../checkpoints/open.js';
-import { saveCheckpoint, type SaveCheckpointOptions } from '../../checkpoints/save.js';
-import type { CheckpointSource, OutTensor } from '../../checkpoints/source.js';
-import { expectedTensors, validateCheckpoint } from '../../checkpoints/validate.js';
-import { ArgumentError, CheckpointError } from '../../base/errors.js';
+import { COMPANION_FILES } from '../checkpoints/convert.js';
+import { openCheckpoint } from '../checkpoints/open.js';
+import { saveCheckpoint, type SaveCheckpointOptions } from '../checkpoints/save.js';
+import type { CheckpointSource, OutTensor } from '../checkpoints/source.js';
+import { expectedTensors, validateCheckpoint } from '../checkpoints/validate.js';
+import { ArgumentError, CheckpointError } from '../base/errors.js';
 import {
   Int4WeightOnlyConfig,
   packedBytes,
@@ -15,9 +15,9 @@ import {
   type QuantizationConfig,
   quantizationConfig,
   type TorchAoConfig,
-} from '../../quant/index.js';
-import type { Mamba2ForCausalLM } from './causal_lm.js';
-import { weightRoles } from './network.js';
+} from '../quant/index.js';
+import type { CausalLM } from './causal_lm.js';
+import { weightRoles } from './mamba2/network.js';
 import {
   alreadyQuantized,
   floatRows,
@@ -30,7 +30,7 @@ import {
   quantizeWeights,
   reportRow,
   scaleDtypeFor,
-} from './quantized.js';
+} from '../engine/quantized_weights.js';
 
 /**
  * Quantises the matrices of a model in place. Best called right after loading: the float matrices are then never in
@@ -43,7 +43,7 @@ import {
  * const report = await quantize(model, new Int4WeightOnlyConfig({ group_size: 128 }));
  */
 export async function quantize(
-  model: Mamba2ForCausalLM,
+  model: CausalLM,
   config: QuantizationConfig | TorchAoConfig,
   options: QuantizeOptions = {},
 ): Promise<QuantizationReport> {

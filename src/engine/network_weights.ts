@@ -1,0 +1,124 @@
+/** The weights of a network: where they come from, and what stands in for them. */
+import * as tf from '@tensorflow/tfjs';
+import { ConfigError, DisposedError } from '../base/errors.js';
+import { decodeFloat32 } from '../base/stored_dtypes.js';
+import type { CheckpointSource } from '../checkpoints/source.js';
+import type { WeightStorage } from '../layers/storage.js';
+import type { StoredMatrix, Weight, Weights, WeightSpec } from '../layers/weights.js';
+import type { RecurrentLM } from './recurrent_lm.js';
+
+/** The weights of a network: where they come from, and the layer variables they become when run eagerly. */
+export class NetworkWeights<N extends RecurrentLM = RecurrentLM> {
+  private record: Weights | null = null;
+  private plain: Record<string, tf.Variable> | null = null;
+  private readonly stored = new Map<string, StoredMatrix>();
+  private models: { backbone: tf.LayersModel; causal: tf.LayersModel } | null = null;
+  private disposed = false;
+
+  constructor(
+    readonly network: N,
+    readonly source: CheckpointSource | null,
+  ) {}
+
+  /** True when variables exist; before that only the checkpoint does. */
+  get materialized(): boolean {
+    return this.models !== null || this.plain !== null;
+  }
+
+  /** Builds the layers and fills them: from the checkpoint, one tensor at a time, or freshly initialised. */
+  layersModels(): { backbone: tf.LayersModel; causal: tf.LayersModel } {
+    if (this.disposed) throw new DisposedError('This model was disposed');
+    if (this.models) return this.models;
+    if (this.plain) throw new ConfigError('A model with stored (quantised) weights has no LayersModel', {});
+    const { network, source } = this;
+    for (const { prefix, layer } of network.namedLayers()) {
+      if (source) layer.source = (spec) => readWeight(source, prefix, spec);
+    }
+    const ids = tf.input({ shape: [null], dtype: 'int32', name: 'input_ids' });
+    const { hidden, logits } = network.connect(ids);
+    this.models = {
+      backbone: tf.model({ inputs: ids, outputs: hidden, name: `${network.name}_backbone` }),
+      causal: tf.model({ inputs: ids, outputs: logits, name: `${network.name}_causal_lm` }),
+    };
+    return this.models;
+  }
+
+  /**
+   * All weights by checkpoint name: layer variables, except where a stored form stands in for one (see `store`). A model
+   * whose matrices were stored before anything ran never has the layer variables of those.
+   */
+  all(): Weights {
+    if (this.disposed) throw new DisposedError('This model was disposed');
+    if (!this.record) {
+      const plain = this.models === null && this.stored.size > 0 ? this.plainVariables() : this.layerVariables();
+      this.record = { ...plain, ...Object.fromEntries(this.stored) };
+    }
+    return this.record;
+  }
+
+  /** The weight under a stored form, as a float32 variable; undefined when the stored form replaced it. */
+  base(name: string): tf.Variable | undefined {
+    const weights = this.models ? this.layerVariables() : (this.plain ?? {});
+    return weights[name] as tf.Variable | undefined;
+  }
+
+  /** Lets a stored form (packed integers, a base with an adapter) stand in for a weight; null brings the variable back. */
+  store(name: string, matrix: StoredMatrix | null): void {
+    if (matrix) this.stored.set(name, matrix);
+    else this.stored.delete(name);
+    this.record = null;
+  }
+
+  /** The stored form of a weight, if it has one. */
+  storedForm(name: string): StoredMatrix | undefined {
+    return this.stored.get(name);
+  }
+
+  /** How a weight is kept in a compiled program: the stored form's way, or the given default. */
+  storage(spec: WeightSpec, otherwise: (spec: WeightSpec) => WeightStorage): WeightStorage {
+    return this.stored.get(spec.name)?.storage?.() ?? otherwise(spec);
+  }
+
+  private layerVariables(): Record<string, Weight> {
+    this.layersModels();
+    const record: Record<string, Weight> = {};
+    for (const { prefix, layer } of this.network.namedLayers()) {
+      for (const [name, weight] of Object.entries(layer.weightMap())) record[prefix + name] = weight;
+    }
+    return record;
+  }
+
+  private plainVariables(): Record<string, Weight> {
+    if (!this.plain) {
+      const made: Record<string, tf.Variable> = {};
+      for (const spec of this.network.weightSpecs()) {
+        if (this.stored.has(spec.name)) continue;
+        if (!this.source)
+          throw new ConfigError('A model without a checkpoint has no weights to read next to stored ones', {
+            name: spec.name,
+          });
+        const source = this.source;
+        made[spec.name] = tf.tidy(() => tf.variable(readWeight(source, '', spec)));
+      }
+      this.plain = made;
+    }
+    return this.plain;
+  }
+
+  dispose(): void {
+    if (this.disposed) return;
+    this.disposed = true;
+    // both models share their layers: disposing one would leave the other's count above zero
+    if (this.models) for (const { layer } of this.network.namedLayers()) layer.weights.forEach((w) => w.dispose());
+    if (this.plain) tf.dispose(this.plain);
+    this.record = null;
+    this.models = null;
+    void this.source?.close();
+  }
+}
+
+function readWeight(source: CheckpointSource, prefix: string, spec: WeightSpec): tf.Tensor {
+  const name = prefix + spec.name;
+  const info = source.tensors.get(name)!;
+  return tf.tensor(decodeFloat32(source.readBytesSync(name), info.dtype), spec.shape);
+}

@@ -1,0 +1,139 @@
+/**
+ * What a network of recurrent blocks is to those who run it: the engines that generate, adapters and training. They know
+ * weights by the names of the checkpoint, states by the names of `stateSpecs()`, and nothing else of an architecture.
+ */
+import type * as tf from '@tensorflow/tfjs';
+import type { SpecLayer } from '../layers/base.js';
+import type { Weights, WeightSpec } from '../layers/weights.js';
+
+/** The configuration of a causal language model, in the keys of config.json; an architecture has more of them. */
+export interface LMConfig {
+  readonly model_type: string;
+  /** Rows of the embedding, v; may be more than the tokenizer has. */
+  readonly vocab_size: number;
+  /** d */
+  readonly hidden_size: number;
+  /** Recurrent layers, each with the states of stateSpecs(). */
+  readonly num_hidden_layers: number;
+  readonly tie_word_embeddings: boolean;
+  readonly pad_token_id: number | null;
+  /** Whether forward() returns a cache where nothing is said. */
+  readonly use_cache: boolean;
+  /** A plain record with the keys of config.json. */
+  to_dict(): Record<string, unknown>;
+}
+
+/** A layer and the prefix of its weights' names in a checkpoint. */
+export interface NamedLayer {
+  prefix: string;
+  layer: SpecLayer;
+}
+
+/** One of the tensors that a layer carries from token to token. */
+export interface StateSpec {
+  /** Within its layer: files of states name it `layers.I.NAME`. */
+  readonly name: string;
+  /** Of one row, without the batch axis. Where a size is 0 there is nothing to carry, and programs keep nothing. */
+  readonly shape: readonly number[];
+  /**
+   * How a program keeps it: a variable for each layer [b, ...shape], or one for all layers [b, layers, ...shape]. The
+   * latter is for small states that are moved on together: one copy, and not one a layer.
+   */
+  readonly keptPer: 'layer' | 'model';
+  /** Whether a program may store it in bfloat16 between calls (the option state_dtype). Only where kept per layer. */
+  readonly bfloat16?: boolean;
+}
+
+/** The states of one layer, by the names of its specs. */
+export interface LayerState {
+  /** [b, ...shape], float32 */
+  readonly values: Readonly<Record<string, tf.Tensor>>;
+  /** The same where it is stored in another type, of which the value is the conversion. For kernels that take it so, and give it. */
+  readonly stored?: Readonly<Record<string, tf.Tensor>>;
+  /** Where a value lies that is kept per model: all layers [b, layers, ...shape], and which this is. A network may give it moved on. */
+  readonly within?: Readonly<Record<string, { layers: tf.Tensor; layer: number }>>;
+}
+
+/** Runs one block on the stream, [b, t, d] to [b, t, d]. @param weights all weights by checkpoint name */
+export type BlockRun = (h: tf.Tensor3D, weights: Weights) => tf.Tensor3D;
+
+/** How the blocks are run. What is called a hint changes speed and rounding only; an architecture may pass over it. */
+export interface HiddenOptions {
+  /** One per layer; zeros when absent. Not disposed. */
+  states?: readonly LayerState[];
+  /**
+   * [b, t] of 0 and 1: masked positions change no state, and their outputs mean nothing. With states, the masked
+   * positions of a row follow its real ones.
+   */
+  mask?: tf.Tensor2D;
+  /** Number of the document that each position belongs to, [b, t], each in one run: nothing passes from one to the next. */
+  segments?: tf.Tensor2D;
+  /** Leave out the final norm. */
+  withoutNorm?: boolean;
+  /** The stream passes through it before and after each block. */
+  between?: <T extends tf.Tensor>(h: T) => T;
+  /** Called with the stream after each block; the tensor is the callee's to clone if it keeps it. */
+  onBlock?: (h: tf.Tensor3D, index: number) => void;
+  /**
+   * Runs each block in another way, as training does that computes it again for the gradients. Not together with states.
+   * @param prefix of the names of the block's weights
+   */
+  aroundBlock?: (run: BlockRun, h: tf.Tensor3D, prefix: string) => tf.Tensor3D;
+  /** Hint: a single token's work is put together, for GPUs. */
+  mergeStep?: boolean;
+  /** Hint: tokens per chunk of a scan. */
+  chunkSize?: number;
+  /** Hint: scan in bfloat16, for GPUs. */
+  bf16Scan?: boolean;
+}
+
+/** What the blocks give. */
+export interface Hidden {
+  /** [b, t, d] */
+  h: tf.Tensor3D;
+  /** Of each layer, new tensors; empty after aroundBlock. */
+  states: LayerState[];
+  /** What normedHead() of the same network takes besides h: the stream in a form of its own. */
+  handover?: unknown;
+}
+
+/**
+ * A causal language model of recurrent blocks: embedding, blocks, final norm, head, as functions over given weights.
+ * Eager runs pass the layers' own variables, compiled programs symbolic ones, adapters a base with something on top.
+ */
+export interface RecurrentLM<C extends LMConfig = LMConfig> {
+  readonly config: C;
+  /** Of programs and tf.LayersModels. */
+  readonly name: string;
+  /** Full names of two matrices [v, d]. Where config.tie_word_embeddings is set there is no head: it is the embedding once more. */
+  readonly names: { readonly embedding: string; readonly head: string };
+  /** Every layer with the prefix of its weights, in the checkpoint's order. */
+  namedLayers(): NamedLayer[];
+  /** Names, shapes and initialisers of all weights, by their names in a checkpoint. */
+  weightSpecs(): WeightSpec[];
+  /** What each layer carries; the same for all. */
+  stateSpecs(): readonly StateSpec[];
+  /** What changes the meaning of a state, as text by key: files of states say which model they belong to. */
+  fingerprint(): Record<string, string>;
+  /** The same architecture with other values for some keys of its configuration. */
+  withConfig(changes: Readonly<Record<string, unknown>>): RecurrentLM<C>;
+  /** The layers applied one after another, for a tf.LayersModel. @param ids int32 [b, t] */
+  connect(ids: tf.SymbolicTensor): { hidden: tf.SymbolicTensor; logits: tf.SymbolicTensor };
+  /** @param ids int32 [b, t] @returns [b, t, d] */
+  embed(weights: Weights, ids: tf.Tensor2D): tf.Tensor3D;
+  /**
+   * Blocks and final norm.
+   * @param weights all weights by checkpoint name @param embedded [b, t, d]
+   * @returns the normed stream [b, t, d] and the new states, all new tensors
+   */
+  hidden(weights: Weights, embedded: tf.Tensor3D, options?: HiddenOptions): Hidden;
+  /** @param h normed, [..., d] @returns logits [..., v], float32 */
+  head(weights: Weights, h: tf.Tensor): tf.Tensor;
+  /** Final norm and head of one position. @param h before the norm, [b, d] @param handover see Hidden @returns [b, v], float32 */
+  normedHead(weights: Weights, h: tf.Tensor2D, handover?: unknown): tf.Tensor2D;
+}
+
+/** The name of the matrix that makes logits: the head's own, or the embedding's where it is tied. */
+export function headWeight({ config, names }: RecurrentLM): string {
+  return config.tie_word_embeddings ? names.embedding : names.head;
+}

@@ -1,0 +1,126 @@
+/** A network without its head, as a tfjs model and as Hugging Face's forward(). */
+import * as tf from '@tensorflow/tfjs';
+import { ArgumentError } from '../base/errors.js';
+import { type Compaction, idGrid, type IdsLike, readMask, reorder } from '../engine/inputs.js';
+import type { NetworkWeights } from '../engine/network_weights.js';
+import type { LayerState, RecurrentLM } from '../engine/recurrent_lm.js';
+import { RecurrentCache } from '../engine/states/cache.js';
+
+/** What forward() takes. @typeParam C the architecture's cache */
+export interface BackboneInputs<C extends RecurrentCache = RecurrentCache> {
+  /** Token ids [b, t]. Exactly one of input_ids and inputs_embeds. */
+  input_ids?: IdsLike;
+  /** Embedded tokens [b, t, d], float32. */
+  inputs_embeds?: tf.Tensor3D;
+  /** 1 for real tokens, 0 for padding, [b, t] or longer (the last t columns count). Any pattern; exact on both sides. */
+  attention_mask?: IdsLike;
+  /** State to go on from; advanced in place. */
+  cache?: C;
+  /** Return a cache (default true; a given cache is always advanced and returned). */
+  use_cache?: boolean;
+  /** Return the stream after each block and the normed one last, as transformers does. */
+  output_hidden_states?: boolean;
+}
+
+export interface BackboneOutputs<C extends RecurrentCache = RecurrentCache> {
+  /** [b, t, d]; meaningless at padded positions */
+  last_hidden_state: tf.Tensor3D;
+  cache?: C;
+  hidden_states?: tf.Tensor3D[];
+}
+
+/** What forward() works on after its inputs were checked. */
+interface Prepared {
+  embedded: tf.Tensor3D;
+  padding: Compaction | null;
+}
+
+/** Embedding, blocks and final norm over the weights of a causal model, or over weights of its own. */
+export class Backbone<N extends RecurrentLM = RecurrentLM, C extends RecurrentCache = RecurrentCache> {
+  constructor(readonly weights: NetworkWeights<N>) {}
+
+  get network(): N {
+    return this.weights.network;
+  }
+
+  get config(): N['config'] {
+    return this.network.config;
+  }
+
+  /** A cache to be filled by a first call; architectures have their own class of it. */
+  protected emptyCache(): C {
+    return new RecurrentCache() as C;
+  }
+
+  /** The same layers as a tf.LayersModel: ids int32 [b, t] -> [b, t, d]. predict, summary, getWeights and save work. */
+  get layersModel(): tf.LayersModel {
+    return this.weights.layersModels().backbone;
+  }
+
+  get_input_embeddings(): tf.Tensor {
+    return this.weights.all()[this.network.names.embedding] as tf.Tensor;
+  }
+
+  private prepare(inputs: BackboneInputs<C>): Prepared {
+    const { input_ids, inputs_embeds, attention_mask } = inputs;
+    if ((input_ids === undefined) === (inputs_embeds === undefined)) {
+      throw new ArgumentError(
+        `forward: got ${input_ids === undefined ? 'neither' : 'both'} of input_ids and inputs_embeds, expected exactly one`,
+        {},
+      );
+    }
+    if (inputs_embeds) {
+      const [b, t, d] = inputs_embeds.shape;
+      if (inputs_embeds.rank !== 3 || d !== this.config.hidden_size || t === 0) {
+        throw new ArgumentError(
+          `inputs_embeds: has shape [${inputs_embeds.shape}], expected [b, t, ${this.config.hidden_size}]`,
+          {},
+        );
+      }
+      const padding = readMask(attention_mask, b, t);
+      return { embedded: padding?.order ? reorder(inputs_embeds, padding.order) : tf.clone(inputs_embeds), padding };
+    }
+    const ids = idGrid(input_ids!, this.config.vocab_size);
+    const padding = readMask(attention_mask, ids.batch, ids.length);
+    const values = padding?.order ? padding.order.map((from) => ids.values[from]!) : ids.values;
+    const tensor = tf.tensor2d(values, [ids.batch, ids.length], 'int32');
+    return { embedded: this.network.embed(this.weights.all(), tensor), padding };
+  }
+
+  /**
+   * Runs the backbone. Outputs are new tensors, the caller's to dispose (a tidy around the call does not dispose a cache
+   * that was passed in).
+   *
+   * @throws ArgumentError for ids outside the vocabulary, a mask of the wrong size, both or neither of the inputs, or a
+   *   cache of another batch size or another model
+   */
+  forward(inputs: BackboneInputs<C>): BackboneOutputs<C> {
+    const { cache } = inputs;
+    const keepCache = cache !== undefined || (inputs.use_cache ?? this.config.use_cache);
+    const kept: tf.Tensor3D[] = [];
+    const weights = this.weights.all();
+    const result = tf.tidy(() => {
+      const { embedded, padding } = this.prepare(inputs);
+      const [b, t] = embedded.shape;
+      cache?.check(this.network, b);
+      const restore = (x: tf.Tensor3D): tf.Tensor3D => (padding?.back ? reorder(x, padding.back) : tf.clone(x));
+      const onBlock = inputs.output_hidden_states ? (h: tf.Tensor3D): void => void kept.push(restore(h)) : undefined;
+      const mask = padding ? tf.tensor2d(padding.mask, [b, t]) : undefined;
+      const before = cache?.layers.map((values): LayerState => ({ values }));
+      const { h, states } = this.network.hidden(weights, embedded, { states: before, mask, onBlock });
+      return { last: restore(h), states: keepCache ? states.map(({ values }) => ({ ...values })) : [], kept, t };
+    });
+    const outputs: BackboneOutputs<C> = { last_hidden_state: result.last };
+    if (keepCache) {
+      outputs.cache = cache ?? this.emptyCache();
+      outputs.cache.advance(result.states, result.t);
+    }
+    // in the order of transformers: the output of every block, then the normed stream
+    if (inputs.output_hidden_states) outputs.hidden_states = [...result.kept, tf.clone(result.last)];
+    return outputs;
+  }
+
+  dispose(): void {
+    this.weights.dispose();
+  }
+}
