@@ -33,6 +33,11 @@ export class TokenizerError extends Mamba2Error {
   override name = 'TokenizerError';
 }
 
+/** A chat template that is malformed, refuses a chat, or takes more than a template may; its text is in `data`. */
+export class ChatTemplateError extends TokenizerError {
+  override name = 'ChatTemplateError';
+}
+
 /** A device, backend or native library that cannot be used. */
 export class DeviceError extends Mamba2Error {
   override name = 'DeviceError';

@@ -1,5 +1,5 @@
-import { Template } from '@huggingface/jinja';
-import { TokenizerError } from '../base/errors.js';
+import { ChatTemplateError, TokenizerError } from '../base/errors.js';
+import { JinjaTemplate } from './jinja/interpreter.js';
 
 /** One turn of a chat. Templates may read further keys (name, tool_calls …). */
 export interface ChatMessage {
@@ -34,7 +34,7 @@ export interface ChatTemplateOptions {
   template_variables?: Record<string, unknown>;
 }
 
-const compiled = new Map<string, Template>();
+const compiled = new Map<string, JinjaTemplate>();
 
 /**
  * Renders a chat with a Jinja template, as transformers' apply_chat_template does.
@@ -112,10 +112,10 @@ function pick(templates: Readonly<Record<string, string>>, wanted: string | unde
 function render(source: string, variables: Record<string, unknown>): string {
   try {
     let template = compiled.get(source);
-    if (!template) compiled.set(source, (template = new Template(source)));
+    if (!template) compiled.set(source, (template = new JinjaTemplate(source)));
     return template.render(variables);
   } catch (cause) {
-    throw new TokenizerError(
+    throw new ChatTemplateError(
       `The chat template does not take this chat: ${(cause as Error).message}`,
       { template: source.slice(0, 200) },
       { cause },

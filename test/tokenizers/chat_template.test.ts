@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import { expect } from 'chai';
-import { TokenizerError } from '../../src/base/errors.js';
+import { ChatTemplateError, TokenizerError } from '../../src/base/errors.js';
 import { Tokenizer, readTokenizerFiles } from '../../src/tokenizers/index.js';
 import type { ChatMessage, TemplateMessage } from '../../src/tokenizers/index.js';
 import { rejection } from '../support/errors.js';
@@ -38,6 +38,20 @@ describe('apply_chat_template', () => {
       expect(await tokenizer.apply_chat_template(messages, { ...all, tokenize: false }), name).to.equal(text);
       expect(await tokenizer.apply_chat_template(messages, all), name).to.deep.equal(ids);
     }
+  });
+
+  it('writes booleans, None, lists and dates as Python does, and says which template fails', async () => {
+    const tools = [{ type: 'function', strict: true, function: { name: 'now', parameters: { n: 1.5, none: null } } }];
+    const text = (chat_template: string): Promise<string> =>
+      tokenizer.apply_chat_template(user, { chat_template, tools, tokenize: false });
+    expect(await text('{{ tools[0] }}')).to.equal(
+      "{'type': 'function', 'strict': True, 'function': {'name': 'now', 'parameters': {'n': 1.5, 'none': None}}}",
+    );
+    const now = new Date();
+    expect(await text("{{ strftime_now('%Y %-m') }}")).to.equal(`${now.getFullYear()} ${now.getMonth() + 1}`);
+    const error = await rejection(text('{% for i in range(10 ** 9) %}{% endfor %}'));
+    expect(error).to.be.instanceOf(ChatTemplateError);
+    expect(error.message).to.include('MAX_RANGE');
   });
 
   it('cannot leave a message open that the template leaves out or changes', async () => {
