@@ -5,7 +5,7 @@ import { SCHEDULERS, type SchedulerType } from './schedules.js';
 export type When = 'no' | 'steps' | 'epoch';
 
 export interface TrainingArguments {
-  /** Folder of checkpoints, logs and the loss curve. */
+  /** Folder of snapshots (checkpoint-N), logs and the loss curve. */
   output_dir: string;
   /** Default 5e-5. */
   learning_rate: number;
@@ -40,7 +40,7 @@ export interface TrainingArguments {
   /** Defaults 'steps', 500. */
   save_strategy: When;
   save_steps: number;
-  /** Checkpoints kept; older ones are deleted once a newer one is whole. null (default) for all. */
+  /** Snapshots kept; older ones are deleted once a newer one is whole. null (default) for all. */
   save_total_limit: number | null;
   /** Default 10. */
   logging_steps: number;

@@ -4,7 +4,7 @@ import type { TrainingArguments } from './arguments.js';
 /** One entry of the log. */
 export type LogEntry = Readonly<Record<string, number>> & { readonly step: number };
 
-/** Where a run stands; saved with every checkpoint. */
+/** Where a run stands; saved with every snapshot. */
 export interface TrainerState {
   /** Updates made. */
   global_step: number;
@@ -12,9 +12,9 @@ export interface TrainerState {
   max_steps: number;
   /** Epochs done, with fractions. */
   epoch: number;
-  /** Updates made before the epoch under way; not in checkpoints of earlier versions. */
+  /** Updates made before the epoch under way; not in snapshots of earlier versions. */
   epoch_start?: number;
-  /** Losses of the updates since the last entry of the log, summed; not in checkpoints of earlier versions. */
+  /** Losses of the updates since the last entry of the log, summed; not in snapshots of earlier versions. */
   since_log?: { loss: number; steps: number };
   /** Tokens seen, padding not counted. */
   num_input_tokens_seen: number;

@@ -4,7 +4,6 @@
  */
 export * from './adamw.js';
 export { type Batch, prepareBatch, type PreparedBatch } from './batch.js';
-export { checkpoint } from './checkpoint.js';
 export { crossEntropySum, fusedCrossEntropy } from './fused_loss.js';
 export { lossSum, type ObjectiveOptions, type Trainable, type TrainableModel, trainableOf } from './objective.js';
 export type { AdamWSettings, Moments, StepOptions, StepResult, TrainingStep } from './step.js';
@@ -19,7 +18,8 @@ export {
   type TrainerControl,
   type TrainerState,
 } from './callbacks.js';
-export { listCheckpoints } from './checkpoints.js';
+export { recompute } from './recompute.js';
+export { listCheckpoints } from './snapshots.js';
 export { lossCurve, TensorBoardLog } from './logs.js';
 export { Trainer } from './trainer.js';
 export type { TrainerOptions, TrainOutput } from './trainer_options.js';

@@ -8,7 +8,7 @@ import type { LogEntry } from './callbacks.js';
 export const LOG_FILE = 'log.jsonl';
 export const CURVE_FILE = 'loss.svg';
 
-/** log.jsonl: one entry per line. A resumed run drops the entries after its checkpoint and goes on. */
+/** log.jsonl: one entry per line. A resumed run drops the entries after its snapshot and goes on. */
 export class JsonlLog {
   private readonly file: string;
   constructor(dir: string) {

@@ -7,7 +7,7 @@ import type { Mamba2ForCausalLM } from '../models/mamba2/index.js';
 import type { Mamba2Network } from '../models/mamba2/network.js';
 import { PeftModel } from '../peft/index.js';
 import { onGpu } from '../runtime/index.js';
-import { checkpoint } from './checkpoint.js';
+import { recompute } from './recompute.js';
 import { crossEntropySum, fusedCrossEntropy } from './fused_loss.js';
 
 /** A model as training sees it: tensors that change, tensors that do not, and how they make the network's weights. */
@@ -134,7 +134,7 @@ function hidden(
       return;
     }
     const names = Object.keys(trained).filter((name) => name.includes(prefix));
-    h = checkpoint(
+    h = recompute(
       (x, ...tensors) => {
         const own = { ...trained, ...Object.fromEntries(names.map((name, k) => [name, tensors[k]!])) };
         return block.forward(x as tf.Tensor3D, below(target.compose(own, frozen, seed), prefix, bf16), {

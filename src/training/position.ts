@@ -22,7 +22,7 @@ export async function positionOf(
     return { epoch, done };
   }
   if (state.epoch_start !== undefined) return { epoch: state.epoch, done: state.epoch_start };
-  // checkpoints of earlier versions do not say where their pass over a stream began: the passes before it are counted
+  // snapshots of earlier versions do not say where their pass over a stream began: the passes before it are counted
   for (; epoch < state.epoch; epoch++) {
     let batches = 0;
     for (const pass = loader.batches(epoch); !(await pass.next()).done;) batches++;

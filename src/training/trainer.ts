@@ -1,4 +1,4 @@
-/** Trainer: a training run from examples to checkpoints, by the names of transformers. */
+/** Trainer: a training run from examples to snapshots (folders checkpoint-N), by the names of transformers. */
 import * as fs from 'node:fs';
 import * as path from 'node:path';
 import { writeFileAtomic } from '../checkpoints/index.js';
@@ -14,13 +14,7 @@ import {
   type TrainerControl,
   type TrainerState,
 } from './callbacks.js';
-import {
-  listCheckpoints,
-  loadTrainingCheckpoint,
-  removeUnfinished,
-  saveModel,
-  saveTrainingCheckpoint,
-} from './checkpoints.js';
+import { listCheckpoints, loadSnapshot, removeUnfinished, saveModel, saveSnapshot } from './snapshots.js';
 import { createStep } from './create_step.js';
 import { DataLoader, type ExampleSource, type TokenizedExample } from './data/index.js';
 import { learnable } from './data/learnable.js';
@@ -32,10 +26,10 @@ import type { TrainingStep } from './step.js';
 import type { TrainerOptions, TrainOutput } from './trainer_options.js';
 
 /**
- * Trains a model: gradient accumulation, schedules, evaluation, logs, checkpoints and exact resumption.
+ * Trains a model: gradient accumulation, schedules, evaluation, logs, snapshots and exact resumption.
  *
- * A run that is resumed from a checkpoint gives the losses that the unbroken one would have given, to the bit. SIGINT and
- * SIGTERM end the run after the step under way, with a checkpoint.
+ * A run that is resumed from a snapshot gives the losses that the unbroken one would have given, to the bit. SIGINT and
+ * SIGTERM end the run after the step under way, with a snapshot.
  *
  * @example
  * const trainer = new Trainer({ model, args: { output_dir: 'out', max_steps: 100 }, train_dataset });
@@ -57,7 +51,7 @@ export class Trainer {
   private readonly callbacks: readonly TrainerCallback[];
   private step: TrainingStep | null = null;
   private announced = false;
-  /** The step of the last checkpoint of this run; output_dir may hold those of others. */
+  /** The step of the last snapshot of this run; output_dir may hold those of others. */
   private saved: number | null = null;
   private jsonl: JsonlLog | null = null;
   private tensorboard: TensorBoardLog | null = null;
@@ -148,9 +142,9 @@ export class Trainer {
   /**
    * Trains until the epochs or steps are done, a callback or a signal stops it.
    *
-   * @param options.resume_from_checkpoint a checkpoint's folder, or true for the last one in output_dir (none: from the start)
+   * @param options.resume_from_checkpoint a snapshot's folder, or true for the last one in output_dir (none: from the start)
    * @throws TrainingError when loss or gradients are not finite, naming step and batch; the model is then as after the
-   *   last good step. SaveError when a checkpoint cannot be written.
+   *   last good step. SaveError when a snapshot cannot be written.
    */
   async train(options: { resume_from_checkpoint?: string | boolean } = {}): Promise<TrainOutput> {
     const { args, control } = this;
@@ -229,7 +223,7 @@ export class Trainer {
     const own = listCheckpoints(this.args.output_dir);
     const dir = from === true ? own.at(-1)?.dir : from;
     if (dir === undefined) return false;
-    this.state = await loadTrainingCheckpoint(this.model, this.training(), dir);
+    this.state = await loadSnapshot(this.model, this.training(), dir);
     this.saved = own.find((c) => path.resolve(c.dir) === path.resolve(dir))?.step ?? null;
     return true;
   }
@@ -354,13 +348,7 @@ export class Trainer {
   private async save(): Promise<void> {
     const { args, state, control } = this;
     if (this.saved === state.global_step) return;
-    const dir = await saveTrainingCheckpoint(
-      this.model,
-      this.training(),
-      state,
-      args.output_dir,
-      args.save_total_limit,
-    );
+    const dir = await saveSnapshot(this.model, this.training(), state, args.output_dir, args.save_total_limit);
     this.saved = state.global_step;
     await this.writeCurve();
     await this.each((c) => c.on_save?.(args, state, control, dir));

@@ -124,7 +124,7 @@ describe('folders of several adapters', () => {
     expect((await rejection(load_peft_model(model, dir))).message).to.match(/'\.\.\/x'/);
   });
 
-  it('is what a checkpoint of training several is, from which training goes on to the bit', async () => {
+  it('is what a snapshot of training several is, from which training goes on to the bit', async () => {
     const examples = Array.from({ length: 8 }, (_, i) => ({ input_ids: row.map((x) => (x + i) % 11) }));
     const train = async (peft: PeftModel, out: string, from?: string): Promise<Map<string, Float32Array>> => {
       const trainer = new Trainer({

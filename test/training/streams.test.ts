@@ -111,7 +111,7 @@ describe('Trainer on streams', () => {
         const resumed = trainerOf(stream, { ...setup, save_strategy: 'no', output_dir: path.join(dir(), `b${step}`) });
         await resumed.train({ resume_from_checkpoint: from });
         expect(losses(resumed), `from ${step}`).to.deep.equal(losses(whole));
-        // checkpoints of earlier versions do not say where their pass began
+        // snapshots of earlier versions do not say where their pass began
         const file = path.join(from, 'trainer_state.json');
         const { epoch_start, ...old } = JSON.parse(fs.readFileSync(file, 'utf8')) as Record<string, unknown>;
         expect(epoch_start).to.equal(each * (old['epoch'] as number));

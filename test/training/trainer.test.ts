@@ -17,7 +17,7 @@ import {
   trainingArguments,
 } from '../../src/training/index.js';
 import { maskedCrc32c } from '../../src/training/logs.js';
-import { saveTrainingCheckpoint } from '../../src/training/checkpoints.js';
+import { saveSnapshot } from '../../src/training/snapshots.js';
 import { useBackend } from '../support/backends.js';
 import { LEARNER } from '../support/tiny_model.js';
 
@@ -166,7 +166,7 @@ describe('Trainer', () => {
     [loaded, whole, resumed, base].forEach((x) => x.dispose());
   });
 
-  it('keeps as many checkpoints as it should, and removes what a killed run left', async () => {
+  it('keeps as many snapshots as it should, and removes what a killed run left', async () => {
     const model = fresh();
     fs.mkdirSync(path.join(dir, '.checkpoint-9.part'));
     const trainer = new Trainer({
@@ -181,7 +181,7 @@ describe('Trainer', () => {
     model.dispose();
   });
 
-  it('a save that fails costs no earlier checkpoint', async () => {
+  it('a save that fails costs no earlier snapshot', async () => {
     const model = fresh();
     const trainer = new Trainer({
       model,
@@ -197,7 +197,7 @@ describe('Trainer', () => {
       },
     } as never;
     let message = '';
-    await saveTrainingCheckpoint(model, broken, { ...trainer.state, global_step: 3 }, dir, 1).catch(
+    await saveSnapshot(model, broken, { ...trainer.state, global_step: 3 }, dir, 1).catch(
       (error: Error) => (message = error.message),
     );
     expect(message).to.match(/checkpoint-3.*disk on fire/);
@@ -311,7 +311,7 @@ describe('Trainer', () => {
     model.dispose();
   });
 
-  it('refuses wrong options by name, and a checkpoint of another model', async () => {
+  it('refuses wrong options by name, and a snapshot of another model', async () => {
     for (const [more, message] of [
       [{ learning_rat: 1 }, /no option 'learning_rat'/],
       [{ lr_scheduler_type: 'step' }, /lr_scheduler_type is "step"/],
@@ -335,7 +335,7 @@ describe('Trainer', () => {
     [peft, trainer, model].forEach((x) => x.dispose());
   });
 
-  it('ends with a checkpoint on SIGTERM', async function () {
+  it('ends with a snapshot on SIGTERM', async function () {
     this.timeout(120_000);
     const child = spawn(process.execPath, ['--import', 'tsx', 'test/support/endless_run.ts', dir], {
       stdio: ['ignore', 'pipe', 'inherit'],

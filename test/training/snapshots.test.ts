@@ -1,4 +1,4 @@
-/** Checkpoints of a run beside those of earlier ones: which are written, and what a run that is killed leaves. */
+/** Snapshots of a run beside those of earlier ones: which are written, and what a run that is killed leaves. */
 import * as fs from 'node:fs';
 import * as path from 'node:path';
 import { expect } from 'chai';
@@ -12,7 +12,7 @@ import {
   type TrainingStep,
   trainableOf,
 } from '../../src/training/index.js';
-import { removeUnfinished, saveTrainingCheckpoint } from '../../src/training/checkpoints.js';
+import { removeUnfinished, saveSnapshot } from '../../src/training/snapshots.js';
 import { useBackend } from '../support/backends.js';
 import { disposedAfterEach, folderForEach } from '../support/cleanup.js';
 import { LEARNER, tinyModel } from '../support/tiny_model.js';
@@ -30,10 +30,10 @@ function atRest({ model }: Trainer, steps: number): TrainingStep {
   return { sync: () => undefined, steps, moments } as unknown as TrainingStep;
 }
 
-describe('checkpoints of a run', () => {
+describe('snapshots of a run', () => {
   before(() => useBackend('tensorflow'));
   const made = disposedAfterEach();
-  const dir = folderForEach('checkpoints');
+  const dir = folderForEach('snapshots');
 
   function trainerOf(args: Partial<TrainingArguments>, callbacks: TrainerCallback[] = []): Trainer {
     const { model } = tinyModel(LEARNER);
@@ -43,7 +43,7 @@ describe('checkpoints of a run', () => {
     return trainer;
   }
 
-  it('ends with a checkpoint though an earlier run left one of that step', async () => {
+  it('ends with a snapshot though an earlier run left one of that step', async () => {
     await trainerOf({ max_steps: 2, learning_rate: 1e-3 }).train();
     const trainer = trainerOf({ max_steps: 2, learning_rate: 0.1 });
     await trainer.train();
@@ -71,7 +71,7 @@ describe('checkpoints of a run', () => {
     }
   });
 
-  it('has a whole checkpoint at every moment of replacing one and of deleting others', async () => {
+  it('has a whole snapshot at every moment of replacing one and of deleting others', async () => {
     const trainer = trainerOf({ max_steps: 4, save_steps: 2 });
     await trainer.train();
     const want = fs.readdirSync(path.join(dir(), 'checkpoint-4')).sort();
@@ -100,7 +100,7 @@ describe('checkpoints of a run', () => {
     };
     try {
       const step = atRest(trainer, 4);
-      await saveTrainingCheckpoint(trainer.model, step, { ...trainer.state }, dir(), 1);
+      await saveSnapshot(trainer.model, step, { ...trainer.state }, dir(), 1);
     } finally {
       Object.assign(fs.promises, { rename, rm });
     }
@@ -119,7 +119,7 @@ describe('checkpoints of a run', () => {
     expect(fs.readdirSync(dir()).filter((name) => name.includes('checkpoint'))).to.deep.equal(['checkpoint-4']);
   });
 
-  it('goes on from a checkpoint that was about to be replaced', async () => {
+  it('goes on from a snapshot that was about to be replaced', async () => {
     await trainerOf({ max_steps: 4, save_steps: 2 }).train();
     fs.renameSync(path.join(dir(), 'checkpoint-4'), path.join(dir(), '.checkpoint-4.old'));
     fs.cpSync(path.join(dir(), 'checkpoint-2'), path.join(dir(), '.checkpoint-4.part'), { recursive: true });
@@ -134,7 +134,7 @@ describe('checkpoints of a run', () => {
     expect(fs.readdirSync(dir()).filter((name) => name.startsWith('.'))).to.deep.equal([]);
   });
 
-  it('gives an earlier checkpoint its name back when it cannot be replaced', async () => {
+  it('gives an earlier snapshot its name back when it cannot be replaced', async () => {
     const trainer = trainerOf({ max_steps: 2 });
     await trainer.train();
     const { rename } = fs.promises;
@@ -143,7 +143,7 @@ describe('checkpoints of a run', () => {
       await rename(from, to);
     };
     const step = atRest(trainer, 2);
-    const error = await saveTrainingCheckpoint(trainer.model, step, { ...trainer.state }, dir(), null)
+    const error = await saveSnapshot(trainer.model, step, { ...trainer.state }, dir(), null)
       .catch((e: Error) => e)
       .finally(() => (fs.promises.rename = rename));
     expect((error as Error).message).to.match(/disk on fire/);

@@ -1,6 +1,7 @@
 /**
- * Checkpoints of a run: folders checkpoint-N with the model (or adapter), the optimizer's moments and the state. A folder
- * gets its name only when it is whole, and an older one goes only after that: a crash at any moment leaves the last good one.
+ * Snapshots of a run: folders checkpoint-N, as transformers names them, with the model (or adapter), the optimizer's moments and the
+ * state. A folder gets its name only when it is whole, and an older one goes only after that: a crash at any moment leaves the last
+ * good one.
  */
 import * as fs from 'node:fs';
 import * as path from 'node:path';
@@ -27,7 +28,7 @@ const ASIDE = /^\.checkpoint-\d+\.part$/;
 /** One whose name another is about to get. */
 const REPLACED = /^\.(checkpoint-\d+)\.old$/;
 
-/** Checkpoints of a folder, oldest first. */
+/** The snapshots of a folder, oldest first. */
 export function listCheckpoints(dir: string): { dir: string; step: number }[] {
   if (!fs.existsSync(dir)) return [];
   return fs
@@ -45,7 +46,7 @@ async function remove(dir: string): Promise<void> {
   await fs.promises.rm(dir, { recursive: true, force: true });
 }
 
-/** Removes what a killed run left half written, and gives a checkpoint its name back that was about to be replaced. */
+/** Removes what a killed run left half written, and gives a snapshot its name back that was about to be replaced. */
 export async function removeUnfinished(dir: string): Promise<void> {
   if (!fs.existsSync(dir)) return;
   for (const name of await fs.promises.readdir(dir)) {
@@ -71,11 +72,11 @@ async function syncFolder(dir: string): Promise<void> {
 
 /**
  * Writes checkpoint-N.
- * @param limit checkpoints kept, this one included; null for all
+ * @param limit snapshots kept, this one included; null for all
  * @returns its folder
- * @throws SaveError; earlier checkpoints are untouched
+ * @throws SaveError; earlier snapshots are untouched
  */
-export async function saveTrainingCheckpoint(
+export async function saveSnapshot(
   model: TrainableModel,
   step: TrainingStep,
   state: TrainerState,
@@ -128,7 +129,7 @@ export async function saveTrainingCheckpoint(
   if (limit !== null) {
     const old = listCheckpoints(dir).filter((c) => c.step < state.global_step);
     for (const { dir: folder, step: of } of old.slice(0, Math.max(0, old.length - (limit - 1)))) {
-      // a folder that is half deleted has no checkpoint's name
+      // a folder that is half deleted has no snapshot's name
       const going = path.join(dir, `.checkpoint-${of}.part`);
       await remove(going);
       await fs.promises.rename(folder, going);
@@ -140,16 +141,12 @@ export async function saveTrainingCheckpoint(
 
 /**
  * Brings parameters, moments and state back, bit for bit.
- * @throws CheckpointError when files are missing, TrainingError when the checkpoint is of another model
+ * @throws CheckpointError when files are missing, TrainingError when the snapshot is of another model
  */
-export async function loadTrainingCheckpoint(
-  model: TrainableModel,
-  step: TrainingStep,
-  dir: string,
-): Promise<TrainerState> {
+export async function loadSnapshot(model: TrainableModel, step: TrainingStep, dir: string): Promise<TrainerState> {
   const file = path.join(dir, STATE_FILE);
   if (!fs.existsSync(file))
-    throw new CheckpointError(`${dir} has no ${STATE_FILE}: it is not a checkpoint of a training run`, { dir });
+    throw new CheckpointError(`${dir} has no ${STATE_FILE}: it is not a snapshot of a training run`, { dir });
   const { optimizer_steps, ...state } = JSON.parse(await fs.promises.readFile(file, 'utf8')) as TrainerState & {
     optimizer_steps: number;
   };
@@ -160,7 +157,7 @@ export async function loadTrainingCheckpoint(
       const entry = tensors.entries.get(name);
       if (!entry || entry.shape.join() !== variable.shape.join()) {
         throw new TrainingError(
-          `${dir}: '${name}' ${entry ? `has shape [${entry.shape}], the model's has [${variable.shape}]` : 'is missing'}; the checkpoint is of another model or adapter`,
+          `${dir}: '${name}' ${entry ? `has shape [${entry.shape}], the model's has [${variable.shape}]` : 'is missing'}; the snapshot is of another model or adapter`,
           { dir, name },
         );
       }
@@ -168,7 +165,7 @@ export async function loadTrainingCheckpoint(
     };
     if (tensors.entries.size !== 3 * variables.size) {
       throw new TrainingError(
-        `${dir}: holds ${tensors.entries.size / 3} trained tensors, the model has ${variables.size}; the checkpoint is of another model or adapter`,
+        `${dir}: holds ${tensors.entries.size / 3} trained tensors, the model has ${variables.size}; the snapshot is of another model or adapter`,
         { dir },
       );
     }

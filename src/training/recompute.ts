@@ -1,4 +1,4 @@
-/** Gradient checkpointing (Chen et al. 2016): a function whose insides are computed again for the gradients, not kept. */
+/** Recomputation, or gradient checkpointing (Chen et al. 2016): a function whose insides are computed again for the gradients, not kept. */
 import * as tf from '@tensorflow/tfjs';
 import { isTracing } from '../jit/trace/backend.js';
 import { barrier } from '../jit/fusion/barrier.js';
@@ -13,7 +13,7 @@ function apart(tensors: readonly tf.Tensor[]): tf.Tensor[] {
  * f(...inputs), keeping only the inputs until the gradients are taken.
  * @param f a pure function of its tensors; what else it uses gets no gradient
  */
-export function checkpoint(f: (...inputs: tf.Tensor[]) => tf.Tensor, inputs: readonly tf.Tensor[]): tf.Tensor {
+export function recompute(f: (...inputs: tf.Tensor[]) => tf.Tensor, inputs: readonly tf.Tensor[]): tf.Tensor {
   const op = tf.customGrad((...args) => {
     const save = args.pop() as unknown as (tensors: tf.Tensor[]) => void;
     const xs = args as tf.Tensor[];
