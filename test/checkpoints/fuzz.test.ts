@@ -20,7 +20,7 @@ import { withHuggingFaceNames } from '../../src/checkpoints/names.js';
 import { NamedCheckpoint } from '../../src/checkpoints/open.js';
 import { readZipDirectory } from '../../src/checkpoints/zip.js';
 import { Mamba2Error } from '../../src/base/errors.js';
-import { goldenDir } from '../support/goldens.js';
+import { fixture } from '../support/goldens.js';
 import { zipFile } from '../support/zip_file.js';
 
 const CASES = Number(process.env.FUZZ_CASES ?? 20_000);
@@ -201,7 +201,7 @@ describe(`damaged files (${CASES} cases, seed ${SEED})`, function () {
   }
 
   it('safetensors: header and length damaged', async () => {
-    const dir = goldenDir('formats/broken/ok');
+    const dir = fixture('goldens/formats/broken/ok');
     const bytes = new Uint8Array(fs.readFileSync(path.join(dir, 'model.safetensors')));
     const config = parseConfigJson(fs.readFileSync(path.join(dir, 'config.json'), 'utf8'));
     const original = await contents(await openSafetensors(new Watched(bytes)));
@@ -227,9 +227,9 @@ describe(`damaged files (${CASES} cases, seed ${SEED})`, function () {
   });
 
   it('zip: any byte damaged', async () => {
-    const dir = goldenDir('formats/broken/ok');
+    const dir = fixture('goldens/formats/broken/ok');
     const config = parseConfigJson(fs.readFileSync(path.join(dir, 'config.json'), 'utf8'));
-    const whole = new Uint8Array(fs.readFileSync(path.join(goldenDir('..'), 'torch/model.bin')));
+    const whole = new Uint8Array(fs.readFileSync(fixture('torch/model.bin')));
     const original = await contents(await torchContainer(new Watched(whole)));
     const check = validated(config, original);
     await check(await torchContainer(new Watched(whole)));
@@ -241,7 +241,7 @@ describe(`damaged files (${CASES} cases, seed ${SEED})`, function () {
   });
 
   it('pickle: damaged inside a sound zip', async () => {
-    const file = path.join(goldenDir('..'), 'torch/views.bin');
+    const file = fixture('torch/views.bin');
     const entries = await zipEntries(new Uint8Array(fs.readFileSync(file)));
     const pickle = entries['views/data.pkl']!;
     const make = (next: (n: number) => number): Uint8Array =>

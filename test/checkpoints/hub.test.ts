@@ -9,7 +9,7 @@ import { hubCacheRoot, hubToken, isOffline, isRepoId } from '../../src/checkpoin
 import { ArgumentError, CheckpointError } from '../../src/base/errors.js';
 import { AutoConfig, AutoModelForCausalLM, AutoTokenizer } from '../../src/models/auto/index.js';
 import { pipeline } from '../../src/pipelines/index.js';
-import { goldenDir } from '../support/goldens.js';
+import { fixture } from '../support/goldens.js';
 import { COMMIT_A, COMMIT_B, HubServer } from '../support/hub_server.js';
 
 const text = (value: string): Uint8Array => new TextEncoder().encode(value);
@@ -35,7 +35,11 @@ describe('models of the hub', function () {
     process.env.HF_HOME = path.join(root, 'home');
     hub = new HubServer();
     endpoint = await hub.start();
-    hub.files = { ...folder(goldenDir('formats/single')), 'tokenizer.json': text('{}'), 'README.md': text('# hi') };
+    hub.files = {
+      ...folder(fixture('goldens/formats/single')),
+      'tokenizer.json': text('{}'),
+      'README.md': text('# hi'),
+    };
   });
   afterEach(async () => {
     await hub.stop();
@@ -72,7 +76,7 @@ describe('models of the hub', function () {
   });
 
   it('come with the shards that their index names', async () => {
-    hub.files = folder(goldenDir('formats/sharded'));
+    hub.files = folder(fixture('goldens/formats/sharded'));
     const source = await openCheckpoint(await resolve());
     expect(source.tensors.size).to.equal(20);
     await source.close();
@@ -84,7 +88,7 @@ describe('models of the hub', function () {
   });
 
   it('come as state-spaces publishes them', async () => {
-    hub.files = folder(goldenDir('formats/state-spaces'));
+    hub.files = folder(fixture('goldens/formats/state-spaces'));
     const source = await openCheckpoint(await resolve());
     expect(source.format).to.equal('state-spaces');
     await source.close();
@@ -125,7 +129,7 @@ describe('models of the hub', function () {
     hub.cuts = {};
     const dir = await resolve();
     expect(hub.downloads('model.safetensors').at(-1)!.range).to.match(/^bytes=[1-9]\d*-$/);
-    const original = fs.readFileSync(path.join(goldenDir('formats/single'), 'model.safetensors'));
+    const original = fs.readFileSync(path.join(fixture('goldens/formats/single'), 'model.safetensors'));
     expect(fs.readFileSync(path.join(dir, 'model.safetensors')).equals(original)).to.equal(true);
   });
 
@@ -259,7 +263,7 @@ describe('models of the hub', function () {
   });
 
   it('give way to local folders, and to what is no name', async () => {
-    const dir = goldenDir('formats/single');
+    const dir = fixture('goldens/formats/single');
     expect(await resolveModel(dir)).to.equal(dir);
     for (const name of ['./gone', '/gone', 'a/b/c', 'org/..', 'C:\\x', ''])
       expect((await failure(resolveModel(name, { endpoint }))).message, name).to.match(/no folder/);

@@ -45,7 +45,10 @@ describe('safetensors', () => {
     expect(await everything(sharded)).to.deep.equal(await everything(single));
     expect(single.config.time_step_limit).to.deep.equal([0, Infinity]);
     expect(sharded.config.time_step_limit).to.deep.equal([0, Infinity]);
-    expect(new Set([...sharded.tensors.values()].map(({ file }) => file)).size).to.equal(5);
+    const shards = fs.readdirSync(formats('sharded')).filter((file) => file.endsWith('.safetensors'));
+    expect(shards.length).to.be.greaterThan(1);
+    const files = new Set([...sharded.tensors.values()].map(({ file }) => path.basename(file)));
+    expect([...files].sort()).to.deep.equal(shards.sort());
     expect((await validateCheckpoint(single)).tied).to.equal(true);
     await single.close();
     await sharded.close();

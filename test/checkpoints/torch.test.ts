@@ -6,7 +6,7 @@ import { BytesInMemory, openTorchContainer, SafetensorsFile, torchContainer } fr
 import { unpickle } from '../../src/checkpoints/pickle.js';
 import { crc32, readZipDirectory } from '../../src/checkpoints/zip.js';
 import { CheckpointError } from '../../src/base/errors.js';
-import { goldenDir } from '../support/goldens.js';
+import { fixture } from '../support/goldens.js';
 import { zipFile } from '../support/zip_file.js';
 
 const fixtures = fileURLToPath(new URL('../fixtures/torch/', import.meta.url));
@@ -59,7 +59,7 @@ describe('files of torch.save', () => {
   });
 
   it('reads zip64 archives and archives with a comment', async () => {
-    const file = path.join(goldenDir('formats/state-spaces'), 'pytorch_model.bin');
+    const file = path.join(fixture('goldens/formats/state-spaces'), 'pytorch_model.bin');
     const plain = await openTorchContainer(file);
     const entries = await entriesOf(new Uint8Array(fs.readFileSync(file)));
     for (const options of [{ zip64: true }, { comment: 'PK\x05\x06 in a comment' }]) {
@@ -84,7 +84,7 @@ describe('files of torch.save', () => {
   });
 
   it('notices a changed byte by its checksum', async () => {
-    const file = path.join(goldenDir('formats/state-spaces'), 'pytorch_model.bin');
+    const file = path.join(fixture('goldens/formats/state-spaces'), 'pytorch_model.bin');
     const bytes = new Uint8Array(fs.readFileSync(file));
     const entry = (await readZipDirectory(new BytesInMemory(file, bytes))).get('pytorch_model/data/6')!;
     bytes[entry.begin + 100]! ^= 1;

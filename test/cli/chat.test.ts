@@ -3,6 +3,7 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { expect } from 'chai';
+import { loadGolden } from '../support/goldens.js';
 
 const MODEL = 'models/tiny-books-mamba2';
 const TEMPLATE =
@@ -140,11 +141,10 @@ describe('mamba2 eval perplexity', function () {
   it('gives the golden perplexity', async () => {
     const dir = await mkdtemp(path.join(os.tmpdir(), 'eval-'));
     try {
-      const goldens = 'test/fixtures/goldens/books-model';
-      const { passage } = JSON.parse(await readFile(`${goldens}/inputs.json`, 'utf8'));
-      const want = JSON.parse(await readFile(`${goldens}/expected.json`, 'utf8')).perplexity;
+      const { inputs, json } = loadGolden('books-model');
+      const want = json.perplexity as { tokens: number; perplexity: number };
       const file = path.join(dir, 'passage.txt');
-      await writeFile(file, passage);
+      await writeFile(file, inputs.passage as string);
       const options = ['--model', MODEL, '--file', file, '--max-tokens', String(want.tokens), '--json'];
       const run = spawnSync(process.execPath, ['bin/mamba2.js', 'eval', 'perplexity', ...options], {
         encoding: 'utf8',

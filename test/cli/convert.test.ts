@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url';
 import { expectedTensors, openCheckpoint, saveCheckpoint } from '../../src/checkpoints/index.js';
 import { formatBytes, ProgressBar } from '../../src/cli/progress.js';
 import { TINY_CONFIG, zeros } from '../support/checkpoint.js';
-import { goldenDir } from '../support/goldens.js';
+import { fixture } from '../support/goldens.js';
 
 const bin = fileURLToPath(new URL('../../bin/mamba2.js', import.meta.url));
 const mamba2 = (...args: string[]): { status: number | null; stdout: string; stderr: string } =>
@@ -23,7 +23,7 @@ describe('mamba2 convert and inspect', function () {
   it('converts a pickle and verifies it; the result says that it would load', () => {
     const run = mamba2(
       'convert',
-      goldenDir('formats/state-spaces'),
+      fixture('goldens/formats/state-spaces'),
       path.join(dir, 'out'),
       '--dtype',
       'bf16',
@@ -45,23 +45,26 @@ describe('mamba2 convert and inspect', function () {
   });
 
   it('prints JSON, and says why a broken folder would not load', () => {
-    const good = JSON.parse(mamba2('inspect', '--json', goldenDir('formats/single')).stdout) as Record<string, unknown>;
+    const good = JSON.parse(mamba2('inspect', '--json', fixture('goldens/formats/single')).stdout) as Record<
+      string,
+      unknown
+    >;
     expect(good).to.include({ format: 'hf', parameters: 18_128 });
-    const run = mamba2('inspect', goldenDir('formats/broken/wrong-layers'));
+    const run = mamba2('inspect', fixture('goldens/formats/broken/wrong-layers'));
     expect(run.status).to.equal(1);
     expect(run.stdout).to.match(/It would not load:\n- backbone\.layers\.1\.norm\.weight is missing/);
   });
 
   it('converts to a TensorFlow.js model and back, comparing tensors and logits', () => {
     const [tfjs, back] = [path.join(dir, 'tfjs'), path.join(dir, 'back')];
-    const there = mamba2('convert', goldenDir('formats/mixed-dtype'), tfjs, '--format', 'tfjs', '--verify');
+    const there = mamba2('convert', fixture('goldens/formats/mixed-dtype'), tfjs, '--format', 'tfjs', '--verify');
     expect(there.status, there.stderr).to.equal(0);
     expect(there.stderr)
       .to.match(/all 20 tensors are equal/)
       .and.match(/logits up to .* differ by 0\.0 at most/);
     expect(mamba2('inspect', tfjs).stdout).to.match(/It would load\./);
     expect(mamba2('convert', tfjs, back).status).to.equal(0);
-    const original = path.join(goldenDir('formats/mixed-dtype'), 'model.safetensors');
+    const original = path.join(fixture('goldens/formats/mixed-dtype'), 'model.safetensors');
     expect(fs.readFileSync(path.join(back, 'model.safetensors')).equals(fs.readFileSync(original))).to.equal(true);
   });
 
@@ -90,11 +93,11 @@ describe('mamba2 convert and inspect', function () {
     const dtype = mamba2('convert', 'a', 'b', '--dtype', 'int3');
     expect(dtype.status).to.equal(2);
     expect(dtype.stderr).to.match(/Expected float32, bfloat16 or float16/);
-    const broken = mamba2('convert', goldenDir('formats/broken/pickle-posix-system'), path.join(dir, 'out'));
+    const broken = mamba2('convert', fixture('goldens/formats/broken/pickle-posix-system'), path.join(dir, 'out'));
     expect(broken.status).to.equal(1);
     expect(broken.stderr).to.match(/posix\.system/);
     expect(fs.existsSync(path.join(dir, 'out'))).to.equal(false);
-    const size = mamba2('convert', goldenDir('formats/single'), path.join(dir, 'out'), '--max-shard-size', 'big');
+    const size = mamba2('convert', fixture('goldens/formats/single'), path.join(dir, 'out'), '--max-shard-size', 'big');
     expect(size.status).to.equal(1);
     expect(size.stderr).to.match(/max_shard_size/);
   });
@@ -119,7 +122,7 @@ describe('mamba2 convert and inspect', function () {
 
   it('runs as a script too', () => {
     const script = fileURLToPath(new URL('../../scripts/convert_hf_checkpoint.ts', import.meta.url));
-    const src = goldenDir('formats/codestral-native');
+    const src = fixture('goldens/formats/codestral-native');
     const args = ['--import', 'tsx', script, src, path.join(dir, 'out'), '--max-shard-size', '100kB'];
     const run = spawnSync(process.execPath, args, { encoding: 'utf8' });
     expect(run.status, run.stderr).to.equal(0);

@@ -6,7 +6,7 @@ import { GREEDY, type GenerationEngine } from '../../src/generation/engine.js';
 import { AutoModelForCausalLM } from '../../src/models/auto/index.js';
 import type { Mamba2ForCausalLM } from '../../src/models/mamba2/index.js';
 import { tensorCount, useBackend } from '../support/backends.js';
-import { loadGolden } from '../support/goldens.js';
+import { loadCase, fixture } from '../support/goldens.js';
 
 const DIR = 'models/tiny-books-mamba2';
 const MB = 1e6;
@@ -21,7 +21,7 @@ function resident(): number {
 
 describe('long decoding', function () {
   this.timeout(600_000);
-  const runs = loadGolden('books-model').json.runs as { prompt_ids: number[] }[];
+  const runs = loadCase(fixture('goldens/books-model')).json.runs as { prompt_ids: number[] }[];
   const prompts = runs.map((run) => run.prompt_ids);
   const models: Mamba2ForCausalLM[] = [];
   before(() => useBackend('tensorflow'));

@@ -4,7 +4,7 @@ import type { GenerateInputs, GenerateOutput, GenerationEngine } from '../../src
 import { Mamba2ForCausalLM } from '../../src/models/mamba2/causal_lm.js';
 import { Tokenizer } from '../../src/tokenizers/index.js';
 import { tensorCount, useBackend } from '../support/backends.js';
-import { goldenDir, loadGolden } from '../support/goldens.js';
+import { goldenDir, loadGolden, vectorOf } from '../support/goldens.js';
 
 interface Run {
   name: string;
@@ -52,15 +52,16 @@ for (const kind of ['eager', 'compiled'] as const) {
       }
 
       it('the logits of each step', async () => {
-        const { data } = golden.tensor('step_logits');
-        const size = engine.vocab_size;
-        const kwargs = { max_new_tokens: 32, eos_token_id: null, output_logits: true };
-        const { logits } = await run({ input_ids: prompts, ...kwargs });
+        const want = golden.tensor('step_logits'); // [prompts, steps, vocabulary], of run `greedy`
+        const { kwargs } = (golden.json.runs as Run[]).find(({ name }) => name === 'greedy')!;
+        const { logits } = await run({ input_ids: prompts, ...kwargs, output_logits: true });
+        expect([prompts.length, logits!.length, engine.vocab_size]).to.deep.equal(want.shape);
         let worst = 0;
         logits!.forEach((rows, step) =>
-          rows.forEach((row, b) =>
-            row.forEach((x, i) => (worst = Math.max(worst, Math.abs(x - data[(b * 32 + step) * size + i]!)))),
-          ),
+          rows.forEach((row, b) => {
+            const expected = vectorOf(want, b, step);
+            row.forEach((x, i) => (worst = Math.max(worst, Math.abs(x - expected[i]!))));
+          }),
         );
         expect(worst).to.be.below(1e-4);
       });
@@ -79,6 +80,7 @@ for (const kind of ['eager', 'compiled'] as const) {
           const width = (inputs.input_ids as number[][])[0]!.length;
           const output = await run({ ...inputs, ...kwargs });
           expect(output.sequences.map((row) => row.slice(width))).to.deep.equal(new_tokens);
+          expect(output.sequences_scores).to.have.length(sequences_scores!.length);
           sequences_scores!.forEach((want, i) => {
             const tolerance = Math.max(1e-4, 1e-5 * Math.abs(want));
             expect(output.sequences_scores![i]).to.be.closeTo(want, tolerance);
@@ -102,9 +104,9 @@ for (const kind of ['eager', 'compiled'] as const) {
       });
       after(() => model.dispose());
 
-      it('continues five prompts together as transformers does each alone', async () => {
+      it('continues all prompts together as transformers does each alone', async () => {
         const batch = await tokenizer.batch_encode(runs.map((r) => r.prompt));
-        const { new_tokens } = await run({ ...batch, tokenizer, max_new_tokens: 40 });
+        const { new_tokens } = await run({ ...batch, tokenizer, max_new_tokens: runs[0]!.new_tokens.length });
         expect(new_tokens).to.deep.equal(runs.map((r) => r.new_tokens));
         const texts = await tokenizer.batch_decode(runs.map((r, i) => [...r.prompt_ids, ...new_tokens[i]!]));
         expect(texts).to.deep.equal(runs.map((r) => r.full_text));

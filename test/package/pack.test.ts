@@ -2,6 +2,7 @@ import { expect } from 'chai';
 import * as fs from 'node:fs';
 import * as os from 'node:os';
 import * as path from 'node:path';
+import { loadGolden } from '../support/goldens.js';
 import { installInto, installScripts, packInto, runIn } from './support.js';
 
 describe('the packed package', function () {
@@ -45,10 +46,8 @@ describe('the packed package', function () {
   });
 
   it('npx mamba2 generate writes the same text there', () => {
-    const expected = JSON.parse(fs.readFileSync('test/fixtures/goldens/books-model/expected.json', 'utf8')) as {
-      runs: { prompt: string; full_text: string; new_tokens: number[] }[];
-    };
-    const { prompt, full_text, new_tokens } = expected.runs[0]!;
+    const runs = loadGolden('books-model').json.runs as { prompt: string; full_text: string; new_tokens: number[] }[];
+    const { prompt, full_text, new_tokens } = runs[0]!;
     const args = ['mamba2', 'generate', '--model', path.resolve('models/tiny-books-mamba2')];
     const result = runIn(project, 'npx', [...args, '--max-new-tokens', String(new_tokens.length), prompt]);
     expect(result).to.deep.equal({ code: 0, out: `${full_text}\n`, err: '' });

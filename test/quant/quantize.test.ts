@@ -35,13 +35,14 @@ for (const name of ['int4', 'int4-skip']) {
   describe(`golden ${name}: codes, scales, zeros and weights`, () => {
     const golden = loadGolden(name);
     const names = golden.inputs.quantised as string[];
+    const groupSize = golden.inputs.group_size as number;
 
     it('from float32 weights', () => {
       const weights = readTensors(path.join(golden.dir, 'model.safetensors'));
       const want = readTensors(path.join(golden.dir, 'quantised-fp32.safetensors'));
       for (const weight of names) {
         const { shape, data } = weights.get(weight)!;
-        const { matrix } = quantizeMatrix(data as Float32Array, shape as [number, number], { bits: 4, groupSize: 32 });
+        const { matrix } = quantizeMatrix(data as Float32Array, shape as [number, number], { bits: 4, groupSize });
         expect(int4Codes(matrix), `${weight}.q`).to.deep.equal(Uint8Array.from(want.get(`${weight}.q`)!.data));
         expectClose(matrix.scale, transposed(want.get(`${weight}.scale`)!), 1e-6, `${weight}.scale`);
         expectClose(matrix.zero!, transposed(want.get(`${weight}.zero`)!), 1e-6, `${weight}.zero`);
@@ -55,7 +56,7 @@ for (const name of ['int4', 'int4-skip']) {
       for (const weight of names) {
         const { shape, data } = weights.get(weight)!;
         const rounded = (data as Float32Array).map(toBfloat16);
-        const options = { bits: 4, groupSize: 32, scaleDtype: 'bfloat16' } as const;
+        const options = { bits: 4, groupSize, scaleDtype: 'bfloat16' } as const;
         const { matrix } = quantizeMatrix(rounded, shape as [number, number], options);
         const packed = (part: string): GoldenTensor => want.get(weight.replace(/weight$/, `_weight_${part}`))!;
         expectClose(matrix.scale, packed('scale').data, 1e-6, `${weight} scale`);
@@ -77,10 +78,11 @@ describe('quantizeMatrix', () => {
     const stored = readTensors(path.join(golden.dir, 'quantised-fp32.safetensors'));
     const { shape, data } = stored.get('degenerate.weight')!;
     const want = (stored.get('degenerate.dequantised') ?? golden.tensor('degenerate.dequantised')).data;
-    const { matrix } = quantizeMatrix(data as Float32Array, shape as [number, number], { bits: 4, groupSize: 32 });
+    const groupSize = golden.inputs.group_size as number;
+    const { matrix } = quantizeMatrix(data as Float32Array, shape as [number, number], { bits: 4, groupSize });
     all(matrix).forEach((value, i) => {
-      const begin = i - (i % 32);
-      const largest = Math.max(...Array.from(data.subarray(begin, begin + 32), Math.abs));
+      const begin = i - (i % groupSize);
+      const largest = Math.max(...Array.from(data.subarray(begin, begin + groupSize), Math.abs));
       expect(value, `weight ${i}`).to.be.closeTo(want[i]!, 1e-6 + 2e-6 * largest);
     });
   });

@@ -53,3 +53,14 @@ export function convContext(state: GoldenTensor): GoldenTensor {
       for (let c = 0; c < d; c++) data[(o * (k - 1) + i - 1) * d + c] = state.data[(o * d + c) * k + i]!;
   return { shape: [...shape, k - 1, d], dtype: state.dtype, data };
 }
+
+/**
+ * How far logits may move, relative to their root mean square, when `count` values on the way to them are rounded to
+ * bfloat16 one after another. Rounding moves m·2^e (1 ≤ m < 2, eight bits of it kept) evenly within ±2^-8·2^e: an rms of
+ * 2^-8/√3 · √E[1/m²] of the value, where E[1/m²] = 3 / (8 ln 2) for numbers of any scale. Independent roundings add as
+ * squares, and four standard deviations hold the largest of some thousand logits.
+ */
+export function bfloat16Bound(count: number): number {
+  const one = (2 ** -8 / Math.sqrt(3)) * Math.sqrt(3 / (8 * Math.LN2));
+  return 4 * one * Math.sqrt(count);
+}

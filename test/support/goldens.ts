@@ -1,5 +1,6 @@
 /**
- * Reading golden cases of test/fixtures/goldens: inputs.json, config.json, expected.safetensors and expected.json.
+ * Reading golden cases: inputs.json, config.json, expected.safetensors and expected.json. They are those of
+ * test/fixtures/goldens, or of another set of the same layout: GOLDENS=FOLDER. Tests take every size from these files.
  */
 import * as fs from 'node:fs';
 import * as path from 'node:path';
@@ -20,6 +21,16 @@ export interface GoldenTensor {
   data: Float32Array | Int32Array;
 }
 
+/** How the golden steps of training were made. */
+export interface AdamWSettings {
+  lr: number;
+  betas: [number, number];
+  eps: number;
+  weight_decay: number;
+  max_grad_norm: number;
+  steps: number;
+}
+
 /** A golden case. */
 export interface Golden {
   /** the case's folder (model.safetensors and config.json lie there) */
@@ -36,11 +47,32 @@ export interface Golden {
   tensor(name: string): GoldenTensor;
 }
 
-const fixtures = fileURLToPath(new URL('../fixtures/goldens/', import.meta.url));
+const fixtures = fileURLToPath(new URL('../fixtures/', import.meta.url));
+const goldens = path.resolve(process.env['GOLDENS'] ?? path.join(fixtures, 'goldens'));
 
-/** Folder of a golden case. */
+/** Folder of a golden case, of the set that GOLDENS names. */
 export function goldenDir(name: string): string {
+  return path.join(goldens, name);
+}
+
+/** A file or folder of test/fixtures, whatever GOLDENS says: for tests that need a known model, not golden values. */
+export function fixture(name: string): string {
   return path.join(fixtures, name);
+}
+
+/** The folders of a case that hold a file, as adapters or models do; throws when there are none. */
+export function foldersWith(golden: Golden, file: string): string[] {
+  const found = fs.readdirSync(golden.dir).filter((name) => fs.existsSync(path.join(golden.dir, name, file)));
+  if (found.length === 0) throw new Error(`${golden.dir} has no folder with ${file}`);
+  return found.sort();
+}
+
+/** Rows [index, …] of a tensor's last axis, as one list: row(tensor, b, t) of logits [b, t, v] has v entries. */
+export function vectorOf({ shape, data }: GoldenTensor, ...index: readonly number[]): Float32Array {
+  if (index.length !== shape.length - 1) throw new Error(`shape [${shape}] with an index of [${index}]`);
+  const size = shape[shape.length - 1]!;
+  const at = index.reduce((sum, i, axis) => sum * shape[axis]! + i, 0);
+  return (data as Float32Array).slice(at * size, (at + 1) * size);
 }
 
 /** All tensors of a safetensors file, decoded to float32 or int32. */
@@ -59,7 +91,11 @@ export function readTensors(file: string): Map<string, GoldenTensor> {
 
 /** Loads a case such as 'g1-forward' or 'gradients/g1'. */
 export function loadGolden(name: string): Golden {
-  const dir = goldenDir(name);
+  return loadCase(goldenDir(name));
+}
+
+/** Loads a case from its folder. */
+export function loadCase(dir: string): Golden {
   const json = (file: string): Record<string, unknown> => {
     const full = path.join(dir, file);
     return fs.existsSync(full) ? parseConfigJson(fs.readFileSync(full, 'utf8'), full) : {};

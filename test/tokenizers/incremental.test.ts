@@ -1,8 +1,8 @@
-import { readFile } from 'node:fs/promises';
 import { expect } from 'chai';
 import { IncrementalDecoder, Tokenizer } from '../../src/tokenizers/index.js';
 import type { TokenizerBackendName } from '../../src/tokenizers/index.js';
 import { byteFallbackTokenizer } from '../support/byte_fallback_tokenizer.js';
+import { loadGolden } from '../support/goldens.js';
 import { lcg } from '../support/random.js';
 
 const MODEL = 'models/tiny-books-mamba2';
@@ -31,8 +31,7 @@ for (const backend of ['native', 'javascript'] as TokenizerBackendName[]) {
 
     before(async () => {
       tokenizer = await Tokenizer.from_pretrained(MODEL, { backend });
-      const golden = JSON.parse(await readFile('test/fixtures/goldens/tokenizer/expected.json', 'utf8'));
-      texts = (golden.cases as { text: string }[]).map((c) => c.text);
+      texts = (loadGolden('tokenizer').json.cases as { text: string }[]).map((c) => c.text);
     });
 
     it('gives the whole text in pieces, however the ids are cut, and never half a character', async () => {

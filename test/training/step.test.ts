@@ -12,23 +12,15 @@ import { createStep } from '../../src/training/create_step.js';
 import type { StepOptions, TrainingStep } from '../../src/training/step.js';
 import { tensorCount, useBackend } from '../support/backends.js';
 import { expectClose, largestDifference } from '../support/compare.js';
-import { type Golden, loadGolden } from '../support/goldens.js';
+import { type AdamWSettings, foldersWith, type Golden, loadGolden } from '../support/goldens.js';
 import { LEARNER, tinyModel } from '../support/tiny_model.js';
-
-interface Settings {
-  lr: number;
-  betas: [number, number];
-  eps: number;
-  weight_decay: number;
-  max_grad_norm: number;
-}
 
 async function load(golden: Golden): Promise<Mamba2ForCausalLM> {
   const { config, source } = await loadCheckpoint(golden.dir);
   return new Mamba2ForCausalLM(config, source);
 }
 
-/** Five steps of a golden case; `prefix` of its tensors, `key` of a parameter's final value. */
+/** The steps of a golden case; `prefix` of its tensors, `key` of a parameter's final value. */
 async function follow(
   golden: Golden,
   model: TrainableModel,
@@ -36,7 +28,7 @@ async function follow(
   prefix: string,
   key: string,
 ): Promise<void> {
-  const settings = golden.inputs.adamw as Settings;
+  const settings = golden.inputs.adamw as AdamWSettings;
   const { input_ids, labels } = golden.inputs as { input_ids: number[][]; labels: number[][] };
   const target = trainableOf(model);
   const batch = prepareBatch({ input_ids, labels }, target.network.config.vocab_size);
@@ -82,7 +74,7 @@ describe('training step', () => {
 
   for (const [mode, options] of MODES) {
     for (const name of ['gradients/g1', 'gradients/g2']) {
-      it(`${name}: five AdamW steps (${mode})`, async () => {
+      it(`${name}: AdamW steps (${mode})`, async () => {
         const golden = loadGolden(name);
         const model = await load(golden);
         tf.dispose(model.forward({ input_ids: [[1]], use_cache: false }).logits); // weights are uploaded at first use
@@ -92,8 +84,8 @@ describe('training step', () => {
         model.dispose();
       });
     }
-    for (const adapter of ['adapter', 'adapter-rslora']) {
-      it(`lora/${adapter}: five AdamW steps (${mode})`, async () => {
+    for (const adapter of foldersWith(loadGolden('lora'), 'adapter_config.json')) {
+      it(`lora/${adapter}: AdamW steps (${mode})`, async () => {
         const golden = loadGolden('lora');
         const model = await load(golden);
         const peft = await load_peft_model(model, path.join(golden.dir, adapter));

@@ -1,4 +1,4 @@
-/** The model against values made independently (test/fixtures/goldens), on every backend. */
+/** The model against values made independently (the goldens), on every backend. */
 import * as tf from '@tensorflow/tfjs';
 import { Mamba2ForCausalLM } from '../../../src/models/mamba2/causal_lm.js';
 import { Mamba2Cache } from '../../../src/models/mamba2/cache.js';
@@ -6,7 +6,7 @@ import type { Mamba2ConfigFields } from '../../../src/models/mamba2/config.js';
 import { loadCheckpoint } from '../../../src/models/mamba2/pretrained.js';
 import { onBackends } from '../../support/backends.js';
 import { convContext, expectClose, expectTensor } from '../../support/compare.js';
-import { type Golden, loadGolden } from '../../support/goldens.js';
+import { type Golden, loadGolden, vectorOf } from '../../support/goldens.js';
 
 const TOLERANCE = 1e-4;
 
@@ -26,6 +26,9 @@ function expectForward(model: Mamba2ForCausalLM, golden: Golden, prefix = ''): v
   const input_ids = golden.inputs.input_ids as number[][];
   const out = model.forward({ input_ids, output_hidden_states: true });
   expectTensor(out.logits, golden.tensor(`${prefix}logits`), TOLERANCE, 'logits');
+  const given = [...golden.expected.keys()].filter((name) => name.startsWith(`${prefix}hidden_states.`));
+  if (given.length !== out.hidden_states!.length)
+    throw new Error(`${out.hidden_states!.length} hidden states, expected ${given.length}`);
   out.hidden_states!.forEach((h, i) =>
     expectTensor(h, golden.tensor(`${prefix}hidden_states.${i}`), TOLERANCE, `hidden_states.${i}`),
   );
@@ -34,11 +37,13 @@ function expectForward(model: Mamba2ForCausalLM, golden: Golden, prefix = ''): v
   tf.dispose([out.logits, ...out.hidden_states!]);
 }
 
-/** Columns from..to of logits [b, t, v]. */
-function positions(golden: Golden, name: string, row: number, from: number, to: number): Float32Array {
-  const { shape, data } = golden.tensor(name);
-  const [t, v] = [shape[1]!, shape[2]!];
-  return (data as Float32Array).slice((row * t + from) * v, (row * t + to) * v);
+/** Positions from..to of logits [b, t, v], all rows. */
+function positions(golden: Golden, name: string, from: number, to: number): number[] {
+  const tensor = golden.tensor(name);
+  const out: number[] = [];
+  for (let row = 0; row < tensor.shape[0]!; row++)
+    for (let t = from; t < to; t++) out.push(...vectorOf(tensor, row, t));
+  return out;
 }
 
 onBackends(['tensorflow', 'wasm', 'cpu'], 'golden values', () => {
@@ -87,12 +92,13 @@ onBackends(['tensorflow', 'wasm', 'cpu'], 'golden values', () => {
     const lm = await model(golden);
     expectForward(lm, golden);
     const ids = golden.inputs.input_ids as number[][];
-    const cache = Mamba2Cache.zeros(lm.config, 2);
-    lm.forward({ input_ids: ids.map((row) => row.slice(0, 32)), cache }).logits.dispose();
-    for (let k = 0; k < 8; k++) {
-      const { logits } = lm.forward({ input_ids: ids.map((row) => [row[32 + k]!]), cache });
-      const rows = [0, 1].flatMap((row) => [...positions(golden, 'steps.logits', row, k, k + 1)]);
-      expectClose(logits, rows, TOLERANCE, `step ${k}`);
+    const steps = golden.inputs.single_steps as number;
+    const start = ids[0]!.length - steps;
+    const cache = Mamba2Cache.zeros(lm.config, ids.length);
+    lm.forward({ input_ids: ids.map((row) => row.slice(0, start)), cache }).logits.dispose();
+    for (let k = 0; k < steps; k++) {
+      const { logits } = lm.forward({ input_ids: ids.map((row) => [row[start + k]!]), cache });
+      expectClose(logits, positions(golden, 'steps.logits', k, k + 1), TOLERANCE, `step ${k}`);
       logits.dispose();
     }
     cache.dispose();
@@ -101,24 +107,26 @@ onBackends(['tensorflow', 'wasm', 'cpu'], 'golden values', () => {
   it('cached-steps: prefill, several tokens, single tokens', async () => {
     const golden = loadGolden('cached-steps');
     const lm = await model(golden);
-    const ids = golden.inputs.input_ids as number[][];
+    const { input_ids: ids, ...parts } = golden.inputs as { input_ids: number[][] } & Record<string, number>;
     const whole = lm.forward({ input_ids: ids, use_cache: false }).logits;
     expectTensor(whole, golden.tensor('full.logits'), TOLERANCE, 'full.logits');
-    const cache = Mamba2Cache.zeros(lm.config, 2);
+    const cache = Mamba2Cache.zeros(lm.config, ids.length);
     const v = lm.config.vocab_size;
     const feed = (from: number, to: number, name: string, offset: number): void => {
       const { logits } = lm.forward({ input_ids: ids.map((row) => row.slice(from, to)), cache });
-      const want = [0, 1].flatMap((row) => [...positions(golden, name, row, from - offset, to - offset)]);
-      expectClose(logits, want, TOLERANCE, `${name} ${from}..${to}`);
-      const same = tf.slice(whole, [0, from, 0], [2, to - from, v]);
+      expectClose(logits, positions(golden, name, from - offset, to - offset), TOLERANCE, `${name} ${from}..${to}`);
+      const same = tf.slice(whole, [0, from, 0], [ids.length, to - from, v]);
       expectClose(logits, same, 1e-5, `cached against whole, ${from}..${to}`);
       tf.dispose([logits, same]);
     };
-    feed(0, 9, 'prefill.logits', 0);
+    const prefill = parts['prefill']!;
+    const chunk = prefill + parts['chunk']!;
+    const end = chunk + parts['single_steps']!;
+    feed(0, prefill, 'prefill.logits', 0);
     expectStates(cache, golden, 'after_prefill.');
-    feed(9, 15, 'chunk.logits', 9);
+    feed(prefill, chunk, 'chunk.logits', prefill);
     expectStates(cache, golden, 'after_chunk.');
-    for (let k = 15; k < 21; k++) feed(k, k + 1, 'steps.logits', 15);
+    for (let k = chunk; k < end; k++) feed(k, k + 1, 'steps.logits', chunk);
     expectStates(cache, golden, 'end.');
     cache.dispose();
     whole.dispose();
@@ -133,22 +141,23 @@ onBackends(['tensorflow', 'wasm', 'cpu'], 'golden values', () => {
           input_ids: number[][];
           attention_mask: number[][];
         };
-        const cache = Mamba2Cache.zeros(lm.config, 3);
+        const cache = Mamba2Cache.zeros(lm.config, input_ids.length);
         const { logits } = lm.forward({ input_ids, attention_mask, cache });
         const v = lm.config.vocab_size;
+        const width = input_ids[0]!.length;
         const all = logits.dataSync();
         attention_mask.forEach((mask, row) => {
-          const got = mask.flatMap((m, j) => (m ? [...all.slice((row * 22 + j) * v, (row * 22 + j + 1) * v)] : []));
+          const got = mask.flatMap((m, j) =>
+            m ? [...all.slice((row * width + j) * v, (row * width + j + 1) * v)] : [],
+          );
           expectClose(got, golden.tensor(`alone.${row}.logits`).data, TOLERANCE, `row ${row}`);
         });
         logits.dispose();
         expectRows(cache, golden, '');
         const next = golden.inputs.next_tokens as number[][];
-        for (let k = 0; k < 4; k++) {
+        for (let k = 0; k < next[0]!.length; k++) {
           const step = lm.forward({ input_ids: next.map((row) => [row[k]!]), cache }).logits;
-          const want = [0, 1, 2].flatMap((row) => [
-            ...golden.tensor(`alone.${row}.steps.logits`).data.slice(k * v, (k + 1) * v),
-          ]);
+          const want = next.flatMap((_, row) => [...vectorOf(golden.tensor(`alone.${row}.steps.logits`), k)]);
           expectClose(step, want, TOLERANCE, `step ${k}`);
           step.dispose();
         }

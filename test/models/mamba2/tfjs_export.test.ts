@@ -17,7 +17,7 @@ import { Mamba2Config, Mamba2Network, NetworkWeights } from '../../../src/models
 import { exportLayersModel, layersModelTopology } from '../../../src/models/mamba2/tfjs_export.js';
 import { TINY_CONFIG } from '../../support/checkpoint.js';
 import { rejection } from '../../support/errors.js';
-import { goldenDir, loadGolden } from '../../support/goldens.js';
+import { fixture, goldenDir, loadGolden } from '../../support/goldens.js';
 
 const formats = (name: string): string => goldenDir(`formats/${name}`);
 const saveResult = { modelArtifactsInfo: { dateSaved: new Date(), modelTopologyType: 'JSON' as const } };
@@ -135,8 +135,8 @@ describe('checkpoints as TensorFlow.js models', () => {
     });
 
   it('are not written beside another model, which would be read instead; an earlier export is replaced', async () => {
-    const source = await openCheckpoint(formats('single'));
-    const other = await openCheckpoint(goldenDir('g1-forward'));
+    const source = await openCheckpoint(fixture('goldens/formats/single'));
+    const other = await openCheckpoint(fixture('goldens/g1-forward'));
     const contents = (folder: string): [string, string][] =>
       fs.readdirSync(folder).map((name) => [name, fs.readFileSync(path.join(folder, name), 'base64')]);
     const file = (name: string): string => path.join(dir, name);

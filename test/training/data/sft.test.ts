@@ -60,22 +60,22 @@ describe('supervised fine-tuning data', () => {
     it(`collates and scores as trl: ${title}`, async () => {
       const { max_length, completion_only_loss } = want;
       const examples = await tokenizeExamples(sets[want.set]!, tokenizer, { max_length, completion_only_loss });
-      const batch = collate(examples, { pad_token_id: tokenizer.pad_token_id! });
+      const pad_token_id = tokenizer.pad_token_id!;
+      const batch = collate(examples, { pad_token_id });
       expect(batch.input_ids).to.deep.equal(want.input_ids);
       expect(batch.labels).to.deep.equal(want.labels);
       expect(batch.attention_mask).to.deep.equal(want.attention_mask);
       const step = createStep(trainableOf(model), { engine: 'eager' });
       for (const padding_side of ['right', 'left'] as const) {
-        const prepared = prepareBatch(collate(examples, { pad_token_id: 1, padding_side }), model.config.vocab_size);
+        const prepared = prepareBatch(collate(examples, { pad_token_id, padding_side }), model.config.vocab_size);
         expectClose([(await step.evaluate(prepared)) / prepared.items], [want.loss], 1e-4, padding_side);
       }
-      // packed: the same positions count, with the same loss
-      const rows = packRows(
-        examples.map((e) => e.input_ids.length),
-        40,
-      ).map((row) => row.map((i) => examples[i]!));
+      // packed, at least two in one row: the same positions count, with the same loss
+      const sizes = examples.map((e) => e.input_ids.length);
+      const length = 2 * Math.max(...sizes);
+      const rows = packRows(sizes, length).map((row) => row.map((i) => examples[i]!));
       expect(rows.length).to.be.below(examples.length);
-      const packed = prepareBatch(collatePacked(rows, 40, 1), model.config.vocab_size);
+      const packed = prepareBatch(collatePacked(rows, length, pad_token_id), model.config.vocab_size);
       expectClose([(await step.evaluate(packed)) / packed.items], [want.loss], 1e-4, 'packed');
       step.dispose();
     });
