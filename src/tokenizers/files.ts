@@ -1,7 +1,8 @@
 import { access, readFile, readdir } from 'node:fs/promises';
 import path from 'node:path';
 import { TokenizerError } from '../base/errors.js';
-import type { AddedTokenJson, TokenizerJson } from './backend.js';
+import { withConfiguredTokens } from './added_tokens.js';
+import type { TokenizerJson } from './backend.js';
 import { convertSentencePiece } from './sentencepiece.js';
 import type { ConvertedTokenizer } from './sentencepiece.js';
 
@@ -38,11 +39,13 @@ export async function readTokenizerFiles(dir: string): Promise<TokenizerFiles> {
     );
   }
   const config = (await readJson(path.join(dir, 'tokenizer_config.json'))) ?? {};
+  const specialTokensMap =
+    (await readJson(path.join(dir, 'special_tokens_map.json'))) ?? converted?.specialTokens ?? {};
   return {
     source: dir,
-    tokenizer: withAddedTokens(tokenizer as TokenizerJson, config),
+    tokenizer: withConfiguredTokens(tokenizer as TokenizerJson, config, specialTokensMap),
     config,
-    specialTokensMap: (await readJson(path.join(dir, 'special_tokens_map.json'))) ?? converted?.specialTokens ?? {},
+    specialTokensMap,
     chatTemplates: {
       ...(converted?.chatTemplate === undefined ? {} : { default: converted.chatTemplate }),
       ...templatesOf(config),
@@ -122,20 +125,4 @@ function templatesOf(config: Record<string, unknown>): Record<string, string> {
     }
   }
   return templates;
-}
-
-/** Tokens that only tokenizer_config.json knows (added_tokens_decoder) join those of tokenizer.json, as in transformers. */
-function withAddedTokens(tokenizer: TokenizerJson, config: Record<string, unknown>): TokenizerJson {
-  const decoder = config.added_tokens_decoder;
-  if (typeof decoder !== 'object' || decoder === null) return tokenizer;
-  const known = new Set((tokenizer.added_tokens ?? []).map((t) => t.content));
-  const extra: AddedTokenJson[] = [];
-  for (const [id, token] of Object.entries(decoder as Record<string, Partial<AddedTokenJson>>)) {
-    if (typeof token?.content !== 'string' || known.has(token.content)) continue;
-    const flags = { single_word: false, lstrip: false, rstrip: false, normalized: false, special: false };
-    extra.push({ ...flags, ...token, content: token.content, id: Number(id) });
-  }
-  if (extra.length === 0) return tokenizer;
-  extra.sort((a, b) => a.id - b.id);
-  return { ...tokenizer, added_tokens: [...(tokenizer.added_tokens ?? []), ...extra] };
 }

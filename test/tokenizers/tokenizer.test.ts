@@ -208,7 +208,7 @@ describe('Tokenizer folders', () => {
     const tokenizer = await Tokenizer.from_pretrained(dir);
     expect(tokenizer.eos_token_id).to.equal(1);
     expect(tokenizer.bos_token_id).to.equal(0);
-    expect(tokenizer.unk_token_id).to.equal(null);
+    expect(tokenizer.unk_token_id).to.equal(4096); // added behind the vocabulary, as in transformers
     expect(tokenizer.pad_token_id).to.equal(null);
     expect(tokenizer.padding_side).to.equal('right');
     // eos stands in for the missing pad token.
