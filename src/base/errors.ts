@@ -43,11 +43,6 @@ export class DeviceError extends Mamba2Error {
   override name = 'DeviceError';
 }
 
-/** Code that cannot be compiled: a value read while tracing, an unknown op, an undeclared tensor. */
-export class TracingError extends Mamba2Error {
-  override name = 'TracingError';
-}
-
 /** A wrong argument to a public function. */
 export class ArgumentError extends Mamba2Error {
   override name = 'ArgumentError';

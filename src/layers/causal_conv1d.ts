@@ -3,7 +3,8 @@
  * on every backend (wasm has no gradient kernels for depthwise convolution) and fused by XLA.
  */
 import * as tf from '@tensorflow/tfjs';
-import { compilesForGpu, gatherRows, roundToBf16 } from '../jit/index.js';
+import { compilesForGpu } from '../jit/trace/backend.js';
+import { gatherRows, roundToBf16 } from '../jit/index.js';
 import { convolutionOnGpu, type ConvolutionInputs } from '../kernels/index.js';
 import { type LayerArgs, single, SpecLayer } from './base.js';
 import { silu, tensor, type WeightSpec, type Weights } from './weights.js';

@@ -5,7 +5,7 @@
  * no transposed copies. Letters: see ssd.ts.
  */
 import * as tf from '@tensorflow/tfjs';
-import { compilesForGpu } from '../jit/index.js';
+import { compilesForGpu } from '../jit/trace/backend.js';
 import { linearRecurrence } from '../kernels/index.js';
 import { materialise } from '../jit/fusion/materialise.js';
 import { einsum } from './einsum.js';

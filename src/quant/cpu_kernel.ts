@@ -13,12 +13,12 @@ import {
   castFloat32,
   castTo,
   constantOf,
-  matMulComputed,
   rawOp,
   reshapeAny,
   rightShift,
   sumInDtype,
 } from '../jit/index.js';
+import { matMulComputed } from '../jit/ops/matmul.js';
 import type { WeightStorage } from '../layers/storage.js';
 import { type PackedForm, packedMatrix } from './kernel_util.js';
 import type { QuantizedMatrix } from './quantize.js';

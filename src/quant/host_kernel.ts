@@ -7,17 +7,8 @@
  * half (high nibble). The last tile is filled up with zeros.
  */
 import * as tf from '@tensorflow/tfjs';
-import {
-  attr,
-  bitwiseAnd,
-  castFloat32,
-  constantOf,
-  hasHostKernel,
-  rawOp,
-  reshapeAny,
-  rightShift,
-  runHostKernel,
-} from '../jit/index.js';
+import { attr, bitwiseAnd, castFloat32, constantOf, rawOp, reshapeAny, rightShift } from '../jit/index.js';
+import { hasHostKernel, runHostKernel } from '../jit/custom_call/host_call.js';
 import { type OneRowInputs } from '../kernels/index.js';
 import type { WeightStorage } from '../layers/storage.js';
 import { type PackedForm, packedMatrix, storedLevels } from './kernel_util.js';

@@ -1,6 +1,7 @@
 /** A quantised matrix as the layers see it in eager runs, on any backend: dequantised piece by piece at each use. */
 import * as tf from '@tensorflow/tfjs';
-import { ArgumentError, TracingError } from '../base/errors.js';
+import { ArgumentError } from '../base/errors.js';
+import { TracingError } from '../jit/errors.js';
 import { isTracing } from '../jit/index.js';
 import type { StoredMatrix } from '../layers/weights.js';
 import { dequantizeRows, storedBytes, type QuantizedMatrix } from './quantize.js';

@@ -3,7 +3,7 @@ import { createRequire } from 'node:module';
 import * as path from 'node:path';
 import * as tf from '@tensorflow/tfjs';
 import { ArgumentError, DeviceError } from '../base/errors.js';
-import { nativeBinding } from './binding.js';
+import { findNodeBackend, nodeBackend } from './binding.js';
 import { DEVICES, type Device } from '../base/devices.js';
 import { isLoaded } from './environment.js';
 import { gpuNames } from './gpu.js';
@@ -13,8 +13,7 @@ import { deviceReport, gpuReason, type DeviceReport } from './report.js';
 
 /** Whether tfjs runs on a GPU through TensorFlow: on the tensorflow backend, or while tracing for it. */
 export function onGpu(): boolean {
-  const backend = tf.findBackend('tensorflow') as unknown as { isUsingGpuDevice: boolean } | null;
-  return backend?.isUsingGpuDevice === true && !['wasm', 'cpu'].includes(tf.getBackend());
+  return findNodeBackend()?.isUsingGpuDevice === true && !['wasm', 'cpu'].includes(tf.getBackend());
 }
 
 export interface SelectOptions {
@@ -64,7 +63,7 @@ async function useBest(device: 'auto' | 'cpu', notice: (line: string) => void): 
     return;
   }
   loadTensorFlow(device);
-  if (device === 'cpu' && nativeBinding().isUsingGpuDevice()) {
+  if (device === 'cpu' && nodeBackend().isUsingGpuDevice) {
     throw new DeviceError(
       "device 'cpu': TensorFlow is loaded in this process with a GPU already. Ask for the cpu first, or set CUDA_VISIBLE_DEVICES=-1.",
       { device },
@@ -82,7 +81,7 @@ function useGpu(): void {
     );
   }
   loadTensorFlow('gpu');
-  if (nativeBinding().isUsingGpuDevice()) return;
+  if (nodeBackend().isUsingGpuDevice) return;
   throw new DeviceError(`device 'gpu' cannot be used: ${gpuReason(dir)}`, { device: 'gpu', runtime: dir });
 }
 

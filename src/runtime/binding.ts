@@ -1,86 +1,104 @@
-/** The native side of the tensorflow backend: tfjs-node's N-API binding, which speaks TensorFlow's C interface. */
+/**
+ * The tensorflow backend of tfjs-node as this package uses it, beyond tfjs' own backend interface: its kernels end in executeOp of the
+ * native binding, which speaks TensorFlow's C interface, and its tensors are ids that the binding owns.
+ */
 import * as tf from '@tensorflow/tfjs';
 import { DeviceError } from '../base/errors.js';
+import { dtypeName, dtypeNumber, tfjsLabel, type Dtype } from './data_types.js';
 
-/** Numbers of TensorFlow's data types (tensorflow/core/framework/types.proto). */
-export const DT = {
-  float32: 1,
-  float64: 2,
-  int32: 3,
-  uint8: 4,
-  int16: 5,
-  int8: 6,
-  string: 7,
-  complex64: 8,
-  int64: 9,
-  bool: 10,
-  bfloat16: 14,
-  uint16: 17,
-  float16: 19,
-  resource: 20,
-  uint32: 22,
-} as const;
-
-/** Name of a TensorFlow data type. */
-export type DTName = keyof typeof DT;
-
-/** An attribute of an op; `type` is one of the binding's TF_ATTR_* numbers. */
-export interface OpAttr {
+/** An attribute of an op as tfjs-node passes it: `type` is one of the binding's TF_ATTR_* numbers. */
+export interface NativeAttr {
   name: string;
   type: number;
   value: unknown;
 }
 
-/** A tensor that the binding holds. */
-export interface TensorMetadata {
+/** What the binding says of a new tensor. */
+export interface NativeTensor {
   id: number;
   shape: number[];
-  /** One of the values of DT. */
+  /** TensorFlow's number of the element type (see data_types.ts). */
   dtype: number;
 }
 
-export interface TFJSBinding {
-  createTensor(shape: number[], dtype: number, values: ArrayBufferView | Uint8Array[]): number;
-  deleteTensor(id: number): void;
-  tensorDataSync(id: number): Float32Array | Int32Array | Uint8Array | BigInt64Array;
-  executeOp(name: string, attrs: OpAttr[], inputs: number[], outputs: number): TensorMetadata[];
-  loadSavedModel(dir: string, tags: string): number;
-  deleteSavedModel(id: number): void;
-  runSavedModel(id: number, inputs: number[], inputNames: string, outputNames: string): TensorMetadata[];
-  isUsingGpuDevice(): boolean;
-  getNumOfSavedModels(): number;
-  getNumOfTensors(): number;
-  readonly TF_Version: string;
+/** The members of tfjs-node's binding that are used here. */
+export interface Binding {
   readonly TF_ATTR_STRING: number;
   readonly TF_ATTR_INT: number;
   readonly TF_ATTR_FLOAT: number;
   readonly TF_ATTR_BOOL: number;
   readonly TF_ATTR_TYPE: number;
   readonly TF_ATTR_SHAPE: number;
+  readonly TF_Version: string;
+  createTensor(shape: readonly number[], dtype: number, values: ArrayBufferView): number;
+  deleteTensor(id: number): void;
+  tensorDataSync(id: number): Float32Array | Int32Array | Uint8Array | BigInt64Array;
+  executeOp(name: string, attrs: readonly NativeAttr[], ids: readonly number[], outputs: number): NativeTensor[];
+  loadSavedModel(dir: string, tags: string): number;
+  deleteSavedModel(id: number): void;
+  runSavedModel(session: number, ids: readonly number[], inputs: string, outputs: string): NativeTensor[];
+  getNumOfTensors(): number;
 }
 
-/** The parts of tfjs-node's backend that we use beyond tfjs' own backend interface. */
-export interface TensorFlowBackend {
-  readonly binding: TFJSBinding;
-  readonly isUsingGpuDevice: boolean;
+interface NativeInfo {
+  shape: number[];
+  dtype: number;
+  id: number;
+  values: unknown;
+  refCount: number;
+}
+
+/** The members of NodeJSKernelBackend that are used here. */
+export interface NodeBackend extends tf.KernelBackend {
+  binding: Binding;
+  isGPUPackage: boolean;
+  isUsingGpuDevice: boolean;
+  tensorMap: tf.DataStorage<NativeInfo>;
   /** Ids of the tensors on the native side; values not yet there are brought there. */
-  getInputTensorIds(tensors: tf.TensorInfo[]): number[];
-  /** A tfjs tensor that owns the native one. */
-  createOutputTensor(metadata: TensorMetadata): tf.Tensor;
+  getInputTensorIds(tensors: readonly tf.TensorInfo[]): number[];
+  getDTypeInteger(dtype: tf.DataType): number;
+  createReductionOpAttrs(tensor: tf.TensorInfo, keepDims?: boolean): NativeAttr[];
+  applyActivation(...args: unknown[]): tf.Tensor;
 }
 
-/**
- * The tensorflow backend, whether or not it is the one selected.
- *
- * @throws DeviceError when TensorFlow has not been loaded
- */
-export function tensorFlowBackend(): TensorFlowBackend {
-  const backend = tf.findBackend('tensorflow') as unknown as TensorFlowBackend | null;
-  if (backend?.binding) return backend;
-  throw new DeviceError('TensorFlow is not loaded in this process. Call loadTensorFlow() or selectBackend() first.');
+/** The tensorflow backend, whether or not it is the one selected; null when it was not loaded. */
+export function findNodeBackend(): NodeBackend | null {
+  return tf.findBackend('tensorflow') as NodeBackend | null;
 }
 
-/** The native binding; see tensorFlowBackend(). */
-export function nativeBinding(): TFJSBinding {
-  return tensorFlowBackend().binding;
+/** The tensorflow backend, whether or not it is the one selected. @throws DeviceError when it was not loaded */
+export function nodeBackend(): NodeBackend {
+  const backend = findNodeBackend();
+  if (!backend) {
+    throw new DeviceError(
+      "Compiled programs need the 'tensorflow' backend, and it is not loaded. Run `npx mamba2 setup` once, then call loadTensorFlow() (or selectBackend('tensorflow')) first.",
+      { backend: 'tensorflow' },
+    );
+  }
+  return backend;
+}
+
+/** Makes a tfjs tensor, owned by the tensorflow backend, of a tensor id. Types without a tfjs name get a label (see tfjsLabel). */
+export function wrapNative(native: NativeTensor): tf.Tensor {
+  const backend = nodeBackend();
+  const dtype = tfjsLabel(dtypeName(native.dtype));
+  const dataId = {};
+  backend.tensorMap.set(dataId, { shape: native.shape, dtype: native.dtype, id: native.id, values: null, refCount: 1 });
+  // makeTensorFromTensorInfo books the tensor on the active backend unless told which.
+  return tf.engine().makeTensorFromDataId(dataId, native.shape, dtype, backend);
+}
+
+/** The id of a tensor, uploading it first if need be. A tensor of another backend moves here, as tfjs always does. */
+export function nativeId(x: tf.Tensor): number {
+  return nodeBackend().getInputTensorIds([x])[0]!;
+}
+
+/** The element type that a tensor has on the native side. */
+export function nativeDtype(x: tf.Tensor): Dtype {
+  return dtypeName(nodeBackend().tensorMap.get(x.dataId).dtype);
+}
+
+/** A tensor id from a typed array; the array is shared, not copied, and must not change while the tensor lives. */
+export function createNative(dtype: Dtype, shape: readonly number[], values: ArrayBufferView): number {
+  return nodeBackend().binding.createTensor(shape, dtypeNumber(dtype), values);
 }

@@ -5,8 +5,8 @@ import * as path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import * as tf from '@tensorflow/tfjs';
 
-/** Rooms whose code settles what a traced model looks like. */
-const TRACED_ROOMS = ['jit', 'kernels', 'layers', 'engine', 'models', 'quant'];
+/** Rooms whose code decides what a traced model looks like. */
+const TRACED_ROOMS = ['runtime', 'jit', 'kernels', 'layers', 'engine', 'models', 'quant'];
 let digest: string | null = null;
 
 /** A digest of this package's code and of the tfjs version: what was derived from the code of another must not be reused. */

@@ -1,93 +1,74 @@
-/** Element types: their TensorFlow numbers, sizes, and the label that a tfjs tensor of that type carries. */
+/** The table of element types: their TensorFlow numbers, sizes, and the label that a tfjs tensor of that type carries. */
 import type * as tf from '@tensorflow/tfjs';
-import { TracingError } from '../base/errors.js';
+import { DeviceError } from '../base/errors.js';
+import { DTYPE_BYTES } from '../base/stored_dtypes.js';
+
+interface DataType {
+  /** In TensorFlow's types.proto. */
+  readonly number: number;
+  /** Of one element. */
+  readonly bytes: number;
+  /** What `tensor.dtype` says: tfjs has names for a few types only. */
+  readonly label: tf.DataType;
+}
+
+const TYPES = {
+  float32: { number: 1, bytes: DTYPE_BYTES.F32, label: 'float32' },
+  int32: { number: 3, bytes: DTYPE_BYTES.I32, label: 'int32' },
+  bool: { number: 10, bytes: DTYPE_BYTES.BOOL, label: 'bool' },
+  bfloat16: { number: 14, bytes: DTYPE_BYTES.BF16, label: 'float32' },
+  uint8: { number: 4, bytes: DTYPE_BYTES.U8, label: 'int32' },
+  int8: { number: 6, bytes: DTYPE_BYTES.I8, label: 'int32' },
+  int16: { number: 5, bytes: DTYPE_BYTES.I16, label: 'int32' },
+  uint16: { number: 17, bytes: 2, label: 'int32' },
+  int64: { number: 9, bytes: DTYPE_BYTES.I64, label: 'int32' },
+  float16: { number: 19, bytes: DTYPE_BYTES.F16, label: 'float32' },
+  complex64: { number: 8, bytes: 8, label: 'complex64' },
+  uint32: { number: 22, bytes: 4, label: 'int32' },
+} as const satisfies Record<string, DataType>;
 
 /**
- * Element types that a program can hold. tfjs itself knows float32, int32 and bool; tensors of the other types exist
- * on the device and in graphs all the same, labelled float32 (bfloat16) or int32 (uint8, int8, int16, int64).
+ * Element types that a program can hold. tfjs itself knows float32, int32, bool and complex64; tensors of the other types exist on the
+ * device and in graphs all the same, labelled float32 (bfloat16, float16) or int32 (other integers).
  */
-export type Dtype =
-  | 'float32'
-  | 'int32'
-  | 'bool'
-  | 'bfloat16'
-  | 'uint8'
-  | 'int8'
-  | 'int16'
-  | 'uint16'
-  | 'int64'
-  | 'float16'
-  | 'complex64'
-  | 'uint32';
+export type Dtype = keyof typeof TYPES;
 
-/** DataType numbers of TensorFlow's types.proto. */
-const NUMBERS: Readonly<Record<Dtype, number>> = {
-  float32: 1,
-  int32: 3,
-  uint8: 4,
-  int16: 5,
-  int8: 6,
-  complex64: 8,
-  int64: 9,
-  bool: 10,
-  bfloat16: 14,
-  uint16: 17,
-  float16: 19,
-  uint32: 22,
-};
-
-/** DT_RESOURCE: handles of variables. */
+/** TensorFlow's number for handles of variables, DT_RESOURCE. */
 export const DT_RESOURCE = 20;
 
-const NAMES = new Map<number, Dtype>(Object.entries(NUMBERS).map(([name, n]) => [n, name as Dtype]));
+const NAMES = new Map(Object.entries(TYPES).map(([name, { number }]) => [number as number, name as Dtype]));
 
 /** TensorFlow's number of an element type. */
 export function dtypeNumber(dtype: Dtype): number {
-  return NUMBERS[dtype];
+  return TYPES[dtype].number;
 }
 
-/** The element type of a TensorFlow number. @throws TracingError for types that programs cannot hold (string, float64 …) */
+/** Whether this is the name of an element type. */
+export function isDtype(name: string): name is Dtype {
+  return Object.hasOwn(TYPES, name);
+}
+
+/** The element type of a TensorFlow number; null for types that are not in the table (string, float64 …). */
+export function findDtype(number: number): Dtype | null {
+  return NAMES.get(number) ?? null;
+}
+
+/** As findDtype. @throws DeviceError for types that are not in the table */
 export function dtypeName(number: number): Dtype {
-  const name = NAMES.get(number);
+  const name = findDtype(number);
   if (!name)
-    throw new TracingError(`TensorFlow dtype number ${number} is not supported in programs.`, { dtype: number });
+    throw new DeviceError(`TensorFlow dtype number ${number} is not supported in programs.`, { dtype: number });
   return name;
 }
 
-const SIZES: Readonly<Record<Dtype, number>> = {
-  float32: 4,
-  int32: 4,
-  uint8: 1,
-  int16: 2,
-  int8: 1,
-  complex64: 8,
-  int64: 8,
-  bool: 1,
-  bfloat16: 2,
-  uint16: 2,
-  float16: 2,
-  uint32: 4,
-};
-
 /** Bytes of one element. */
 export function dtypeBytes(dtype: Dtype): number {
-  return SIZES[dtype];
+  return TYPES[dtype].bytes;
 }
 
-/** What `tensor.dtype` says for a tensor of this type: tfjs has names for a few types only. */
+/** What `tensor.dtype` says for a tensor of this type. */
 export function tfjsLabel(dtype: Dtype): tf.DataType {
-  switch (dtype) {
-    case 'float32':
-    case 'bfloat16':
-    case 'float16':
-      return 'float32';
-    case 'bool':
-      return 'bool';
-    case 'complex64':
-      return 'complex64';
-    default:
-      return 'int32';
-  }
+  return TYPES[dtype].label;
 }
 
 /** Number of elements of a shape. */

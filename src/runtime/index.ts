@@ -1,41 +1,14 @@
 /**
- * Which TensorFlow computations run on: setting up the native runtime (setup), loading it (load) with its settings
- * (environment), choosing a backend by device name (backend), an honest report (report), and native tensors of element
- * types that tfjs does not know (raw).
+ * Which TensorFlow computations run on: setting up the native runtime (setup), loading it (load) with its settings (environment), choosing a
+ * backend by device name (backend), and an honest report (report). `binding.ts` alone speaks to tfjs-node and its addon, and `data_types.ts`
+ * is the one table of element types; `jit` imports both from their files.
  */
 export { onGpu, selectBackend, type SelectOptions } from './backend.js';
-export {
-  DT,
-  nativeBinding,
-  tensorFlowBackend,
-  type DTName,
-  type OpAttr,
-  type TensorFlowBackend,
-  type TensorMetadata,
-  type TFJSBinding,
-} from './binding.js';
 export { codeDigest } from './code.js';
-export { DEVICES, type Device } from '../base/devices.js';
-export {
-  compileCacheDir,
-  configureRuntime,
-  graphCacheDir,
-  isLoaded,
-  preferWideVectors,
-  type RuntimeOptions,
-} from './environment.js';
-export { computeCapability, hostKernels, loadTensorFlow, multiprocessors, compactMemory } from './load.js';
-export {
-  cacheRoot,
-  readManifest,
-  runtimeDir,
-  runtimeSlot,
-  TENSORFLOW_VERSION,
-  TFJS_NODE_VERSION,
-  type RuntimeManifest,
-  type RuntimeVariant,
-} from './paths.js';
-export { executeRaw, RawTensor, typeAttr } from './raw.js';
+export type { Device } from '../base/devices.js';
+export { configureRuntime, graphCacheDir, preferWideVectors, type RuntimeOptions } from './environment.js';
+export { compactMemory, computeCapability, hostKernels, loadTensorFlow, multiprocessors } from './load.js';
+export { cacheRoot, TENSORFLOW_VERSION } from './paths.js';
 export { deviceReport, type DeviceReport } from './report.js';
 export { setupRuntime, type SetupOptions, type SetupResult } from './setup.js';
 export { packageVersion } from './version.js';

@@ -12,8 +12,6 @@ import { applyDefaults, isLoaded, markLoaded } from './environment.js';
 import { missingCudaLibraries } from './gpu.js';
 import { addonPath, packageDir, readManifest, runtimeDir } from './paths.js';
 
-export { cacheRoot, runtimeDir } from './paths.js';
-
 const SHARED = Symbol.for('tfjs-mamba2.tfjs');
 
 /** Notices that libtensorflow prints while it loads, whatever the environment says. */

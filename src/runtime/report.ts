@@ -7,7 +7,7 @@ import { canOpen, gpuNames, missingCudaLibraries } from './gpu.js';
 import { hostKernels } from './load.js';
 import { readManifest, runtimeDir } from './paths.js';
 import { packageVersion } from './version.js';
-import type { TensorFlowBackend } from './binding.js';
+import { findNodeBackend } from './binding.js';
 
 export interface DeviceReport {
   /** Version of this package. */
@@ -35,16 +35,16 @@ export interface DeviceReport {
 /** What is in use in this process now. Loads nothing; see selectBackend(). */
 export function deviceReport(): DeviceReport {
   const backend = tf.getBackend();
-  const binding = (tf.findBackend('tensorflow') as unknown as TensorFlowBackend | null)?.binding ?? null;
+  const native = findNodeBackend();
   const runtime = runtimeDir();
-  const used = backend === 'tensorflow' && Boolean(binding?.isUsingGpuDevice());
+  const used = backend === 'tensorflow' && native?.isUsingGpuDevice === true;
   const cpus = os.cpus();
   return {
     package: packageVersion(),
     node: process.versions.node,
     platform: `${process.platform}-${process.arch}`,
     tfjs: tf.version_core,
-    tensorflow: backend === 'tensorflow' ? (binding?.TF_Version ?? null) : null,
+    tensorflow: backend === 'tensorflow' ? (native?.binding.TF_Version ?? null) : null,
     library: backend === 'tensorflow' && runtime ? (readManifest(runtime)?.library ?? null) : null,
     runtime,
     backend,

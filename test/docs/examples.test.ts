@@ -35,7 +35,7 @@ type Made = Record<string, unknown>;
 const GIVEN: Record<string, () => Made | Promise<Made>> = {
   'checkpoints/safetensors_writer.ts writeSafetensors': () => ({ bytes: new Uint8Array(4) }),
   'checkpoints/save.ts saveCheckpoint': async () => ({ source: await checkpoints.openCheckpoint(BOOKS), tensors: [] }),
-  'jit/ops/ops.ts rawOp': () => ({ packed: jit.constantOf([0x21, 0xf0], [2], 'uint8') }),
+  'jit/ops/raw_op.ts rawOp': () => ({ packed: jit.constantOf([0x21, 0xf0], [2], 'uint8') }),
   'layers/einsum.ts einsum': () => ({ B: tf.ones([2, 3, 4]), C: tf.ones([2, 5, 4]) }),
   'layers/ssd.ts ssdChunkScan': () => ({
     x: tf.ones([1, 5, 2, 3]),
@@ -56,11 +56,6 @@ const GIVEN: Record<string, () => Made | Promise<Made>> = {
   'peft/model.ts merge_and_unload': () => ({ peft: peft.get_peft_model(tinyModel().model, { r: 2 }) }),
   'quant/matrix.ts QuantizedLinear': () => ({ values: Float32Array.from({ length: 64 * 128 }, (_, i) => Math.sin(i)) }),
   'runtime/load.ts loadTensorFlow': () => ({ a: tf.ones([1, 1]), b: tf.ones([1, 1]) }),
-  'runtime/raw.ts executeRaw': () => {
-    const value = (): runtime.RawTensor =>
-      runtime.RawTensor.fromBytes(Uint8Array.of(0x80, 0x3f, 0, 0x40), [2], 'bfloat16');
-    return { a: value(), b: value() };
-  },
   'training/fit.ts CausalLMTrainer': () => ({ model: tinyModel().model }),
   'training/trainer.ts Trainer': () => ({ model: tinyModel().model, train_dataset: [{ input_ids: [1, 2, 3, 4] }] }),
   'training/sft_trainer.ts SFTTrainer': async () => {
@@ -76,7 +71,7 @@ const GIVEN: Record<string, () => Made | Promise<Made>> = {
 
 /** Code around an example that stands within something. */
 const AROUND: Record<string, (code: string) => string> = {
-  'jit/ops/control.ts whileLoop': (code) => `const result = jit(() => {\n  ${code}\n  return n;\n})();`,
+  'jit/ops/while_loop.ts whileLoop': (code) => `const result = jit(() => {\n  ${code}\n  return n;\n})();`,
 };
 
 describe('examples of the documentation', () => {

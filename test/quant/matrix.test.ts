@@ -1,7 +1,8 @@
 /** The quantised matrix as a weight: eager on every backend, and compiled in both packed forms, against plain loops. */
 import { expect } from 'chai';
 import * as tf from '@tensorflow/tfjs';
-import { ArgumentError, TracingError } from '../../src/base/errors.js';
+import { ArgumentError } from '../../src/base/errors.js';
+import { TracingError } from '../../src/jit/errors.js';
 import { Program } from '../../src/jit/index.js';
 import type { StoredMatrix } from '../../src/layers/weights.js';
 import {

@@ -3,7 +3,7 @@ import type * as tf from '@tensorflow/tfjs';
 import { hostKernels } from '../../runtime/index.js';
 import { symbolic, valueOf } from '../trace/backend.js';
 import { callModule } from './call_module.js';
-import { nodeBackend } from '../program/native.js';
+import { nodeBackend } from '../../runtime/binding.js';
 
 /** Whether programs may call a kernel of that name; never on a GPU. */
 export function hasHostKernel(name: string): boolean {

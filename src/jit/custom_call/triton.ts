@@ -4,11 +4,10 @@
  */
 import type * as tf from '@tensorflow/tfjs';
 import { computeCapability } from '../../runtime/index.js';
-import { compilesWithXla, record, symbolic, valueOf } from '../trace/backend.js';
+import { compilesForGpu, record, symbolic, valueOf } from '../trace/backend.js';
 import { callModule } from './call_module.js';
 import { dtypeNumber } from '../../runtime/data_types.js';
 import { attr } from '../trace/graphdef.js';
-import { nodeBackend } from '../program/native.js';
 import type { Dtype } from '../types.js';
 
 /** Names of element types in TTIR; the type of integers has no sign there. */
@@ -273,11 +272,6 @@ export function takesTriton(capability: number): boolean {
 export function tritonRuns(): boolean {
   if (runner) return true;
   return compilesForGpu() && process.env['TFJS_MAMBA2_TRITON'] !== '0' && takesTriton(computeCapability());
-}
-
-/** Whether the code that runs now is traced for a GPU, in a program of XLA. */
-export function compilesForGpu(): boolean {
-  return compilesWithXla() && nodeBackend().isUsingGpuDevice;
 }
 
 /** A string attribute of MLIR. */

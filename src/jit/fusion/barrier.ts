@@ -1,7 +1,7 @@
 /** Barriers, beyond which XLA joins and simplifies nothing; and a sum that grows term by term, kept in memory on GPUs by one. */
 import * as tf from '@tensorflow/tfjs';
-import { rawOp } from '../ops/ops.js';
-import { compilesForGpu } from '../custom_call/triton.js';
+import { rawOp } from '../ops/raw_op.js';
+import { compilesForGpu } from '../trace/backend.js';
 
 /** The same tensors, all of which are there before any is used, in traced code that XLA compiles. No gradients. */
 export function barrier(tensors: readonly tf.Tensor[]): tf.Tensor[] {

@@ -6,7 +6,7 @@
  */
 import * as tf from '@tensorflow/tfjs';
 import { compilesWithXla } from '../trace/backend.js';
-import { nodeBackend } from '../program/native.js';
+import { nodeBackend } from '../../runtime/binding.js';
 
 /** 1, whatever the witness holds: XLA does not cancel a/a in floating point. */
 function one(witness: tf.Tensor): tf.Tensor {

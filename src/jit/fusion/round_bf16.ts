@@ -2,7 +2,7 @@
 import * as tf from '@tensorflow/tfjs';
 import { compilesWithXla } from '../trace/backend.js';
 import { barrier } from './barrier.js';
-import { castFloat32, castTo } from '../ops/ops.js';
+import { castFloat32, castTo } from '../ops/element_types.js';
 
 /** Rounded, and converted back by whatever reads it: without the barrier XLA would leave out both. */
 function rounded(x: tf.Tensor): tf.Tensor {

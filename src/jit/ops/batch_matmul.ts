@@ -1,7 +1,8 @@
 /** Products of many small matrices in bfloat16, for GPUs: half the memory traffic of float32, and their matrix units are made for it. */
 import * as tf from '@tensorflow/tfjs';
 import { compilesWithXla } from '../trace/backend.js';
-import { attr, castFloat32, castTo, dtypeAttr, rawOp } from './ops.js';
+import { attr, dtypeAttr, rawOp } from './raw_op.js';
+import { castFloat32, castTo } from './element_types.js';
 
 /** How one product is made. */
 export interface BatchMatMulOptions {

@@ -1,10 +1,11 @@
 /** What goes into a program's functions and comes out of its variables: checked, and in the arrays that TensorFlow and callers take. */
 import type * as tf from '@tensorflow/tfjs';
 import { ArgumentError } from '../../base/errors.js';
-import { describe, dtypeName, dtypeNumber, sizeOf } from '../../runtime/data_types.js';
-import { nodeName } from '../trace/function.js';
+import { decodeFloat32 } from '../../base/stored_dtypes.js';
+import { describe, sizeOf } from '../../runtime/data_types.js';
+import { nodeName } from './function.js';
 import type { Signature } from './graph_cache.js';
-import { nativeDtype, nativeId } from './native.js';
+import { nativeDtype, nativeId } from '../../runtime/binding.js';
 import type { Dtype, InputValue, TensorSpec, VariableDtype } from '../types.js';
 
 /** A function of a graph: what it takes and gives, and the names of the nodes that are fed and fetched. */
@@ -44,12 +45,8 @@ export function typedValues(
       return new BigInt64Array(buffer, byteOffset, byteLength / 8);
     case 'uint8':
       return bytes;
-    case 'bfloat16': {
-      const halves = new Uint16Array(buffer, byteOffset, byteLength / 2);
-      const wide = new Uint32Array(halves.length);
-      for (let i = 0; i < halves.length; i++) wide[i] = halves[i]! << 16;
-      return new Float32Array(wide.buffer);
-    }
+    case 'bfloat16':
+      return decodeFloat32(bytes, 'BF16');
   }
 }
 
@@ -93,7 +90,7 @@ export function arrayInput(
     bool: Uint8Array,
   };
   const type = types[spec.dtype];
-  if (!type) return fail(`an array, which cannot carry ${dtypeName(dtypeNumber(spec.dtype))} (pass a tensor)`);
+  if (!type) return fail(`an array, which cannot carry ${spec.dtype} (pass a tensor)`);
   if (ArrayBuffer.isView(list)) {
     if (list.constructor.name !== type.name) fail(`a ${list.constructor.name}`);
     return list;

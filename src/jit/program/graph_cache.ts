@@ -9,7 +9,7 @@ import * as path from 'node:path';
 import { cpuFeatures } from '../../runtime/cpu.js';
 import { computeCapability, multiprocessors } from '../../runtime/load.js';
 import { TENSORFLOW_VERSION } from '../../runtime/paths.js';
-import { nodeBackend } from './native.js';
+import { nodeBackend } from '../../runtime/binding.js';
 import type { GraphCache, TensorSpec, VariableSpec } from '../types.js';
 
 /** What one must know of a traced function to call it. */

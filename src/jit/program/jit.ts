@@ -3,7 +3,7 @@ import type * as tf from '@tensorflow/tfjs';
 import { DisposedError } from '../../base/errors.js';
 import { isTracing } from '../trace/backend.js';
 import { mapTensors, nestKey, tensorsOf, type Nest } from './nest.js';
-import { nativeDtype, nativeId } from './native.js';
+import { nativeDtype, nativeId } from '../../runtime/binding.js';
 import { Program } from './program.js';
 import type { CompileHook, Dtype, TensorSpec } from '../types.js';
 

@@ -1,9 +1,9 @@
 /** A function repeated inside the program: what Program.defineLoop builds. */
 import * as tf from '@tensorflow/tfjs';
-import { TracingError } from '../../base/errors.js';
-import { whileLoop } from '../ops/control.js';
+import { TracingError } from '../errors.js';
+import { whileLoop } from '../ops/while_loop.js';
 import { describe, dtypeNumber } from '../../runtime/data_types.js';
-import type { Body, Traced } from '../trace/function.js';
+import type { Body, Traced } from './function.js';
 import { record, symbolic, valueOf } from '../trace/backend.js';
 import { constantValue, type Value } from '../trace/graph.js';
 import { attr } from '../trace/graphdef.js';

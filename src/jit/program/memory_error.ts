@@ -1,20 +1,16 @@
 /** TensorFlow's words for memory that a GPU does not have, as an error that says how much there is and what to do. */
 import { DeviceError } from '../../base/errors.js';
 import { gpuMemory, type GpuMemory } from '../../runtime/gpu.js';
-import { dtypeBytes, sizeOf } from '../../runtime/data_types.js';
+import { DTYPE_BYTES } from '../../base/stored_dtypes.js';
+import { dtypeBytes, isDtype, sizeOf } from '../../runtime/data_types.js';
 import type { VariableSpec } from '../types.js';
 
-const TYPE_BYTES: Record<string, number> = {
-  float: 4,
-  int32: 4,
-  double: 8,
-  int64: 8,
-  bfloat16: 2,
-  half: 2,
-  uint8: 1,
-  int8: 1,
-  bool: 1,
-};
+/** Bytes of an element, by the name that TensorFlow's C++ has for its type. */
+function bytesOfType(name: string): number {
+  if (name === 'double') return DTYPE_BYTES.F64;
+  if (name === 'half') return DTYPE_BYTES.F16;
+  return isDtype(name) ? dtypeBytes(name) : DTYPE_BYTES.F32;
+}
 
 /** Bytes that were asked for in vain, null where the text does not say. */
 function bytesAsked(text: string): number | null {
@@ -23,7 +19,7 @@ function bytesAsked(text: string): number | null {
     return stated[2] === undefined ? Number(stated[1]) : Number(stated[1]) * 1024 ** (1 + 'KMGT'.indexOf(stated[2]));
   const tensor = /allocating tensor with shape\[([\d,]*)\] and type (\w+)/.exec(text);
   if (!tensor) return null;
-  return sizeOf(tensor[1]!.split(',').filter(Boolean).map(Number)) * (TYPE_BYTES[tensor[2]!] ?? 4);
+  return sizeOf(tensor[1]!.split(',').filter(Boolean).map(Number)) * bytesOfType(tensor[2]!);
 }
 
 const gib = (bytes: number): string => `${(bytes / 2 ** 30).toFixed(bytes < 2 ** 30 ? 3 : 1)} GiB`;

@@ -1,11 +1,12 @@
 /** A program: named variables that live on the device, and functions over them that XLA compiles. */
 import * as tf from '@tensorflow/tfjs';
-import { ArgumentError, DisposedError, TracingError } from '../../base/errors.js';
+import { ArgumentError, DisposedError } from '../../base/errors.js';
+import { TracingError } from '../errors.js';
 import { arrayInput, type Call, callOf, tensorInput, typedValues } from './call_values.js';
 import { describe, dtypeBytes, dtypeNumber, sizeOf } from '../../runtime/data_types.js';
-import { checkName, nodeName, traceFunction, type Traced } from '../trace/function.js';
+import { checkName, nodeName, traceFunction, type Traced } from './function.js';
 import { loopBody } from './loop.js';
-import { nodeBackend, wrapNative, type NativeTensor } from './native.js';
+import { nodeBackend, wrapNative, type NativeTensor } from '../../runtime/binding.js';
 import { graphFolder, keepGraph, keptSignatures, withTemporaryFolder } from './graph_cache.js';
 import { Session, writeGraph } from './session.js';
 import type {

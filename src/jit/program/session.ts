@@ -6,10 +6,10 @@ import * as fs from 'node:fs';
 import * as path from 'node:path';
 import { DeviceError } from '../../base/errors.js';
 import { dtypeBytes, dtypeNumber, DT_RESOURCE, sizeOf } from '../../runtime/data_types.js';
-import { nodeName, type Traced } from '../trace/function.js';
+import { nodeName, type Traced } from './function.js';
 import { attr, savedModel, type NodeText } from '../trace/graphdef.js';
 import { outOfMemory } from './memory_error.js';
-import { nodeBackend, type NativeTensor } from './native.js';
+import { nodeBackend, type NativeTensor } from '../../runtime/binding.js';
 import { byteShape, fillKind, placeOf, STORAGE, storageNodes, storageTypes } from './variable_io.js';
 import type { Bytes, Dtype, VariableSpec } from '../types.js';
 

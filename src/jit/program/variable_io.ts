@@ -8,7 +8,7 @@
  * to be fetched back.
  */
 import { dtypeBytes, dtypeNumber, DT_RESOURCE } from '../../runtime/data_types.js';
-import { nodeName, storedDtype } from '../trace/function.js';
+import { nodeName, storedDtype } from './function.js';
 import { attr, type Attrs, type NodeText } from '../trace/graphdef.js';
 import type { Dtype, VariableDtype, VariableSpec } from '../types.js';
 

@@ -3,12 +3,12 @@
  * graph being traced. Nothing is executed, and no data exists but that of constants.
  */
 import * as tf from '@tensorflow/tfjs';
-import { TracingError } from '../../base/errors.js';
+import { TracingError } from '../errors.js';
 import { describe, tfjsLabel } from '../../runtime/data_types.js';
 import { constantValue, type Cut, type FunctionGraph, type Value } from './graph.js';
 import { attr, type Attr, type Attrs } from './graphdef.js';
 import { infer } from './infer.js';
-import { nodeBackend, type Binding, type NativeAttr } from '../program/native.js';
+import { nodeBackend, type Binding, type NativeAttr } from '../../runtime/binding.js';
 import type { Dtype } from '../types.js';
 
 /** Name of the backend that traces. A kernel registered for it takes part in traces. */
@@ -221,6 +221,11 @@ export function isTracing(): boolean {
 /** Whether the code that runs now is traced for one program of XLA. */
 export function compilesWithXla(): boolean {
   return isTracing() && currentGraph().xla;
+}
+
+/** Whether the code that runs now is traced for a GPU, in a program of XLA. */
+export function compilesForGpu(): boolean {
+  return compilesWithXla() && nodeBackend().isUsingGpuDevice;
 }
 
 /** The innermost graph being traced. @throws TracingError outside of traces */

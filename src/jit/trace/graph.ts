@@ -3,10 +3,10 @@
  * enclosing graph captured as extra arguments.
  */
 import { createHash } from 'node:crypto';
-import { TracingError } from '../../base/errors.js';
+import { TracingError } from '../errors.js';
 import { describe, dtypeBytes, dtypeNumber, DT_RESOURCE, sizeOf } from '../../runtime/data_types.js';
 import { attr, type Argument, type Attrs, type FunctionText, type NodeText } from './graphdef.js';
-import { sharedOp, type SharedOp } from '../fusion/shared_ops.js';
+import { sharedOp, type SharedOp } from './shared_ops.js';
 import type { Dtype } from '../types.js';
 
 /** A symbolic tensor: output `index` of a node, or an argument, or a constant that belongs to no graph yet. */

@@ -2,6 +2,8 @@
  * TensorFlow's graph messages, written directly: NodeDef, FunctionDef, GraphDef and SavedModel (field numbers from
  * tensorflow/core/framework/*.proto and tensorflow/core/protobuf/saved_model.proto).
  */
+import { TracingError } from '../errors.js';
+import { findDtype, type Dtype } from '../../runtime/data_types.js';
 import { MessageWriter } from './proto.js';
 
 /** One attribute of a node. */
@@ -26,6 +28,14 @@ export interface NodeText {
   inputs: readonly string[];
   attrs: Attrs;
   device?: string;
+}
+
+/** The element type of an attribute's number. @throws TracingError for types that programs cannot hold (string, float64 …) */
+export function typeOf(number: number): Dtype {
+  const dtype = findDtype(number);
+  if (dtype === null)
+    throw new TracingError(`TensorFlow dtype number ${number} is not supported in programs.`, { dtype: number });
+  return dtype;
 }
 
 /** Name and DataType number of an argument. */

@@ -1,7 +1,7 @@
 /** Types and shapes of the outputs of an op, from its signature and its shape function. */
-import { TracingError } from '../../base/errors.js';
-import { describe, dtypeName, dtypeNumber } from '../../runtime/data_types.js';
-import { attr, type Attr, type Attrs } from './graphdef.js';
+import { TracingError } from '../errors.js';
+import { describe, dtypeNumber, isDtype } from '../../runtime/data_types.js';
+import { attr, typeOf, type Attr, type Attrs } from './graphdef.js';
 import type { Value } from './graph.js';
 import { OP_SIGNATURES } from './op_signatures.js';
 import { shapeFunction } from './shapes.js';
@@ -29,9 +29,9 @@ function parse(text: string): ArgumentType[] {
   return text
     .trim()
     .split(/\s+/)
-    .filter((part) => part !== '')
-    .map((part) => {
-      const match = /^(\w+):(?:(\w+)\*)?(\w+)(\[\])?(?:=(\w+))?$/.exec(part)!;
+    .filter((word) => word !== '')
+    .map((word) => {
+      const match = /^(\w+):(?:(\w+)\*)?(\w+)(\[\])?(?:=(\w+))?$/.exec(word)!;
       const [, name, count, type, list, fallback] = match;
       return { name: name!, type: type!, count, list: list !== undefined, default: fallback };
     });
@@ -63,9 +63,6 @@ function unsupported(op: string): TracingError {
   const why = HINTS[op] ?? 'it has no shape function here; write it with other ops, or compute it outside the program';
   return new TracingError(`The TensorFlow op '${op}' cannot be traced: ${why}.`, { op });
 }
-
-const isDtype = (type: string): boolean =>
-  /^(float32|int32|uint8|int8|int16|uint16|int64|bool|bfloat16|float16|complex64|uint32)$/.test(type);
 
 function mismatch(op: string, argument: string, value: Value, expected: string): TracingError {
   const hint =
@@ -112,18 +109,18 @@ function inputTypes(op: string, signature: Signature, inputs: readonly Value[], 
       const given: Attr | undefined = attrs[argument.type];
       if (!given) attrs[argument.type] = attr.type(dtypeNumber(value.dtype));
       else if (given.kind === 'type' && given.value !== dtypeNumber(value.dtype)) {
-        throw mismatch(op, argument.name, value, dtypeName(given.value));
+        throw mismatch(op, argument.name, value, typeOf(given.value));
       }
     }
   }
 }
 
 function outputDtypes(op: string, argument: ArgumentType, attrs: Attrs): Dtype[] {
-  if (isDtype(argument.type)) return [argument.type as Dtype];
+  if (isDtype(argument.type)) return [argument.type];
   const given = attrs[argument.type];
-  if (argument.list) return given?.kind === 'types' ? given.value.map(dtypeName) : [];
+  if (argument.list) return given?.kind === 'types' ? given.value.map(typeOf) : [];
   let dtype: Dtype;
-  if (given?.kind === 'type') dtype = dtypeName(given.value);
+  if (given?.kind === 'type') dtype = typeOf(given.value);
   else if (argument.default) dtype = argument.default as Dtype;
   else throw new TracingError(`${op}: attribute '${argument.type}' is missing.`, { op, attribute: argument.type });
   const count = argument.count ? attrs[argument.count] : undefined;

@@ -2,9 +2,9 @@
  * Shape functions: the output shapes of an op from its input shapes, attributes and constant inputs, as
  * tensorflow/core/ops computes them. Types need no function here: the signature of an op gives them.
  */
-import { TracingError } from '../../base/errors.js';
-import { describe, dtypeBytes, dtypeName } from '../../runtime/data_types.js';
-import type { Attrs } from './graphdef.js';
+import { TracingError } from '../errors.js';
+import { describe, dtypeBytes } from '../../runtime/data_types.js';
+import { typeOf, type Attrs } from './graphdef.js';
 import type { Value } from './graph.js';
 
 export type Shape = number[];
@@ -368,7 +368,7 @@ set('XlaReduce', (inputs, attrs) => {
 set('XlaKeyValueSort', (inputs) => inputs.map((v) => [...v.shape]));
 set('Bitcast', (inputs, attrs, op) => {
   const [x, type] = [inputs[0]!, attrs['type']];
-  const to = type?.kind === 'type' ? dtypeBytes(dtypeName(type.value)) : 0;
+  const to = type?.kind === 'type' ? dtypeBytes(typeOf(type.value)) : 0;
   const from = dtypeBytes(x.dtype);
   if (from >= to) return [from === to ? [...x.shape] : [...x.shape, from / to]];
   if (x.shape.at(-1) !== to / from) fail(op, inputs, `the last axis must be ${to / from}`);

@@ -1,7 +1,7 @@
 /** The causal convolution by kernels of our own in traced code, with its gradients. */
 import * as tf from '@tensorflow/tfjs';
-import { TracingError } from '../../base/errors.js';
-import { castFloat32, castTo } from '../../jit/ops/ops.js';
+import { TracingError } from '../../jit/errors.js';
+import { castFloat32, castTo } from '../../jit/ops/element_types.js';
 import { runTriton, tritonRuns } from '../../jit/custom_call/triton.js';
 import { convolutionFits, type ConvolutionSpec, weightGradientParts } from './spec.js';
 import { convolutionInputGradient, convolutionKernel, convolutionWeightGradient } from './triton.js';

@@ -1,6 +1,6 @@
 /** The linear recurrence by a kernel of our own in traced code, with its gradients. */
 import * as tf from '@tensorflow/tfjs';
-import { castFloat32, castTo } from '../../jit/ops/ops.js';
+import { castFloat32, castTo } from '../../jit/ops/element_types.js';
 import { runTriton, tritonRuns } from '../../jit/custom_call/triton.js';
 import { recurrenceFits } from './spec.js';
 import { recurrenceKernel } from './triton.js';

@@ -8,7 +8,8 @@ import { fewRowsKernel } from './ptx.js';
 import type { FewRowsSpec } from './spec.js';
 import { fewRowsFits, fewRowsTiling, MOST_ROWS, squarePartials } from './tiling.js';
 import { attr } from '../../jit/trace/graphdef.js';
-import { castFloat32, castTo, rawOp } from '../../jit/ops/ops.js';
+import { castFloat32, castTo } from '../../jit/ops/element_types.js';
+import { rawOp } from '../../jit/ops/raw_op.js';
 import { runTritonAll, tritonRuns } from '../../jit/custom_call/triton.js';
 import type { Dtype } from '../../jit/types.js';
 

@@ -1,6 +1,6 @@
 /** A decoding step of one row as few kernels, where the weights' stored forms have them (StoredMatrix.fused). */
 import * as tf from '@tensorflow/tfjs';
-import { tritonRuns } from '../../jit/index.js';
+import { tritonRuns } from '../../jit/custom_call/triton.js';
 import { type OneRowInputs } from '../../kernels/index.js';
 import { gpuStep } from './ssm_step.js';
 import type { MixerOptions, MixerSpec, MixerState } from '../mixer.js';

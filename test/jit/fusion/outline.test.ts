@@ -1,6 +1,6 @@
 import * as tf from '@tensorflow/tfjs';
 import { expect } from 'chai';
-import { TracingError } from '../../../src/base/errors.js';
+import { TracingError } from '../../../src/jit/errors.js';
 import {
   castFloat32,
   matMulStored,
@@ -11,7 +11,7 @@ import {
 } from '../../../src/jit/index.js';
 import { cpuFeatures } from '../../../src/runtime/cpu.js';
 import { OUTLINED } from '../../../src/jit/fusion/outline.js';
-import { traceFunction, type Traced } from '../../../src/jit/trace/function.js';
+import { traceFunction, type Traced } from '../../../src/jit/program/function.js';
 import type { DefineOptions, TracedFunction, VariableSpec } from '../../../src/jit/types.js';
 import { useBackend } from '../../support/backends.js';
 

@@ -1,6 +1,6 @@
 import { expect } from 'chai';
 import { graphFolder } from '../../../src/jit/program/graph_cache.js';
-import { nodeBackend } from '../../../src/jit/program/native.js';
+import { nodeBackend } from '../../../src/runtime/binding.js';
 import { useBackend } from '../../support/backends.js';
 
 describe('kept graphs', () => {

@@ -1,6 +1,7 @@
 import * as tf from '@tensorflow/tfjs';
 import { expect } from 'chai';
-import { DisposedError, TracingError } from '../../../src/base/errors.js';
+import { DisposedError } from '../../../src/base/errors.js';
+import { TracingError } from '../../../src/jit/errors.js';
 import { jit, statelessNormal, statelessUniform, type Nest } from '../../../src/jit/index.js';
 import { tensorCount, useBackend } from '../../support/backends.js';
 

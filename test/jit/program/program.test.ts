@@ -3,7 +3,8 @@ import * as os from 'node:os';
 import * as path from 'node:path';
 import * as tf from '@tensorflow/tfjs';
 import { expect } from 'chai';
-import { ArgumentError, DeviceError, DisposedError, TracingError } from '../../../src/base/errors.js';
+import { ArgumentError, DeviceError, DisposedError } from '../../../src/base/errors.js';
+import { TracingError } from '../../../src/jit/errors.js';
 import {
   attr,
   castFloat32,

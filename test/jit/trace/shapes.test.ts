@@ -1,7 +1,7 @@
 /** Every op with a shape function: types and shapes inferred while tracing, and values of the compiled graph, against eager execution. */
 import * as tf from '@tensorflow/tfjs';
 import { expect } from 'chai';
-import { TracingError } from '../../../src/base/errors.js';
+import { TracingError } from '../../../src/jit/errors.js';
 import {
   attr,
   bitcast,

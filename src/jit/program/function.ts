@@ -1,11 +1,11 @@
 /** Tracing of one function of a program: variables, inputs, outputs and assignments. */
 import type * as tf from '@tensorflow/tfjs';
-import { TracingError } from '../../base/errors.js';
-import { symbolic, trace, valueOf } from './backend.js';
+import { TracingError } from '../errors.js';
+import { symbolic, trace, valueOf } from '../trace/backend.js';
 import { describe, dtypeNumber } from '../../runtime/data_types.js';
-import { FunctionGraph, type Value } from './graph.js';
-import { attr, type FunctionText } from './graphdef.js';
-import { infer } from './infer.js';
+import { FunctionGraph, type Value } from '../trace/graph.js';
+import { attr, type FunctionText } from '../trace/graphdef.js';
+import { infer } from '../trace/infer.js';
 import { outline } from '../fusion/outline.js';
 import type { DefineOptions, Dtype, TensorSpec, TracedFunction, VariableDtype, VariableSpec } from '../types.js';
 

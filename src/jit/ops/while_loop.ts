@@ -1,11 +1,10 @@
 /** Loops inside a program. */
 import * as tf from '@tensorflow/tfjs';
-import { TracingError } from '../../base/errors.js';
+import { TracingError } from '../errors.js';
 import { currentGraph, symbolic, trace, valueOf } from '../trace/backend.js';
-import { describe } from '../../runtime/data_types.js';
+import { describe, dtypeNumber } from '../../runtime/data_types.js';
 import { FunctionGraph, type Value } from '../trace/graph.js';
 import { attr } from '../trace/graphdef.js';
-import { dtypeNumber } from '../../runtime/data_types.js';
 
 /**
  * Repeats `body` while `condition` holds, inside the program. Traced code only; no gradient. Tensors of the surrounding code may be used in both functions.

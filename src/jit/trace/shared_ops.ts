@@ -4,8 +4,7 @@
  * not be inlined they are converted once per shape, and XLA inlines the result. The first call of a
  * 24-layer decoding step then takes about a quarter less CPU time (19 to 32 % in five pairs of runs; docs/decisions/007-programs.md).
  */
-import { dtypeName } from '../../runtime/data_types.js';
-import { attr, type Attrs, type FunctionText } from '../trace/graphdef.js';
+import { attr, typeOf, type Attrs, type FunctionText } from './graphdef.js';
 
 const COSTLY = new Set(
   `Abs Acos Acosh Asin Asinh Atan Atanh Ceil Cos Cosh Elu EluGrad Erf Exp Expm1 Floor IsFinite IsInf IsNan LeakyRelu Log Log1p LogSoftmax Relu Relu6
@@ -33,7 +32,7 @@ export function sharedOp(
 ): SharedOp | null {
   const plain = Object.values(attrs).every((a) => a.kind === 'type');
   if (!COSTLY.has(op) || !plain) return null;
-  const name = `shared_${op}_${dtypeName(inputs.at(-1)!)}`;
+  const name = `shared_${op}_${typeOf(inputs.at(-1)!)}`;
   const node = { name: 'op', op, inputs: inputs.map((_, i) => `x${i}`), attrs };
   const callee: FunctionText = {
     name,
