@@ -41,6 +41,8 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
   /** Per batch size, how many tokens each row may still choose on the device. */
   private readonly leftKeys = new Map<number, string>();
   private disposed = false;
+  /** Of the weights that the program was made of. */
+  private version: number | null = null;
   /** The program has one slot a batch size and one set of masks: whole calls follow one another, however many are made at once. */
   private readonly turns = new Turns();
   /** Whether compactMemory() was called since the program was made. */
@@ -90,7 +92,9 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
     return this.turns.take(work);
   }
 
+  /** @throws DisposedError for an engine whose program holds weights that have changed since */
   private alive(): void {
+    if (this.version !== null && this.version !== this.weights.version) this.dispose();
     if (this.disposed)
       throw new DisposedError('This engine was disposed of: with its model, or because its weights changed', {});
   }
@@ -105,6 +109,7 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
       this.program.dispose();
       this.program = null;
     }
+    this.version ??= this.weights.version;
     // kept once the program is: one that has no room must not be in the way of those after it
     const batches = this.batches.includes(batch) ? this.batches : [...this.batches, batch];
     const program = buildDecodingProgram(this.weights, programOptions(this.options, batches));
@@ -133,6 +138,7 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
   park(state: CompiledState): Parked {
     if (!state.resident)
       throw new GenerationError('internal: a state that is nowhere cannot be parked', { id: state.id });
+    if (this.version !== this.weights.version) this.dispose();
     const { program } = this;
     if (!program)
       throw new DisposedError(

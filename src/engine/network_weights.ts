@@ -14,6 +14,10 @@ export class NetworkWeights<N extends RecurrentLM = RecurrentLM> {
   private readonly stored = new Map<string, StoredMatrix>();
   private models: { backbone: tf.LayersModel; causal: tf.LayersModel } | null = null;
   private disposed = false;
+  private changes = 0;
+  /** Where the values of all tensors lay when last looked at: assigning to a variable gives it others. */
+  private readonly seen = new Map<tf.Tensor, tf.DataId>();
+  private readonly watchers = new Set<() => void>();
 
   constructor(
     readonly network: N,
@@ -23,6 +27,35 @@ export class NetworkWeights<N extends RecurrentLM = RecurrentLM> {
   /** True when variables exist; before that only the checkpoint does. */
   get materialized(): boolean {
     return this.models !== null || this.plain !== null;
+  }
+
+  /**
+   * Counts changes, in whatever way they come: a stored form, a variable assigned to by training, by merging or by
+   * setWeights(). What was made from the weights at one version holds for no other.
+   */
+  get version(): number {
+    let moved = false;
+    for (const [tensor, data] of this.seen) {
+      if (tensor.dataId === data) continue;
+      this.seen.set(tensor, tensor.dataId);
+      moved = true;
+    }
+    if (moved) this.change();
+    return this.changes;
+  }
+
+  /** Calls back at every change: at once for a stored form, for a variable when the version is next asked for. */
+  watch(changed: () => void): void {
+    this.watchers.add(changed);
+  }
+
+  private change(): void {
+    this.changes++;
+    for (const changed of this.watchers) changed();
+  }
+
+  private look(tensors: readonly tf.Tensor[]): void {
+    for (const tensor of tensors) this.seen.set(tensor, tensor.dataId);
   }
 
   /** Builds the layers and fills them: from the checkpoint, one tensor at a time, or freshly initialised. */
@@ -40,6 +73,7 @@ export class NetworkWeights<N extends RecurrentLM = RecurrentLM> {
       backbone: tf.model({ inputs: ids, outputs: hidden, name: `${network.name}_backbone` }),
       causal: tf.model({ inputs: ids, outputs: logits, name: `${network.name}_causal_lm` }),
     };
+    this.look(network.namedLayers().flatMap(({ layer }) => Object.values(layer.weightMap()) as tf.Tensor[]));
     return this.models;
   }
 
@@ -64,9 +98,14 @@ export class NetworkWeights<N extends RecurrentLM = RecurrentLM> {
 
   /** Lets a stored form (packed integers, a base with an adapter) stand in for a weight; null brings the variable back. */
   store(name: string, matrix: StoredMatrix | null): void {
+    const before = this.stored.get(name);
+    if (matrix === (before ?? null)) return;
+    if (before) for (const tensor of madeOf(before)) this.seen.delete(tensor);
     if (matrix) this.stored.set(name, matrix);
     else this.stored.delete(name);
+    for (const form of this.stored.values()) this.look(madeOf(form));
     this.record = null;
+    this.change();
   }
 
   /** The stored form of a weight, if it has one. */
@@ -101,6 +140,7 @@ export class NetworkWeights<N extends RecurrentLM = RecurrentLM> {
         made[spec.name] = tf.tidy(() => tf.variable(readWeight(source, '', spec)));
       }
       this.plain = made;
+      this.look(Object.values(made));
     }
     return this.plain;
   }
@@ -113,8 +153,15 @@ export class NetworkWeights<N extends RecurrentLM = RecurrentLM> {
     if (this.plain) tf.dispose(this.plain);
     this.record = null;
     this.models = null;
+    this.seen.clear();
+    this.watchers.clear();
     void this.source?.close();
   }
+}
+
+/** Tensors that may be assigned to. A variable of its own may also stand in for a weight: a module trained whole. */
+function madeOf(form: StoredMatrix | tf.Tensor): readonly tf.Tensor[] {
+  return form instanceof tf.Tensor ? [form] : (form.tensors ?? []);
 }
 
 function readWeight(source: CheckpointSource, prefix: string, spec: WeightSpec): tf.Tensor {

@@ -21,6 +21,8 @@ export interface StoredMatrix {
   fused?(input: OneRowInputs): tf.Tensor2D | null;
   /** The product with a few rows and what is around it as one kernel; null where the device has no such kernel. Traced code. */
   batch?(input: FewRowsInputs): FewRowsResult | null;
+  /** What it is made of, where that may change (an adapter's factors, in training): programs made from it then hold no longer. */
+  readonly tensors?: readonly tf.Tensor[];
   /** How this matrix is kept in a compiled program; absent on forms that only exist while tracing. */
   storage?(): WeightStorage;
 }

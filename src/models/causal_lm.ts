@@ -55,6 +55,8 @@ export class CausalLM<N extends RecurrentLM = RecurrentLM, C extends RecurrentCa
   /** Defaults of generate(); from generation_config.json where the folder has one. */
   generation_config: GenerationConfig;
   private made: CompiledEngine | EagerEngine | null = null;
+  /** The version of the weights that it was made of. */
+  private madeAt = 0;
   private folders: Promise<Tokenizer | null> | null = null;
 
   /** @param source where the weights come from; without one they are freshly initialised */
@@ -64,6 +66,8 @@ export class CausalLM<N extends RecurrentLM = RecurrentLM, C extends RecurrentCa
     private readonly options: EngineOptions = {},
   ) {
     this.weights = new NetworkWeights(network, source);
+    // at once where a change is known of: the program of an engine takes room on the device
+    this.weights.watch(() => this.dropEngine());
     this.backbone = this.makeBackbone(this.weights);
     this.generation_config = GenerationConfig.from_model_config(network.config.to_dict());
   }
@@ -95,8 +99,8 @@ export class CausalLM<N extends RecurrentLM = RecurrentLM, C extends RecurrentCa
   }
 
   /**
-   * The same layers as a tf.LayersModel: ids int32 [b, t] -> logits [b, t, v]. Where its weights were changed, as by setWeights(), resetEngine()
-   * lets generate() take them.
+   * The same layers as a tf.LayersModel: ids int32 [b, t] -> logits [b, t, v]. What changes its weights, as setWeights()
+   * does, changes what generate() writes.
    */
   get layersModel(): tf.LayersModel {
     return this.weights.layersModels().causal;
@@ -181,11 +185,13 @@ export class CausalLM<N extends RecurrentLM = RecurrentLM, C extends RecurrentCa
   }
 
   /**
-   * The engine that generates, made at the first call and kept: compiled on the tensorflow backend, eager elsewhere,
-   * unless `engine` was given when loading.
+   * The engine that generates: compiled on the tensorflow backend, eager elsewhere, unless `engine` was given when
+   * loading. Made at the first call and kept until weights change; states of the one before are then lost.
    * @throws DeviceError when 'compiled' was asked for and the backend is not tensorflow
    */
   async engine(): Promise<GenerationEngine> {
+    if (this.weights.version !== this.madeAt) this.dropEngine();
+    this.madeAt = this.weights.version;
     this.made ??= this.makeEngine();
     return this.made;
   }
@@ -206,14 +212,14 @@ export class CausalLM<N extends RecurrentLM = RecurrentLM, C extends RecurrentCa
     return new CompiledEngine(this.weights, this.options);
   }
 
-  /** Forgets the engine, so that the next one is made from the weights as they are now. States of the old one are lost. */
-  resetEngine(): void {
+  /** An engine of weights as they were is of no use. */
+  private dropEngine(): void {
     if (this.made instanceof CompiledEngine) this.made.dispose();
     this.made = null;
   }
 
   dispose(): void {
-    this.resetEngine();
+    this.dropEngine();
     this.weights.dispose();
   }
 }

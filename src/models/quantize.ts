@@ -47,9 +47,7 @@ export async function quantize(
   config: QuantizationConfig | TorchAoConfig,
   options: QuantizeOptions = {},
 ): Promise<QuantizationReport> {
-  const report = await quantizeWeights(model.weights, config, options);
-  model.resetEngine();
-  return report;
+  return quantizeWeights(model.weights, config, options);
 }
 
 export interface QuantizeCheckpointOptions extends Pick<

@@ -129,7 +129,8 @@ export function storableLoraMatrix(base: Weight, adapters: MatrixAdapters): Stor
       },
     };
   };
-  return { ...loraMatrix(base, adapters), storage };
+  const tensors = [...adapters.linear, ...adapters.embedding].flatMap(({ A, B }) => [A, B]);
+  return { ...loraMatrix(base, adapters), tensors, storage };
 }
 
 /**
@@ -151,5 +152,5 @@ export function tiedPair(rows: tf.Tensor2D, head: Weight): StoredMatrix {
       weight: (vars) => over(vars['.rows'] as tf.Tensor2D, below.weight(vars)),
     };
   };
-  return { ...over(rows, head), storage };
+  return { ...over(rows, head), tensors: [rows], storage };
 }

@@ -203,7 +203,6 @@ export class PeftModel {
   /** Puts the active adapters into the base model's weights. */
   private install(): void {
     const { weights } = this.base_model;
-    this.base_model.resetEngine();
     const composed = this.compose(Object.fromEntries(this.variables()), this.base);
     for (const [name, weight] of Object.entries(composed)) {
       const changed = weight !== this.base[name];
@@ -265,7 +264,6 @@ export class PeftModel {
         }
       }
       const { weights } = this.base_model;
-      this.base_model.resetEngine();
       if (untied) this.untied = tf.tidy(() => tf.variable(tf.clone(this.base[EMBEDDINGS] as tf.Tensor), false));
       this.merged = [...changed].map(([name, tensor]) => {
         const variable = this.base[name] as tf.Variable;

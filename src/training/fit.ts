@@ -66,8 +66,6 @@ export class CausalLMTrainer {
   private stepOptions: StepOptions = {};
   /** Whether another optimizer changed the model's variables since the step took them over. */
   private changed = false;
-  /** Whether there was an update since an engine of the model was last forgotten. */
-  private updated = false;
 
   constructor(readonly model: TrainableModel) {}
 
@@ -118,7 +116,6 @@ export class CausalLMTrainer {
   async trainOnBatch(batch: Batch): Promise<number> {
     const { step, optimizer } = this.compiled();
     const prepared = prepareBatch(batch, this.vocabulary);
-    this.updated = true;
     const loss =
       optimizer instanceof AdamW
         ? (await step.step([prepared], optimizer.learningRate, step.steps)).loss
@@ -299,11 +296,9 @@ export class CausalLMTrainer {
     return logits;
   }
 
-  /** Brings the model's own weights up to date, and what generates from them. */
+  /** Brings the model's own weights up to date. */
   sync(): void {
     this.step?.sync();
-    if (this.updated) this.causal.resetEngine();
-    this.updated = false;
   }
 
   /** Frees the step. Model and optimizer are the caller's. */

@@ -183,7 +183,6 @@ export class Trainer {
       fed = await this.run(loader, total, accumulation, stepsOf, totals);
       if (args.save_strategy !== 'no' && state.global_step > 0) await this.save();
       this.training().sync();
-      this.causal.resetEngine();
       await this.writeCurve();
     } finally {
       process.off('SIGINT', onSignal).off('SIGTERM', onSignal);
@@ -367,7 +366,6 @@ export class Trainer {
   /** Brings the model's own weights up to date with training, for a sample in the middle of a run. */
   sync(): void {
     this.step?.sync();
-    this.causal.resetEngine();
   }
 
   /** Frees the optimizer's state. The model is the caller's. */
