@@ -183,20 +183,6 @@ export class PtxWriter {
     return this.float('fma.rn.f32', z, sum, this.float('max.f32', x, 0));
   }
 
-  /** Step size dt of x with its bias: softplus, within its bounds. */
-  stepSize(x: string, limit: readonly [number, number]): string {
-    let dt = this.softplus(x);
-    if (limit[0] > 0) dt = this.float('max.f32', dt, limit[0]);
-    if (Number.isFinite(limit[1])) dt = this.float('min.f32', dt, limit[1]);
-    return dt;
-  }
-
-  /** exp(-exp(A_log)·dt), of exponents that float32 has room for */
-  decay(ALog: string, dt: string): string {
-    const rate = this.exp(this.float('min.f32', ALog, 80));
-    return this.exp(this.float('max.f32', this.float('mul.f32', dt, this.float('neg.f32', rate)), -87));
-  }
-
   /** The block's share of `total` things that blocks share evenly: its first one, and how many are its own. */
   share(total: number, blocks: number): { base: string; count: string } {
     const [whole, rest] = [Math.floor(total / blocks), total % blocks];

@@ -1,16 +1,18 @@
-/** What follows a product of a few rows in PTX (batch_ptx.ts): one thread a row of the matrix, for some of the given rows in turn. */
+/** What follows a product of a few rows in PTX: one thread a row of the matrix, for some of the given rows in turn. */
+import { Epilogue, type EpilogueOperands } from '../epilogue/epilogue.js';
+import { PtxElements, type PtxPlace } from '../epilogue/ptx_elements.js';
 import type { FewRowsBlock } from './ptx_block.js';
 import { segmentsOf } from './tiling.js';
 
-/** Asks for what the end needs from memory, to lie near when it does. */
+/** Asks for what the epilogue needs from memory, to lie near when it does. */
 export function prefetchEpilogue(w: FewRowsBlock): void {
-  new Ending(w).prefetch();
+  new FewRowsEpilogue(w).prefetch();
 }
 
 /** Goes on from the results of all warps, [splitK][rows][pitch] in shared memory, or from a product that is there. */
 export function writeEpilogue(w: FewRowsBlock): void {
   // made anew: what it holds need not stay in registers while rows are multiplied
-  new Ending(w).write();
+  new FewRowsEpilogue(w).write();
 }
 
 /** One of the given rows, as a warp comes to it. */
@@ -26,7 +28,7 @@ interface Item {
 /** Items whose reads are under way together. */
 const TOGETHER = 4;
 
-class Ending {
+class FewRowsEpilogue {
   /** Given rows that the block's warps take at a time, and the warp's first. */
   private readonly stride: number;
   private readonly first: string;
@@ -59,7 +61,7 @@ class Ending {
 
   prefetch(): void {
     const { k, spec } = this.w;
-    if (spec.epilogue) new Activated(this.w, this.place, this.has).prefetch(this.items, this.first);
+    if (spec.epilogue) new ProjectionEpilogue(this.w, this.place, this.has).prefetch(this.items, this.first);
     if (!spec.residual) return;
     const from = this.at('residual', spec.out);
     for (const { after, there } of this.items)
@@ -74,7 +76,7 @@ class Ending {
   }
 
   write(): void {
-    const after = this.w.spec.epilogue ? new Activated(this.w, this.place, this.has) : null;
+    const after = this.w.spec.epilogue ? new ProjectionEpilogue(this.w, this.place, this.has) : null;
     after?.read();
     for (let i = 0; i < this.items.length; i += TOGETHER) this.some(this.items.slice(i, i + TOGETHER), after);
   }
@@ -118,7 +120,7 @@ class Ending {
     });
   }
 
-  private some(items: readonly Item[], activated: Activated | null): void {
+  private some(items: readonly Item[], activated: ProjectionEpilogue | null): void {
     const { k, spec } = this.w;
     const products = this.products(items);
     if (activated) return activated.write(items, this.first, products);
@@ -172,61 +174,24 @@ class Ending {
   }
 }
 
-/** Gate with SiLU; a step of the convolution with SiLU, which moves its context on; step sizes and decays. */
-class Activated {
-  private readonly gate: string;
-  private readonly inside: string;
-  private readonly step: string;
-  /** Bytes from the start of a layer's context, or of a vector of channels or heads. */
-  private readonly offset: string;
-  private taps: string[] = [];
-  /** Of a channel its bias, of a step size its; and what decays are made of. */
-  private bias = '';
-  private rate = '';
+/** The epilogue of an input projection, of the given rows in turn, and the convolution's context, which it moves on. */
+class ProjectionEpilogue {
+  private readonly e: PtxElements;
+  private readonly epilogue: Epilogue<string, PtxPlace>;
+  private operands: EpilogueOperands<string> | null = null;
 
   constructor(
     private readonly w: FewRowsBlock,
     private readonly place: string,
     has: string,
   ) {
-    const { k, spec } = w;
-    const { first, channels } = spec.epilogue!;
-    const both = (a: string, b: string): string => k.set('p', 'and.pred', a, b);
-    const channel = k.int('sub.s32', place, first);
-    this.gate = k.compare('lt.u32', place, first);
-    this.inside = both(both(k.compare('ge.s32', channel, 0), k.compare('lt.s32', channel, channels)), has);
-    this.step = both(k.compare('ge.s32', channel, channels), has);
-    this.offset = k.set('d', 'mul.wide.s32', channel, 4);
+    this.e = new PtxElements(w.k, (name) => w.pointer(name), ['context']);
+    this.epilogue = new Epilogue(this.e, w.spec.epilogue!, place, has);
   }
 
-  /** What is of the channel or the step size alone. */
+  /** What belongs to the position alone. */
   read(): void {
-    const { k, spec } = this.w;
-    const { channels, taps, first, bias } = spec.epilogue!;
-    const vector = (name: string): string => k.set('d', 'add.s64', this.w.pointer(name), this.offset);
-    const channel = k.int('sub.s32', this.place, first);
-    const tapAt = k.set('d', 'add.s64', this.w.pointer('taps'), k.set('d', 'mul.wide.s32', channel, 4 * taps));
-    this.taps = Array.from({ length: taps }, () => k.float('mov.f32', 0));
-    this.bias = k.float('mov.f32', 0);
-    this.rate = k.float('mov.f32', 0);
-    const own = bias ? vector('bias') : null;
-    const [ownStep, rate] = [vector('dt_bias'), vector('A_log')];
-    k.when(this.inside, () => {
-      this.taps.forEach((tap, i) => k.run('ld.global.nc.f32', tap, `[${tapAt}+${4 * i}]`));
-      if (own) k.run('ld.global.nc.f32', this.bias, `[${own}]`);
-    });
-    k.when(this.step, () => {
-      k.run('ld.global.nc.f32', this.bias, `[${ownStep}+${-4 * channels}]`);
-      k.run('ld.global.nc.f32', this.rate, `[${rate}+${-4 * channels}]`);
-    });
-  }
-
-  /** Of the warp's first row: its context, at the thread's channel. */
-  private context(name: string, first: string): string {
-    const { k } = this.w;
-    const start = k.set('d', 'mad.wide.u32', first, 4 * this.width, this.w.pointer(name));
-    const layer = k.address(start, k.int('ld.global.nc.b32', `[${this.w.pointer('place')}]`), 4);
-    return k.set('d', 'add.s64', layer, this.offset);
+    this.operands = this.epilogue.operands();
   }
 
   /** Floats in a row of the context. */
@@ -235,65 +200,40 @@ class Activated {
     return layers * (taps - 1) * channels;
   }
 
-  private inContext(there: string): string {
-    return this.w.k.set('p', 'and.pred', there, this.inside);
-  }
-
   prefetch(items: readonly Item[], first: string): void {
     const { k, spec } = this.w;
     const { taps, channels } = spec.epilogue!;
-    const at = this.context('context', first);
+    const { address } = this.epilogue.contextAt('context', first, this.width);
     for (const { after, there } of items) {
-      const inside = this.inContext(there);
+      const inside = this.e.both(there, this.epilogue.convolved);
       for (let i = 0; i < taps - 1; i++)
-        k.when(inside, () => k.run('prefetch.global.L2', `[${at}+${4 * (after * this.width + i * channels)}]`));
+        k.when(inside, () => k.run('prefetch.global.L2', `[${address}+${4 * (after * this.width + i * channels)}]`));
     }
   }
 
   /** @param first the warp's first row @param products of each item */
   write(items: readonly Item[], first: string, products: readonly string[]): void {
+    const { e, epilogue, width } = this;
     const { k, spec } = this.w;
-    const { channels, taps, masked, heads } = spec.epilogue!;
-    const from = this.context('context', first);
-    const to = this.context('moved', first);
-    const maskAt = masked ? k.address(this.w.pointer('mask'), first, 4) : null;
+    const { channels, masked, heads } = spec.epilogue!;
+    const from = epilogue.contextAt('context', first, width);
+    const to = epilogue.contextAt('moved', first, width);
+    const maskAt = masked ? e.place('mask', first) : null;
     const size = spec.out + heads;
-    const yAt = k.address(k.set('d', 'mad.wide.u32', first, 4 * size, this.w.pointer('y')), this.place, 4);
+    const yAt = e.shift(e.place('y', this.place), first, size);
     const loaded = items.map(({ after, there, row }) => {
-      const inside = this.inContext(there);
-      const old = Array.from({ length: taps - 1 }, (_, i) => {
-        const x = k.float('mov.f32', 0);
-        const offset = 4 * (after * this.width + i * channels);
-        k.when(inside, () => k.run('ld.global.f32', x, `[${from}+${offset}]`));
-        return x;
-      });
-      const mask = maskAt && k.float('mov.f32', 0);
-      if (mask) k.when(row, () => k.run('ld.global.nc.f32', mask, `[${maskAt}+${4 * after}]`));
-      return { old, mask, inside };
+      const inside = e.both(there, epilogue.convolved);
+      const context = epilogue.context(from, after * width, inside);
+      return { context, inside, mask: maskAt ? e.load(maskAt, after, row) : undefined };
     });
     items.forEach(({ after, there }, item) => {
-      const { old, mask, inside } = loaded[item]!;
+      const { context, inside, mask } = loaded[item]!;
       const y = products[item]!;
-      const all = [...old, y]; // raw, from the oldest on
-      const convolution = all.reduce((sum, x, i) => k.float('fma.rn.f32', x, this.taps[i]!, sum), this.bias);
-      const activated = k.silu(k.float('selp.f32', y, convolution, this.gate));
-      const dt = this.stepSize(y, mask);
-      const stored = k.float('selp.f32', dt, activated, this.step);
-      const offset = 4 * after * size;
-      k.when(there, () => k.run('st.global.f32', `[${yAt}+${offset}]`, stored));
-      const decay = k.decay(this.rate, dt);
-      const step = k.set('p', 'and.pred', there, this.step);
-      k.when(step, () => k.run('st.global.f32', `[${yAt}+${offset + 4 * heads}]`, decay));
-      const moves = mask ? k.set('p', 'and.pred', inside, k.compare('ne.f32', mask, '0f00000000')) : inside;
-      k.when(moves, () =>
-        all.slice(1).forEach((x, i) => k.run('st.global.f32', `[${to}+${4 * (after * this.width + i * channels)}]`, x)),
-      );
+      const { value, decay } = epilogue.finish(y, epilogue.known(this.operands!, context), mask);
+      e.store(yAt, after * size, value, there);
+      e.store(yAt, after * size + heads, decay, e.both(there, epilogue.head));
+      const moves = mask ? e.both(inside, k.compare('ne.f32', mask, '0f00000000')) : inside;
+      [...context, y].slice(1).forEach((x, i) => e.store(to, after * width + i * channels, x, moves));
     });
-  }
-
-  private stepSize(y: string, mask: string | null): string {
-    const { k, spec } = this.w;
-    const dt = k.stepSize(k.float('add.f32', y, this.bias), spec.epilogue!.limit);
-    return mask ? k.float('mul.f32', dt, mask) : dt;
   }
 }

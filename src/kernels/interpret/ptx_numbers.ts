@@ -50,6 +50,7 @@ export const PLAIN: Record<string, (...x: number[]) => number> = {
   'mul.wide.u32': (a, b) => u(a!) * u(b!),
   'mul.wide.s32': (a, b) => a! * b!,
   'mad.wide.u32': (a, b, c) => u(a!) * u(b!) + c!,
+  'mad.wide.s32': (a, b, c) => a! * b! + c!,
   'cvt.u64.u32': (a) => u(a!),
   'add.s64': (a, b) => a! + b!,
   'cvt.rni.s32.f32': (a) => even(a!),

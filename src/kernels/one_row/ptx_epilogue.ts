@@ -1,4 +1,7 @@
 /** What follows a product of one row in PTX: one thread a row of the matrix. */
+import { Epilogue } from '../epilogue/epilogue.js';
+import { PtxElements } from '../epilogue/ptx_elements.js';
+import type { EpilogueSpec } from '../epilogue/spec.js';
 import type { OneRowBlock } from './ptx_block.js';
 
 /** Sums of rows, what is added to them, and what follows: one thread a row. */
@@ -7,13 +10,15 @@ export class OneRowEpilogue {
   private readonly ready: string | null = null;
   private readonly within: string;
   private readonly place: string;
+  private readonly elements: PtxElements;
 
   constructor(private readonly w: OneRowBlock) {
     const { k, spec, tiling } = w;
     this.sums = k.array(4 * tiling.splitK * w.rows);
-    if (spec.epilogue) this.ready = k.array(8 * w.rows); // what is known, and the factor of the row's product or A_log
+    if (spec.epilogue) this.ready = k.array(8 * w.rows); // two numbers a row: see prepare()
     this.within = k.compare('lt.u32', k.thread, w.count);
     this.place = k.int('add.u32', w.base, k.thread);
+    this.elements = new PtxElements(k, (name) => w.pointer(name));
   }
 
   /** Where a warp puts the sum of a row of the block. */
@@ -22,56 +27,19 @@ export class OneRowEpilogue {
     return k.place(this.sums, k.int('mad.lo.u32', row, tiling.splitK, split), 4);
   }
 
-  /** The channel of a row after an input projection, and whether it is one of the convolution or a step size. */
-  private channel(row: string, within: string): { channel: string; inside: string; step: string } {
-    const { k, spec } = this.w;
-    const { first, channels } = spec.epilogue!;
-    const channel = k.int('sub.s32', row, first);
-    const both = (a: string): string => k.set('p', 'and.pred', a, within);
-    const begun = both(k.compare('ge.s32', channel, 0));
-    const small = k.compare('lt.s32', channel, channels);
-    const inside = k.set('p', 'and.pred', begun, small);
-    const step = both(k.compare('ge.s32', channel, channels));
-    return { channel, inside, step };
-  }
-
-  /** What needs no product, on its way before there is any: of a channel the convolution's older taps, of a step size its bias. */
+  /** What needs no product, on its way before there is any: see EpilogueKnown. Of a channel and of a head it is two numbers. */
   prepare(): void {
     const { k, spec } = this.w;
-    const { epilogue: after } = spec;
-    if (!after) return;
-    const { channel, inside, step } = this.channel(this.place, this.within);
-    const known = k.float('mov.f32', 0);
-    const factor = k.float('mov.f32', 0);
-    const tapAt = k.set('d', 'add.s64', this.w.pointer('taps'), k.set('d', 'mul.wide.s32', channel, 4 * after.taps));
-    const contextAt = k.set('d', 'mul.wide.s32', channel, 4);
-    const start = k.int('ld.global.nc.b32', `[${this.w.pointer('place')}]`);
-    const context = k.set('d', 'add.s64', k.address(this.w.pointer('context'), start, 4), contextAt);
-    for (let i = 0; i < after.taps; i++) {
-      const [tap, old] = [k.register('f'), k.register('f')];
-      k.when(inside, () => {
-        k.run('ld.global.nc.f32', tap, `[${tapAt}+${4 * i}]`);
-        if (i === after.taps - 1) return k.run('mov.f32', factor, tap);
-        k.run('ld.global.nc.f32', old, `[${context}+${4 * i * after.channels}]`);
-        k.run('fma.rn.f32', known, tap, old, known);
-      });
-    }
-    if (after.bias) {
-      const at = k.set('d', 'add.s64', this.w.pointer('bias'), contextAt);
-      const bias = k.register('f');
-      k.when(inside, () => {
-        k.run('ld.global.nc.f32', bias, `[${at}]`);
-        k.run('add.f32', known, known, bias);
-      });
-    }
-    const at = k.set('d', 'add.s64', this.w.pointer('dt_bias'), contextAt);
-    const rateAt = k.set('d', 'add.s64', this.w.pointer('A_log'), contextAt);
-    k.when(step, () => {
-      k.run('ld.global.nc.f32', known, `[${at}+${-4 * after.channels}]`);
-      k.run('ld.global.nc.f32', factor, `[${rateAt}+${-4 * after.channels}]`);
-    });
+    if (!spec.epilogue) return;
+    const epilogue = new Epilogue(this.elements, spec.epilogue, this.place, this.within);
+    const operands = epilogue.operands();
+    const { older, newest, dtBias, ALog } = epilogue.known(operands, epilogue.context(epilogue.contextAt('context')));
+    const pair = [
+      [dtBias, older],
+      [ALog, newest],
+    ].map(([head, channel]) => this.elements.select(epilogue.head, head!, channel!));
     const to = k.place(this.ready!, k.thread, 8);
-    k.when(this.within, () => k.run('st.shared.v2.f32', `[${to}]`, `{${known}, ${factor}}`));
+    k.when(this.within, () => k.run('st.shared.v2.f32', `[${to}]`, `{${pair.join(', ')}}`));
   }
 
   /** @param scale what all products are multiplied by */
@@ -104,31 +72,18 @@ export class OneRowEpilogue {
       k.when(within, () => k.run('ld.global.nc.f32', added, `[${at}]`));
       y = k.float('add.f32', y, added);
     }
+    if (spec.epilogue) return this.activate(spec.epilogue, row, place, within, y);
     const to = k.address(this.w.pointer('y'), place, 4);
-    if (spec.epilogue) this.activate(row, place, within, y, to);
-    else k.when(within, () => k.run('st.global.f32', `[${to}]`, y));
+    k.when(within, () => k.run('st.global.f32', `[${to}]`, y));
   }
 
-  /** The gate with SiLU; convolution with SiLU, or step sizes and decays, stored behind all y. */
-  private activate(row: string, place: string, within: string, y: string, at: string): void {
-    const { k, spec } = this.w;
-    const { first, limit, heads } = spec.epilogue!;
-    const { inside, step } = this.channel(place, within);
-    const [known, factor] = k.registers('f', 2);
+  private activate(spec: EpilogueSpec, row: string, place: string, within: string, y: string): void {
+    const { k } = this.w;
+    const [known, factor] = k.registers('f', 2) as [string, string];
     const from = k.place(this.ready!, row, 8);
     k.when(within, () => k.run('ld.shared.v2.f32', `{${known}, ${factor}}`, `[${from}]`));
-    const convolution = k.float('fma.rn.f32', y, factor!, known!);
-    const gate = k.compare('lt.u32', place, first);
-    const activated = k.silu(k.float('selp.f32', y, convolution, gate));
-    const dt = k.stepSize(k.float('add.f32', y, known!), limit);
-    const shift = 4 * (spec.out - first);
-    const decay = k.decay(factor!, dt);
-    const stored = k.float('selp.f32', activated, y, gate);
-    k.when(within, () => k.run('st.global.f32', `[${at}]`, stored));
-    k.when(inside, () => k.run('st.global.f32', `[${at}+${shift}]`, activated));
-    k.when(step, () => {
-      k.run('st.global.f32', `[${at}+${shift}]`, dt);
-      k.run('st.global.f32', `[${at}+${shift + 4 * heads}]`, decay);
-    });
+    const epilogue = new Epilogue(this.elements, spec, place, within);
+    const result = epilogue.finish(y, { older: known, newest: factor, dtBias: known, ALog: factor });
+    epilogue.storeBehind(y, result, this.w.spec.out);
   }
 }

@@ -25,8 +25,8 @@ function build(w: OneRowTriton): TritonKernel {
   };
   const finish = (product: TtirValue, rows: TtirValue, mask?: TtirValue): void => {
     const y = residual ? w.add(product, k.load(w.pointer('residual'), rows, mask)) : product;
-    k.store(w.pointer('y'), rows, epilogue ? w.gateOf(rows, y, epilogue) : y, mask);
-    if (epilogue) w.activate(rows, y, mask, epilogue);
+    if (epilogue) w.epilogue(epilogue, rows, y, mask);
+    else k.store(w.pointer('y'), rows, y, mask);
   };
   const stored = rowsOf(w);
   if (tiling.prefetch) {

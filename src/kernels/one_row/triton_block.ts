@@ -1,6 +1,8 @@
 /** The parts of a product of one row in Triton's language but for the matrix: the vector with gate and norm, and what follows the product. */
 import { TritonWriter, type TtirValue } from '../../jit/custom_call/triton.js';
+import { Epilogue } from '../epilogue/epilogue.js';
 import type { EpilogueSpec } from '../epilogue/spec.js';
+import { TritonElements } from '../epilogue/triton_elements.js';
 import { type OneRowSpec, parametersOf } from './spec.js';
 import { kTileOf, type OneRowTritonTiling } from './triton_tiling.js';
 
@@ -43,10 +45,6 @@ export class OneRowTriton {
 
   offset(a: TtirValue, b: TtirValue | number): TtirValue {
     return b === 0 ? a : this.k.binary('arith.addi', a, b);
-  }
-
-  private silu(x: TtirValue): TtirValue {
-    return this.k.binary('arith.divf', x, this.add(this.k.unary('math.exp', this.multiply(x, -1)), 1));
   }
 
   /** Elements of the vector at offsets, before and after the weights of the norm, without its factor. */
@@ -102,41 +100,11 @@ export class OneRowTriton {
     return out;
   }
 
-  /** y with SiLU where rows are of the gate. */
-  gateOf(rows: TtirValue, y: TtirValue, { first }: EpilogueSpec): TtirValue {
-    return this.k.select(this.k.compare('arith.cmpi slt', rows, first), this.silu(y), y);
-  }
-
-  /** Convolution, SiLU, step sizes and decays of rows y, stored behind y. */
-  activate(
-    rows: TtirValue,
-    y: TtirValue,
-    mask: TtirValue | undefined,
-    { first, channels, taps, bias, limit, heads }: EpilogueSpec,
-  ): void {
-    const { k } = this;
-    const both = (a: TtirValue, b: TtirValue | undefined): TtirValue => (b ? k.binary('arith.andi', a, b) : a);
-    const channel = this.offset(rows, -first);
-    const beyond = both(k.compare('arith.cmpi sge', channel, 0), mask);
-    const within = both(k.compare('arith.cmpi slt', channel, channels), beyond);
-    const step = this.offset(channel, -channels);
-    const steps = both(k.compare('arith.cmpi sge', step, 0), mask);
-    const tap = (i: number): TtirValue =>
-      k.load(this.pointer('taps'), this.offset(k.binary('arith.muli', channel, taps), i), within);
-    const context = this.offset(channel, k.load(this.pointer('place'), k.constant(0, 'i32')));
-    let sum = this.multiply(y, tap(taps - 1));
-    for (let i = 0; i < taps - 1; i++) {
-      const old = k.load(this.pointer('context'), this.offset(context, i * channels), within);
-      sum = this.add(sum, this.multiply(old, tap(i)));
-    }
-    if (bias) sum = this.add(sum, k.load(this.pointer('bias'), channel, within));
-    let dt = k.softplus(this.add(y, k.load(this.pointer('dt_bias'), step, steps)));
-    if (limit[0] > 0) dt = k.binary('arith.maximumf', dt, limit[0]);
-    if (Number.isFinite(limit[1])) dt = k.binary('arith.minimumf', dt, limit[1]);
-    const at = this.offset(channel, this.spec.out);
-    k.store(this.pointer('y'), at, k.select(within, this.silu(sum), dt), beyond);
-    const rate = k.unary('math.exp', k.load(this.pointer('A_log'), step, steps));
-    const decay = k.unary('math.exp', this.multiply(this.multiply(dt, rate), -1));
-    k.store(this.pointer('y'), this.offset(at, heads), decay, steps);
+  /** Writes what becomes of an input projection's product. @param rows positions, that exist where the mask holds */
+  epilogue(spec: EpilogueSpec, rows: TtirValue, y: TtirValue, mask?: TtirValue): void {
+    const epilogue = new Epilogue(new TritonElements(this.k, (name) => this.pointer(name)), spec, rows, mask ?? null);
+    const context = epilogue.context(epilogue.contextAt('context'));
+    const result = epilogue.finish(y, epilogue.known(epilogue.operands(), context));
+    epilogue.storeBehind(y, result, this.spec.out);
   }
 }
