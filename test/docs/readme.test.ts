@@ -8,14 +8,10 @@ import { expect } from 'chai';
 import type { Command } from 'commander';
 import { ROOMS } from '../../scripts/lint/import_direction.js';
 import { buildProgram } from '../../src/cli/main.js';
+import { codeBlocks } from '../support/markdown.js';
 
 const root = fileURLToPath(new URL('../../', import.meta.url));
 const read = (file: string): string => fs.readFileSync(path.join(root, file), 'utf8');
-
-/** Code blocks of a language. */
-function blocks(text: string, language: string): string[] {
-  return [...text.matchAll(new RegExp(`^\`\`\`${language}\\n(.*?)^\`\`\``, 'gms'))].map((match) => match[1]!);
-}
 
 /** The source of an entry of the package: '/jit' for tfjs-mamba2/jit, undefined for tfjs-mamba2 itself. */
 const sourceOf = (entry = '/index'): string => pathToFileURL(path.join(root, `src${entry}.ts`)).href;
@@ -66,7 +62,7 @@ function runModules(sources: readonly string[]): { status: number | null; output
 describe('README.md', () => {
   it('has TypeScript that runs', function () {
     this.timeout(300_000);
-    const { status, output } = runModules(blocks(read('README.md'), 'ts'));
+    const { status, output } = runModules(codeBlocks(read('README.md'), 'ts'));
     expect(status, output).to.equal(0);
     expect(output)
       .to.match(/block 0\nOnce upon a time./)
@@ -106,7 +102,7 @@ const DOCS = ['docs/generation.md', 'docs/training.md', 'docs/quantisation.md'];
 for (const file of DOCS) {
   it(`${file} has TypeScript that runs, its blocks one after another as one program`, function () {
     this.timeout(300_000);
-    const { status, output } = runModules([blocks(read(file), 'ts').join('')]);
+    const { status, output } = runModules([codeBlocks(read(file), 'ts').join('')]);
     expect(status, output).to.equal(0);
     expect(output).to.contain('done');
   });

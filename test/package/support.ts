@@ -20,18 +20,9 @@ export function packInto(folder: string): { tarball: string; files: string[] } {
   // In a copy, so that the checkout's own dist stays as it is.
   const copy = path.join(folder, 'copy');
   fs.mkdirSync(copy);
-  for (const name of [
-    'src',
-    'bin',
-    'native',
-    'package.json',
-    'tsconfig.json',
-    'tsconfig.build.json',
-    'README.md',
-    'LICENSE',
-  ]) {
-    if (fs.existsSync(name)) fs.cpSync(name, path.join(copy, name), { recursive: true });
-  }
+  const { files } = JSON.parse(fs.readFileSync('package.json', 'utf8')) as { files: string[] };
+  for (const name of ['src', 'package.json', 'tsconfig.json', 'tsconfig.build.json', ...files])
+    if (name !== 'dist' && fs.existsSync(name)) fs.cpSync(name, path.join(copy, name), { recursive: true });
   fs.symlinkSync(path.resolve('node_modules'), path.join(copy, 'node_modules'));
   npm(['run', '--silent', 'build'], copy);
   const packs = JSON.parse(npm(['pack', '--ignore-scripts', '--json', '--pack-destination', folder], copy)) as {
@@ -49,15 +40,28 @@ export function installInto(project: string, tarball: string): void {
     path.join(project, 'package.json'),
     JSON.stringify({ name: 'empty', private: true, type: 'module' }),
   );
-  npm(['install', '--ignore-scripts=false', '--no-audit', '--no-fund', tarball], project);
+  addTo(project, tarball);
+}
+
+/** Adds a package to a project, as `npm install` does. */
+export function addTo(project: string, what: string): void {
+  npm(['install', '--ignore-scripts=false', '--prefer-offline', '--no-audit', '--no-fund', what], project);
+}
+
+/** Where a project has copies of a package. */
+export function copiesOf(project: string, name: string): string[] {
+  return Object.keys(lockOf(project)).filter((place) => place.endsWith(`node_modules/${name}`));
+}
+
+type Lock = Record<string, { hasInstallScript?: boolean }>;
+
+function lockOf(project: string): Lock {
+  return (JSON.parse(fs.readFileSync(path.join(project, 'package-lock.json'), 'utf8')) as { packages: Lock }).packages;
 }
 
 /** The packages installed in a project that have an install script of their own. */
 export function installScripts(project: string): string[] {
-  const lock = JSON.parse(fs.readFileSync(path.join(project, 'package-lock.json'), 'utf8')) as {
-    packages: Record<string, { hasInstallScript?: boolean }>;
-  };
-  return Object.entries(lock.packages)
+  return Object.entries(lockOf(project))
     .filter(([, entry]) => entry.hasInstallScript)
     .map(([place]) => place);
 }
