@@ -25,7 +25,7 @@ const tokenizer = await AutoTokenizer.from_pretrained(dir);
 
 async function sample(): Promise<string> {
   const { input_ids } = await tokenizer.batch_encode(['The truth is']);
-  const [ids] = (await model.generate({ input_ids, max_new_tokens: 30, do_sample: false })) as number[][];
+  const [ids] = await model.generate({ input_ids, max_new_tokens: 30, do_sample: false });
   return tokenizer.decode(ids!, { skip_special_tokens: true });
 }
 

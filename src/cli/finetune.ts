@@ -189,7 +189,7 @@ async function finetune(options: Options): Promise<void> {
   try {
     const sample = async (): Promise<string> => {
       const { input_ids } = await tokenizer.batch_encode([options.prompt!]);
-      const [ids] = (await model.generate({ input_ids, max_new_tokens: 40, do_sample: false })) as number[][];
+      const [ids] = await model.generate({ input_ids, max_new_tokens: 40, do_sample: false });
       return JSON.stringify(await tokenizer.decode(ids!, { skip_special_tokens: true }));
     };
     const before = options.prompt === undefined ? null : await sample();

@@ -8,7 +8,7 @@ export type { ResolvedOptions } from './config.js';
 export type { GenerationOptions } from './options.js';
 export { isOption } from './options.js';
 export { generate, generateFor } from './generate.js';
-export type { GenerateInputs, GenerateOutput, IdRow } from './inputs.js';
+export type { GenerateInputs, GenerateOutput, IdRow, RowsAlone, WholeOutput } from './inputs.js';
 export { ChatSession } from './chat_session.js';
 export type { ChatSnapshot, Turn, TurnOptions } from './chat_session.js';
 export * from './processors.js';

@@ -54,6 +54,15 @@ export interface GenerateInputs extends GenerationOptions {
   first_stream?: number | readonly number[];
 }
 
+/** Inputs with which generate() returns a whole GenerateOutput. */
+export type WholeOutput = { return_dict_in_generate: true } | { return_state: true };
+
+/** Inputs with which generate() returns the rows alone, unless a generation_config asks for more. */
+export interface RowsAlone {
+  return_dict_in_generate?: false | null;
+  return_state?: false | null;
+}
+
 /** What generate() returns with return_dict_in_generate. */
 export interface GenerateOutput {
   /** Per row: its input row as it was given (padding included), then its new ids, filled to the longest with pad_token_id. */

@@ -10,7 +10,7 @@ import type { RecurrentLM } from '../engine/recurrent_lm.js';
 import type { RecurrentCache } from '../engine/states/cache.js';
 import { GenerationConfig } from '../generation/config.js';
 import type { GenerationEngine } from '../generation/engine.js';
-import type { GenerateInputs, GenerateOutput } from '../generation/inputs.js';
+import type { GenerateInputs, GenerateOutput, RowsAlone, WholeOutput } from '../generation/inputs.js';
 import { Tokenizer } from '../tokenizers/index.js';
 import { Backbone, type BackboneInputs } from './backbone.js';
 import { causalLoss, type ShiftedLabels, shiftLabels } from './loss.js';
@@ -153,8 +153,11 @@ export class CausalLM<N extends RecurrentLM = RecurrentLM, C extends RecurrentCa
    * @returns ids row by row, prompt first; an object with scores and more with return_dict_in_generate or return_state
    * @throws GenerationError for an unknown option, a wrong value, or an empty prompt
    * @example
-   * const [ids] = (await model.generate({ input_ids: [[1, 2, 3]], max_new_tokens: 20 })) as number[][];
+   * const [ids] = await model.generate({ input_ids: [[1, 2, 3]], max_new_tokens: 20 });
    */
+  generate(inputs: GenerateInputs & WholeOutput): Promise<GenerateOutput>;
+  generate(inputs: GenerateInputs & RowsAlone): Promise<number[][]>;
+  generate(inputs: GenerateInputs): Promise<number[][] | GenerateOutput>;
   async generate(inputs: GenerateInputs): Promise<number[][] | GenerateOutput> {
     const known = inputs.vocab_limit ?? inputs.tokenizer?.vocab_size;
     const vocab_limit = known ?? (await this.folderTokenizer())?.vocab_size;

@@ -1,6 +1,7 @@
 /** PeftModel: a causal language model whose weights stay as they are, with adapters on top. */
 import * as tf from '@tensorflow/tfjs';
 import { ArgumentError, DisposedError } from '../base/errors.js';
+import type { GenerateInputs, GenerateOutput, RowsAlone, WholeOutput } from '../generation/index.js';
 import { freshSeed } from '../generation/random.js';
 import type { StoredMatrix, Weight, Weights } from '../layers/index.js';
 import { isStored } from '../layers/index.js';
@@ -226,9 +227,12 @@ export class PeftModel {
   }
 
   /** As Mamba2ForCausalLM.generate, with the active adapters. */
-  generate(...args: Parameters<Mamba2ForCausalLM['generate']>): ReturnType<Mamba2ForCausalLM['generate']> {
+  generate(inputs: GenerateInputs & WholeOutput): Promise<GenerateOutput>;
+  generate(inputs: GenerateInputs & RowsAlone): Promise<number[][]>;
+  generate(inputs: GenerateInputs): Promise<number[][] | GenerateOutput>;
+  generate(inputs: GenerateInputs): Promise<number[][] | GenerateOutput> {
     if (this.disposed) throw new DisposedError('This PeftModel was disposed');
-    return this.base_model.generate(...args);
+    return this.base_model.generate(inputs);
   }
 
   private refuseMerged(what: string): void {

@@ -74,7 +74,7 @@ export async function eightGreedy(
 ): Promise<number[]> {
   const options = { max_new_tokens: 8, do_sample: false, eos_token_id: null };
   const rows = await model.generate({ input_ids: [[...ids]], ...options });
-  return (rows as number[][])[0]!;
+  return rows[0]!;
 }
 
 /** Random ids [b][t] below v. */

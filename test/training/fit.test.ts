@@ -35,7 +35,7 @@ describe('compile and fit', () => {
       const text = [1, 2, 3, 7, 8, 9, 7, 8, 9];
       const write = async (): Promise<number[]> => {
         const rows = await own.generate({ input_ids: [[1, 2, 3]], max_new_tokens: 6, do_sample: false });
-        return (rows as number[][])[0]!;
+        return rows[0]!;
       };
       await write(); // the engine has the weights of before
       learner.compile({ optimizer: new AdamW({ learningRate: 0.05 }), step });

@@ -50,11 +50,11 @@ for (const engine of ['eager', 'compiled'] as EngineKind[]) {
       for (const run of runs) {
         const encoded = await tokenizer.encode(run.prompt);
         expect([...encoded]).to.deep.equal(run.prompt_ids);
-        const [ids] = (await model.generate({
+        const [ids] = await model.generate({
           input_ids: [encoded],
           max_new_tokens: run.new_tokens.length,
           do_sample: false,
-        })) as number[][];
+        });
         const fresh = ids!.slice(run.prompt_ids.length);
         expect(fresh).to.deep.equal(run.new_tokens);
         expect(await tokenizer.decode(fresh)).to.equal(run.new_text);
