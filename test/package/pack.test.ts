@@ -81,13 +81,12 @@ describe('the packed package', function () {
     for (const sample of samples) expect(sample.replace(/import \* as|\/\/.*$/gm, '')).not.to.match(/\bas\b/);
     const entries = ['', '/checkpoints', '/jit', '/layers', '/training'];
     const imports = entries.map((entry, i) => `import * as e${i} from 'tfjs-mamba2${entry}';\nvoid e${i};\n`);
-    const sources = { ...[...samples, imports.join('')] };
-    const named = Object.entries(sources).map(([i, source]) => [`sample${i}.mts`, source]);
-    const ours = complaintsOf(project, Object.fromEntries(named) as Record<string, string>);
-    const alone = complaintsOf(project, { 'alone.mts': "import * as tf from '@tensorflow/tfjs';\nvoid tf;\n" });
-    // tfjs' own declarations do not pass (docs/decisions/016-face.md); nothing of ours may add to that
-    expect(ours).to.deep.equal(alone);
-    for (const { file } of alone) expect(file).to.match(/^node_modules\/@tensorflow\/tfjs-(core|layers)\//);
+    const sources = [...samples, imports.join('')].map((source, i) => [`${i}.mts`, source] as const);
+    const complaints = complaintsOf(project, Object.fromEntries(sources));
+    // tfjs' own declarations do not pass, imported alone or by us (docs/decisions/016-face.md); whatever else is wrong is ours
+    const layers = 'node_modules/@tensorflow/tfjs-layers/dist';
+    const known = ['engine/training', 'keras_format/topology_config', 'keras_format/training_config', 'keras_format/types', 'layers/core'].map((name) => `${layers}/${name}.d.ts`); // prettier-ignore
+    expect(complaints.filter(({ file }) => !known.includes(file))).to.deep.equal([]);
   });
 
   it('shares TensorFlow.js with the project that has it too', () => {
