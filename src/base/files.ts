@@ -5,6 +5,7 @@ import * as fs from 'node:fs';
 import * as path from 'node:path';
 import { randomBytes } from 'node:crypto';
 import { CheckpointError, SaveError } from './errors.js';
+import { readTextFileIfThere } from './text_files.js';
 
 /** One read call asks for at most this much: the operating system's own limit is 2 GiB. */
 const SLICE = 2 ** 30;
@@ -126,18 +127,7 @@ export class RandomAccessFile implements ByteSource {
 
 /** A path's text; null when there is no such file. */
 export async function readTextIfThere(file: string, maxBytes = 25_000_000): Promise<string | null> {
-  if (!fs.existsSync(file)) return null;
-  const opened = await RandomAccessFile.open(file);
-  try {
-    if (opened.size > maxBytes)
-      throw new CheckpointError(`${file} has ${opened.size} bytes; at most ${maxBytes} are expected of such a file.`, {
-        file,
-        size: opened.size,
-      });
-    return new TextDecoder('utf-8').decode(await opened.read(0, opened.size));
-  } finally {
-    await opened.close();
-  }
+  return readTextFileIfThere(file, CheckpointError, maxBytes);
 }
 
 /**

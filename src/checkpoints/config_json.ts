@@ -51,7 +51,7 @@ export function parseConfigJson(text: string, file = 'config.json'): Record<stri
     );
   };
   try {
-    value = JSON.parse(wrapBareTokens(text.replace(/^\uFEFF/, '')), revive);
+    value = JSON.parse(wrapBareTokens(text), revive);
   } catch (error) {
     if (error instanceof CheckpointError) throw error;
     throw new CheckpointError(`${file} is not valid JSON: ${(error as Error).message}`, { file }, { cause: error });

@@ -1,8 +1,8 @@
 /** `mamba2 chat`: a conversation in the terminal. The past lives in the model's state; each turn reads the new text only. */
-import { readFile } from 'node:fs/promises';
 import { createInterface, type Interface } from 'node:readline';
 import type { Command } from 'commander';
 import { ArgumentError } from '../base/errors.js';
+import { readTextFile } from '../base/text_files.js';
 import type { ChatSession, TextStreamer } from '../generation/index.js';
 import type { Mamba2ForCausalLM } from '../models/mamba2/index.js';
 import { loadConversation, saveConversation } from './conversation.js';
@@ -160,9 +160,5 @@ function fileOf(name: string, file: string): string {
 }
 
 async function readTemplate(file: string): Promise<string> {
-  try {
-    return await readFile(file, 'utf8');
-  } catch (cause) {
-    throw new ArgumentError(`--chat-template: cannot read ${file}: ${(cause as Error).message}`, { file }, { cause });
-  }
+  return readTextFile(file, ArgumentError);
 }

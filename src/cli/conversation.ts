@@ -1,7 +1,7 @@
 /** Conversations as files: with the model's states (safetensors), or the messages alone (JSON). */
-import { readFile } from 'node:fs/promises';
 import { writeFileAtomic } from '../checkpoints/index.js';
 import { ArgumentError } from '../base/errors.js';
+import { parseJson, readTextFile } from '../base/text_files.js';
 import type { ChatSession, ChatSnapshot } from '../generation/index.js';
 import type { Mamba2ForCausalLM } from '../models/mamba2/index.js';
 import type { ChatMessage } from '../tokenizers/index.js';
@@ -46,9 +46,7 @@ export async function saveConversation(file: string, session: ChatSession, model
  */
 export async function loadConversation(file: string, session: ChatSession, model: Mamba2ForCausalLM): Promise<boolean> {
   if (isJson(file)) {
-    const text = await readFile(file, 'utf8').catch((cause: Error) => {
-      throw new ArgumentError(`Cannot read a conversation from ${file}: ${cause.message}`, { file }, { cause });
-    });
+    const text = await readTextFile(file, ArgumentError);
     session.load(messagesOf(parse(file, text), file));
     return false;
   }
@@ -74,15 +72,7 @@ export async function loadConversation(file: string, session: ChatSession, model
 }
 
 function parse(file: string, text: string): unknown {
-  try {
-    return JSON.parse(text) as unknown;
-  } catch (cause) {
-    throw new ArgumentError(
-      `Cannot read a conversation from ${file}: ${(cause as Error).message}`,
-      { file },
-      { cause },
-    );
-  }
+  return parseJson(text, file, ArgumentError);
 }
 
 function messagesOf(value: unknown, file: string): ChatMessage[] {

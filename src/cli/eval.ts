@@ -1,7 +1,7 @@
 /** `mamba2 eval perplexity`: how well a model predicts a text. */
-import { readFile } from 'node:fs/promises';
 import type { Command } from 'commander';
 import { ArgumentError } from '../base/errors.js';
+import { readTextFile } from '../base/text_files.js';
 import { addModelOptions, loadModel, numberIn, type ModelOptions } from './options.js';
 import { note, table, write } from './output.js';
 
@@ -23,9 +23,7 @@ export function registerEval(program: Command): void {
 }
 
 async function evalPerplexity(options: Options): Promise<void> {
-  const text = await readFile(options.file, 'utf8').catch((cause: Error) => {
-    throw new ArgumentError(`--file: cannot read ${options.file}: ${cause.message}`, { file: options.file }, { cause });
-  });
+  const text = await readTextFile(options.file, ArgumentError);
   const [{ AutoTokenizer }, { perplexity }] = await Promise.all([
     import('../models/auto/index.js'),
     import('../pipelines/index.js'),

@@ -1,6 +1,7 @@
-import { readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { rename, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { GenerationError, SaveError } from '../base/errors.js';
+import { parseJson, readTextFileIfThere } from '../base/text_files.js';
 import { checkOption, isOption, OPTION_NAMES } from './options.js';
 import type { GenerationOptions } from './options.js';
 
@@ -77,19 +78,9 @@ export class GenerationConfig {
    */
   static async from_pretrained(dir: string, modelConfig: Record<string, unknown> = {}): Promise<GenerationConfig> {
     const file = path.join(dir, 'generation_config.json');
-    let text: string;
-    try {
-      text = await readFile(file, 'utf8');
-    } catch (cause) {
-      if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return GenerationConfig.from_model_config(modelConfig);
-      throw new GenerationError(`Cannot read ${file}: ${(cause as Error).message}.`, { file }, { cause });
-    }
-    let values: unknown;
-    try {
-      values = JSON.parse(text);
-    } catch (cause) {
-      throw new GenerationError(`${file} is not valid JSON: ${(cause as Error).message}.`, { file }, { cause });
-    }
+    const text = await readTextFileIfThere(file, GenerationError);
+    if (text === null) return GenerationConfig.from_model_config(modelConfig);
+    const values = parseJson(text, file, GenerationError);
     if (typeof values !== 'object' || values === null || Array.isArray(values)) {
       throw new GenerationError(`${file} holds ${text.slice(0, 40)}; expected an object.`, { file });
     }

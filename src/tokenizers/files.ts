@@ -1,6 +1,7 @@
 import { access, readFile, readdir } from 'node:fs/promises';
 import path from 'node:path';
 import { TokenizerError } from '../base/errors.js';
+import { parseJson, readTextFileIfThere } from '../base/text_files.js';
 import { withConfiguredTokens } from './added_tokens.js';
 import type { TokenizerJson } from './backend.js';
 import { convertSentencePiece } from './sentencepiece.js';
@@ -73,43 +74,24 @@ async function exists(file: string): Promise<boolean> {
 }
 
 async function readJson(file: string): Promise<Record<string, unknown> | undefined> {
-  const text = await readText(file);
-  if (text === undefined) return undefined;
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch (cause) {
-    throw new TokenizerError(
-      `${file} is not valid JSON: ${(cause as Error).message}. Get the file again.`,
-      { file },
-      { cause },
-    );
-  }
+  const text = await readTextFileIfThere(file, TokenizerError);
+  if (text === null) return undefined;
+  const value = parseJson(text, file, TokenizerError);
   if (typeof value !== 'object' || value === null || Array.isArray(value)) {
     throw new TokenizerError(`${file} holds ${JSON.stringify(value)?.slice(0, 40)}; expected an object.`, { file });
   }
   return value as Record<string, unknown>;
 }
 
-async function readText(file: string): Promise<string | undefined> {
-  try {
-    return await readFile(file, 'utf8');
-  } catch (cause) {
-    const { code, message } = cause as NodeJS.ErrnoException;
-    if (code === 'ENOENT' || code === 'ENOTDIR') return undefined;
-    throw new TokenizerError(`Cannot read ${file}: ${message}.`, { file }, { cause });
-  }
-}
-
 async function readTemplates(dir: string): Promise<Record<string, string>> {
   const templates: Record<string, string> = {};
-  const main = await readText(path.join(dir, 'chat_template.jinja'));
-  if (main !== undefined) templates.default = main;
+  const main = await readTextFileIfThere(path.join(dir, 'chat_template.jinja'), TokenizerError);
+  if (main !== null) templates.default = main;
   const folder = path.join(dir, 'additional_chat_templates');
   const names = await readdir(folder).catch(() => []);
   for (const name of names.filter((n) => n.endsWith('.jinja')).sort()) {
-    const text = await readText(path.join(folder, name));
-    if (text !== undefined) templates[name.slice(0, -'.jinja'.length)] = text;
+    const text = await readTextFileIfThere(path.join(folder, name), TokenizerError);
+    if (text !== null) templates[name.slice(0, -'.jinja'.length)] = text;
   }
   return templates;
 }

@@ -15,6 +15,7 @@ import {
 } from '../checkpoints/index.js';
 import { saveError } from '../base/files.js';
 import { CheckpointError, TrainingError } from '../base/errors.js';
+import { readJsonFile } from '../base/text_files.js';
 import { PeftModel, save_adapter } from '../peft/index.js';
 import type { TrainerState } from './callbacks.js';
 import { type TrainableModel, trainableOf } from './objective.js';
@@ -147,7 +148,7 @@ export async function loadSnapshot(model: TrainableModel, step: TrainingStep, di
   const file = path.join(dir, STATE_FILE);
   if (!fs.existsSync(file))
     throw new CheckpointError(`${dir} has no ${STATE_FILE}: it is not a snapshot of a training run`, { dir });
-  const { optimizer_steps, ...state } = JSON.parse(await fs.promises.readFile(file, 'utf8')) as TrainerState & {
+  const { optimizer_steps, ...state } = (await readJsonFile(file, CheckpointError)) as TrainerState & {
     optimizer_steps: number;
   };
   const tensors = await SafetensorsFile.open(path.join(dir, TENSORS_FILE));

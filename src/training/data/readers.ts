@@ -1,8 +1,8 @@
 /** Training examples from files: JSONL, JSON, plain text and parquet, streamed. */
 import * as fs from 'node:fs';
 import * as path from 'node:path';
-import * as readline from 'node:readline';
 import { ArgumentError } from '../../base/errors.js';
+import { parseJson, readLines, readTextFile } from '../../base/text_files.js';
 
 /** One example as a file has it. */
 export type Example = Readonly<Record<string, unknown>>;
@@ -12,19 +12,8 @@ export interface ReadOptions {
   sample_by?: 'line' | 'paragraph' | 'document';
 }
 
-async function* lines(file: string): AsyncGenerator<[string, number]> {
-  const stream = fs.createReadStream(file, 'utf8');
-  try {
-    let number = 0;
-    for await (const line of readline.createInterface({ input: stream, crlfDelay: Infinity })) yield [line, ++number];
-  } finally {
-    stream.destroy();
-  }
-}
-
 async function* readJsonl(file: string): AsyncGenerator<Example> {
-  for await (const [raw, number] of lines(file)) {
-    const line = number === 1 ? raw.replace(/^\uFEFF/, '') : raw;
+  for await (const [line, number] of readLines(file, ArgumentError)) {
     if (line.trim() === '') continue;
     let value: unknown;
     try {
@@ -46,13 +35,48 @@ async function* readJsonl(file: string): AsyncGenerator<Example> {
   }
 }
 
+/** A list of objects; one object a line, which some data sets name .json as well, is read as such. */
+async function readJson(file: string): Promise<Example[]> {
+  const text = await readTextFile(file, ArgumentError);
+  const first = text.trimStart();
+  const byLine = first.startsWith('{') && isJson(first.slice(0, (first.indexOf('\n') + 1 || first.length + 1) - 1));
+  if (byLine) {
+    const examples: Example[] = [];
+    for await (const example of readJsonl(file)) examples.push(example);
+    return examples;
+  }
+  const value = parseJson(text, file, ArgumentError);
+  if (!Array.isArray(value))
+    throw new ArgumentError(
+      `${file}: expected a JSON list of examples, or one object a line, got one ${value === null ? 'null' : typeof value}`,
+      { file },
+    );
+  value.forEach((example, i) => {
+    if (typeof example !== 'object' || example === null || Array.isArray(example))
+      throw new ArgumentError(`${file}: example ${i} of the list is no object such as {"text": "…"}`, {
+        file,
+        index: i,
+      });
+  });
+  return value as Example[];
+}
+
+function isJson(line: string): boolean {
+  try {
+    JSON.parse(line);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 async function* readText(file: string, by: 'line' | 'paragraph' | 'document'): AsyncGenerator<Example> {
   if (by === 'document') {
-    yield { text: await fs.promises.readFile(file, 'utf8') };
+    yield { text: await readTextFile(file, ArgumentError) };
     return;
   }
   let paragraph: string[] = [];
-  for await (const [line] of lines(file)) {
+  for await (const [line] of readLines(file, ArgumentError)) {
     if (by === 'line') {
       if (line.trim() !== '') yield { text: line };
     } else if (line.trim() !== '') paragraph.push(line);
@@ -100,13 +124,7 @@ export async function* readExamples(file: string, options: ReadOptions = {}): As
   else if (kind === '.txt' || kind === '.text') yield* readText(file, options.sample_by ?? 'line');
   else if (kind === '.parquet') yield* readParquet(file);
   else if (kind === '.json') {
-    const value: unknown = JSON.parse(await fs.promises.readFile(file, 'utf8'));
-    if (!Array.isArray(value))
-      throw new ArgumentError(
-        `${file}: expected a JSON list of examples; one object per line goes into a .jsonl file`,
-        { file },
-      );
-    yield* value as Example[];
+    yield* await readJson(file);
   } else
     throw new ArgumentError(`${file}: kind '${kind}' is not known; expected .jsonl, .json, .txt or .parquet`, { file });
 }

@@ -16,7 +16,7 @@ export interface TokenizeOptions {
   dataset_text_field?: string;
   /** Longer examples lose their end. Default 1024; null for no limit. */
   max_length?: number | null;
-  /** Loss on the completion alone. Default: yes for examples with a prompt and a completion. */
+  /** Loss on the completion alone. Default: yes for examples with a prompt and a completion, texts or lists of messages. */
   completion_only_loss?: boolean | null;
   /** Ends every example with the eos token, unless it has one. Default true. */
   append_eos?: boolean;
@@ -24,19 +24,36 @@ export interface TokenizeOptions {
 
 const isText = (value: unknown): value is string => typeof value === 'string';
 
+/** Messages, one at least: { role, content } each. */
+const isChat = (value: unknown): value is ChatMessage[] =>
+  Array.isArray(value) && value.length > 0 && value.every((item) => isText((item as { role?: unknown } | null)?.role));
+
+const kindOf = (value: unknown): string =>
+  isText(value) ? 'a text' : isChat(value) ? 'a list of messages' : value === null ? 'null' : `of type ${typeof value}`;
+
 async function textIds(
   example: Example,
   tokenizer: Tokenizer,
   field: string,
 ): Promise<{ ids: number[]; prompt: number }> {
   const { prompt, completion, messages } = example;
-  if (isText(prompt) && isText(completion)) {
-    const ids = await tokenizer.encode(prompt + completion);
-    const alone = await tokenizer.encode(prompt);
-    // where a token joins the end of the prompt and the start of the completion, it counts as the completion's
+  // where a token joins the end of the prompt and the start of the completion, it counts as the completion's
+  const withPrompt = (ids: number[], alone: readonly number[]): { ids: number[]; prompt: number } => {
     let same = 0;
     while (same < alone.length && alone[same] === ids[same]) same++;
     return { ids, prompt: same };
+  };
+  if (isText(prompt) && isText(completion))
+    return withPrompt(await tokenizer.encode(prompt + completion), await tokenizer.encode(prompt));
+  if (isChat(prompt) && isChat(completion)) {
+    const alone = await tokenizer.apply_chat_template(prompt, { add_generation_prompt: true });
+    return withPrompt(await tokenizer.apply_chat_template([...prompt, ...completion]), alone);
+  }
+  if (prompt !== undefined && completion !== undefined) {
+    throw new ArgumentError(
+      `The example's prompt is ${kindOf(prompt)} and its completion ${kindOf(completion)}; expected two texts, or two lists of messages such as [{"role": "user", "content": "…"}]`,
+      { prompt, completion },
+    );
   }
   if (Array.isArray(messages))
     return { ids: await tokenizer.apply_chat_template(messages as ChatMessage[]), prompt: 0 };

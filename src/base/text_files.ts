@@ -1,0 +1,190 @@
+/**
+ * Files of text, read one way: what they hold must be UTF-8, or UTF-16 with its byte-order mark, in a regular file of a bounded
+ * size. Anything else is an error that names the file, never text full of replacement characters.
+ */
+import * as fs from 'node:fs';
+import { type ErrorData, Mamba2Error } from './errors.js';
+
+/** The error class that a reader throws: that of the room it is read for. */
+export type ErrorClass = new (message: string, data?: ErrorData, options?: { cause?: unknown }) => Mamba2Error;
+
+/** Largest text that is read whole, in bytes: V8 holds no longer strings. */
+const MOST_BYTES = 512 * 1024 * 1024;
+
+type Encoding = 'utf-8' | 'utf-16le' | 'utf-16be';
+
+/** Encoding and length of a byte-order mark. @throws the class given for UTF-32, and for UTF-16 without a mark */
+function markOf(bytes: Uint8Array, file: string, Failure: ErrorClass): { encoding: Encoding; mark: number } {
+  const [a, b, c, d] = bytes;
+  if (a === 0xef && b === 0xbb && c === 0xbf) return { encoding: 'utf-8', mark: 3 };
+  const wide = (a === 0xff && b === 0xfe && c === 0 && d === 0) || (a === 0 && b === 0 && c === 0xfe && d === 0xff);
+  if (wide) throw new Failure(`${file} is UTF-32; expected text in UTF-8. ${CONVERT}`, { file, encoding: 'utf-32' });
+  if (a === 0xff && b === 0xfe) return { encoding: 'utf-16le', mark: 2 };
+  if (a === 0xfe && b === 0xff) return { encoding: 'utf-16be', mark: 2 };
+  // text in UTF-16 without a mark: half of its bytes are zero, of which UTF-8 has none
+  const zeros = bytes.subarray(0, 4096).reduce((count, byte) => count + Number(byte === 0), 0);
+  if (zeros * 4 > Math.min(bytes.length, 4096))
+    throw new Failure(`${file} holds no text in UTF-8: a quarter of its bytes are zero. ${CONVERT}`, { file });
+  return { encoding: 'utf-8', mark: 0 };
+}
+
+const CONVERT = 'Save it as UTF-8 (iconv -f UTF-16 -t UTF-8 FILE, or the encoding that it has), then try again.';
+
+/** Where bytes stop being UTF-8: the first byte of the character that is wrong. */
+function firstWrong(bytes: Uint8Array): number {
+  const fine = (end: number, stream: boolean): boolean => {
+    try {
+      new TextDecoder('utf-8', { fatal: true }).decode(bytes.subarray(0, end), { stream });
+      return true;
+    } catch {
+      return false;
+    }
+  };
+  let [good, bad] = [0, bytes.length + 1];
+  while (bad - good > 1) {
+    const middle = (good + bad) >> 1;
+    if (fine(middle, true)) good = middle;
+    else bad = middle;
+  }
+  // what is left of a character that has begun
+  while (!fine(good, false)) good--;
+  return good;
+}
+
+/**
+ * The text of bytes, without a byte-order mark.
+ * @param file for messages
+ * @throws Failure for what is neither UTF-8 nor UTF-16 with a mark, naming the first byte that is wrong
+ */
+export function decodeText(bytes: Uint8Array, file: string, Failure: ErrorClass): string {
+  const { encoding, mark } = markOf(bytes, file, Failure);
+  try {
+    return new TextDecoder(encoding, { fatal: true, ignoreBOM: true }).decode(bytes.subarray(mark));
+  } catch (cause) {
+    const at = encoding === 'utf-8' ? firstWrong(bytes) : 0;
+    const where = encoding === 'utf-8' ? ` at byte ${at} (0x${bytes[at]!.toString(16)})` : '';
+    throw new Failure(`${file} is not valid ${encoding.toUpperCase()}${where}. ${CONVERT}`, { file, at }, { cause });
+  }
+}
+
+function unreadable(file: string, cause: unknown, Failure: ErrorClass): Mamba2Error {
+  if (cause instanceof Failure) return cause;
+  const { code, message } = cause as NodeJS.ErrnoException;
+  const why = code === 'ENOENT' ? 'there is no such file' : message;
+  return new Failure(`Cannot read ${file}: ${why}.`, { file, code }, { cause });
+}
+
+/** A regular file that is not too large. @throws Failure otherwise: a pipe or a device would block or never end */
+async function checkFile(file: string, most: number, Failure: ErrorClass): Promise<void> {
+  const stat = await fs.promises.stat(file);
+  if (!stat.isFile()) throw new Failure(`${file} is not a regular file.`, { file });
+  if (stat.size > most)
+    throw new Failure(`${file} has ${stat.size} bytes; at most ${most} are expected of such a file.`, {
+      file,
+      size: stat.size,
+    });
+}
+
+/**
+ * A file's text, without a byte-order mark.
+ * @param most largest size in bytes. Default 512 MiB
+ * @throws Failure when it cannot be read, is no regular file, is too large, or holds no UTF-8 or UTF-16 text
+ * @example
+ * const text = await readTextFile('README.md', ArgumentError);
+ */
+export async function readTextFile(file: string, Failure: ErrorClass, most = MOST_BYTES): Promise<string> {
+  try {
+    await checkFile(file, most, Failure);
+    return decodeText(await fs.promises.readFile(file), file, Failure);
+  } catch (error) {
+    throw unreadable(file, error, Failure);
+  }
+}
+
+/** As readTextFile; null where there is no such file. */
+export async function readTextFileIfThere(file: string, Failure: ErrorClass, most?: number): Promise<string | null> {
+  const there = await fs.promises.stat(file).then(
+    () => true,
+    (error: NodeJS.ErrnoException) => error.code !== 'ENOENT' && error.code !== 'ENOTDIR',
+  );
+  return there ? readTextFile(file, Failure, most) : null;
+}
+
+/** The value of a text in JSON. @throws Failure naming the file and the place */
+export function parseJson(text: string, file: string, Failure: ErrorClass): unknown {
+  try {
+    return JSON.parse(text) as unknown;
+  } catch (cause) {
+    const message = (cause as Error).message;
+    const at = /position (\d+)/.exec(message)?.[1];
+    const line = at === undefined ? undefined : text.slice(0, Number(at)).split('\n').length;
+    throw new Failure(
+      `${file}${line === undefined ? '' : `, line ${line}`}: not valid JSON (${message}).`,
+      { file, line },
+      { cause },
+    );
+  }
+}
+
+/** As readTextFile and parseJson. */
+export async function readJsonFile(file: string, Failure: ErrorClass, most?: number): Promise<unknown> {
+  return parseJson(await readTextFile(file, Failure, most), file, Failure);
+}
+
+/**
+ * The lines of a file, one after the other, with their numbers from 1. Nothing but a line is held.
+ * @throws Failure as readTextFile
+ */
+export async function* readLines(file: string, Failure: ErrorClass): AsyncGenerator<[line: string, number: number]> {
+  let number = 0;
+  let rest = '';
+  try {
+    await checkFile(file, Infinity, Failure);
+    for await (const text of decodedPieces(file, Failure)) {
+      const lines = (rest + text).split('\n');
+      rest = lines.pop()!;
+      for (const line of lines) yield [line.endsWith('\r') ? line.slice(0, -1) : line, ++number];
+    }
+  } catch (error) {
+    throw error instanceof Mamba2Error ? error : unreadable(file, error, Failure);
+  }
+  if (rest !== '') yield [rest.endsWith('\r') ? rest.slice(0, -1) : rest, number + 1];
+}
+
+async function* decodedPieces(file: string, Failure: ErrorClass): AsyncGenerator<string> {
+  const stream = fs.createReadStream(file, { highWaterMark: 1 << 18 });
+  let decoder: TextDecoder | null = null;
+  let done = 0;
+  try {
+    for await (const piece of stream as AsyncIterable<Uint8Array>) {
+      let bytes = piece;
+      if (!decoder) {
+        const { encoding, mark } = markOf(piece, file, Failure);
+        decoder = new TextDecoder(encoding, { fatal: true, ignoreBOM: true });
+        bytes = piece.subarray(mark);
+      }
+      yield decode(decoder, bytes, file, done, Failure);
+      done += piece.length;
+    }
+    if (decoder) yield decode(decoder, null, file, done, Failure);
+  } finally {
+    stream.destroy();
+  }
+}
+
+/** @param bytes the next of the file; null at its end */
+function decode(
+  decoder: TextDecoder,
+  bytes: Uint8Array | null,
+  file: string,
+  done: number,
+  Failure: ErrorClass,
+): string {
+  try {
+    return bytes ? decoder.decode(bytes, { stream: true }) : decoder.decode();
+  } catch (cause) {
+    const at = done + (bytes ? firstWrong(bytes) : 0);
+    const what = decoder.encoding.toUpperCase();
+    throw new Failure(`${file} is not valid ${what} near byte ${at}. ${CONVERT}`, { file, at }, { cause });
+  }
+}
