@@ -3,8 +3,8 @@
  * `npx tsx bench/cuda/differences.ts` (NVIDIA_TF32_OVERRIDE=0 for exact float32)
  */
 import { Mamba2ForCausalLM } from '../../src/models/mamba2/causal_lm.js';
-import { CompiledEngine } from '../../src/engine/compiled_engine.js';
-import type { ProgramDtype } from '../../src/engine/decoding_program.js';
+import { CompiledEngine } from '../../src/engine/compiled/compiled_engine.js';
+import type { ProgramDtype } from '../../src/engine/compiled/decoding_program.js';
 import { loadCheckpoint } from '../../src/models/mamba2/pretrained.js';
 import { selectBackend } from '../../src/runtime/index.js';
 import { largestDifference } from '../../test/support/compare.js';

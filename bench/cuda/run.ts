@@ -4,8 +4,9 @@
  */
 import { parseArgs } from 'node:util';
 import { GREEDY } from '../../src/generation/engine.js';
-import { CompiledEngine } from '../../src/engine/compiled_engine.js';
-import type { ProgramDtype, StateDtype } from '../../src/engine/decoding_program.js';
+import { CompiledEngine } from '../../src/engine/compiled/compiled_engine.js';
+import type { ProgramDtype } from '../../src/engine/compiled/decoding_program.js';
+import type { StateDtype } from '../../src/engine/compiled/program_states.js';
 import { quantizeWeights } from '../../src/engine/quantized_weights.js';
 import { Int4WeightOnlyConfig } from '../../src/quant/index.js';
 import { Mamba2ForCausalLM } from '../../src/models/mamba2/causal_lm.js';

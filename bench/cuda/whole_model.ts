@@ -8,7 +8,7 @@ import * as os from 'node:os';
 import * as path from 'node:path';
 import { parseArgs } from 'node:util';
 import { GREEDY, type GenerationEngine } from '../../src/generation/engine.js';
-import { CompiledEngine } from '../../src/engine/compiled_engine.js';
+import { CompiledEngine } from '../../src/engine/compiled/compiled_engine.js';
 import { Mamba2Config } from '../../src/models/mamba2/config.js';
 import { Mamba2ForCausalLM } from '../../src/models/mamba2/causal_lm.js';
 import { EagerEngine } from '../../src/engine/eager_engine.js';

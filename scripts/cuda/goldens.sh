@@ -12,7 +12,7 @@ suite() {
     > "$logs/$name" 2>&1 || echo "FAILED" >> "$logs/$name"
 }
 suite forward test/models/mamba2/goldens.test.ts "${native[@]}" &
-suite compiled test/engine/compiled_engine.test.ts "${native[@]}" &
+suite compiled test/engine/compiled/compiled_engine.test.ts "${native[@]}" &
 suite quantised test/models/mamba2/quantized.test.ts "${native[@]}" &
 suite perplexity test/models/mamba2/quantized_quality.test.ts &
 suite gradients test/training/gradients.test.ts test/training/step.test.ts "${native[@]}" &

@@ -7,7 +7,7 @@ import type { Mamba2ForCausalLM } from '../models/mamba2/index.js';
 import type { ChatMessage } from '../tokenizers/index.js';
 
 /** Imported when needed: they bring TensorFlow.js along. */
-const stateFiles = () => Promise.all([import('../engine/state_arrays.js'), import('../engine/state_file.js')]);
+const stateFiles = () => Promise.all([import('../engine/states/arrays.js'), import('../engine/states/file.js')]);
 
 /** Whether a file is to hold messages alone. */
 const isJson = (file: string): boolean => file.toLowerCase().endsWith('.json');

@@ -3,7 +3,7 @@ import * as tf from '@tensorflow/tfjs';
 import { ArgumentError, DisposedError, GenerationError } from '../base/errors.js';
 import type { EngineState, GenerationEngine, StateArrays } from '../generation/engine.js';
 import type { NetworkWeights } from './network_weights.js';
-import { checkStateArrays, stateTensors } from './state_arrays.js';
+import { checkStateArrays, stateTensors } from './states/arrays.js';
 import { RecurrentCache, type StatesOf, statesFromArrays, zeroStates } from './states/cache.js';
 
 /** Tokens per prefill call: bounds memory, and gives an abort a place to act. */

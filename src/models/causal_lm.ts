@@ -2,7 +2,7 @@
 import * as tf from '@tensorflow/tfjs';
 import { ArgumentError, DeviceError, TokenizerError } from '../base/errors.js';
 import type { CheckpointSource } from '../checkpoints/source.js';
-import { CompiledEngine, type CompiledEngineOptions } from '../engine/compiled_engine.js';
+import { CompiledEngine, type CompiledEngineOptions } from '../engine/compiled/compiled_engine.js';
 import { EagerEngine } from '../engine/eager_engine.js';
 import { type IdsLike, intGrid } from '../engine/inputs.js';
 import { NetworkWeights } from '../engine/network_weights.js';

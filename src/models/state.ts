@@ -2,7 +2,7 @@
 import { DisposedError } from '../base/errors.js';
 import type { EngineState, StateArrays } from '../generation/engine.js';
 import type { CausalLM } from './causal_lm.js';
-import { readStateFile, writeStateFile } from '../engine/state_file.js';
+import { readStateFile, writeStateFile } from '../engine/states/file.js';
 
 /**
  * What a model has read, row by row: recurrent states, the logits of the next token, and the ids that were fed. Its size

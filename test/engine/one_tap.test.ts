@@ -4,7 +4,7 @@ import * as os from 'node:os';
 import * as path from 'node:path';
 import { expect } from 'chai';
 import { GREEDY } from '../../src/generation/engine.js';
-import { CompiledEngine, type CompiledEngineOptions } from '../../src/engine/compiled_engine.js';
+import { CompiledEngine, type CompiledEngineOptions } from '../../src/engine/compiled/compiled_engine.js';
 import { EagerEngine } from '../../src/engine/eager_engine.js';
 import { Mamba2State } from '../../src/models/mamba2/index.js';
 import { useBackend } from '../support/backends.js';

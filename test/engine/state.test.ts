@@ -10,7 +10,7 @@ import { Int8WeightOnlyConfig } from '../../src/quant/index.js';
 import { get_peft_model } from '../../src/peft/index.js';
 import { Mamba2ForCausalLM } from '../../src/models/mamba2/causal_lm.js';
 import { Mamba2State } from '../../src/models/mamba2/index.js';
-import { inspectState } from '../../src/engine/state_file.js';
+import { inspectState } from '../../src/engine/states/file.js';
 import { tensorCount, useBackend } from '../support/backends.js';
 import { disposedAfterEach } from '../support/cleanup.js';
 import { expectClose } from '../support/compare.js';

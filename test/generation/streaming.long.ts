@@ -3,7 +3,7 @@ import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { expect } from 'chai';
 import { type GenerateOutput, type Streamer } from '../../src/generation/index.js';
-import { CompiledEngine } from '../../src/engine/compiled_engine.js';
+import { CompiledEngine } from '../../src/engine/compiled/compiled_engine.js';
 import { EagerEngine } from '../../src/engine/eager_engine.js';
 import { generate } from '../../src/generation/generate.js';
 import { tensorCount, useBackend } from '../support/backends.js';

@@ -1,11 +1,11 @@
 /** What tells one model from another, for files that belong to a model. */
 import { createHash } from 'node:crypto';
 import * as tf from '@tensorflow/tfjs';
-import { decodeFloat32, DTYPE_BYTES } from '../base/stored_dtypes.js';
-import type { WeightSpec } from '../layers/weights.js';
-import { QuantizedLinear } from '../quant/index.js';
-import type { NetworkWeights } from './network_weights.js';
-import { quantizationOf } from './quantized_weights.js';
+import { decodeFloat32, DTYPE_BYTES } from '../../base/stored_dtypes.js';
+import type { WeightSpec } from '../../layers/weights.js';
+import { QuantizedLinear } from '../../quant/index.js';
+import type { NetworkWeights } from '../network_weights.js';
+import { quantizationOf } from '../quantized_weights.js';
 
 /** SHA-256 of a configuration fingerprint, in hex. */
 export function configHash(fingerprint: Record<string, string>): string {

@@ -2,16 +2,16 @@
  * States as files: safetensors with `layers.I.conv`, `layers.I.ssm` and `logits` in float32, the ids fed to row R as
  * `ids.R` in int32, and metadata that says which model they belong to. The same for every engine.
  */
-import { decodeFloat32, decodeInt32 } from '../base/stored_dtypes.js';
-import { SafetensorsFile } from '../checkpoints/safetensors.js';
-import { writeSafetensors } from '../checkpoints/safetensors_writer.js';
-import type { OutTensor } from '../checkpoints/source.js';
-import { ArgumentError, CheckpointError } from '../base/errors.js';
-import type { StateArrays } from '../generation/engine.js';
+import { decodeFloat32, decodeInt32 } from '../../base/stored_dtypes.js';
+import { SafetensorsFile } from '../../checkpoints/safetensors.js';
+import { writeSafetensors } from '../../checkpoints/safetensors_writer.js';
+import type { OutTensor } from '../../checkpoints/source.js';
+import { ArgumentError, CheckpointError } from '../../base/errors.js';
+import type { StateArrays } from '../../generation/engine.js';
 import { configHash, weightsHash } from './fingerprint.js';
-import type { NetworkWeights } from './network_weights.js';
-import { checkStateArrays } from './state_arrays.js';
-import type { StatesOf } from './states/cache.js';
+import type { NetworkWeights } from '../network_weights.js';
+import { checkStateArrays } from './arrays.js';
+import type { StatesOf } from './cache.js';
 
 const FORMAT = 'mamba2-state';
 const VERSION = '1';

@@ -1,28 +1,28 @@
 /** The compiled engine against golden values, the eager engine, and the processors on the host. */
 import * as tf from '@tensorflow/tfjs';
 import { expect } from 'chai';
-import { ArgumentError } from '../../src/base/errors.js';
-import { GREEDY, type EngineSampling, type GenerationEngine } from '../../src/generation/engine.js';
-import { Mamba2ForCausalLM } from '../../src/models/mamba2/causal_lm.js';
-import { CompiledEngine, type CompiledEngineOptions } from '../../src/engine/compiled_engine.js';
-import { EagerEngine } from '../../src/engine/eager_engine.js';
-import { onGpu } from '../../src/runtime/index.js';
-import { loadCheckpoint } from '../../src/models/mamba2/pretrained.js';
-import { sampleTokens, samplingSettings } from '../../src/engine/sampling.js';
-import { draw } from '../../src/generation/scores.js';
-import { RepetitionPenaltyLogitsProcessor } from '../../src/generation/processors.js';
+import { ArgumentError } from '../../../src/base/errors.js';
+import { GREEDY, type EngineSampling, type GenerationEngine } from '../../../src/generation/engine.js';
+import { Mamba2ForCausalLM } from '../../../src/models/mamba2/causal_lm.js';
+import { CompiledEngine, type CompiledEngineOptions } from '../../../src/engine/compiled/compiled_engine.js';
+import { EagerEngine } from '../../../src/engine/eager_engine.js';
+import { onGpu } from '../../../src/runtime/index.js';
+import { loadCheckpoint } from '../../../src/models/mamba2/pretrained.js';
+import { sampleTokens, samplingSettings } from '../../../src/engine/compiled/sampling.js';
+import { draw } from '../../../src/generation/scores.js';
+import { RepetitionPenaltyLogitsProcessor } from '../../../src/generation/processors.js';
 import {
   MinPLogitsWarper,
   TemperatureLogitsWarper,
   TopKLogitsWarper,
   TopPLogitsWarper,
-} from '../../src/generation/warpers.js';
-import { tensorCount, useBackend } from '../support/backends.js';
-import { disposedAfterEach } from '../support/cleanup.js';
-import { bfloat16Bound, expectClose, largestDifference } from '../support/compare.js';
-import { rejection } from '../support/errors.js';
-import { loadGolden, vectorOf } from '../support/goldens.js';
-import { tinyModel } from '../support/tiny_model.js';
+} from '../../../src/generation/warpers.js';
+import { tensorCount, useBackend } from '../../support/backends.js';
+import { disposedAfterEach } from '../../support/cleanup.js';
+import { bfloat16Bound, expectClose, largestDifference } from '../../support/compare.js';
+import { rejection } from '../../support/errors.js';
+import { loadGolden, vectorOf } from '../../support/goldens.js';
+import { tinyModel } from '../../support/tiny_model.js';
 
 const TOLERANCE = 1e-4;
 describe('CompiledEngine', function () {

@@ -1,5 +1,5 @@
 import { expect } from 'chai';
-import { segmentFor } from '../../src/engine/segments.js';
+import { segmentFor } from '../../../src/engine/compiled/segments.js';
 
 describe('segmentFor', () => {
   const segments = [16, 64, 256, 512];

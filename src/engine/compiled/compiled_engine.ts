@@ -1,28 +1,22 @@
 /** Decoding through one compiled program: the default on the tensorflow backend. */
-import { encodeFloat32 } from '../base/stored_dtypes.js';
-import { onGpu, compactMemory } from '../runtime/index.js';
-import { ArgumentError, DisposedError, GenerationError } from '../base/errors.js';
-import type { EngineSampling, EngineState, GenerationEngine, StateArrays } from '../generation/engine.js';
-import type { Program } from '../jit/index.js';
-import { checkEngineOptions, type CompiledEngineOptions, programOptions } from './compiled_options.js';
-import { CompiledState, type StateKeeper } from './compiled_state.js';
-import { historyMask, uniformsOf } from './decode_inputs.js';
-import {
-  buildDecodingProgram,
-  COUNT,
-  MAX_TOP_K,
-  names,
-  type StateVariable,
-  stateVariables,
-  UNLIMITED,
-} from './decoding_program.js';
-import type { NetworkWeights } from './network_weights.js';
-import { type Parked, parkedOf, tensorsOf } from './parked.js';
+import { encodeFloat32 } from '../../base/stored_dtypes.js';
+import { onGpu, compactMemory } from '../../runtime/index.js';
+import { ArgumentError, DisposedError, GenerationError } from '../../base/errors.js';
+import type { EngineSampling, EngineState, GenerationEngine, StateArrays } from '../../generation/engine.js';
+import type { Program } from '../../jit/index.js';
+import { checkEngineOptions, type CompiledEngineOptions, programOptions } from './options.js';
+import { DeviceState, type StateKeeper } from '../states/device_state.js';
+import { historyMask, uniformsOf } from './sampling_inputs.js';
+import { buildDecodingProgram, COUNT, MAX_TOP_K, UNLIMITED } from './decoding_program.js';
+import { functions, variables } from './names.js';
+import { type StateVariable, stateVariables } from './program_states.js';
+import type { NetworkWeights } from '../network_weights.js';
+import { type HostState, hostStateOf, tensorsOf } from '../states/host_state.js';
 import { segmentFor } from './segments.js';
-import { checkStateArrays } from './state_arrays.js';
+import { checkStateArrays } from '../states/arrays.js';
 import { samplesInProgram, samplingSettings } from './sampling.js';
 import { Turns } from './turns.js';
-import { VocabularyMasks } from './vocabulary_masks.js';
+import { VocabularyMasks } from './sampling_inputs.js';
 
 export type { CompiledEngineOptions };
 
@@ -33,7 +27,7 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
   readonly kind = 'compiled';
   private program: Program | null = null;
   private batches: number[];
-  private readonly slots = new Map<number, CompiledState>();
+  private readonly slots = new Map<number, DeviceState>();
   private readonly segments: readonly number[];
   private readonly masks = new VocabularyMasks();
   /** Batch sizes whose states are still the zeros of a fresh program. */
@@ -69,21 +63,21 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
     return this.weights.network.config.vocab_size;
   }
 
-  async createState(batch: number): Promise<CompiledState> {
+  async createState(batch: number): Promise<DeviceState> {
     if (!Number.isInteger(batch) || batch < 1)
       throw new ArgumentError(`state: batch is ${batch}, expected a positive integer`, { batch });
-    return new CompiledState(this, batch);
+    return new DeviceState(this, batch);
   }
 
-  async fromArrays(arrays: StateArrays): Promise<CompiledState> {
+  async fromArrays(arrays: StateArrays): Promise<DeviceState> {
     const { network } = this.weights;
     const batch = checkStateArrays(network, arrays);
-    const state = new CompiledState(this, batch, arrays.seen, arrays.fed);
-    state.parked = parkedOf(network, arrays);
+    const state = new DeviceState(this, batch, arrays.seen, arrays.fed);
+    state.onHost = hostStateOf(network, arrays);
     return state;
   }
 
-  toArrays(state: CompiledState, values: Parked | null): StateArrays {
+  toArrays(state: DeviceState, values: HostState | null): StateArrays {
     const tensors = tensorsOf(this.weights.network, state.fed, values);
     return { seen: [...state.seen], fed: [...state.fed], tensors };
   }
@@ -135,9 +129,9 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
     return stateVariables(this.weights.network, batch, this.options.state_dtype);
   }
 
-  park(state: CompiledState): Parked {
+  toHost(state: DeviceState): HostState {
     if (!state.resident)
-      throw new GenerationError('internal: a state that is nowhere cannot be parked', { id: state.id });
+      throw new GenerationError('internal: a state that is nowhere cannot be taken to the host', { id: state.id });
     if (this.version !== this.weights.version) this.dispose();
     const { program } = this;
     if (!program)
@@ -148,21 +142,21 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
     return this.variables(state.batch).map(({ name }) => program.read(name) as Float32Array);
   }
 
-  release(state: CompiledState): void {
+  release(state: DeviceState): void {
     if (state.heirs.size === 0) this.free(state);
   }
 
-  private free(state: CompiledState): void {
+  private free(state: DeviceState): void {
     if (this.slots.get(state.batch) === state) this.slots.delete(state.batch);
     state.resident = false;
   }
 
   /** Moves a resident state to the host, or drops it when nobody wants it any more. */
-  private evict(state: CompiledState): void {
+  private evict(state: DeviceState): void {
     const wanted = !state.disposed;
     if (wanted || state.heirs.size > 0) {
-      const values = this.park(state);
-      if (wanted) state.parked = values;
+      const values = this.toHost(state);
+      if (wanted) state.onHost = values;
       for (const heir of [...state.heirs]) heir.inherit(values, state.batch);
     }
     this.free(state);
@@ -172,7 +166,7 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
   private using<T>(
     state: EngineState,
     rows: number,
-    work: (own: CompiledState, program: Program) => T | Promise<T>,
+    work: (own: DeviceState, program: Program) => T | Promise<T>,
     signal?: AbortSignal,
   ): Promise<T> {
     return this.turns.take(async () => {
@@ -182,8 +176,8 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
     });
   }
 
-  private async settle(state: EngineState, rows: number): Promise<{ own: CompiledState; program: Program }> {
-    if (!(state instanceof CompiledState && state.isOf(this))) {
+  private async settle(state: EngineState, rows: number): Promise<{ own: DeviceState; program: Program }> {
+    if (!(state instanceof DeviceState && state.isOf(this))) {
       throw new ArgumentError(
         'This state belongs to another engine: of another model, or of this one before its weights changed',
         { state },
@@ -200,15 +194,15 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
       if (holder) this.evict(holder);
       const variables = this.variables(own.batch);
       const zeros = this.untouched.delete(own.batch);
-      if (own.parked) {
-        const parked = own.parked;
+      if (own.onHost) {
+        const onHost = own.onHost;
         variables.forEach(({ name, dtype }, i) =>
-          program.assign(name, dtype === 'bfloat16' ? encodeFloat32(parked[i]!, 'BF16') : parked[i]!),
+          program.assign(name, dtype === 'bfloat16' ? encodeFloat32(onHost[i]!, 'BF16') : onHost[i]!),
         );
       } else if (!zeros) {
         program.zero(variables.map(({ name }) => name));
       }
-      own.parked = null;
+      own.onHost = null;
       own.resident = true;
       this.slots.set(own.batch, own);
     }
@@ -218,19 +212,19 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
   }
 
   /** Works out a selection: on the device when its origin is gone and still in the slot, else through the host. */
-  private resolve(state: CompiledState, program: Program): void {
+  private resolve(state: DeviceState, program: Program): void {
     const { state: origin, rows } = state.origin!;
     if (origin.origin) this.resolve(origin, program);
     if (origin.resident && origin.disposed && origin.batch === state.batch) {
       origin.settleHeirs(state);
-      program.call(`select${state.batch}`, { rows: Int32Array.from(rows) });
+      program.call(functions.select(state.batch), { rows: Int32Array.from(rows) });
       state.detach();
       origin.resident = false;
       state.resident = true;
       this.slots.set(state.batch, state);
       return;
     }
-    if (!origin.resident && !origin.parked) {
+    if (!origin.resident && !origin.onHost) {
       state.detach(); // rows of a state that was never fed: zeros
       return;
     }
@@ -244,7 +238,7 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
   }
 
   private async read(
-    own: CompiledState,
+    own: DeviceState,
     program: Program,
     rows: readonly Int32Array[],
     options: PrefillOptions,
@@ -266,7 +260,7 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
         mask.fill(1, i * t, i * t + counts[i]!);
         if (counts[i]! > 0 && ended[i]) ends[i * t + counts[i]! - 1] = 1;
       });
-      program.call(`prefill${b}x${t}`, { ids, mask, ends });
+      program.call(functions.prefill(b, t), { ids, mask, ends });
       counts.forEach((count, i) => {
         own.seen[i]! += count;
         // logits are worked out at a row's end only: until then, as after an abort, it has none
@@ -282,7 +276,7 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
   async step(state: EngineState, tokens: Int32Array): Promise<void> {
     tokens.forEach((token, i) => this.checkIds([token], i));
     return this.using(state, tokens.length, (own, program) => {
-      program.call(`step${own.batch}`, { tokens });
+      program.call(functions.step(own.batch), { tokens });
       own.seen = own.seen.map((n) => n + 1);
       own.fed.fill(true);
     });
@@ -291,7 +285,7 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
   async logits(state: EngineState): Promise<Float32Array[]> {
     return this.using(state, state.batch, (own, program) => {
       this.checkFed(own);
-      const flat = program.call(`logits${own.batch}`)['logits'] as Float32Array;
+      const flat = program.call(functions.logits(own.batch))['logits'] as Float32Array;
       const v = this.vocab_size;
       return Array.from({ length: own.batch }, (_, i) => flat.slice(i * v, (i + 1) * v));
     });
@@ -328,7 +322,7 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
   }
 
   private choose(
-    own: CompiledState,
+    own: DeviceState,
     program: Program,
     ...[count, sampling, history, uniforms, finished]: Rest<Parameters<CompiledEngine['decode']>>
   ): Int32Array[] {
@@ -336,7 +330,7 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
     const b = own.batch;
     const alive = Float32Array.from({ length: b }, (_, i) => (finished?.[i] ? 0 : 1));
     this.masks.set(program, sampling, this.vocab_size);
-    if (sampling.do_sample) program.assign(names.history(b), historyMask(history, b, this.vocab_size));
+    if (sampling.do_sample) program.assign(variables.history(b), historyMask(history, b, this.vocab_size));
     const [pad, eos] = [Int32Array.of(sampling.pad_token_id), new Set(sampling.eos)];
     const out = Array.from({ length: b }, () => new Int32Array(count).fill(sampling.pad_token_id));
     const take = (tokens: Int32Array, at: number): void => {
@@ -350,7 +344,7 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
     let at = 0;
     while (at < count && alive.some((x) => x > 0)) {
       const block = Math.min(this.preferred_block, count - at);
-      const loop = block > 1 ? 'loop' : '';
+      const loop = block > 1;
       const limited = loop && this.fixedBlocks && block < this.preferred_block;
       this.setLeft(
         program,
@@ -359,13 +353,13 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
       );
       const counted: Record<string, number> = loop && !this.fixedBlocks ? { [COUNT]: block } : {};
       const result = sampling.do_sample
-        ? program.call(`sample${b}${loop}`, {
+        ? program.call(loop ? functions.sampleLoop(b) : functions.sample(b), {
             pad,
             uniform: uniformsOf(uniforms!, at, block, loop ? this.preferred_block : 1), // [block, b]
             ...counted,
             settings: samplingSettings(sampling),
           })
-        : program.call(`greedy${b}${loop}`, { pad, ...counted });
+        : program.call(loop ? functions.greedyLoop(b) : functions.greedy(b), { pad, ...counted });
       const tokens = result['token'] as Int32Array; // [block, b]
       for (let k = 0; k < block; k++) take(tokens.subarray(k * b, (k + 1) * b), at + k);
       at += block;
@@ -379,10 +373,10 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
   private setLeft(program: Program, batch: number, left: Float32Array): void {
     const known = this.leftKeys.get(batch) === left.join();
     this.leftKeys.delete(batch); // until the call has ended: it may fail
-    if (!known) program.assign(names.left(batch), left);
+    if (!known) program.assign(variables.left(batch), left);
   }
 
-  private checkFed(state: CompiledState): void {
+  private checkFed(state: DeviceState): void {
     const row = state.fed.indexOf(false);
     if (row >= 0)
       throw new GenerationError(

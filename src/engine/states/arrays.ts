@@ -1,7 +1,7 @@
 /** States on the host: the names and sizes that every engine of this model, and the files of states, agree on. */
-import { ArgumentError } from '../base/errors.js';
-import type { StateArrays } from '../generation/engine.js';
-import type { StatesOf } from './states/cache.js';
+import { ArgumentError } from '../../base/errors.js';
+import type { StateArrays } from '../../generation/engine.js';
+import type { StatesOf } from './cache.js';
 
 /** Shapes by name: `layers.I.NAME` [b, ...] for each state of a layer (of Mamba-2 conv and ssm), and `logits` [b, v]. */
 export function stateTensorShapes(network: StatesOf, batch: number): Record<string, number[]> {

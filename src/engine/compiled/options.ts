@@ -1,8 +1,9 @@
 /** How a compiled engine runs. */
-import { ArgumentError } from '../base/errors.js';
-import type { CompileHook } from '../jit/index.js';
-import { graphCacheDir, onGpu } from '../runtime/index.js';
-import type { DecodingProgramOptions, ProgramDtype, StateDtype } from './decoding_program.js';
+import { ArgumentError } from '../../base/errors.js';
+import type { CompileHook } from '../../jit/index.js';
+import { graphCacheDir, onGpu } from '../../runtime/index.js';
+import type { DecodingProgramOptions, ProgramDtype } from './decoding_program.js';
+import type { StateDtype } from './program_states.js';
 
 export interface CompiledEngineOptions {
   /** Stored type of the matrices. Default 'auto': bfloat16 where the checkpoint has it, else float32. */

@@ -1,16 +1,21 @@
 /** States of the compiled engine on the host: as its variables hold them, and as arrays in the form of every engine. */
-import type { StateArrays } from '../generation/engine.js';
-import { carriedStates } from './decoding_program.js';
-import { stateTensors } from './state_arrays.js';
-import type { StatesOf } from './states/cache.js';
+import type { StateArrays } from '../../generation/engine.js';
+import { stateTensors } from './arrays.js';
+import type { StateSpec } from '../recurrent_lm.js';
+import type { StatesOf } from './cache.js';
 
 const sizeOf = (shape: readonly number[]): number => shape.reduce((a, b) => a * b, 1);
 
+/** The states that a program keeps: those with anything in them. A convolution of one tap looks at its own token alone. */
+export function carriedStates(network: StatesOf): StateSpec[] {
+  return network.stateSpecs().filter(({ shape }) => shape.every((size) => size > 0));
+}
+
 /** A state's variables on the host: one array of row-major float32 per variable, in stateNames order. */
-export type Parked = Float32Array[];
+export type HostState = Float32Array[];
 
 /** Some rows of parked variables; repeats allowed. */
-export function rowsOf(values: Parked, batch: number, rows: readonly number[]): Parked {
+export function rowsOf(values: HostState, batch: number, rows: readonly number[]): HostState {
   return values.map((whole) => {
     const size = whole.length / batch;
     const out = new Float32Array(size * rows.length);
@@ -20,7 +25,7 @@ export function rowsOf(values: Parked, batch: number, rows: readonly number[]): 
 }
 
 /** Variables from arrays, which were checked. */
-export function parkedOf(network: StatesOf, { seen, tensors }: StateArrays): Parked {
+export function hostStateOf(network: StatesOf, { seen, tensors }: StateArrays): HostState {
   const batch = seen.length;
   const layers = network.config.num_hidden_layers;
   const values = carriedStates(network).flatMap(({ name, keptPer, shape }) => {
@@ -38,7 +43,11 @@ export function parkedOf(network: StatesOf, { seen, tensors }: StateArrays): Par
 }
 
 /** Variables as arrays; null stands for zeros. @param fed rows that have logits: what the variable holds of others is of no meaning */
-export function tensorsOf(network: StatesOf, fed: readonly boolean[], values: Parked | null): StateArrays['tensors'] {
+export function tensorsOf(
+  network: StatesOf,
+  fed: readonly boolean[],
+  values: HostState | null,
+): StateArrays['tensors'] {
   const batch = fed.length;
   const tensors = stateTensors(network, batch);
   if (!values) return tensors;

@@ -4,7 +4,7 @@
  * in the order of ids), so that a seed gives the same text on either side.
  */
 import * as tf from '@tensorflow/tfjs';
-import type { EngineSampling } from '../generation/engine.js';
+import type { EngineSampling } from '../../generation/engine.js';
 
 /** Stands for -Infinity, which would make NaN in products. */
 const NEVER = -1e30;

@@ -1,17 +1,18 @@
 /** How a program holds the model's weights: their stored forms, and the small ones in one variable. */
 import * as tf from '@tensorflow/tfjs';
-import type { CheckpointSource } from '../checkpoints/source.js';
-import { decodeFloat32, encodeFloat32 } from '../base/stored_dtypes.js';
-import type { Program, VariableSpec } from '../jit/index.js';
+import type { CheckpointSource } from '../../checkpoints/source.js';
+import { decodeFloat32, encodeFloat32 } from '../../base/stored_dtypes.js';
+import type { Program, VariableSpec } from '../../jit/index.js';
 import {
   bfloat16Storage,
   float32Matrix,
   float32Storage,
   type WeightBytes,
   type WeightStorage,
-} from '../layers/storage.js';
-import { isMatrix, type Weight, type Weights, type WeightSpec } from '../layers/weights.js';
-import type { NetworkWeights } from './network_weights.js';
+} from '../../layers/storage.js';
+import { isMatrix, type Weight, type Weights, type WeightSpec } from '../../layers/weights.js';
+import { variables } from './names.js';
+import type { NetworkWeights } from '../network_weights.js';
 
 /** Stored type of the large matrices in a program. */
 export type ProgramDtype = 'auto' | 'float32' | 'bfloat16';
@@ -47,7 +48,7 @@ export function storageOf(weights: NetworkWeights, spec: WeightSpec, dtype: Prog
  * Float32 weights other than matrices (norms, convolutions, scales of quantised matrices), one after another in one variable:
  * TensorFlow spends microseconds on each variable of a call.
  */
-const PACK = 'packed';
+const PACK = variables.packed;
 
 /** What the variable holds: names of variables as a program without it has them. */
 export type Pack = ReadonlyMap<string, VariableSpec>;

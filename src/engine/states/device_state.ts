@@ -1,39 +1,39 @@
 /**
  * States of the compiled engine. The program has one slot of device variables per batch size; a state is either in the
- * slot of its size or parked on the host. Selecting rows of a state that is then disposed happens on the device.
+ * slot of its size or on the host. Selecting rows of a state that is then disposed happens on the device.
  */
-import { DisposedError, GenerationError } from '../base/errors.js';
-import type { EngineState, StateArrays } from '../generation/engine.js';
-import { type Parked, rowsOf } from './parked.js';
+import { DisposedError, GenerationError } from '../../base/errors.js';
+import type { EngineState, StateArrays } from '../../generation/engine.js';
+import { type HostState, rowsOf } from './host_state.js';
 
 /** What a state asks of the engine that made it. */
 export interface StateKeeper {
   /** Copies a resident state's variables to the host. @throws DisposedError when they went with the engine */
-  park(state: CompiledState): Parked;
+  toHost(state: DeviceState): HostState;
   /** Variables as arrays in the form of every engine; null stands for zeros. */
-  toArrays(state: CompiledState, values: Parked | null): StateArrays;
+  toArrays(state: DeviceState, values: HostState | null): StateArrays;
   /** Does something with states while no call moves one. */
   inTurn<T>(work: () => T): Promise<T>;
   /** A state went away. */
-  release(state: CompiledState): void;
+  release(state: DeviceState): void;
 }
 
 let serial = 0;
 
-export class CompiledState implements EngineState {
+export class DeviceState implements EngineState {
   readonly id = serial++;
   seen: number[];
   /** Rows that have logits. */
   fed: boolean[];
   /** Values on the host, when not resident. Null with `resident`, or while `origin` stands. */
-  parked: Parked | null = null;
+  onHost: HostState | null = null;
   /** Not worked out yet: these rows of that state. */
-  origin: { state: CompiledState; rows: readonly number[] } | null = null;
+  origin: { state: DeviceState; rows: readonly number[] } | null = null;
   /** True while the slot of this batch size holds this state. */
   resident = false;
   disposed = false;
   /** States that still want rows of this one. */
-  readonly heirs = new Set<CompiledState>();
+  readonly heirs = new Set<DeviceState>();
 
   constructor(
     private readonly keeper: StateKeeper,
@@ -56,11 +56,11 @@ export class CompiledState implements EngineState {
     return this.keeper === keeper;
   }
 
-  async clone(): Promise<CompiledState> {
+  async clone(): Promise<DeviceState> {
     return this.select(Array.from({ length: this.batch }, (_, i) => i));
   }
 
-  async select(rows: readonly number[]): Promise<CompiledState> {
+  async select(rows: readonly number[]): Promise<DeviceState> {
     this.alive();
     const bad = rows.find((row) => !Number.isInteger(row) || row < 0 || row >= this.batch);
     if (bad !== undefined || rows.length === 0) {
@@ -73,23 +73,23 @@ export class CompiledState implements EngineState {
     return this.keeper.inTurn(() => {
       const { seen, fed } = this.alive();
       const pick = <T>(from: readonly T[]): T[] => chosen.map((row) => from[row]!);
-      const child = new CompiledState(this.keeper, chosen.length, pick(seen), pick(fed));
+      const child = new DeviceState(this.keeper, chosen.length, pick(seen), pick(fed));
       child.descend(this, chosen);
       return child;
     });
   }
 
   /** Gives the heirs their rows before this state changes or leaves the slot. */
-  settleHeirs(except?: CompiledState): void {
+  settleHeirs(except?: DeviceState): void {
     const waiting = [...this.heirs].filter((heir) => heir !== except);
     if (waiting.length === 0) return;
-    const values = this.parked ?? this.keeper.park(this);
+    const values = this.onHost ?? this.keeper.toHost(this);
     for (const heir of waiting) heir.inherit(values, this.batch);
   }
 
   /** Takes its rows from the values of its origin. */
-  inherit(values: Parked, batch: number): void {
-    this.parked = rowsOf(values, batch, this.origin!.rows);
+  inherit(values: HostState, batch: number): void {
+    this.onHost = rowsOf(values, batch, this.origin!.rows);
     this.detach();
   }
 
@@ -99,9 +99,9 @@ export class CompiledState implements EngineState {
   }
 
   /** The values, wherever they are; null for a state that was never fed. Moves nothing. */
-  private values(): Parked | null {
-    if (this.parked) return this.parked;
-    if (this.resident) return this.keeper.park(this);
+  private values(): HostState | null {
+    if (this.onHost) return this.onHost;
+    if (this.resident) return this.keeper.toHost(this);
     if (!this.origin) return null;
     const { state, rows } = this.origin;
     const values = state.values();
@@ -109,7 +109,7 @@ export class CompiledState implements EngineState {
   }
 
   /** Will have these rows of that state, once somebody asks. */
-  private descend(state: CompiledState, rows: readonly number[]): void {
+  private descend(state: DeviceState, rows: readonly number[]): void {
     this.origin = { state, rows };
     state.heirs.add(this);
   }
@@ -133,7 +133,7 @@ export class CompiledState implements EngineState {
       this.heirs.clear();
     }
     this.detach();
-    this.parked = this.heirs.size > 0 ? this.parked : null;
+    this.onHost = this.heirs.size > 0 ? this.onHost : null;
     // while heirs wait, a resident state's values stay in the slot for them
     this.keeper.release(this);
   }
