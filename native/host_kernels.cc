@@ -1,5 +1,5 @@
-// Products with int4 weights on CPUs, called from programs that XLA compiles. src/quant/host_kernel.ts says what lies where;
-// docs/decisions/011 why this is not XLA's code. The calls are XLA's foreign functions, whose headers come with TensorFlow's wheel; work
+// Products with int4 weights on CPUs, called from programs that XLA compiles. int4_calls.h says what a call is made of, and
+// src/kernels/host/reference.ts what it computes, in plain loops; docs/decisions/011 why this is not XLA's code. The calls are XLA's foreign functions, whose headers come with TensorFlow's wheel; work
 // is shared among the threads that XLA gives.
 #include <dlfcn.h>
 #include <node_api.h>
@@ -21,6 +21,7 @@
 #include <vector>
 
 #include "gpu_info.h"
+#include "int4_calls.h"
 
 #if defined(__x86_64__) && __has_include("xla/ffi/api/ffi.h")
 #define HOST_KERNELS 1
@@ -34,13 +35,13 @@ namespace ffi = xla::ffi;
 
 namespace {
 
-// Work in numbered pieces, shared among threads. Those are asked for when this is made and may come late or never: whoever is there
-// takes the next piece.
+// Numbered tasks, shared among threads. Those are asked for when this is made and may come late or never: whoever is there takes the
+// next task.
 class Team {
  public:
-  Team(ffi::ThreadPool pool, int64_t pieces) : shared_(std::make_shared<Shared>()) {
-    shared_->count = pieces;
-    const int64_t others = std::min<int64_t>(pool.num_threads(), pieces) - 1;
+  Team(ffi::ThreadPool pool, int64_t tasks) : shared_(std::make_shared<Shared>()) {
+    shared_->count = tasks;
+    const int64_t others = std::min<int64_t>(pool.num_threads(), tasks) - 1;
     for (int64_t i = 0; i < others; i++)
       pool.Schedule([shared = shared_] {
         Wait([&] { return shared->ready.load(std::memory_order_acquire); });
@@ -48,7 +49,7 @@ class Team {
       });
   }
 
-  // Does all pieces; no piece is being worked on when it returns. To be called once.
+  // Does all tasks; none is being worked on when it returns. To be called once.
   void Run(std::function<void(int64_t)> work) {
     shared_->work = std::move(work);
     shared_->ready.store(true, std::memory_order_release);
@@ -80,13 +81,6 @@ class Team {
   std::shared_ptr<Shared> shared_;
 };
 
-float FromBits(int64_t bits) {
-  const uint32_t word = static_cast<uint32_t>(bits);
-  float value;
-  std::memcpy(&value, &word, 4);
-  return value;
-}
-
 // Rounded rows, kept by each thread for its next call.
 struct Scratch {
   std::vector<int8_t> xq;
@@ -110,8 +104,8 @@ void RoundGroups(const Sizes& s, const float* x, int64_t from, int64_t to, Scrat
 
 int64_t Tiles(const Sizes& s) { return (s.out + kTile - 1) / kTile; }
 
-// Tiles that are a piece of work: enough pieces that threads which begin late or are held up even out.
-int64_t PieceOf(const Sizes& s, const ffi::ThreadPool& pool) {
+// Tiles of a task: enough tasks that threads which begin late or are held up even out.
+int64_t TilesOfTask(const Sizes& s, const ffi::ThreadPool& pool) {
   return std::max<int64_t>(1, Tiles(s) / (12 * std::max<int64_t>(1, pool.num_threads())));
 }
 
@@ -127,28 +121,33 @@ void Multiply(const TileFn* tiles, const Sizes& s, Codes matrix, Rows rows, int6
   }
 }
 
-template <class T>
-const T* Data(const ffi::RemainingArgs& args, size_t at) {
-  return static_cast<const T*>(args.get<ffi::AnyBuffer>(at).value().untyped_data());
+// The memory of an operand.
+const void* Data(const ffi::RemainingArgs& args, size_t at) { return args.get<ffi::AnyBuffer>(at).value().untyped_data(); }
+
+ffi::Error WrongCall(const char* name, size_t got, size_t expected) {
+  return ffi::Error::InvalidArgument(std::string(name) + ": a call has " + std::to_string(got) + " numbers, expected " +
+                                     std::to_string(expected));
 }
 
-// Sizes: rows, inner, group, out, narrow. In: x float32 [rows, inner], codes, scale, zero. Out: y float32 [rows, out].
+// See INT4_PRODUCT in src/kernels/host/spec.ts.
 template <const TileFn* kTiles>
 ffi::Error Int4Product(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::Result<ffi::AnyBuffer> y, ffi::Span<const int64_t> n) {
   static thread_local Scratch kept;
   Scratch& scratch = kept;
-  const Sizes s{n[0], n[1], n[2], n[3]};
-  const float* x = Data<float>(args, 0);
-  const Codes matrix{Data<uint8_t>(args, 1), Data<char>(args, 2), Data<char>(args, 3), n[4] != 0};
+  if (n.size() != Int4ProductCall::kNumbers) return WrongCall("Int4Product", n.size(), Int4ProductCall::kNumbers);
+  const Int4ProductCall c(n.begin());
+  const Int4ProductOperands in(c, [&](size_t at) { return Data(args, at); });
+  const Sizes s{c.rows, c.inner, c.group, c.out};
+  const Codes matrix{in.codes, in.scale, in.zero, c.bf16_levels};
   const Rows rows = Reserve(s, &scratch);
   const int64_t rounded = 16;  // rows at a time
   Team(pool, (s.rows + rounded - 1) / rounded).Run([&](int64_t i) {
-    RoundGroups(s, x, rounded * i * s.groups(), std::min(rounded * (i + 1), s.rows) * s.groups(), &scratch);
+    RoundGroups(s, in.x, rounded * i * s.groups(), std::min(rounded * (i + 1), s.rows) * s.groups(), &scratch);
   });
-  const int64_t piece = PieceOf(s, pool), tiles = Tiles(s);
+  const int64_t each = TilesOfTask(s, pool), tiles = Tiles(s);
   float* to = static_cast<float*>(y->untyped_data());
-  Team(pool, (tiles + piece - 1) / piece).Run([&](int64_t i) {
-    Multiply(kTiles, s, matrix, rows, i * piece, std::min((i + 1) * piece, tiles), to, s.out);
+  Team(pool, (tiles + each - 1) / each).Run([&](int64_t i) {
+    Multiply(kTiles, s, matrix, rows, i * each, std::min((i + 1) * each, tiles), to, s.out);
   });
   return ffi::Error::Success();
 }
@@ -173,34 +172,23 @@ AVX2 inline __m256 Silu(__m256 x) {
 
 inline float Softplus(float x) { return std::max(x, 0.0f) + std::log1p(std::exp(-std::abs(x))); }
 
-// A product with one vector and what is around it in a layer; the order of the numbers is that of src/quant/host_kernel.ts.
-struct RowCall {
-  Sizes sizes;
-  bool gated, skips, norms, adds, activates, biased;
-  int64_t heads, offset;  // x += D * gate[offset ...], a D for each of so many spans
-  int64_t norm_groups;
-  float epsilon;
-  int64_t first, channels, taps;  // convolution of outputs from `first` on; step sizes of what follows its channels
-  float low, high;
-  int64_t place;
-};
-
 // The vector that is multiplied: norm((x + D skipped) silu(gate)) gamma.
-AVX2 void Prepare(const RowCall& c, const float* x, const float* gate, const float* d, const float* gamma, float* v) {
-  const int64_t inner = c.sizes.inner;
-  std::memcpy(v, x, sizeof(float) * inner);
-  for (int64_t h = 0; c.skips && h < c.heads; h++)
-    for (int64_t i = h * (inner / c.heads); i < (h + 1) * (inner / c.heads); i++) v[i] += d[h] * gate[c.offset + i];
-  for (int64_t i = 0; c.gated && i < inner; i += 8)
-    _mm256_storeu_ps(v + i, _mm256_mul_ps(_mm256_loadu_ps(v + i), Silu(_mm256_loadu_ps(gate + i))));
-  const int64_t span = c.norms ? inner / c.norm_groups : 0;
-  for (int64_t from = 0; c.norms && from < inner; from += span) {
-    float part[8] = {};
-    for (int64_t i = 0; i < span; i++) part[i & 7] += v[from + i] * v[from + i];
+AVX2 void Prepare(const Int4RowCall& c, const Int4RowOperands& in, float* v) {
+  const int64_t inner = c.inner;
+  std::memcpy(v, in.x, sizeof(float) * inner);
+  const int64_t each = c.has_skip ? inner / c.skip_heads : 0;
+  for (int64_t h = 0; c.has_skip && h < c.skip_heads; h++)
+    for (int64_t i = h * each; i < (h + 1) * each; i++) v[i] += in.d[h] * in.gate[c.skip_offset + i];
+  for (int64_t i = 0; c.has_gate && i < inner; i += 8)
+    _mm256_storeu_ps(v + i, _mm256_mul_ps(_mm256_loadu_ps(v + i), Silu(_mm256_loadu_ps(in.gate + i))));
+  const int64_t span = c.has_norm ? inner / c.norm_groups : 0;
+  for (int64_t from = 0; c.has_norm && from < inner; from += span) {
+    float sums[8] = {};
+    for (int64_t i = 0; i < span; i++) sums[i & 7] += v[from + i] * v[from + i];
     float squares = 0;
-    for (float p : part) squares += p;
+    for (float sum : sums) squares += sum;
     const float factor = 1.0f / std::sqrt(squares / span + c.epsilon);
-    for (int64_t i = from; i < from + span; i++) v[i] *= factor * gamma[i];
+    for (int64_t i = from; i < from + span; i++) v[i] *= factor * in.gamma[i];
   }
 }
 
@@ -217,66 +205,60 @@ AVX2 inline void TransposeTaps(const float* taps, __m256 (&by_tap)[4]) {
   by_tap[3] = _mm256_shuffle_ps(high, high2, 0xee);
 }
 
-// What follows an input projection: outputs [from, to) of y make some of those behind y.
-AVX2 void Activate(const RowCall& c, int64_t from, int64_t to, const float* context, const float* taps, const float* bias,
-                   const float* dt_bias, float* y) {
+// The epilogue of an input projection: outputs [from, to) of y make some of those behind y.
+AVX2 void Epilogue(const Int4RowCall& c, const Int4RowOperands& in, int64_t from, int64_t to, float* y) {
   const int64_t begin = std::max(from, c.first), middle = std::min(to, c.first + c.channels);
-  float* into = y + c.sizes.out - c.first;
+  float* into = y + c.out - c.first;
+  const float* context = in.context + c.place;  // [taps-1, channels]
   const __m256i eight = _mm256_mullo_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(c.taps));
   for (int64_t o = begin; o < middle; o += 8) {
     const int64_t channel = o - c.first;
     const int count = static_cast<int>(std::min<int64_t>(8, middle - o));
     const __m256i mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
     const __m256 zeros = _mm256_setzero_ps(), lanes = _mm256_castsi256_ps(mask);
-    __m256 sum = bias ? _mm256_maskload_ps(bias + channel, mask) : zeros;
+    __m256 sum = in.bias ? _mm256_maskload_ps(in.bias + channel, mask) : zeros;
     if (c.taps == 4 && count == 8) {
       // gathering one by one would take longer than all the rest
       __m256 by_tap[4];
-      TransposeTaps(taps + channel * 4, by_tap);
-      for (int i = 0; i < 3; i++) sum = _mm256_fmadd_ps(_mm256_loadu_ps(context + c.place + i * c.channels + channel), by_tap[i], sum);
+      TransposeTaps(in.taps + channel * 4, by_tap);
+      for (int i = 0; i < 3; i++) sum = _mm256_fmadd_ps(_mm256_loadu_ps(context + i * c.channels + channel), by_tap[i], sum);
       _mm256_storeu_ps(into + o, Silu(_mm256_fmadd_ps(_mm256_loadu_ps(y + o), by_tap[3], sum)));
       continue;
     }
     for (int64_t i = 0; i < c.taps; i++) {
-      const float* old = i + 1 < c.taps ? context + c.place + i * c.channels + channel : y + o;
-      const __m256 tap = _mm256_mask_i32gather_ps(zeros, taps + channel * c.taps + i, eight, lanes, 4);
+      const float* old = i + 1 < c.taps ? context + i * c.channels + channel : y + o;
+      const __m256 tap = _mm256_mask_i32gather_ps(zeros, in.taps + channel * c.taps + i, eight, lanes, 4);
       sum = _mm256_fmadd_ps(_mm256_maskload_ps(old, mask), tap, sum);
     }
     _mm256_maskstore_ps(into + o, mask, Silu(sum));
   }
   for (int64_t o = std::max(begin, c.first + c.channels); o < to; o++)
-    into[o] = std::min(std::max(Softplus(y[o] + dt_bias[o - c.first - c.channels]), c.low), c.high);
+    into[o] = std::min(std::max(Softplus(y[o] + in.dt_bias[o - c.first - c.channels]), c.low), c.high);
 }
 
-// Sizes: those of RowCall in order. In: x [1, inner]; gate, D, gamma if there are; codes, scale, zero; residual if there is; context,
-// taps, bias if there is and dt_bias. Out: y, behind it what is made of y from `first` on.
+// See INT4_ROW in src/kernels/host/spec.ts.
 template <const TileFn* kTiles>
 ffi::Error Int4Row(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::Result<ffi::AnyBuffer> result, ffi::Span<const int64_t> n) {
   static thread_local Scratch kept;
   Scratch& scratch = kept;
-  const auto has = [&](int bit) { return (n[3] >> bit & 1) != 0; };
-  const RowCall c{{1, n[0], n[1], n[2]}, has(0), has(1), has(2), has(3), has(4), has(5), n[4], n[5], n[6], FromBits(n[7]),
-                  n[8], n[9], n[10], FromBits(n[11]), FromBits(n[12]), n[13]};
-  const int64_t piece = PieceOf(c.sizes, pool), tiles = Tiles(c.sizes);
-  Team team(pool, (tiles + piece - 1) / piece);
-  size_t next = 0;
-  const auto take = [&](bool there) { return there ? Data<float>(args, next++) : nullptr; };
-  const float *x = take(true), *gate = take(c.gated || c.skips), *d = take(c.skips), *gamma = take(c.norms);
-  const Codes matrix{Data<uint8_t>(args, next), Data<char>(args, next + 1), Data<char>(args, next + 2), has(6)};
-  next += 3;
-  const float *residual = take(c.adds), *context = take(c.activates), *taps = take(c.activates), *bias = take(c.biased),
-              *dt_bias = take(c.activates);
-  scratch.vector.resize(c.sizes.inner);
-  Prepare(c, x, gate, d, gamma, scratch.vector.data());
-  const Rows rows = Reserve(c.sizes, &scratch);
-  RoundGroups(c.sizes, scratch.vector.data(), 0, c.sizes.groups(), &scratch);
+  if (n.size() != Int4RowCall::kNumbers) return WrongCall("Int4Row", n.size(), Int4RowCall::kNumbers);
+  const Int4RowCall c(n.begin());
+  const Sizes s{1, c.inner, c.group, c.out};
+  const int64_t each = TilesOfTask(s, pool), tiles = Tiles(s);
+  Team team(pool, (tiles + each - 1) / each);
+  const Int4RowOperands in(c, [&](size_t at) { return Data(args, at); });
+  const Codes matrix{in.codes, in.scale, in.zero, c.bf16_levels};
+  scratch.vector.resize(c.inner);
+  Prepare(c, in, scratch.vector.data());
+  const Rows rows = Reserve(s, &scratch);
+  RoundGroups(s, scratch.vector.data(), 0, s.groups(), &scratch);
   float* y = static_cast<float*>(result->untyped_data());
   team.Run([&](int64_t i) {
-    const int64_t from = i * piece, to = std::min(from + piece, tiles);
-    Multiply(kTiles, c.sizes, matrix, rows, from, to, y, c.sizes.out);
-    const int64_t last = std::min(to * kTile, c.sizes.out);
-    for (int64_t o = from * kTile; c.adds && o < last; o++) y[o] += residual[o];
-    if (c.activates) Activate(c, from * kTile, last, context, taps, bias, dt_bias, y);
+    const int64_t from = i * each, to = std::min(from + each, tiles);
+    Multiply(kTiles, s, matrix, rows, from, to, y, c.out);
+    const int64_t last = std::min(to * kTile, c.out);
+    for (int64_t o = from * kTile; c.has_residual && o < last; o++) y[o] += in.residual[o];
+    if (c.has_epilogue) Epilogue(c, in, from * kTile, last, y);
   });
   return ffi::Error::Success();
 }
@@ -329,7 +311,7 @@ napi_value Register(napi_env env, napi_callback_info) {
   return array;
 }
 
-// Puts what the process holds in large pieces, weights above all, into pages of 2 MB: reading them goes through far fewer entries of
+// Puts large blocks of memory, weights above all, into pages of 2 MB: reading them goes through far fewer entries of
 // the processor's table of pages. Where the system knows no such pages nothing changes.
 void CollapsePages() {
 #ifdef __linux__
@@ -356,7 +338,7 @@ void CollapsePages() {
 
 // Gives back what tracing, compiling and loading have left over, and moves the rest to large pages; in a thread of its own, as
 // moving a gigabyte takes seconds.
-napi_value SettleMemory(napi_env, napi_callback_info) {
+napi_value CompactMemory(napi_env, napi_callback_info) {
   static std::atomic<bool> busy{false};
   if (!busy.exchange(true))
     std::thread([] {
@@ -403,11 +385,14 @@ NAPI_MODULE_INIT() {
   napi_value fn;
   napi_create_function(env, "register", NAPI_AUTO_LENGTH, Register, nullptr, &fn);
   napi_set_named_property(env, exports, "register", fn);
-  napi_create_function(env, "settleMemory", NAPI_AUTO_LENGTH, SettleMemory, nullptr, &fn);
-  napi_set_named_property(env, exports, "settleMemory", fn);
+  napi_create_function(env, "compactMemory", NAPI_AUTO_LENGTH, CompactMemory, nullptr, &fn);
+  napi_set_named_property(env, exports, "compactMemory", fn);
   napi_create_function(env, "gpu", NAPI_AUTO_LENGTH, Gpu, nullptr, &fn);
   napi_set_named_property(env, exports, "gpu", fn);
   napi_create_function(env, "tensorFloat32", NAPI_AUTO_LENGTH, TensorFloat32, nullptr, &fn);
   napi_set_named_property(env, exports, "tensorFloat32", fn);
+  napi_value version;
+  napi_create_int32(env, kNativeVersion, &version);
+  napi_set_named_property(env, exports, "version", version);
   return exports;
 }

@@ -12,10 +12,10 @@
 #include <cstdint>
 #include <cstring>
 
+#include "int4_calls.h"
+
 namespace {
 
-// Outputs of a tile.
-constexpr int kTile = 32;
 // Most rows of x that meet the codes in registers.
 constexpr int kRows = 8;
 
@@ -31,17 +31,17 @@ struct Rows {
   const int32_t* sum;
 };
 
-// A tile's codes [groups, group / 8, kTile, 4], scale and zero [groups, kTile] in bfloat16 if `narrow`, else float32
+// A tile's codes [groups, group / 8, kTile, 4], scale and zero [groups, kTile] in bfloat16 if `bf16`, else float32
 struct Codes {
   const uint8_t* codes;
   const char* scale;
   const char* zero;
-  bool narrow;
+  bool bf16;
 
   // From an entry of scale or zero on
   Codes At(int64_t code, int64_t entry) const {
-    const int64_t bytes = entry * (narrow ? 2 : 4);
-    return {codes + code, scale + bytes, zero + bytes, narrow};
+    const int64_t bytes = entry * (bf16 ? 2 : 4);
+    return {codes + code, scale + bytes, zero + bytes, bf16};
   }
 };
 
@@ -59,14 +59,14 @@ AVX2 void RoundGroup(const float* x, int64_t size, int8_t* xq, float* step, int3
   const __m256 divisor = _mm256_set1_ps(*step);
   __m256i total = _mm256_setzero_si256();
   for (int64_t k = 0; k < size; k += 32) {
-    __m256i part[4];
+    __m256i quarter[4];
     for (int i = 0; i < 4; i++) {
-      part[i] = _mm256_cvtps_epi32(_mm256_div_ps(_mm256_loadu_ps(x + k + 8 * i), divisor));
-      total = _mm256_add_epi32(total, part[i]);
+      quarter[i] = _mm256_cvtps_epi32(_mm256_div_ps(_mm256_loadu_ps(x + k + 8 * i), divisor));
+      total = _mm256_add_epi32(total, quarter[i]);
     }
     // packing goes lane by lane: the last step puts words of four back in order
     const __m256i packed =
-        _mm256_packs_epi16(_mm256_packs_epi32(part[0], part[1]), _mm256_packs_epi32(part[2], part[3]));
+        _mm256_packs_epi16(_mm256_packs_epi32(quarter[0], quarter[1]), _mm256_packs_epi32(quarter[2], quarter[3]));
     const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(xq + k), _mm256_permutevar8x32_epi32(packed, order));
   }
@@ -81,14 +81,14 @@ inline int32_t Word(const int8_t* x) {
   return word;
 }
 
-VNNI inline __m512 Load16(const char* from, int64_t at, bool narrow) {
-  if (!narrow) return _mm512_loadu_ps(from + 4 * at);
+VNNI inline __m512 Load16(const char* from, int64_t at, bool bf16) {
+  if (!bf16) return _mm512_loadu_ps(from + 4 * at);
   const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from + 2 * at));
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
 }
 
-AVX2 inline __m256 Load8(const char* from, int64_t at, bool narrow) {
-  if (!narrow) return _mm256_loadu_ps(reinterpret_cast<const float*>(from) + at);
+AVX2 inline __m256 Load8(const char* from, int64_t at, bool bf16) {
+  if (!bf16) return _mm256_loadu_ps(reinterpret_cast<const float*>(from) + at);
   const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + 2 * at));
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
 }
@@ -117,8 +117,8 @@ VNNI void TileVnni(const Sizes& s, Codes tile, Rows rows, float* y, int64_t colu
       }
     }
     for (int h = 0; h < 2; h++) {
-      const __m512 scale = Load16(tile.scale, g * kTile + 16 * h, tile.narrow);
-      const __m512 zero = Load16(tile.zero, g * kTile + 16 * h, tile.narrow);
+      const __m512 scale = Load16(tile.scale, g * kTile + 16 * h, tile.bf16);
+      const __m512 zero = Load16(tile.zero, g * kTile + 16 * h, tile.bf16);
       for (int r = 0; r < R; r++) {
         const int32_t all = rows.sum[r * groups + g];
         const __m512 product = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(sum[r][h], _mm512_set1_epi32(8 * all))), scale);
@@ -162,8 +162,8 @@ AVX2 void TileAvx2(const Sizes& s, Codes tile, Rows rows, float* y, int64_t colu
         }
       const int32_t all = rows.sum[r * groups + g];
       for (int v = 0; v < 4; v++) {
-        const __m256 scale = Load8(tile.scale, g * kTile + 8 * v, tile.narrow);
-        const __m256 zero = Load8(tile.zero, g * kTile + 8 * v, tile.narrow);
+        const __m256 scale = Load8(tile.scale, g * kTile + 8 * v, tile.bf16);
+        const __m256 zero = Load8(tile.zero, g * kTile + 8 * v, tile.bf16);
         const __m256 product = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_sub_epi32(sum[v], _mm256_set1_epi32(8 * all))), scale);
         const __m256 whole = _mm256_fmadd_ps(zero, _mm256_set1_ps(static_cast<float>(all)), product);
         total[v] = _mm256_fmadd_ps(whole, _mm256_set1_ps(rows.step[r * groups + g]), total[v]);

@@ -4,7 +4,7 @@ import { decodeFloat32, encodeFloat32 } from '../../src/base/stored_dtypes.js';
 import type { WeightStorage } from '../../src/layers/storage.js';
 import { Mamba2ForCausalLM } from '../../src/models/mamba2/causal_lm.js';
 import { isMatrix } from '../../src/layers/weights.js';
-import { rowStorage } from '../../src/quant/row_kernel.js';
+import { rowStorage } from '../../src/quant/row_form.js';
 import { publicConfig } from '../random_checkpoint.js';
 
 const size = (shape: readonly number[]): number => shape.reduce((a, b) => a * b, 1);

@@ -16,3 +16,5 @@ export {
 export { type OneRowInputs, oneRowProduct } from './one_row/call.js';
 export type { WeightFormat } from './one_row/spec.js';
 export { ssmStep } from './ssm_step/call.js';
+export { int4Instructions, int4Product, int4Row, type Instructions, type TiledMatrix } from './host/call.js';
+export { TILE } from './host/spec.js';

@@ -3,11 +3,12 @@
  * without a dequantised copy of the whole matrix when few rows come in (decoding), and through one when many do (prefill).
  */
 import * as tf from '@tensorflow/tfjs';
+import type { Instructions } from '../kernels/index.js';
 import type { WeightStorage } from '../layers/storage.js';
-import { cpuInt4Storage } from './cpu_kernel.js';
-import { type Instructions, nativeInt4Forms, nativeInt4Storage } from './host_kernel.js';
+import { columnStorage } from './column_form.js';
 import type { QuantizedMatrix } from './quantize.js';
-import { rowStorage } from './row_kernel.js';
+import { rowStorage } from './row_form.js';
+import { tileInstructions, tileStorage } from './tile_form.js';
 
 export interface StorageOptions {
   /** Default: what TensorFlow runs on. */
@@ -21,11 +22,11 @@ export interface StorageOptions {
 /** @param m the matrix as stored on disk; packed anew for the device when the program takes it up */
 export function quantizedStorage(m: QuantizedMatrix, options: StorageOptions): WeightStorage {
   const device = options.device ?? (onGpu() ? 'gpu' : 'cpu');
-  const instructions = options.instructions ?? nativeInt4Forms(m)[0] ?? 'none';
+  const instructions = options.instructions ?? tileInstructions(m)[0] ?? 'none';
   if (device === 'cpu' && options.activation_quantization && instructions !== 'none')
-    return nativeInt4Storage(m, instructions);
+    return tileStorage(m, instructions);
   if (device === 'cpu' && m.bits === 4 && m.groupSize % 32 === 0)
-    return cpuInt4Storage(m, options.activation_quantization);
+    return columnStorage(m, options.activation_quantization);
   return rowStorage(m, options.activation_quantization);
 }
 

@@ -10,7 +10,7 @@ import * as tf from '@tensorflow/tfjs';
 import { DeviceError } from '../base/errors.js';
 import { applyDefaults, isLoaded, markLoaded } from './environment.js';
 import { missingCudaLibraries } from './gpu.js';
-import { addonPath, packageDir, readManifest, runtimeDir } from './paths.js';
+import { addonPath, NATIVE_VERSION, packageDir, readManifest, runtimeDir } from './paths.js';
 
 const SHARED = Symbol.for('tfjs-mamba2.tfjs');
 
@@ -79,13 +79,17 @@ export function hostKernels(): readonly string[] {
   return kernels;
 }
 
+/** native/host_kernels.cc as it is compiled. */
 interface HostAddon {
+  /** See NATIVE_VERSION. */
+  readonly version: number;
+  /** Makes the kernels that run here known to XLA; returns their names. */
   register(): string[];
-  settleMemory(): void;
-  /** Multiprocessors and compute capability. An addon that an older setup built does not have it. */
-  gpu?(): readonly [number, number];
-  /** Whether TensorFlow may round float32 products to TF32; returns whether it has that switch. Likewise. */
-  tensorFloat32?(allowed: boolean): boolean;
+  compactMemory(): void;
+  /** Multiprocessors and compute capability. */
+  gpu(): readonly [number, number];
+  /** Whether TensorFlow may round float32 products to TF32; returns whether it has that switch. */
+  tensorFloat32(allowed: boolean): boolean;
 }
 
 let addon: HostAddon | null = null;
@@ -96,14 +100,14 @@ let addon: HostAddon | null = null;
  * for every token and gains a tenth to a third. It happens in the background: a second for 400 MB.
  */
 export function compactMemory(): void {
-  addon?.settleMemory();
+  addon?.compactMemory();
 }
 
 let gpu: readonly [number, number] | null = null;
 
 /** What the driver says, asked once, as soon as there is an addon to ask. */
 function gpuSizes(): readonly [number, number] {
-  return (gpu ??= addon?.gpu?.() ?? null) ?? [0, 0];
+  return (gpu ??= addon?.gpu() ?? null) ?? [0, 0];
 }
 
 /** Multiprocessors of the GPU that has fewest of those this process sees, as its driver says. 0 where it is not known. */
@@ -116,14 +120,25 @@ export function computeCapability(): number {
   return gpuSizes()[1];
 }
 
+/** The addon, if it is of this version; else null, and one line that says so. */
+export function checkedAddon<T extends { readonly version?: number }>(found: T, dir: string): T | null {
+  if (found.version === NATIVE_VERSION) return found;
+  process.emitWarning(
+    `The kernels in ${dir} are of version ${found.version ?? 'none'}, expected ${NATIVE_VERSION}: models run without them, some slower. ` +
+      'Run `npx mamba2 setup --force`, or unset TFJS_MAMBA2_RUNTIME.',
+    { code: 'MAMBA2_NATIVE_VERSION' },
+  );
+  return null;
+}
+
 /** Makes the kernels known to XLA. Without them (another libtensorflow or processor) XLA's own code does their work. */
 function registerKernels(dir: string): void {
   const file = path.join(path.dirname(addonPath(dir)), 'host_kernels.node');
   if (process.env['TFJS_MAMBA2_NATIVE'] === '0' || !fs.existsSync(file)) return;
-  addon = createRequire(import.meta.url)(file) as HostAddon;
-  kernels = addon.register();
+  addon = checkedAddon(createRequire(import.meta.url)(file) as HostAddon, dir);
+  kernels = addon?.register() ?? [];
   // NVIDIA's libraries read the variable, but XLA chooses among their products and its own by what TensorFlow says of each
-  if (process.env.NVIDIA_TF32_OVERRIDE === '0') addon.tensorFloat32?.(false);
+  if (process.env.NVIDIA_TF32_OVERRIDE === '0') addon?.tensorFloat32(false);
 }
 
 interface StderrGuard {

@@ -13,6 +13,11 @@ export const TFJS_NODE_VERSION = '4.22.0';
 export const TENSORFLOW_VERSION = '2.21.0';
 /** Raised when the layout of a runtime folder changes, so that an older one is not taken for a current one. */
 const LAYOUT = 2;
+/**
+ * Raised when the addons of native/ are called otherwise, so that no program meets an addon of other sources: a folder has room for one
+ * version. The addon says its own when it is loaded.
+ */
+export const NATIVE_VERSION = 1;
 
 /** Which libtensorflow: `cpu` is half the size, `gpu` runs on both. */
 export type RuntimeVariant = 'cpu' | 'gpu';
@@ -43,7 +48,7 @@ export function runtimeSlot(variant: RuntimeVariant): string {
     variant,
     `${process.platform}-${process.arch}`,
     'napi8',
-    `v${LAYOUT}`,
+    `v${LAYOUT}.${NATIVE_VERSION}`,
   ].join('_');
   return path.join(cacheRoot(), 'runtime', key);
 }

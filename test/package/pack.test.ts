@@ -27,6 +27,7 @@ describe('the packed package', function () {
       'dist/cli/main.js',
       'dist/runtime/index.d.ts',
       'native/host_kernels.cc',
+      'native/int4_calls.h',
       'native/stderr_guard.cc',
     ]);
     expect(files.filter((file) => /^(src|test|scripts)\//.test(file))).to.deep.equal([]);

@@ -18,7 +18,7 @@ import { expectClose } from '../support/compare.js';
 import { thrown } from '../support/errors.js';
 import { roundedGroups } from '../support/oracle.js';
 import { lcg } from '../support/random.js';
-import { nativeInt4Forms } from '../../src/quant/host_kernel.js';
+import { tileInstructions } from '../../src/quant/tile_form.js';
 
 function random(size: number, seed: number): Float32Array {
   const next = lcg(seed);
@@ -115,7 +115,7 @@ describe('packed matrices in compiled programs', () => {
         const { instructions = 'none' } = options;
         const kernel = instructions !== 'none';
         const rounds = bits === 4 && options.device === 'cpu' && options.activation_quantization;
-        const missing = (): boolean => instructions !== 'none' && !nativeInt4Forms(m).includes(instructions);
+        const missing = (): boolean => instructions !== 'none' && !tileInstructions(m).includes(instructions);
         for (const rows of [1, 3, 20, 101]) {
           it(`${name}, int${bits} [${out}, ${inner}] in groups of ${group}: ${rows} rows`, async function () {
             if (missing()) this.skip();
@@ -138,7 +138,7 @@ describe('packed matrices in compiled programs', () => {
     it(`${name}: gradient for the input`, async function () {
       const m = matrix(24, 64, 32);
       const { instructions = 'none' } = options;
-      if (instructions !== 'none' && !nativeInt4Forms(m).includes(instructions)) this.skip();
+      if (instructions !== 'none' && !tileInstructions(m).includes(instructions)) this.skip();
       const dy = random(2 * 24, 3);
       const weighted = (w: StoredMatrix, x: tf.Tensor2D): tf.Tensor =>
         tf.grad((t) => tf.sum(tf.mul(w.apply(t as tf.Tensor2D), tf.tensor2d(dy, [2, 24]))))(x);

@@ -1,12 +1,12 @@
 /**
  * The exact form: rows of codes as on disk, dequantised inside the product. A GPU reads each row's bytes in order, as
- * many threads as rows; int4 on a CPU has forms of its own (cpu_kernel.ts).
+ * many threads as rows; int4 on a CPU has forms of its own (column_form.ts).
  */
 import * as tf from '@tensorflow/tfjs';
 import { bitwiseAnd, castFloat32, castTo, constantOf, gatherRows, matMulStored, rightShift } from '../jit/index.js';
 import { oneRowProduct, type OneRowInputs } from '../kernels/index.js';
 import type { WeightStorage } from '../layers/storage.js';
-import { type PackedForm, packedMatrix, storedLevels, transposed } from './kernel_util.js';
+import { type PackedForm, packedMatrix, storedLevels, transposed } from './packed_form.js';
 import type { QuantizedMatrix } from './quantize.js';
 
 /** Most rows of x for which the codes are unpacked anew per row; more go through a dequantised matrix. */

@@ -1,5 +1,5 @@
 /**
- * The forms for CPUs in XLA's code, for those that no kernel of our own serves (native_kernel.ts). The fast one rounds
+ * The forms for CPUs in XLA's code, for those that no kernel of our own serves (tile_form.ts). The fast one rounds
  * activations to int8 with a scale per group, so that products and short sums stay in int16, where a vector register
  * holds 32 of them; only then are they widened and scaled. The exact one multiplies in float32.
  *
@@ -20,7 +20,7 @@ import {
 } from '../jit/index.js';
 import { matMulComputed } from '../jit/ops/matmul.js';
 import type { WeightStorage } from '../layers/storage.js';
-import { type PackedForm, packedMatrix } from './kernel_util.js';
+import { type PackedForm, packedMatrix } from './packed_form.js';
 import type { QuantizedMatrix } from './quantize.js';
 
 /** Rows of two products each that are summed in int16: 16 products of at most 15·127 stay below 2¹⁵. */
@@ -37,7 +37,7 @@ const MOST_COLUMNS = 16384;
 const LANES = 32;
 
 /** Variables: `.codes` uint8 [groups, groupSize/2, out]; `.scale` and `.least` float32 [groups, out], w = q·scale + least. */
-export function cpuInt4Storage(m: QuantizedMatrix, activationQuantization: boolean): WeightStorage {
+export function columnStorage(m: QuantizedMatrix, activationQuantization: boolean): WeightStorage {
   const [out, inner] = m.shape;
   const groups = inner / m.groupSize;
   const least = (): Float32Array => m.scale.map((s, i) => m.zero![i]! - 8 * s);

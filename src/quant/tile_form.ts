@@ -8,26 +8,26 @@
  */
 import * as tf from '@tensorflow/tfjs';
 import { attr, bitwiseAnd, castFloat32, constantOf, rawOp, reshapeAny, rightShift } from '../jit/index.js';
-import { hasHostKernel, runHostKernel } from '../jit/custom_call/host_call.js';
-import { type OneRowInputs } from '../kernels/index.js';
+import {
+  int4Instructions,
+  int4Product,
+  int4Row,
+  type Instructions,
+  type OneRowInputs,
+  TILE,
+  type TiledMatrix,
+} from '../kernels/index.js';
 import type { WeightStorage } from '../layers/storage.js';
-import { type PackedForm, packedMatrix, storedLevels } from './kernel_util.js';
+import { type PackedForm, packedMatrix, storedLevels } from './packed_form.js';
 import type { QuantizedMatrix } from './quantize.js';
 
-const TILE = 32;
-/** Instructions that the kernels are written in. */
-export type Instructions = 'vnni' | 'avx2';
-
-/** The fastest first. */
-const FORMS: readonly Instructions[] = ['vnni', 'avx2'];
-
-/** The forms of the kernels that run here on this matrix, the fastest first; none on GPUs and on processors without AVX2. */
-export function nativeInt4Forms(m: QuantizedMatrix): Instructions[] {
-  return m.bits === 4 && m.groupSize % 32 === 0 ? FORMS.filter((form) => hasHostKernel(`int4_product_${form}`)) : [];
+/** The instructions of the kernels that run here on this matrix, the fastest first; none on GPUs and on processors without AVX2. */
+export function tileInstructions(m: QuantizedMatrix): Instructions[] {
+  return m.bits === 4 && m.groupSize % 32 === 0 ? int4Instructions() : [];
 }
 
 /** Variables: `.codes` uint8 in tiles; `.scale` and `.zero` as stored, [tiles, groups, 32], w = (q - 8)·scale + zero. */
-export function nativeInt4Storage(m: QuantizedMatrix, instructions: Instructions): WeightStorage {
+export function tileStorage(m: QuantizedMatrix, instructions: Instructions): WeightStorage {
   const [out, inner] = m.shape;
   const groups = inner / m.groupSize;
   const tiles = Math.ceil(out / TILE);
@@ -81,63 +81,37 @@ function tiledValues(m: QuantizedMatrix, values: Float32Array): ArrayBufferView 
   return storedLevels(tiled, m.scaleDtype);
 }
 
-/** The bits of a number as float32. */
-function bitsOf(value: number): number {
-  return new Uint32Array(Float32Array.of(value).buffer)[0]!;
-}
-
 class TileForm implements PackedForm {
-  private readonly out: number;
-  private readonly inner: number;
   private readonly tiles: number;
   private readonly groups: number;
-
-  private readonly groupSize: number;
-  private readonly narrow: boolean;
+  private readonly matrix: TiledMatrix;
 
   constructor(
     m: QuantizedMatrix,
     private readonly instructions: Instructions,
-    private readonly codes: tf.Tensor,
-    private readonly scale: tf.Tensor,
-    private readonly zero: tf.Tensor,
+    codes: tf.Tensor,
+    scale: tf.Tensor,
+    zero: tf.Tensor,
   ) {
-    [this.out, this.inner] = m.shape;
-    this.groupSize = m.groupSize;
-    this.narrow = m.scaleDtype === 'bfloat16';
+    const [out, inner] = m.shape;
+    this.matrix = { out, inner, groupSize: m.groupSize, bf16Levels: m.scaleDtype === 'bfloat16', codes, scale, zero };
     [this.tiles, this.groups] = scale.shape as [number, number, number];
   }
 
   /** x [m, in] -> [m, out] */
   apply(x: tf.Tensor2D): tf.Tensor2D {
-    const m = x.shape[0];
-    const sizes = [m, this.inner, this.groupSize, this.out, Number(this.narrow)];
-    const inputs = [x, this.codes, this.scale, this.zero];
-    return runHostKernel(`int4_product_${this.instructions}`, sizes, inputs, [m, this.out]) as tf.Tensor2D;
+    return int4Product(this.instructions, this.matrix, x);
   }
 
   /** See StoredMatrix.fused. Null for anything but one row. */
-  fused({ x, gate, skip, norm, residual, epilogue: after }: OneRowInputs): tf.Tensor2D | null {
-    if (x.size !== this.inner || this.inner % (norm?.groups ?? 1) !== 0) return null;
-    const parts = [gate, skip, norm, residual, after, after?.bias, this.narrow];
-    const sizes = [
-      ...[this.inner, this.groupSize, this.out, parts.reduce((bits, part, bit) => bits | (part ? 1 << bit : 0), 0)],
-      ...[skip?.d.size ?? 0, skip?.offset ?? 0, norm?.groups ?? 0, bitsOf(norm?.epsilon ?? 0)],
-      ...(after
-        ? [after.first, after.channels, after.taps, ...after.limit.map(bitsOf), after.place]
-        : Array(6).fill(0)),
-    ];
-    const inputs = [
-      ...[x, gate, skip?.d, norm?.gamma, this.codes, this.scale, this.zero, residual],
-      ...(after ? [after.context, after.weights, after.bias, after.dtBias] : []),
-    ].filter((t) => t !== undefined);
-    const width = this.out + (after ? after.channels + after.heads : 0);
-    return runHostKernel(`int4_row_${this.instructions}`, sizes, inputs, [1, width]) as tf.Tensor2D;
+  fused(input: OneRowInputs): tf.Tensor2D | null {
+    return int4Row(this.instructions, this.matrix, input);
   }
 
   /** Codes [..., groups, words, 4] of some rows, with their scales and zeros [..., groups] -> [rows, in] */
   private weights(codes: tf.Tensor, scale: tf.Tensor, zero: tf.Tensor): tf.Tensor2D {
-    const { groups, groupSize, inner } = this;
+    const { groups } = this;
+    const { groupSize, inner } = this.matrix;
     const halves = [bitwiseAnd(codes, constantOf([15], [], 'uint8')), rightShift(codes, constantOf([4], [], 'uint8'))];
     const q = tf.concat(
       halves.map((half) => tf.reshape(castFloat32(half), [-1, groups, groupSize / 2])),
@@ -151,17 +125,19 @@ class TileForm implements PackedForm {
 
   /** W [out, in] */
   dense(): tf.Tensor2D {
-    const { tiles, groups, groupSize } = this;
-    const words = reshapeAny(this.codes, [tiles, (groups * groupSize) / 8, TILE, 4]);
+    const { tiles, groups } = this;
+    const { groupSize } = this.matrix;
+    const words = reshapeAny(this.matrix.codes, [tiles, (groups * groupSize) / 8, TILE, 4]);
     const codes = rawOp('Transpose', [words, tf.tensor1d([0, 2, 1, 3], 'int32')])[0]!; // [tiles, 32, words, 4]
     const byRow = (t: tf.Tensor): tf.Tensor => tf.transpose(castFloat32(t), [0, 2, 1]); // [tiles, 32, groups]
-    const w = this.weights(codes, byRow(this.scale), byRow(this.zero));
-    return tf.slice(w, [0, 0], [this.out, this.inner]);
+    const w = this.weights(codes, byRow(this.matrix.scale), byRow(this.matrix.zero));
+    return tf.slice(w, [0, 0], [this.matrix.out, this.matrix.inner]);
   }
 
   /** Rows of W by number, [m] -> [m, in] */
   rows(ids: tf.Tensor1D): tf.Tensor2D {
-    const { tiles, groups, groupSize } = this;
+    const { tiles, groups } = this;
+    const { groupSize, codes: allCodes, scale, zero } = this.matrix;
     const tile = tf.floorDiv(ids, tf.scalar(TILE, 'int32'));
     const lane = tf.sub(ids, tf.mul(tile, tf.scalar(TILE, 'int32')));
     /** Of [tiles · count · 32, …] the row of each id in each of `count` places */
@@ -174,8 +150,8 @@ class TileForm implements PackedForm {
       return rawOp('GatherV2', [t, at, tf.scalar(0, 'int32')], { batch_dims: attr.int(0) })[0]!;
     };
     const words = (groups * groupSize) / 8;
-    const codes = pick(reshapeAny(this.codes, [tiles * words * TILE, 4]), words); // [m, words, 4]
+    const codes = pick(reshapeAny(allCodes, [tiles * words * TILE, 4]), words); // [m, words, 4]
     const flat = (t: tf.Tensor): tf.Tensor => reshapeAny(t, [tiles * groups * TILE]);
-    return this.weights(codes, pick(flat(this.scale), groups), pick(flat(this.zero), groups));
+    return this.weights(codes, pick(flat(scale), groups), pick(flat(zero), groups));
   }
 }
