@@ -68,5 +68,6 @@ export {
   trainableOf,
   type TrainingStep,
 } from './training/index.js';
-export { causalLoss, IGNORE_INDEX } from './models/mamba2/index.js';
+export { IGNORE_INDEX } from './layers/index.js';
+export { causalLoss } from './models/loss.js';
 export { TrainingError } from './base/errors.js';

@@ -7,7 +7,7 @@ import { Mamba2ForCausalLM } from '../../src/models/mamba2/causal_lm.js';
 import { selectBackend } from '../../src/runtime/index.js';
 import { prepareBatch } from '../../src/training/batch.js';
 import { createStep } from '../../src/training/create_step.js';
-import { trainableOf } from '../../src/training/objective.js';
+import { trainableOf } from '../../src/training/trainable.js';
 import { publicConfig } from '../random_checkpoint.js';
 import { gpuMemoryMb } from './memory.js';
 

@@ -2,7 +2,7 @@
 import { Mamba2ForCausalLM } from '../../src/models/mamba2/causal_lm.js';
 import { prepareBatch } from '../../src/training/batch.js';
 import { createStep } from '../../src/training/create_step.js';
-import { trainableOf } from '../../src/training/objective.js';
+import { trainableOf } from '../../src/training/trainable.js';
 import type { Work } from './peer.js';
 import { serve } from './serve.js';
 

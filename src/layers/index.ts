@@ -12,4 +12,5 @@ export * from './mixer.js';
 export * from './decode/one_row_step.js';
 export * from './block.js';
 export * from './embedding.js';
+export * from './cross_entropy.js';
 export * from './storage.js';

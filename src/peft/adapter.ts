@@ -1,6 +1,7 @@
 /** One adapter of a model: which modules it acts on, its variables, and its fresh values. */
 import * as tf from '@tensorflow/tfjs';
 import { ArgumentError, ConfigError } from '../base/errors.js';
+import type { RecurrentLM } from '../engine/recurrent_lm.js';
 import { RandomStream } from '../generation/random.js';
 import { isMatrix, isStored, type Weight, type Weights, type WeightSpec } from '../layers/index.js';
 import type { LoraConfig } from './config.js';
@@ -53,12 +54,14 @@ function targetKind(module: string, spec: WeightSpec | undefined, all: readonly 
 }
 
 /** @throws ArgumentError when nothing matches, or a module that cannot be adapted does */
-export function adaptedModules(config: LoraConfig, weights: Weights, specs: readonly WeightSpec[]): AdaptedModule[] {
-  const tied = !('lm_head.weight' in weights);
-  const modules = [...new Set(Object.keys(weights).map(moduleOf)), ...(tied ? ['lm_head'] : [])];
-  const byModule = new Map(specs.map((spec) => [spec.name.replace(/\.weight$/, ''), spec]));
+export function adaptedModules(config: LoraConfig, weights: Weights, network: RecurrentLM): AdaptedModule[] {
+  const { names } = network;
+  const tied = network.config.tie_word_embeddings;
+  const head = moduleOf(names.head);
+  const modules = [...new Set(Object.keys(weights).map(moduleOf)), ...(tied ? [head] : [])];
+  const byModule = new Map(network.weightSpecs().map((spec) => [spec.name.replace(/\.weight$/, ''), spec]));
   // a tied head has no matrix of its own
-  if (tied) byModule.set('lm_head', { ...byModule.get('backbone.embeddings')!, name: 'lm_head.weight', role: 'head' });
+  if (tied) byModule.set(head, { ...byModule.get(moduleOf(names.embedding))!, name: names.head, role: 'head' });
   const found = modules.filter((module) => config.targets(module, byModule.get(module)?.role));
   if (found.length === 0) {
     throw new ArgumentError(
@@ -68,7 +71,7 @@ export function adaptedModules(config: LoraConfig, weights: Weights, specs: read
   }
   return found.map((module) => {
     const kind = targetKind(module, byModule.get(module), [...byModule.values()]);
-    const weight = kind === 'head' && tied ? 'backbone.embeddings.weight' : `${module}.weight`;
+    const weight = kind === 'head' && tied ? names.embedding : `${module}.weight`;
     const [out, inner] = weights[weight]!.shape as [number, number];
     const rank = config.rank(module);
     const embedding = kind === 'embedding';
@@ -87,12 +90,13 @@ export function adaptedModules(config: LoraConfig, weights: Weights, specs: read
 }
 
 /** Names of the weights that modules_to_save trains whole. @throws ArgumentError when a name matches nothing */
-export function savedWeights(config: LoraConfig, weights: Weights): string[] {
+export function savedWeights(config: LoraConfig, weights: Weights, network: RecurrentLM): string[] {
   const wanted = config.modules_to_save ?? [];
   const names = Object.keys(weights).filter((weight) => config.trainsWhole(moduleOf(weight)));
   for (const name of wanted) {
     if (!names.some((weight) => new RegExp(`(^|\\.)${name.replace(/[.]/g, '\\.')}\\.`).test(weight))) {
-      const reason = name === 'lm_head' && !('lm_head.weight' in weights) ? ': its head is tied to the embedding' : '';
+      const tied = network.config.tie_word_embeddings && name === moduleOf(network.names.head);
+      const reason = tied ? ': its head is tied to the embedding' : '';
       throw new ArgumentError(`LoRA: modules_to_save names '${name}', which this model does not have${reason}`, {
         module: name,
       });
@@ -146,12 +150,12 @@ export class LoraAdapter {
   constructor(
     readonly config: LoraConfig,
     weights: Weights,
-    specs: readonly WeightSpec[],
+    network: RecurrentLM,
     seed: number,
     values?: ReadonlyMap<string, { shape: readonly number[]; data: Float32Array }>,
   ) {
-    this.modules = adaptedModules(config, weights, specs);
-    this.saved = savedWeights(config, weights);
+    this.modules = adaptedModules(config, weights, network);
+    this.saved = savedWeights(config, weights, network);
     const add = (key: string, shape: readonly number[], fresh: () => tf.Tensor): void => {
       const given = values?.get(key);
       if (given && given.shape.join() !== shape.join()) {
@@ -188,6 +192,11 @@ export class LoraAdapter {
       this.dispose();
       throw error;
     }
+  }
+
+  /** The weight of the network that a variable is, or acts on. */
+  weightOf(key: string): string {
+    return this.modules.find(({ keyA, keyB }) => key === keyA || key === keyB)?.weight ?? key;
   }
 
   /** The factors of one module among given tensors. */

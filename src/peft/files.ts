@@ -13,7 +13,7 @@ import {
 import { writeAside } from '../checkpoints/save.js';
 import { plan, storageOrder, writeSafetensorsAside } from '../checkpoints/safetensors_writer.js';
 import { ArgumentError, CheckpointError, SaveError } from '../base/errors.js';
-import type { Mamba2ForCausalLM } from '../models/mamba2/index.js';
+import type { CausalLM } from '../models/causal_lm.js';
 import type { LoraAdapter } from './adapter.js';
 import { LoraConfig } from './config.js';
 import { type AdapterValues, PeftModel, type PeftOptions } from './model.js';
@@ -193,11 +193,11 @@ export async function load_adapter(peft: PeftModel, dir: string, adapter_name = 
  * @throws CheckpointError, ConfigError as load_adapter does; the model is then as it was
  * @example const peft = await load_peft_model(model, 'my-adapter');
  */
-export async function load_peft_model(
-  model: Mamba2ForCausalLM,
+export async function load_peft_model<M extends CausalLM>(
+  model: M,
   dir: string,
   options: PeftOptions = {},
-): Promise<PeftModel> {
+): Promise<PeftModel<M>> {
   const { adapter_name: wanted } = options;
   const several = await readSeveral(dir);
   if (several && wanted !== undefined && !several.includes(wanted))

@@ -1,17 +1,10 @@
 /** Adapters added into the weights below them: the same outputs at the plain model's speed. */
 import * as tf from '@tensorflow/tfjs';
 import { ArgumentError } from '../base/errors.js';
+import type { RecurrentLM } from '../engine/recurrent_lm.js';
 import { isStored, type Weights } from '../layers/index.js';
 import type { AdaptedModule, LoraAdapter } from './adapter.js';
 import { lowRankDelta } from './matrix.js';
-
-/** The embedding's matrix, which a tied head shares. */
-export const EMBEDDINGS = 'backbone.embeddings.weight';
-
-/** True when the head of a model with these weights is its embedding once more. */
-export function isTied(weights: Weights): boolean {
-  return !('lm_head.weight' in weights);
-}
 
 /** Weights that merging changes. */
 export interface MergedWeights {
@@ -26,7 +19,11 @@ export interface MergedWeights {
  * @throws ArgumentError for a quantised base, and for an adapter of a tied head, which has no matrix of its own; no
  *   tensor is left then
  */
-export function mergedWeights(base: Weights, adapters: readonly LoraAdapter[]): MergedWeights {
+export function mergedWeights(
+  { config, names }: RecurrentLM,
+  base: Weights,
+  adapters: readonly LoraAdapter[],
+): MergedWeights {
   const changed = new Map<string, tf.Tensor>();
   const put = (name: string, value: tf.Tensor): void => {
     changed.get(name)?.dispose();
@@ -36,12 +33,12 @@ export function mergedWeights(base: Weights, adapters: readonly LoraAdapter[]): 
     // whole modules first: what other adapters add goes on top of them, as in PeftModel.compose
     for (const adapter of adapters) for (const name of adapter.saved) put(name, tf.clone(adapter.variables.get(name)!));
     for (const adapter of adapters)
-      for (const at of adapter.modules) put(at.weight, merged(base, changed, adapter, at));
+      for (const at of adapter.modules) put(at.weight, merged(base, changed, adapter, at, config.tie_word_embeddings));
   } catch (error) {
     tf.dispose([...changed.values()]);
     throw error;
   }
-  return { changed, untied: isTied(base) && changed.has(EMBEDDINGS) };
+  return { changed, untied: config.tie_word_embeddings && changed.has(names.embedding) };
 }
 
 function merged(
@@ -49,6 +46,7 @@ function merged(
   changed: ReadonlyMap<string, tf.Tensor>,
   adapter: LoraAdapter,
   at: AdaptedModule,
+  tied: boolean,
 ): tf.Tensor {
   const weight = changed.get(at.weight) ?? base[at.weight]!;
   if (isStored(weight)) {
@@ -57,9 +55,9 @@ function merged(
       { weight: at.weight },
     );
   }
-  if (at.kind === 'head' && isTied(base)) {
+  if (at.kind === 'head' && tied) {
     throw new ArgumentError(
-      `Cannot merge an adapter of 'lm_head' into a tied model: head and embedding share one matrix. Keep the adapter beside it.`,
+      `Cannot merge an adapter of '${at.module}' into a tied model: head and embedding share one matrix. Keep the adapter beside it.`,
       {},
     );
   }

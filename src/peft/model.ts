@@ -3,14 +3,13 @@ import * as tf from '@tensorflow/tfjs';
 import { ArgumentError, DisposedError } from '../base/errors.js';
 import type { GenerateInputs, GenerateOutput, RowsAlone, WholeOutput } from '../generation/index.js';
 import { freshSeed } from '../generation/random.js';
-import type { StoredMatrix, Weight, Weights } from '../layers/index.js';
-import { isStored } from '../layers/index.js';
-import type { CausalLMInputs, CausalLMOutputs } from '../models/mamba2/index.js';
-import { Mamba2Config, Mamba2ForCausalLM } from '../models/mamba2/index.js';
+import { isStored, type StoredMatrix, type Weights } from '../layers/index.js';
+import type { CausalLM } from '../models/causal_lm.js';
 import { type AdaptedModule, LoraAdapter } from './adapter.js';
+import { composeWeights, type PrefixedAdapter } from './compose.js';
 import { LoraConfig, type LoraConfigFields } from './config.js';
-import { type DropoutSeed, loraMatrix, type LowRank, storableLoraMatrix, tiedPair } from './matrix.js';
-import { EMBEDDINGS, isTied, type MergedWeights, mergedWeights } from './merge.js';
+import { tiedPair } from './matrix.js';
+import { type MergedWeights, mergedWeights } from './merge.js';
 
 export interface PeftOptions {
   /** Default 'default'. Of a folder with several adapters: the one to read. */
@@ -21,6 +20,12 @@ export interface PeftOptions {
   on_warning?: (message: string) => void;
 }
 
+/** What PEFT refuses to load (_check_lora_target_modules_mamba), and this package takes all the same. */
+const PEFT_REFUSES = {
+  model_types: ['mamba', 'mamba2', 'falcon_mamba', 'falcon_h1'],
+  module: 'out_proj',
+};
+
 /** Values of an adapter as read from a file. */
 export type AdapterValues = ReadonlyMap<string, { shape: readonly number[]; data: Float32Array }>;
 
@@ -29,8 +34,9 @@ export type AdapterValues = ReadonlyMap<string, { shape: readonly number[]; data
  * adapters from a folder with `load_adapter` (peft/files).
  *
  * The base model is shared, not copied: its own forward() sees the active adapters too.
+ * @typeParam M the base model's class
  */
-export class PeftModel {
+export class PeftModel<M extends CausalLM = CausalLM> {
   private readonly adapters = new Map<string, LoraAdapter>();
   private active: string[] = [];
   private enabled = true;
@@ -41,14 +47,18 @@ export class PeftModel {
   private readonly base: Weights;
 
   constructor(
-    readonly base_model: Mamba2ForCausalLM,
+    readonly base_model: M,
     private readonly onWarning: (message: string) => void = () => undefined,
   ) {
     this.base = { ...base_model.weights.all() };
   }
 
-  get config(): Mamba2Config {
+  get config(): M['config'] {
     return this.base_model.config;
+  }
+
+  private get network(): M['network'] {
+    return this.base_model.network;
   }
 
   /** Configurations of all adapters by name. */
@@ -89,11 +99,12 @@ export class PeftModel {
         `There is an adapter '${name}' already; delete_adapter('${name}') or choose another name`,
         { name },
       );
-    const specs = this.base_model.weights.network.weightSpecs();
-    const adapter = new LoraAdapter(config, this.base, specs, options.seed ?? freshSeed(), options.values);
-    if (adapter.modules.some(({ module }) => module.endsWith('.out_proj'))) {
+    const adapter = new LoraAdapter(config, this.base, this.network, options.seed ?? freshSeed(), options.values);
+    const { model_type } = this.config;
+    const refused = adapter.modules.some(({ module }) => module.endsWith(`.${PEFT_REFUSES.module}`));
+    if (refused && PEFT_REFUSES.model_types.includes(model_type)) {
       this.onWarning(
-        `Adapter '${name}' acts on out_proj: it works here, but PEFT refuses such adapters for Mamba-2 models. Merge it (merge_and_unload) to use the result in transformers.`,
+        `Adapter '${name}' acts on ${PEFT_REFUSES.module}: it works here, but PEFT refuses such adapters for ${model_type} models. Merge it (merge_and_unload) to use the result in transformers.`,
       );
     }
     this.adapters.set(name, adapter);
@@ -152,12 +163,27 @@ export class PeftModel {
     return this.variables();
   }
 
+  /** The weight of the network that each of trainable() acts on, or is. */
+  targets(): Map<string, string> {
+    const entries = this.acting().flatMap(({ prefix, adapter }) =>
+      [...adapter.variables.keys()].map((key) => [prefix + key, adapter.weightOf(key)] as const),
+    );
+    return new Map(entries);
+  }
+
+  /** The adapters that act. */
+  private acting(): PrefixedAdapter[] {
+    return this.active_adapters.map((name) => ({
+      prefix: this.active.length > 1 ? `${name}:` : '',
+      adapter: this.adapter(name),
+    }));
+  }
+
   private variables(): Map<string, tf.Variable> {
-    const out = new Map<string, tf.Variable>();
-    for (const name of this.active_adapters)
-      for (const [key, variable] of this.adapter(name).variables)
-        out.set(this.active.length > 1 ? `${name}:${key}` : key, variable);
-    return out;
+    const entries = this.acting().flatMap(({ prefix, adapter }) =>
+      [...adapter.variables].map(([key, variable]) => [prefix + key, variable] as const),
+    );
+    return new Map(entries);
   }
 
   /** The base's weights, which training leaves alone. While adapters are merged, these have them in. */
@@ -173,32 +199,7 @@ export class PeftModel {
    */
   compose(trainable: Readonly<Record<string, tf.Tensor>>, frozen: Weights, seed?: tf.Tensor1D): Weights {
     this.refuseMerged('train or evaluate adapters');
-    const weights: Record<string, Weight> = { ...frozen };
-    const parts = new Map<string, { linear: LowRank[]; embedding: LowRank[] }>();
-    for (const name of this.active_adapters) {
-      const adapter = this.adapter(name);
-      const prefix = this.active.length > 1 ? `${name}:` : '';
-      const own = Object.fromEntries([...adapter.variables.keys()].map((key) => [key, trainable[prefix + key]!]));
-      for (const key of adapter.saved) {
-        // as in PEFT, an embedding that is trained whole is the lookup's: a tied head keeps the base's matrix
-        const shared = key === EMBEDDINGS && isTied(this.base);
-        weights[key] = shared ? tiedPair(own[key] as tf.Tensor2D, frozen[key]!) : own[key]!;
-      }
-      for (const at of adapter.modules) {
-        const part = parts.get(at.weight) ?? { linear: [], embedding: [] };
-        part[at.kind === 'embedding' ? 'embedding' : 'linear'].push(adapter.lowRank(at, own));
-        parts.set(at.weight, part);
-      }
-    }
-    let index = 0;
-    for (const [name, adapters] of parts) {
-      const random: DropoutSeed | undefined = seed && { seed, index: index++ };
-      // without a seed it may also be put into a compiled decoding program
-      weights[name] = random
-        ? loraMatrix(weights[name]!, adapters, random)
-        : storableLoraMatrix(weights[name]!, adapters);
-    }
-    return weights;
+    return composeWeights(this.network, this.acting(), trainable, frozen, seed);
   }
 
   /** Puts the active adapters into the base model's weights. */
@@ -220,13 +221,13 @@ export class PeftModel {
     return { trainable, all: trainable + sum(Object.values(this.base).map((w) => w.shape)) };
   }
 
-  /** As Mamba2ForCausalLM.forward, with the active adapters. */
-  forward(inputs: CausalLMInputs): CausalLMOutputs {
+  /** As the model's forward(), with the active adapters. */
+  forward(inputs: Parameters<M['forward']>[0]): ReturnType<M['forward']> {
     if (this.disposed) throw new DisposedError('This PeftModel was disposed');
-    return this.base_model.forward(inputs);
+    return this.base_model.forward(inputs) as ReturnType<M['forward']>;
   }
 
-  /** As Mamba2ForCausalLM.generate, with the active adapters. */
+  /** As the model's generate(), with the active adapters. */
   generate(inputs: GenerateInputs & WholeOutput): Promise<GenerateOutput>;
   generate(inputs: GenerateInputs & RowsAlone): Promise<number[][]>;
   generate(inputs: GenerateInputs): Promise<number[][] | GenerateOutput>;
@@ -243,6 +244,7 @@ export class PeftModel {
 
   private mergedWeights(): MergedWeights {
     return mergedWeights(
+      this.network,
       this.base,
       this.active_adapters.map((name) => this.adapter(name)),
     );
@@ -268,7 +270,8 @@ export class PeftModel {
         }
       }
       const { weights } = this.base_model;
-      if (untied) this.untied = tf.tidy(() => tf.variable(tf.clone(this.base[EMBEDDINGS] as tf.Tensor), false));
+      const { embedding } = this.network.names;
+      if (untied) this.untied = tf.tidy(() => tf.variable(tf.clone(this.base[embedding] as tf.Tensor), false));
       this.merged = [...changed].map(([name, tensor]) => {
         const variable = this.base[name] as tf.Variable;
         const before = tf.clone(variable);
@@ -278,7 +281,7 @@ export class PeftModel {
       });
       if (this.untied) {
         // adapters of an embedding act on the lookup alone: a tied head goes on with the matrix from before
-        weights.store(EMBEDDINGS, tiedPair(this.base[EMBEDDINGS] as tf.Tensor2D, this.untied));
+        weights.store(embedding, tiedPair(this.base[embedding] as tf.Tensor2D, this.untied));
       }
     } finally {
       for (const tensor of changed.values()) tensor.dispose();
@@ -306,22 +309,19 @@ export class PeftModel {
    * const merged = peft.merge_and_unload();
    * await merged.save_pretrained('merged'); // loads in transformers
    */
-  merge_and_unload(): Mamba2ForCausalLM {
+  merge_and_unload(): ReturnType<M['fresh']> {
     this.refuseMerged('merge');
     const { changed, untied } = this.mergedWeights();
-    const config = new Mamba2Config({
-      ...this.config.to_dict(),
-      tie_word_embeddings: this.config.tie_word_embeddings && !untied,
-    });
-    const model = new Mamba2ForCausalLM(config);
+    const { names, config } = this.network;
+    const model = this.base_model.fresh({ tie_word_embeddings: config.tie_word_embeddings && !untied });
     try {
       for (const [name, variable] of Object.entries(model.weights.all())) {
-        const value = changed.get(name) ?? this.base[name === 'lm_head.weight' && untied ? EMBEDDINGS : name];
+        const value = changed.get(name) ?? this.base[name === names.head && untied ? names.embedding : name];
         if (value === undefined || isStored(value))
           throw new ArgumentError(`Cannot merge: '${name}' is quantised; load the base in float32`, { name });
         (variable as tf.Variable).assign(value);
       }
-      return model;
+      return model as ReturnType<M['fresh']>;
     } catch (error) {
       model.dispose();
       throw error;
@@ -331,7 +331,7 @@ export class PeftModel {
   }
 
   /** Removes all adapters and gives the base model back as it was; this PeftModel is then disposed. */
-  unload(): Mamba2ForCausalLM {
+  unload(): M {
     this.dispose();
     return this.base_model;
   }
@@ -355,11 +355,11 @@ export class PeftModel {
  * const peft = get_peft_model(model, { r: 8, lora_alpha: 16, target_modules: ['in_proj', 'embeddings'] });
  * peft.get_nb_trainable_parameters(); // { trainable, all }
  */
-export function get_peft_model(
-  model: Mamba2ForCausalLM,
+export function get_peft_model<M extends CausalLM>(
+  model: M,
   config: LoraConfig | Partial<LoraConfigFields>,
   options: PeftOptions = {},
-): PeftModel {
+): PeftModel<M> {
   const peft = new PeftModel(model, options.on_warning);
   peft.add_adapter(
     options.adapter_name ?? 'default',

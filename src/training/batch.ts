@@ -1,6 +1,6 @@
 /** Batches of training: as collators make them, and as a step takes them. */
 import { ArgumentError } from '../base/errors.js';
-import { IGNORE_INDEX } from '../models/mamba2/index.js';
+import { IGNORE_INDEX } from '../layers/index.js';
 
 /** Rows of one length. */
 export interface Batch {

@@ -16,7 +16,7 @@ import {
 import { encodeFloat32 } from '../base/stored_dtypes.js';
 import { adamwUpdate, clipFactor, globalNorm } from './adamw.js';
 import type { BatchShape, PreparedBatch } from './batch.js';
-import { type BatchTensors, lossAndGradients, lossSum, type Trainable } from './objective.js';
+import { type BatchTensors, lossAndGradients, lossSum } from './objective.js';
 import {
   type AdamWSettings,
   adamwSettings,
@@ -27,6 +27,7 @@ import {
   type StepResult,
   type TrainingStep,
 } from './step.js';
+import type { Trainable } from './trainable.js';
 
 type Tensors = Record<string, tf.Tensor>;
 

@@ -3,8 +3,8 @@ import * as tf from '@tensorflow/tfjs';
 import { ArgumentError } from '../base/errors.js';
 import { CompiledStep } from './compiled_step.js';
 import { EagerStep } from './eager_step.js';
-import type { Trainable } from './objective.js';
 import type { StepOptions, TrainingStep } from './step.js';
+import type { Trainable } from './trainable.js';
 
 /** Makes the step that fits the backend. @throws ArgumentError when a compiled one is asked for and cannot be */
 export function createStep(target: Trainable, options: StepOptions = {}): TrainingStep {

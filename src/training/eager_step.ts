@@ -3,7 +3,7 @@ import * as tf from '@tensorflow/tfjs';
 import { DisposedError } from '../base/errors.js';
 import { adamwUpdate, clipFactor, globalNorm } from './adamw.js';
 import type { PreparedBatch } from './batch.js';
-import { lossAndGradients, lossSum, type Trainable } from './objective.js';
+import { lossAndGradients, lossSum } from './objective.js';
 import {
   type AdamWSettings,
   adamwSettings,
@@ -14,6 +14,7 @@ import {
   type StepResult,
   type TrainingStep,
 } from './step.js';
+import type { Trainable } from './trainable.js';
 
 /** See TrainingStep. Trains the model's own variables in place. */
 export class EagerStep implements TrainingStep {

@@ -1,15 +1,14 @@
 /** compile, fit, evaluate and predict in the manner of tf.LayersModel, for a causal language model. */
 import * as tf from '@tensorflow/tfjs';
 import { ArgumentError, TrainingError } from '../base/errors.js';
-import type { Mamba2ForCausalLM } from '../models/mamba2/causal_lm.js';
-import { PeftModel } from '../peft/index.js';
 import { AdamW } from './adamw.js';
 import { type Batch, prepareBatch, type PreparedBatch } from './batch.js';
 import { createStep } from './create_step.js';
 import { batchesOf, type DatasetOfBatches, isDataset } from './data/dataset.js';
 import { collate, type TokenizedExample, shuffled } from './data/index.js';
-import { lossAndGradients, type TrainableModel, trainableOf } from './objective.js';
+import { lossAndGradients } from './objective.js';
 import { batchTensors, countItems, type StepOptions, type TrainingStep } from './step.js';
+import { causalOf, type TrainableModel, trainableOf } from './trainable.js';
 
 export type FitMetric = 'accuracy' | 'perplexity';
 
@@ -69,12 +68,8 @@ export class CausalLMTrainer {
 
   constructor(readonly model: TrainableModel) {}
 
-  private get causal(): Mamba2ForCausalLM {
-    return this.model instanceof PeftModel ? this.model.base_model : this.model;
-  }
-
   private get vocabulary(): number {
-    return this.causal.config.vocab_size;
+    return causalOf(this.model).config.vocab_size;
   }
 
   /** @throws ArgumentError for another loss or metric */

@@ -4,9 +4,8 @@
  * piece of them exists at a time, and the gradients are made in the same pass, so that no product is made twice.
  */
 import * as tf from '@tensorflow/tfjs';
-import { isStored, type Weight } from '../layers/index.js';
+import { isStored, type Weight, weightedCrossEntropy } from '../layers/index.js';
 import { onGpu } from '../runtime/index.js';
-import { weightedCrossEntropy } from '../models/mamba2/index.js';
 
 /**
  * Bytes of logits that exist at a time. Each piece adds to the gradient of the whole matrix, which on a CPU may exist several times

@@ -5,7 +5,8 @@
 export * from './adamw.js';
 export { type Batch, prepareBatch, type PreparedBatch } from './batch.js';
 export { crossEntropySum, fusedCrossEntropy } from './fused_loss.js';
-export { lossSum, type ObjectiveOptions, type Trainable, type TrainableModel, trainableOf } from './objective.js';
+export { lossSum, type ObjectiveOptions } from './objective.js';
+export { type Trainable, type TrainableModel, trainableOf } from './trainable.js';
 export type { AdamWSettings, Moments, StepOptions, StepResult, TrainingStep } from './step.js';
 export { createStep } from './create_step.js';
 export * from './data/index.js';

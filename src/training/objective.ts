@@ -1,74 +1,12 @@
 /** What a training step differentiates: the summed loss of a batch as a pure function of the trained tensors. */
 import * as tf from '@tensorflow/tfjs';
-import { ArgumentError } from '../base/errors.js';
+import { headWeight, type HiddenOptions } from '../engine/recurrent_lm.js';
 import { matMulBf16 } from '../jit/index.js';
-import { isMatrix, isStored, type StoredMatrix, type Weight, type Weights } from '../layers/index.js';
-import type { Mamba2ForCausalLM } from '../models/mamba2/index.js';
-import type { Mamba2Network } from '../models/mamba2/network.js';
-import { PeftModel } from '../peft/index.js';
+import { isStored, type StoredMatrix, type Weight, type Weights } from '../layers/index.js';
 import { onGpu } from '../runtime/index.js';
-import { recompute } from './recompute.js';
 import { crossEntropySum, fusedCrossEntropy } from './fused_loss.js';
-
-/** A model as training sees it: tensors that change, tensors that do not, and how they make the network's weights. */
-export interface Trainable {
-  readonly network: Mamba2Network;
-  /** Names of the projections, the embedding and the head: with bf16, their products are made in bfloat16. */
-  readonly matrices: ReadonlySet<string>;
-  /** The causal model whose weights these are. */
-  readonly model: Mamba2ForCausalLM;
-  /** Variables that training changes, by name. */
-  trainable(): Map<string, tf.Variable>;
-  /** The rest, by checkpoint name. */
-  frozen(): Weights;
-  /** All weights by checkpoint name, over given tensors. @param seed int32 [2], for dropout */
-  compose(trainable: Readonly<Record<string, tf.Tensor>>, frozen: Weights, seed?: tf.Tensor1D): Weights;
-}
-
-export type TrainableModel = Mamba2ForCausalLM | PeftModel;
-
-/** Names of a network's projections, embedding and head. */
-function matricesOf(network: Mamba2Network): ReadonlySet<string> {
-  return new Set(
-    network
-      .weightSpecs()
-      .filter(isMatrix)
-      .map(({ name }) => name),
-  );
-}
-
-/** A model (all weights are trained) or a model with adapters (they alone are). @throws ArgumentError for quantised weights without an adapter */
-export function trainableOf(model: TrainableModel): Trainable {
-  if (model instanceof PeftModel) {
-    if (model.trainable().size === 0)
-      throw new ArgumentError('Training: no adapter is active, so nothing would be trained', {});
-    return {
-      network: model.base_model.weights.network,
-      matrices: matricesOf(model.base_model.weights.network),
-      model: model.base_model,
-      trainable: () => model.trainable(),
-      frozen: () => model.frozen(),
-      compose: (trainable, frozen, seed) => model.compose(trainable, frozen, seed),
-    };
-  }
-  return {
-    network: model.weights.network,
-    matrices: matricesOf(model.weights.network),
-    model,
-    trainable: () => {
-      const entries = Object.entries(model.weights.all());
-      const stored = entries.find(([, weight]) => isStored(weight));
-      if (stored)
-        throw new ArgumentError(
-          `Training: '${stored[0]}' is quantised and cannot be trained itself; put an adapter on the model (get_peft_model)`,
-          { name: stored[0] },
-        );
-      return new Map(entries as [string, tf.Variable][]);
-    },
-    frozen: () => ({}),
-    compose: (trainable) => trainable,
-  };
-}
+import { recompute } from './recompute.js';
+import type { Trainable } from './trainable.js';
 
 export interface ObjectiveOptions {
   /**
@@ -100,52 +38,32 @@ function bf16Matrix(w: tf.Tensor2D): StoredMatrix {
   return { shape: w.shape, apply: (x) => matMulBf16(x, w), rows: (ids) => tf.gather(w, ids) as tf.Tensor2D };
 }
 
-/** Weights below a prefix, without it. @param bf16 names of those whose products are made in bfloat16 */
-function below(weights: Weights, prefix: string, bf16?: ReadonlySet<string>): Weights {
-  const part: Record<string, Weight> = {};
-  for (const [name, weight] of Object.entries(weights)) {
-    if (!name.startsWith(prefix)) continue;
-    part[name.slice(prefix.length)] = bf16?.has(name) && !isStored(weight) ? bf16Matrix(weight as tf.Tensor2D) : weight;
-  }
-  return part;
+/** Weights with those of the given names, where they are tensors, as matrices of bfloat16 products. */
+function inBf16(weights: Weights, names: ReadonlySet<string>): Weights {
+  const entries = Object.entries(weights).map(([name, weight]): [string, Weight] => [
+    name,
+    names.has(name) && !isStored(weight) ? bf16Matrix(weight as tf.Tensor2D) : weight,
+  ]);
+  return Object.fromEntries(entries);
 }
 
-/** The normed stream [b, t, d] of a batch. */
-function hidden(
+/** Runs a block so that only the stream and the tensors trained in it are kept; the rest is computed again for the gradients. */
+function recomputed(
   target: Trainable,
   trained: Readonly<Record<string, tf.Tensor>>,
-  frozen: Weights,
-  batch: BatchTensors,
-  options: ObjectiveOptions,
-  seed: tf.Tensor1D | undefined,
-  grads: boolean,
-): tf.Tensor3D {
-  const { network } = target;
-  const { segments } = batch;
-  const bf16 = options.bf16 ? target.matrices : undefined;
-  const all = target.compose(trained, frozen, seed);
-  // larger chunks mean fewer states, of which memory traffic is made on a GPU
-  const scan = onGpu() ? { chunkSize: GPU_CHUNK, bf16Scan: options.bf16 ?? false } : {};
-  let h = network.embeddings.forward(batch.ids, below(all, 'backbone.embeddings.')) as tf.Tensor3D;
-  network.blocks.forEach((block, i) => {
-    const prefix = `backbone.layers.${i}.`;
-    if (!(grads && options.gradient_checkpointing)) {
-      h = block.forward(h, below(all, prefix, bf16), { segments, ...scan }).y;
-      return;
-    }
-    const names = Object.keys(trained).filter((name) => name.includes(prefix));
-    h = recompute(
+  compose: (trained: Readonly<Record<string, tf.Tensor>>) => Weights,
+): NonNullable<HiddenOptions['aroundBlock']> {
+  const targets = target.targets();
+  return (run, h, prefix) => {
+    const names = Object.keys(trained).filter((name) => targets.get(name)!.startsWith(prefix));
+    return recompute(
       (x, ...tensors) => {
-        const own = { ...trained, ...Object.fromEntries(names.map((name, k) => [name, tensors[k]!])) };
-        return block.forward(x as tf.Tensor3D, below(target.compose(own, frozen, seed), prefix, bf16), {
-          segments,
-          ...scan,
-        }).y;
+        const own = Object.fromEntries(names.map((name, k) => [name, tensors[k]!]));
+        return run(x as tf.Tensor3D, compose({ ...trained, ...own }));
       },
       [h, ...names.map((name) => trained[name]!)],
     ) as tf.Tensor3D;
-  });
-  return network.norm_f.forward(h, below(all, 'backbone.norm_f.')) as tf.Tensor3D;
+  };
 }
 
 /**
@@ -161,12 +79,25 @@ export function lossSum(
   options: ObjectiveOptions & { seed?: tf.Tensor1D; grads?: boolean } = {},
 ): tf.Scalar {
   const { seed, grads = true } = options;
-  const h = hidden(target, trained, frozen, batch, options, seed, grads);
+  const { network } = target;
+  const bf16 = options.bf16 ?? false;
+  const compose = (tensors: Readonly<Record<string, tf.Tensor>>): Weights => target.compose(tensors, frozen, seed);
+  const forProducts = (weights: Weights): Weights => (bf16 ? inBf16(weights, target.matrices) : weights);
+  const weights = compose(trained);
+  const { h } = network.hidden(forProducts(weights), network.embed(weights, batch.ids), {
+    segments: batch.segments,
+    // larger chunks mean fewer states, of which memory traffic is made on a GPU
+    ...(onGpu() && { chunkSize: GPU_CHUNK, bf16Scan: bf16 }),
+    ...(grads &&
+      options.gradient_checkpointing && {
+        aroundBlock: recomputed(target, trained, (tensors) => forProducts(compose(tensors))),
+      }),
+  });
   const flat = tf.reshape(h, [-1, h.shape[2]]) as tf.Tensor2D;
-  const name = target.network.lm_head ? 'lm_head.weight' : 'backbone.embeddings.weight';
-  const head = target.compose(trained, frozen, seed)[name]!;
+  const name = headWeight(network);
+  const head = weights[name]!;
   if (!grads) return crossEntropySum(flat, head, batch.labels, batch.weights);
-  const used = options.bf16 && !isStored(head) ? bf16Matrix(head as tf.Tensor2D) : head;
+  const used = bf16 && !isStored(head) ? bf16Matrix(head as tf.Tensor2D) : head;
   return fusedCrossEntropy(flat, used, batch.labels, batch.weights, name in trained);
 }
 

@@ -1,6 +1,6 @@
 /** SFTTrainer: supervised fine-tuning from text, by the names of trl. */
 import { ArgumentError } from '../base/errors.js';
-import type { Mamba2ForCausalLM } from '../models/mamba2/index.js';
+import type { CausalLM } from '../models/causal_lm.js';
 import { get_peft_model, type LoraConfig, type LoraConfigFields, PeftModel } from '../peft/index.js';
 import type { Tokenizer } from '../tokenizers/index.js';
 import type { TrainerCallback } from './callbacks.js';
@@ -12,7 +12,7 @@ import {
   tokenizeExamples,
   type TokenizeOptions,
 } from './data/index.js';
-import type { TrainableModel } from './objective.js';
+import type { TrainableModel } from './trainable.js';
 import { Trainer } from './trainer.js';
 
 /** Texts: a list, or a stream that can be begun again. */
@@ -69,7 +69,7 @@ export class SFTTrainer extends Trainer {
     if (options.peft_config && options.model instanceof PeftModel)
       throw new ArgumentError('SFTTrainer: the model has an adapter already; leave out peft_config', {});
     const model = options.peft_config
-      ? get_peft_model(options.model as Mamba2ForCausalLM, options.peft_config, {
+      ? get_peft_model(options.model as CausalLM, options.peft_config, {
           seed: options.args.seed ?? 42,
           on_warning: options.on_warning,
         })

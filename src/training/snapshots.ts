@@ -18,8 +18,8 @@ import { CheckpointError, TrainingError } from '../base/errors.js';
 import { readJsonFile } from '../base/text_files.js';
 import { PeftModel, save_adapter } from '../peft/index.js';
 import type { TrainerState } from './callbacks.js';
-import { type TrainableModel, trainableOf } from './objective.js';
 import type { TrainingStep } from './step.js';
+import { type TrainableModel, trainableOf } from './trainable.js';
 
 const STATE_FILE = 'trainer_state.json';
 const TENSORS_FILE = 'training_state.safetensors';

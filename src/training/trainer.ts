@@ -3,8 +3,6 @@ import * as fs from 'node:fs';
 import * as path from 'node:path';
 import { writeFileAtomic } from '../checkpoints/index.js';
 import { ArgumentError } from '../base/errors.js';
-import type { Mamba2ForCausalLM } from '../models/mamba2/index.js';
-import { PeftModel } from '../peft/index.js';
 import { plannedSteps, type TrainingArguments, trainingArguments, type When } from './arguments.js';
 import { type Batch, batchShapes, prepareBatch, type PreparedBatch } from './batch.js';
 import {
@@ -19,10 +17,10 @@ import { createStep } from './create_step.js';
 import { DataLoader, type ExampleSource, type TokenizedExample } from './data/index.js';
 import { learnable } from './data/learnable.js';
 import { CURVE_FILE, JsonlLog, lossCurve, TensorBoardLog } from './logs.js';
-import { type TrainableModel, trainableOf } from './objective.js';
 import { notFinite, positionOf } from './position.js';
 import { scheduleFactor } from './schedules.js';
 import type { TrainingStep } from './step.js';
+import { causalOf, type TrainableModel, trainableOf } from './trainable.js';
 import type { TrainerOptions, TrainOutput } from './trainer_options.js';
 
 /**
@@ -69,10 +67,6 @@ export class Trainer {
     this.callbacks = [...(this.args.disable_tqdm ? [] : [new ProgressCallback()]), ...(options.callbacks ?? [])];
   }
 
-  private get causal(): Mamba2ForCausalLM {
-    return this.model instanceof PeftModel ? this.model.base_model : this.model;
-  }
-
   /** Examples of training; subclasses make them from text. */
   protected async trainData(): Promise<ExampleSource> {
     if (!this.options.train_dataset) throw new ArgumentError('Trainer: train() needs train_dataset', {});
@@ -95,7 +89,7 @@ export class Trainer {
       batch_size: training ? args.per_device_train_batch_size : args.per_device_eval_batch_size,
       seed: args.seed,
       shuffle: training,
-      pad_token_id: options.pad_token_id ?? this.causal.config.pad_token_id ?? 0,
+      pad_token_id: options.pad_token_id ?? causalOf(this.model).config.pad_token_id ?? 0,
       padding_side: options.padding_side,
       max_length,
       packing: options.packing,
@@ -122,7 +116,7 @@ export class Trainer {
   }
 
   private prepare(batch: Batch): PreparedBatch {
-    return prepareBatch(batch, this.causal.config.vocab_size);
+    return prepareBatch(batch, causalOf(this.model).config.vocab_size);
   }
 
   private async each(call: (callback: TrainerCallback) => void | Promise<void> | undefined): Promise<void> {

@@ -2,7 +2,7 @@
 import type { TrainingArguments } from './arguments.js';
 import type { TrainerCallback } from './callbacks.js';
 import type { ExampleSource } from './data/index.js';
-import type { TrainableModel } from './objective.js';
+import type { TrainableModel } from './trainable.js';
 
 export interface TrainerOptions {
   /** A model, all of it trained; or a model with adapters, they alone trained. */

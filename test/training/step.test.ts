@@ -7,7 +7,7 @@ import { Mamba2Config } from '../../src/models/mamba2/config.js';
 import { loadCheckpoint } from '../../src/models/mamba2/pretrained.js';
 import { get_peft_model, load_peft_model, type PeftModel } from '../../src/peft/index.js';
 import { prepareBatch } from '../../src/training/batch.js';
-import { type TrainableModel, trainableOf } from '../../src/training/objective.js';
+import { type TrainableModel, trainableOf } from '../../src/training/trainable.js';
 import { createStep } from '../../src/training/create_step.js';
 import type { StepOptions, TrainingStep } from '../../src/training/step.js';
 import { tensorCount, useBackend } from '../support/backends.js';

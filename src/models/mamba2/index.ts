@@ -8,7 +8,6 @@ export { CompiledEngine, type CompiledEngineOptions } from '../../engine/compile
 export { buildDecodingProgram, type ProgramDtype } from '../../engine/compiled/decoding_program.js';
 export { type CausalLMInputs, type CausalLMOutputs, Mamba2ForCausalLM, type PretrainedOptions } from './causal_lm.js';
 export type { EngineKind, EngineOptions } from '../causal_lm.js';
-export { causalLoss, IGNORE_INDEX, shiftLabels, weightedCrossEntropy } from '../loss.js';
 export { EagerEngine, EagerState } from '../../engine/eager_engine.js';
 export { loadCheckpoint } from './pretrained.js';
 export type { SaveOptions } from '../save.js';

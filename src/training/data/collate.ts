@@ -1,6 +1,6 @@
 /** Tokenised examples to batches: padded, or packed into rows of one length. */
 import { ArgumentError } from '../../base/errors.js';
-import { IGNORE_INDEX } from '../../models/mamba2/index.js';
+import { IGNORE_INDEX } from '../../layers/index.js';
 import type { Batch } from '../batch.js';
 import { checkLabels } from './learnable.js';
 import type { TokenizedExample } from './tokenize.js';

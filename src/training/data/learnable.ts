@@ -1,6 +1,6 @@
 /** Examples that can be learnt from: as many labels as ids, and one label at least that counts. */
 import { ArgumentError } from '../../base/errors.js';
-import { IGNORE_INDEX } from '../../models/mamba2/index.js';
+import { IGNORE_INDEX } from '../../layers/index.js';
 import type { ExampleSource } from './loader.js';
 import type { TokenizedExample } from './tokenize.js';
 

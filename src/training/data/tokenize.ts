@@ -1,6 +1,6 @@
 /** Examples to ids and labels, as trl's SFTTrainer makes them. */
 import { ArgumentError } from '../../base/errors.js';
-import { IGNORE_INDEX } from '../../models/mamba2/index.js';
+import { IGNORE_INDEX } from '../../layers/index.js';
 import type { ChatMessage, Tokenizer } from '../../tokenizers/index.js';
 import type { Example } from './readers.js';
 

@@ -19,7 +19,7 @@ import {
   tokenizeExample,
   tokenizeExamples,
 } from '../../../src/training/data/index.js';
-import { trainableOf } from '../../../src/training/objective.js';
+import { trainableOf } from '../../../src/training/trainable.js';
 import { scheduleFactor, type SchedulerType } from '../../../src/training/schedules.js';
 import { useBackend } from '../../support/backends.js';
 import { expectClose } from '../../support/compare.js';
