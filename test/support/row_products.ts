@@ -1,4 +1,5 @@
-/** Row products (src/kernels/one_row) of random inputs in float64 and plain loops, to compare kernels with. */
+/** Products of one row (src/kernels/one_row) of random inputs, with what their reference gives, to compare kernels with. */
+import { oneRowReference, weightOfCodes } from '../../src/kernels/one_row/reference.js';
 import type { OneRowSpec } from '../../src/kernels/one_row/spec.js';
 import type { Memory } from '../../src/kernels/interpret/ttir.js';
 
@@ -9,55 +10,6 @@ const random = (size: number, seed: number): Float32Array => {
     return state / 2 ** 31 - 1;
   });
 };
-
-interface Inputs {
-  x: Float32Array;
-  gamma: Float32Array;
-  residual: Float32Array;
-  context: Float32Array;
-  taps: Float32Array;
-  bias: Float32Array;
-  dtBias: Float32Array;
-  ALog: Float32Array;
-}
-
-const silu = (v: number): number => v / (1 + Math.exp(-v));
-
-/** The same in float64 and plain loops, from a matrix of weights. */
-function expected(
-  spec: OneRowSpec,
-  w: (row: number, column: number) => number,
-  given: Inputs,
-  place: number,
-): number[] {
-  const { inner, out, norm, epilogue } = spec;
-  const { x, gamma, residual } = given;
-  const v = Array.from(x);
-  if (norm) {
-    const span = inner / norm.groups;
-    for (let g = 0; g < norm.groups; g++) {
-      let squares = 0;
-      for (let i = g * span; i < (g + 1) * span; i++) squares += v[i]! ** 2;
-      for (let i = g * span; i < (g + 1) * span; i++) v[i]! *= gamma[i]! / Math.sqrt(squares / span + norm.epsilon);
-    }
-  }
-  const y = Array.from({ length: out }, (_, row) =>
-    v.reduce((sum, value, i) => sum + w(row, i) * value, spec.residual ? residual[row]! : 0),
-  );
-  if (!epilogue) return y;
-  const { first, channels, taps, heads, limit } = epilogue;
-  const xBC = Array.from({ length: channels }, (_, c) => {
-    let sum = (epilogue.bias ? given.bias[c]! : 0) + y[first + c]! * given.taps[c * taps + taps - 1]!;
-    for (let i = 0; i < taps - 1; i++) sum += given.context[place + i * channels + c]! * given.taps[c * taps + i]!;
-    return silu(sum);
-  });
-  const dt = Array.from({ length: heads }, (_, h) => {
-    const softplus = Math.log1p(Math.exp(y[first + channels + h]! + given.dtBias[h]!));
-    return Math.min(Math.max(softplus, limit[0]), limit[1]);
-  });
-  const decay = dt.map((step, h) => Math.exp(-Math.exp(given.ALog[h]!) * step));
-  return [...y.map((v, row) => (row < first ? silu(v) : v)), ...xBC, ...dt, ...decay];
-}
 
 /** Numbers of bfloat16, given by their bits as float32, two in a word. */
 const packed = (bits: Int32Array): Int32Array =>
@@ -76,7 +28,7 @@ export interface RowProductCase {
 export function rowProductCase(spec: OneRowSpec): RowProductCase {
   const { out, inner, format, epilogue } = spec;
   const place = epilogue ? 2 * epilogue.channels * (epilogue.taps - 1) : 0;
-  const given: Inputs = {
+  const given = {
     x: random(inner, 1),
     gamma: random(inner, 3),
     residual: random(out, 4),
@@ -92,23 +44,16 @@ export function rowProductCase(spec: OneRowSpec): RowProductCase {
   let weight: (row: number, column: number) => number;
   if (format.kind === 'codes') {
     const groups = inner / format.groupSize;
-    const words = format.groupSize / 8;
     const codes = Int32Array.from(random((out * inner) / 8, 5), (v) => v * 2 ** 31);
-    const narrow = format.levels === 'bfloat16';
+    const bf16 = format.levels === 'bfloat16';
     const levels = (seed: number): Float32Array => {
       const bits = new Int32Array(random(out * groups, seed).buffer);
-      const kept = narrow ? bits.map((x) => x & 0xffff0000) : bits;
-      matrix.push(narrow ? packed(kept) : new Float32Array(kept.buffer));
+      const kept = bf16 ? bits.map((x) => x & 0xffff0000) : bits;
+      matrix.push(bf16 ? packed(kept) : new Float32Array(kept.buffer));
       return new Float32Array(kept.buffer);
     };
     matrix.push(codes);
-    const [scale, zero] = [levels(6), levels(7)];
-    weight = (row, column) => {
-      const group = Math.floor(column / format.groupSize);
-      const [position, word] = [Math.floor((column % format.groupSize) / words), column % words];
-      const code = (codes[(row * inner) / 8 + group * words + word]! >>> (4 * position)) & 15;
-      return (code - 8) * scale[row * groups + group]! + zero[row * groups + group]!;
-    };
+    weight = weightOfCodes(format, inner, codes, levels(6), levels(7));
   } else if (format.kind === 'bfloat16') {
     const bits = new Int32Array(random(out * inner, 8).buffer).map((x) => x & 0xffff0000);
     matrix.push(packed(bits));
@@ -136,6 +81,6 @@ export function rowProductCase(spec: OneRowSpec): RowProductCase {
       : []),
     y,
   ];
-  const want = expected(spec, weight, given, place);
+  const want = oneRowReference(spec, { ...given, weight, epilogue: { ...given, place } });
   return { memory, y, want, scale: Math.sqrt(want.reduce((sum, v) => sum + v * v, 0) / want.length) };
 }

@@ -1,5 +1,6 @@
 import * as tf from '@tensorflow/tfjs';
 import { expect } from 'chai';
+import { convolutionReference } from '../../../src/kernels/causal_conv/reference.js';
 import { convolutionFits, type ConvolutionSpec } from '../../../src/kernels/causal_conv/spec.js';
 import { convolutionOnGpu, type ConvolutionInputs } from '../../../src/kernels/index.js';
 import { withKernelRunner } from '../../../src/jit/custom_call/triton.js';
@@ -13,38 +14,6 @@ const numbers = (shape: number[], seed: number): tf.Tensor =>
     Float32Array.from({ length: tf.util.sizeFromShape(shape) }, (_, i) => (((i + 3) * (seed + 4) * 37) % 33) / 8 - 2),
     shape,
   );
-
-/** The convolution and its gradients in plain loops over arrays of [b, t, d]. */
-function plain(
-  x: ArrayLike<number>,
-  weight: ArrayLike<number>,
-  bias: ArrayLike<number> | null,
-  context: ArrayLike<number> | null,
-  dy: ArrayLike<number>,
-  { b, t, channels: d, taps: k }: ConvolutionSpec,
-): { y: Float64Array; dx: Float64Array; dWeight: Float64Array; dBias: Float64Array } {
-  const [y, dx] = [new Float64Array(b * t * d), new Float64Array(b * t * d)];
-  const [dWeight, dBias] = [new Float64Array(d * k), new Float64Array(d)];
-  for (let row = 0; row < b; row++)
-    for (let at = 0; at < t; at++)
-      for (let c = 0; c < d; c++) {
-        const place = (row * t + at) * d + c;
-        y[place]! += bias?.[c] ?? 0;
-        dBias[c]! += dy[place]!;
-        for (let i = 0; i < k; i++) {
-          const source = at - (k - 1) + i;
-          if (source >= 0) {
-            const from = (row * t + source) * d + c;
-            y[place]! += weight[c * k + i]! * x[from]!;
-            dx[from]! += weight[c * k + i]! * dy[place]!;
-            dWeight[c * k + i]! += dy[place]! * x[from]!;
-          } else if (context) {
-            y[place]! += weight[c * k + i]! * context[(row * (k - 1) + k - 1 + source) * d + c]!;
-          }
-        }
-      }
-  return { y, dx, dWeight, dBias };
-}
 
 /** Within the rounding of bfloat16, and exactly where float32 was kept. */
 function expectRounded(got: ArrayLike<number>, want: ArrayLike<number>, what: string): void {
@@ -81,7 +50,10 @@ describe('the convolution of a prompt by kernels of a GPU', () => {
     it(`is that of plain loops, gradients too: ${name}`, () => {
       const spec = { ...base, ...change };
       const { x, weight, bias, dy, ...rest } = inputs(spec);
-      const want = plain(x.dataSync(), weight.dataSync(), bias?.dataSync() ?? null, null, dy.dataSync(), spec);
+      const want = convolutionReference(spec, {
+        ...{ x: x.dataSync(), weight: weight.dataSync(), bias: bias?.dataSync() ?? null },
+        ...{ context: null, dy: dy.dataSync() },
+      });
       const names: string[] = [];
       withKernelRunner(plainKernels(names), () => {
         const run = (v: tf.Tensor, w: tf.Tensor, offset?: tf.Tensor): tf.Tensor =>
@@ -106,7 +78,8 @@ describe('the convolution of a prompt by kernels of a GPU', () => {
       const spec = { ...base, context: true, ...change };
       const { dy, ...given } = inputs(spec);
       const [x, weight, context] = [given.x.dataSync(), given.weight.dataSync(), given.context!.dataSync()];
-      const want = plain(x, weight, given.bias?.dataSync() ?? null, context, dy.dataSync(), spec);
+      const bias = given.bias?.dataSync() ?? null;
+      const want = convolutionReference(spec, { x, weight, bias, context, dy: dy.dataSync() });
       withKernelRunner(plainKernels(), () => expectRounded(convolutionOnGpu(given)!.dataSync(), want.y, 'y'));
     });
 

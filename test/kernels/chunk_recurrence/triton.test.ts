@@ -1,4 +1,5 @@
 import { expect } from 'chai';
+import { recurrenceReference } from '../../../src/kernels/chunk_recurrence/reference.js';
 import { recurrenceFits, type RecurrenceSpec } from '../../../src/kernels/chunk_recurrence/spec.js';
 import { recurrenceKernel } from '../../../src/kernels/chunk_recurrence/triton.js';
 import { runTtir } from '../../../src/kernels/interpret/ttir.js';
@@ -24,18 +25,10 @@ describe('linear recurrence on a GPU', () => {
       const initial = numbers(b * h * n, 3);
       const y = new Float32Array(x.length).fill(NaN);
       runTtir(recurrenceKernel(spec), [x, decay, ...(spec.initial ? [initial] : []), y]);
-      for (let batch = 0; batch < b; batch++) {
-        for (let i = 0; i < h * n; i++) {
-          const head = Math.floor(i / n);
-          let state = spec.initial ? initial[batch * h * n + i]! : 0;
-          for (let step = 0; step < c; step++) {
-            const at = spec.reverse ? c - 1 - step : step;
-            const rounding = spec.result === 'bfloat16' ? Math.abs(state) * 2 ** -8 : 0;
-            expect(y[(batch * c + at) * h * n + i]).to.be.closeTo(state, 1e-5 + rounding);
-            state = decay[(batch * c + at) * h + head]! * state + x[(batch * c + at) * h * n + i]!;
-          }
-        }
-      }
+      recurrenceReference(spec, x, decay, initial).forEach((state, i) => {
+        const rounding = spec.result === 'bfloat16' ? Math.abs(state) * 2 ** -8 : 0;
+        expect(y[i], `state ${i}`).to.be.closeTo(state, 1e-5 + rounding);
+      });
     });
   }
 

@@ -1,4 +1,5 @@
 import { expect } from 'chai';
+import { epilogueReference } from '../../../src/kernels/epilogue/reference.js';
 import { separateEpilogueFits, type SeparateEpilogueSpec } from '../../../src/kernels/epilogue/spec.js';
 import { separateEpilogueKernel } from '../../../src/kernels/epilogue/triton.js';
 import { type Memory, runTtir } from '../../../src/kernels/interpret/ttir.js';
@@ -27,7 +28,7 @@ describe('a step of several rows on a GPU', () => {
   for (const [name, change] of cases) {
     it(`is the same as in plain loops: ${name}`, () => {
       const spec = { ...small, ...change };
-      const { rows, wide, layers, first, channels, heads, taps } = spec;
+      const { rows, wide, layers, channels, heads, taps } = spec;
       const layer = 1;
       const place = layer * (taps - 1) * channels;
       const raw = numbers(rows * wide, 1);
@@ -50,21 +51,13 @@ describe('a step of several rows on a GPU', () => {
       ];
       runTtir(separateEpilogueKernel(spec), memory);
       for (let row = 0; row < rows; row++) {
-        const steps = Array.from({ length: heads }, (_, h) => {
-          const softplus = Math.log1p(Math.exp(raw[row * wide + first + channels + h]! + dtBias[h]!));
-          return Math.min(Math.max(softplus, spec.limit[0]), spec.limit[1]) * (spec.masked ? mask[row]! : 1);
+        const want = epilogueReference(spec, {
+          ...{ y: raw.subarray(row * wide, (row + 1) * wide), taps: weights, bias, dtBias, ALog },
+          ...{ context, place: row * layers * (taps - 1) * channels + place, off: spec.masked && mask[row] === 0 },
         });
-        const got = result.subarray(row * size, (row + 1) * size);
-        steps.forEach((step, h) => {
-          expect(got[channels + h]).to.be.closeTo(step, 2e-6);
-          expect(got[channels + heads + h]).to.be.closeTo(Math.exp(-Math.exp(ALog[h]!) * step), 2e-6);
-        });
-        for (let c = 0; c < channels; c++) {
-          let sum = (spec.bias ? bias[c]! : 0) + raw[row * wide + first + c]! * weights[c * taps + taps - 1]!;
-          for (let i = 0; i < taps - 1; i++)
-            sum += context[((row * layers + layer) * (taps - 1) + i) * channels + c]! * weights[c * taps + i]!;
-          expect(got[c]).to.be.closeTo(sum / (1 + Math.exp(-sum)), 2e-6);
-        }
+        [...want.xBC, ...want.dt, ...want.decay].forEach((x, i) =>
+          expect(result[row * size + i], `row ${row}, ${i}`).to.be.closeTo(x, 2e-6),
+        );
       }
     });
   }

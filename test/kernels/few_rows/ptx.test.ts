@@ -1,6 +1,7 @@
 import { expect } from 'chai';
 import { decodeFloat32, encodeFloat32 } from '../../../src/base/stored_dtypes.js';
 import { fewRowsKernel } from '../../../src/kernels/few_rows/ptx.js';
+import { fewRowsReference } from '../../../src/kernels/few_rows/reference.js';
 import { fewRowsParameters, type FewRowsSpec } from '../../../src/kernels/few_rows/spec.js';
 import {
   fewRowsFits,
@@ -56,59 +57,6 @@ function inputs(spec: FewRowsSpec, off: readonly number[]): Values {
   };
 }
 
-/** Results by name, in plain loops and float64. */
-function plain(spec: FewRowsSpec, given: Values, off: readonly number[]): Record<string, number[]> {
-  const { rows, out, inner, norm, epilogue: after, residual } = spec;
-  const { x, weights, squares, context, taps, bias, dt_bias, A_log, gamma } = given as Record<string, Float32Array>;
-  const moved = Array.from(context!, Number);
-  const [all, next, sums]: number[][] = [[], [], []];
-  const silu = (v: number): number => v / (1 + Math.exp(-v));
-  for (let row = 0; row < rows; row++) {
-    let total = 0;
-    for (let i = 0; i < (norm?.partials ?? 0); i++) total += squares![row * norm!.partials + i]!;
-    const factor = norm ? 1 / Math.sqrt(total / inner + norm.epsilon) : 1;
-    const decays: number[] = [];
-    let square = 0;
-    for (let o = 0; o < out; o++) {
-      let y = 0;
-      if (spec.epilogueOnly) y = given['raw']![row * out + o]!;
-      for (let c = 0; c < inner && !spec.epilogueOnly; c++) y += x![row * inner + c]! * weights![o * inner + c]!;
-      y *= factor;
-      if (residual) {
-        y += given['residual']![row * out + o]!;
-        next!.push(y * gamma![o]!);
-        square += y * y;
-      }
-      if (!after) {
-        all!.push(y);
-        continue;
-      }
-      const channel = o - after.first;
-      if (channel < 0) {
-        all!.push(silu(y));
-      } else if (channel < after.channels) {
-        const old = (i: number): number =>
-          ((row * after.layers + LAYER) * (after.taps - 1) + i) * after.channels + channel;
-        let sum = after.bias ? bias![channel]! : 0;
-        for (let i = 0; i < after.taps; i++)
-          sum += taps![channel * after.taps + i]! * (i < after.taps - 1 ? context![old(i)]! : y);
-        all!.push(silu(sum));
-        if (!(after.masked && off.includes(row)))
-          for (let i = 0; i < after.taps - 1; i++) moved[old(i)] = i < after.taps - 2 ? context![old(i + 1)]! : y;
-      } else {
-        const head = channel - after.channels;
-        const limited = Math.min(Math.max(Math.log1p(Math.exp(y + dt_bias![head]!)), after.limit[0]), after.limit[1]);
-        const dt = after.masked && off.includes(row) ? 0 : limited;
-        all!.push(dt);
-        decays.push(Math.exp(-Math.exp(A_log![head]!) * dt));
-      }
-    }
-    all!.push(...decays);
-    sums!.push(square);
-  }
-  return { y: all!, moved, next: next!, sums: sums! };
-}
-
 function run(spec: FewRowsSpec, given: Values, tiling: FewRowsTiling): Record<string, Float32Array> {
   const { rows, out, epilogue: after } = spec;
   const size = out + (after?.heads ?? 0);
@@ -140,17 +88,16 @@ function run(spec: FewRowsSpec, given: Values, tiling: FewRowsTiling): Record<st
 
 function check(spec: FewRowsSpec, tiling: FewRowsTiling, off: readonly number[] = []): Record<string, Float32Array> {
   const given = inputs(spec, off);
-  const want = plain(spec, given, off);
+  const want = fewRowsReference(spec, given, off);
   const got = run(spec, given, tiling);
   const { rows, inner, residual, epilogue } = spec;
   const tolerance = 4e-6 * Math.sqrt(inner);
-  want['y']!.forEach((x, i) => expect(got['y']![i], `y ${i}`).to.be.closeTo(x, tolerance * Math.max(1, Math.abs(x))));
-  if (epilogue)
-    want['moved']!.forEach((x, i) => expect(got['moved']![i], `context ${i}`).to.be.closeTo(x, 2 * tolerance));
+  want.y.forEach((x, i) => expect(got['y']![i], `y ${i}`).to.be.closeTo(x, tolerance * Math.max(1, Math.abs(x))));
+  if (epilogue) want.moved.forEach((x, i) => expect(got['moved']![i], `context ${i}`).to.be.closeTo(x, 2 * tolerance));
   if (!residual) return got;
-  const next = spec.epilogueOnly ? want['next']! : blocked(Float32Array.from(want['next']!), rows);
+  const next = spec.epilogueOnly ? want.next : blocked(Float32Array.from(want.next), rows);
   next.forEach((x, i) => expect(got['next']![i], `next ${i}`).to.be.closeTo(x, 2 ** -8 * Math.abs(x) + tolerance));
-  want['sums']!.forEach((sum, row) => {
+  want.sums.forEach((sum, row) => {
     const partials = squarePartials(spec, tiling);
     const all = got['sums']!.subarray(row * partials, (row + 1) * partials).reduce((a, b) => a + b, 0);
     expect(all / sum, `squares ${row}`).to.be.closeTo(1, 1e-5);

@@ -1,6 +1,7 @@
 import { expect } from 'chai';
 import { decodeFloat32, encodeFloat32 } from '../../../src/base/stored_dtypes.js';
 import { ssmStepKernel } from '../../../src/kernels/ssm_step/ptx.js';
+import { ssmStepReference } from '../../../src/kernels/ssm_step/reference.js';
 import {
   ssmStepBlocks,
   ssmStepFits,
@@ -60,30 +61,6 @@ function inputs(spec: SsmStepSpec, off: readonly number[] = []): Case {
   };
 }
 
-/** In plain loops and float64. */
-function plain(spec: SsmStepSpec, { state, step, gate, D }: Case): { next: number[]; v: number[] } {
-  const { rows, heads, headDim: p, groups, stateSize: n } = spec;
-  const inner = heads * p;
-  const next = Array.from(state, Number);
-  const v: number[] = [];
-  for (let row = 0; row < rows; row++)
-    for (let c = 0; c < inner; c++) {
-      const h = Math.floor(c / p);
-      const g = Math.floor((h * groups) / heads);
-      const at = (i: number): number => step[row * spec.step.stride + spec.step.offset + i]!;
-      const [dt, decay] = [at(inner + 2 * groups * n + h), at(inner + 2 * groups * n + heads + h)];
-      let y = D[h]! * at(c);
-      for (let i = 0; i < n; i++) {
-        const place = (row * inner + c) * n + i;
-        next[place] = decay * next[place]! + at(c) * dt * at(inner + g * n + i);
-        y += next[place]! * at(inner + groups * n + g * n + i);
-      }
-      const z = gate[row * spec.gate.stride + spec.gate.offset + c]!;
-      v.push(y * (spec.gate.activated ? z : z / (1 + Math.exp(-z))));
-    }
-  return { next, v };
-}
-
 interface Results {
   next: Float32Array;
   /** [rows, inner] */
@@ -114,7 +91,7 @@ function run(spec: SsmStepSpec, given: Case, tiling: SsmStepTiling): Results {
 function check(spec: SsmStepSpec, tiling: SsmStepTiling, off: readonly number[] = []): Results {
   const given = inputs(spec, off);
   const got = run(spec, given, tiling);
-  const want = plain(spec, given);
+  const want = ssmStepReference(spec, given);
   const { rows, heads, headDim, stateSize, dtype, norm } = spec;
   const inner = heads * headDim;
   const step = dtype === 'bfloat16' ? 2 ** -8 : 1e-6;
