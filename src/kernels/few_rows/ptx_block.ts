@@ -1,7 +1,7 @@
 /** A block of a kernel of few rows in PTX, in the making: sizes, what the parameters point to, and what all its parts share. */
 import { PtxWriter } from '../../jit/custom_call/ptx.js';
 import { fewRowsParameters, type FewRowsSpec } from './spec.js';
-import { type FewRowsTiling, pitchOf, sharedOf, squarePartials, tilesOf, warpsOf } from './tiling.js';
+import { fewRowsShared, type FewRowsTiling, pitchOf, squarePartials, tilesOf, warpsOf } from './tiling.js';
 
 export class FewRowsBlock {
   readonly k: PtxWriter;
@@ -28,6 +28,7 @@ export class FewRowsBlock {
     const parameters = fewRowsParameters(spec);
     this.names = parameters.map(([name]) => name);
     this.warps = warpsOf(spec, tiling);
+    const arrays = fewRowsShared(spec, tiling);
     const types = parameters.map(([, dtype]) => dtype);
     const k = (this.k = new PtxWriter(spec.epilogueOnly ? 'few_rows_epilogue' : 'few_rows_product', types, this.warps));
     if (spec.epilogueOnly) {
@@ -35,7 +36,7 @@ export class FewRowsBlock {
       this.count = k.int('min.u32', k.int('sub.s32', spec.out, this.base), 32);
       this.round = this.kPart = this.tile = this.shared = '';
       this.idle = null;
-      this.factors = spec.norm ? k.array(4 * spec.rows) : null;
+      this.factors = spec.norm ? k.array(arrays.factors) : null;
       return;
     }
     // blocks begin at different channels, and so read different rows of memory at a time
@@ -46,8 +47,8 @@ export class FewRowsBlock {
     this.tile = k.int('shr.u32', k.warp, Math.log2(tiling.splitK));
     const tiles = tilesOf(spec, tiling);
     this.idle = tiles * tiling.splitK < this.warps ? k.compare('ge.u32', this.tile, tiles) : null;
-    this.shared = k.array(sharedOf(spec, tiling));
-    this.factors = spec.norm ? k.array(4 * spec.rows) : null;
+    this.shared = k.array(arrays.tiles);
+    this.factors = spec.norm ? k.array(arrays.factors) : null;
   }
 
   pointer(name: string): string {

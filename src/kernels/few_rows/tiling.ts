@@ -1,6 +1,6 @@
 /** How a product of a few rows is shared out among blocks and warps, and whether it can be: a matter of speed only. */
-import { SHARED_BYTES } from '../../jit/custom_call/ptx.js';
 import { multiprocessors } from '../../runtime/index.js';
+import { fitsShared, type SharedArrays } from '../shared_memory.js';
 import type { FewRowsSpec } from './spec.js';
 
 /** How a product is shared out: a matter of speed only. */
@@ -34,12 +34,16 @@ export const squarePartials = (spec: FewRowsSpec, tiling = fewRowsTiling(spec)):
 /** Floats from one row's results in shared memory to the next one's: threads that write together meet no bank twice. */
 export const pitchOf = (spec: FewRowsSpec, tiling: FewRowsTiling): number => 16 * tilesOf(spec, tiling) + 4;
 
-/** Bytes of shared memory: k-tiles, in whose place the results of all warps that share rows are put in the end, side by side. */
-export function sharedOf(spec: FewRowsSpec, tiling: FewRowsTiling): number {
-  const { rows } = spec;
+/**
+ * The arrays of a block in shared memory: k-tiles, in whose place the results of all warps that share rows are put in the end, side by
+ * side; and factors of the norm.
+ */
+export function fewRowsShared(spec: FewRowsSpec, tiling: FewRowsTiling): SharedArrays<'tiles' | 'factors'> {
+  const { rows, norm, epilogueOnly } = spec;
   const beyond = (8 * Math.ceil(rows / 8) - rows) * 64; // read with the last rows
   const staged = tiling.stages * tiling.kTile * rows * 64 + beyond;
-  return Math.max(staged, tiling.splitK * rows * pitchOf(spec, tiling) * 4);
+  const results = tiling.splitK * rows * pitchOf(spec, tiling) * 4;
+  return { tiles: epilogueOnly ? 0 : Math.max(staged, results), factors: norm ? 4 * rows : 0 };
 }
 
 /** Bytes of k-tiles, at most. */
@@ -85,6 +89,5 @@ export function fewRowsFits(spec: FewRowsSpec, tiling = fewRowsTiling(spec)): bo
   if (rows < 1 || rows > MOST_ROWS || kTile < 1 || kTile % splitK !== 0 || stages < 2) return false;
   if (!Number.isInteger(Math.log2(splitK)) || inner % (32 * kTile * tilesAhead) !== 0) return false;
   if (residual && out % 32 !== 0) return false;
-  if (warpsOf(spec, tiling) > 16 || sharedOf(spec, tiling) + 4 * rows + 64 > SHARED_BYTES) return false;
-  return true;
+  return warpsOf(spec, tiling) <= 16 && fitsShared(fewRowsShared(spec, tiling));
 }

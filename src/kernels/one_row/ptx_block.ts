@@ -1,6 +1,6 @@
 /** A block of a product of one row in PTX, in the making: sizes, what the parameters point to, and what all its parts share. */
 import { PtxWriter } from '../../jit/custom_call/ptx.js';
-import type { OneRowPtxTiling } from './ptx_tiling.js';
+import { type OneRowPtxTiling, oneRowShared, rowsOfBlock } from './ptx_tiling.js';
 import { type OneRowSpec, parametersOf } from './spec.js';
 
 export class OneRowBlock {
@@ -31,6 +31,11 @@ export class OneRowBlock {
     ({ base: this.base, count: this.count } = k.share(spec.out, blocks));
   }
 
+  /** An array in shared memory. */
+  array(name: keyof ReturnType<typeof oneRowShared>): string {
+    return this.k.array(oneRowShared(this.spec, this.tiling)[name]);
+  }
+
   pointer(name: string): string {
     return this.k.pointer(this.names.indexOf(name));
   }
@@ -42,7 +47,7 @@ export class OneRowBlock {
 
   /** Most rows of a block. */
   get rows(): number {
-    return Math.ceil(this.spec.out / this.tiling.blocks);
+    return rowsOfBlock(this.spec, this.tiling);
   }
 
   get threads(): number {

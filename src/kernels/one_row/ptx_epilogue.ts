@@ -13,9 +13,9 @@ export class OneRowEpilogue {
   private readonly elements: PtxElements;
 
   constructor(private readonly w: OneRowBlock) {
-    const { k, spec, tiling } = w;
-    this.sums = k.array(4 * tiling.splitK * w.rows);
-    if (spec.epilogue) this.ready = k.array(8 * w.rows); // two numbers a row: see prepare()
+    const { k, spec } = w;
+    this.sums = w.array('sums');
+    if (spec.epilogue) this.ready = w.array('ready'); // two numbers a row: see prepare()
     this.within = k.compare('lt.u32', k.thread, w.count);
     this.place = k.int('add.u32', w.base, k.thread);
     this.elements = new PtxElements(k, (name) => w.pointer(name));

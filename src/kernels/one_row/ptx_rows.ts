@@ -1,7 +1,8 @@
 /** How a product of one row in PTX reads rows of a matrix and multiplies them, by stored format. */
 import { READ_ONCE } from '../../jit/custom_call/ptx.js';
 import type { OneRowBlock } from './ptx_block.js';
-import { GROUP_BYTES, type PreparedVector } from './ptx_vector.js';
+import { GROUP_BYTES } from './ptx_tiling.js';
+import type { PreparedVector } from './ptx_vector.js';
 
 /** Two stages of registers for what a warp has of a row: one is multiplied while the other fills. */
 export interface RowReader {

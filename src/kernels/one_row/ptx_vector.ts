@@ -1,11 +1,9 @@
 /** The vector of a product of one row in PTX: its norm, and in shared memory as the matrix' format wants it. */
 import type { OneRowBlock } from './ptx_block.js';
+import { GROUP_BYTES, passesOf, perThread } from './ptx_tiling.js';
 
 /** Codes are multiplied in integers: the vector is rounded to this many steps of the largest in its group, in two bytes. */
 export const STEPS = 127 * 256;
-/** Bytes between groups of 128 channels in shared memory: two groups that lanes read together lie in different banks. */
-export const GROUP_BYTES = 320;
-
 /** Where the vector is in shared memory. */
 export interface PreparedVector {
   /** Writes it, each thread some channels; a barrier follows. */
@@ -47,23 +45,22 @@ class Vector implements PreparedVector {
   private readonly passes: number;
 
   constructor(private readonly w: OneRowBlock) {
-    const { k, spec } = w;
-    const { inner, norm } = spec;
-    const groups = inner / 128;
+    const { spec, tiling } = w;
+    const { norm } = spec;
     this.codes = spec.format.kind === 'codes';
-    this.values = k.array(this.codes ? groups * GROUP_BYTES : inner * 4);
-    this.steps = this.codes ? k.array(4 * groups) : '';
-    this.totals = this.codes ? k.array(4 * groups) : '';
-    this.passes = Math.ceil(inner / this.perThread / w.threads);
-    this.squares = norm ? k.array(4 * w.tiling.warps * this.passes) : '';
-    this.factors = norm && norm.groups > 1 ? k.array(4 * norm.groups) : null;
+    this.values = w.array('values');
+    this.steps = this.codes ? w.array('steps') : '';
+    this.totals = this.codes ? w.array('totals') : '';
+    this.passes = passesOf(spec, tiling);
+    this.squares = norm ? w.array('squares') : '';
+    this.factors = norm && norm.groups > 1 ? w.array('factors') : null;
   }
 
   private readonly codes: boolean;
 
   /** Channels of a thread in a pass. */
   private get perThread(): number {
-    return this.codes ? 8 : 4;
+    return perThread(this.w.spec);
   }
 
   write(): void {

@@ -6,7 +6,15 @@ import { ArgumentError } from '../../base/errors.js';
 import { PtxWriter } from '../../jit/custom_call/ptx.js';
 import type { TritonKernel } from '../../jit/custom_call/triton.js';
 import { StateTile } from './ptx_tile.js';
-import { ssmStepBlocks, ssmStepFits, ssmStepParameters, type SsmStepSpec, ssmStepTiling, warpsOfHead } from './spec.js';
+import {
+  ssmStepBlocks,
+  ssmStepFits,
+  ssmStepParameters,
+  ssmStepShared,
+  type SsmStepSpec,
+  ssmStepTiling,
+  warpsOfHead,
+} from './spec.js';
 
 /** The kernel, over ssmStepParameters. */
 export function ssmStepKernel(spec: SsmStepSpec, tiling = ssmStepTiling(spec)): TritonKernel {
@@ -70,7 +78,7 @@ export function ssmStepWriter(spec: SsmStepSpec, tiling = ssmStepTiling(spec)): 
   k.when(state.speaks, () => k.run('st.global.u16', `[${to}]`, narrow));
   const mine = k.float('selp.f32', k.float('mul.f32', v, v), '0f00000000', state.speaks);
   const sum = k.across('add.f32', mine);
-  const sums = k.array(4 * tiling.warps);
+  const sums = k.array(ssmStepShared(spec, tiling).sums);
   k.when(k.compare('eq.u32', k.lane, 0), () => k.run('st.shared.f32', `[${k.place(sums, k.warp, 4)}]`, sum));
   k.barrier();
   const lead = k.compare('eq.u32', k.thread, 0);

@@ -1,5 +1,6 @@
 /** The recurrence of a decoding step of several rows as a kernel of our own: its sizes, parameters, and how it is shared out. */
 import type { Dtype } from '../../jit/types.js';
+import { fitsShared, type SharedArrays } from '../shared_memory.js';
 
 /** Rows of a tensor, [rows, stride], of which some columns are meant. */
 export interface Columns {
@@ -84,10 +85,16 @@ export function ssmStepBlocks(spec: SsmStepSpec, tiling = ssmStepTiling(spec)): 
   return (spec.heads * warpsOfHead(spec, tiling)) / tiling.warps;
 }
 
+/** The arrays of a block in shared memory: where a norm follows, a sum of squares for each warp. */
+export function ssmStepShared({ norm }: SsmStepSpec, { warps }: SsmStepTiling): SharedArrays<'sums'> {
+  return { sums: norm ? 4 * warps : 0 };
+}
+
 /** Whether the kernel can be written for these sizes. */
 export function ssmStepFits(spec: SsmStepSpec, tiling = ssmStepTiling(spec)): boolean {
   const { rows, heads, headDim, groups, stateSize, step, gate, norm } = spec;
   if (warpsOfHead(spec, tiling) === 0 || tiling.warps > 16 || heads % groups !== 0) return false;
+  if (!fitsShared(ssmStepShared(spec, tiling))) return false;
   if (!Number.isInteger(ssmStepBlocks(spec, tiling)) || (norm && (heads * headDim) % 32 !== 0)) return false;
   // B and C are read in fours
   if (stateSize % 4 !== 0 || [step.stride, step.offset, heads * headDim].some((x) => x % 4 !== 0)) return false;
