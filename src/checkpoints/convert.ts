@@ -11,7 +11,7 @@ import type { CheckpointSource, OutTensor, StoredDtype } from './source.js';
 import { expectedTensors, validateCheckpoint } from './validate.js';
 
 /** Files that belong to a model beside its weights and configuration. */
-export const COMPANION_FILES = [
+export const COMPANION_FILES: readonly string[] = [
   'generation_config.json',
   'tokenizer.json',
   'tokenizer_config.json',
@@ -24,6 +24,17 @@ export const COMPANION_FILES = [
   'chat_template.jinja',
   'chat_template.json',
 ];
+
+/** Folder of further chat templates, NAME.jinja each. */
+const TEMPLATES = 'additional_chat_templates';
+
+/** Whether a file of a model, named within its folder, goes along with it unchanged. */
+export function isCompanion(name: string): boolean {
+  return (
+    COMPANION_FILES.includes(name) ||
+    (name.startsWith(`${TEMPLATES}/`) && /^[^/\\]+\.jinja$/.test(name.slice(TEMPLATES.length + 1)))
+  );
+}
 
 /** Options of convertCheckpoint. */
 export interface ConvertOptions extends Omit<SaveCheckpointOptions, 'metadata' | 'extra_files'> {
@@ -117,7 +128,8 @@ export function refuseQuantized(source: CheckpointSource): void {
 /** Small files that go along unchanged. */
 export async function companionFiles(dir: string): Promise<Record<string, Uint8Array>> {
   const out: Record<string, Uint8Array> = {};
-  for (const name of COMPANION_FILES) {
+  const templates = await fs.promises.readdir(path.join(dir, TEMPLATES)).catch((): string[] => []);
+  for (const name of [...COMPANION_FILES, ...templates.map((file) => `${TEMPLATES}/${file}`).filter(isCompanion)]) {
     const file = path.join(dir, name);
     if (fs.existsSync(file)) out[name] = await fs.promises.readFile(file);
   }

@@ -5,11 +5,12 @@ import * as fs from 'node:fs';
 import * as path from 'node:path';
 import type * as Hub from '@huggingface/hub';
 import { ArgumentError, CheckpointError, Mamba2Error } from '../base/errors.js';
-import { COMPANION_FILES } from './convert.js';
+import { isCompanion } from './convert.js';
 import { readTextIfThere, writeFileAtomic } from '../base/files.js';
 import { cachedSnapshot, checkRelative, COMMIT, hubCacheRoot, hubToken, isOffline, isRepoId, linkBlob, repoFolder } from './hub_cache.js'; // prettier-ignore
 import { downloadBlob, statusError, type DownloadOptions, type HubFile } from './hub_download.js';
-import { findWeights, WEIGHT_FILES } from './open.js';
+import { apiFetch, throughProxy } from './hub_request.js';
+import { findWeights, judgeConfig, WEIGHT_FILES } from './open.js';
 import { packagedModel } from './packaged_model.js';
 import { parseIndex } from './shards.js';
 
@@ -34,9 +35,26 @@ export interface HubOptions {
   retry_delay?: number;
 }
 
-/** Does a snapshot hold a configuration and a whole set of weights? Weights are fetched last, so the rest is there too. */
-async function isComplete(dir: string): Promise<boolean> {
-  if (!['config.json', 'params.json', 'model.json'].some((name) => fs.existsSync(path.join(dir, name)))) return false;
+/** What of a model is wanted: all, its configuration alone, or its tokenizer alone. */
+export type ModelPart = 'model' | 'config' | 'tokenizer';
+
+const CONFIG_FILES = ['config.json', 'params.json', 'model.json'];
+/** Files of which one makes a tokenizer. */
+const TOKENIZER_FILES = [
+  'tokenizer.json',
+  'tokenizer.model',
+  'tokenizer.model.v3',
+  'tokenizer.model.v2',
+  'tokenizer.model.v1',
+];
+const isTokenizerFile = (name: string): boolean => isCompanion(name) && name !== 'generation_config.json';
+
+/** Does a snapshot hold what is wanted? Weights are fetched last, so where they are the rest is there too. */
+async function isComplete(dir: string, part: ModelPart): Promise<boolean> {
+  const has = (name: string): boolean => fs.existsSync(path.join(dir, name));
+  if (part === 'tokenizer') return TOKENIZER_FILES.some(has);
+  if (!CONFIG_FILES.some(has)) return false;
+  if (part === 'config') return true;
   const weights = findWeights(dir);
   if (weights === null) return false;
   const parts = await partsOf(weights);
@@ -74,9 +92,14 @@ async function client(): Promise<typeof Hub> {
 function translated(error: unknown, what: string): Error | null {
   if (error instanceof Mamba2Error || (error as Error).name === 'AbortError') return error as Error;
   const { statusCode: status, url } = error as { statusCode?: number; url?: string };
-  if (status === undefined)
-    return error instanceof TypeError && /fetch|terminated/i.test(error.message) ? null : (error as Error);
+  if (status === undefined) return unreachable(error) ? null : (error as Error);
   return status === 429 || status >= 500 ? null : statusError(status, url ?? '', what);
+}
+
+/** Whether an error says that the network failed: no connection, no answer in time, or a broken one. */
+function unreachable(error: unknown): boolean {
+  const { name, message } = error as Error;
+  return name === 'TimeoutError' || (error instanceof TypeError && /fetch|terminated/i.test(message));
 }
 
 interface Repository {
@@ -97,8 +120,8 @@ async function listing({
   options,
 }: Repository): Promise<{ commit: string; files: Map<string, HubFile> }> {
   const hub = await client();
-  const request: typeof fetch = (input, init) => fetch(input, { ...init, signal: options.signal });
-  const access = { hubUrl: endpoint, fetch: request, ...(token ? { accessToken: token } : {}) };
+  // the token is not given to the client: it would show it to any host that a page's link names
+  const access = { hubUrl: endpoint, fetch: apiFetch({ endpoint, token, signal: options.signal }) };
   const info = await hub.modelInfo({ name: repo, revision, additionalFields: ['sha'], ...access });
   if (!COMMIT.test(info.sha ?? ''))
     throw new CheckpointError(`${endpoint} gave no commit for ${repo} at ${revision}.`, {
@@ -119,17 +142,32 @@ async function listing({
   return { commit: info.sha, files };
 }
 
-/** Fetches what is needed to load the model: small files first, then one set of weights. */
-async function fetchModel(target: Repository): Promise<string> {
+/** The files of a repository that are fetched for a part of a model, the weights last. @throws CheckpointError when what is needed is not there */
+function wantedFiles({ repo, revision }: Repository, part: ModelPart, there: readonly string[]): string[] {
+  const refuse = (why: string): never => {
+    throw new CheckpointError(`${repo} at ${revision} ${why}.`, { repo, revision, part });
+  };
+  if (part === 'tokenizer') {
+    if (!TOKENIZER_FILES.some((name) => there.includes(name)))
+      refuse(
+        `has no tokenizer: none of ${TOKENIZER_FILES.join(', ')} is there. state-spaces models use that of EleutherAI/gpt-neox-20b: name it as the tokenizer (option tokenizer, --tokenizer)`,
+      );
+    return there.filter(isTokenizerFile);
+  }
+  const weights = WEIGHT_FILES.find((name) => there.includes(name));
+  const configs = CONFIG_FILES.filter((name) => there.includes(name));
+  if (configs.length === 0) refuse('is no model that can be loaded: it has neither config.json nor params.json');
+  if (part === 'config') return configs;
+  if (!weights) refuse(`is no model that can be loaded: it has none of ${WEIGHT_FILES.join(', ')}`);
+  return [...configs, ...there.filter(isCompanion), weights!];
+}
+
+/** Fetches what is needed: small files first, then, if the configuration is one of ours, one set of weights. */
+async function fetchPart(target: Repository, part: ModelPart): Promise<string> {
   const { repo, revision, folder, endpoint, token, options } = target;
   const { commit, files } = await listing(target);
-  const weights = WEIGHT_FILES.find((name) => files.has(name));
-  if (!weights || !['config.json', 'params.json', 'model.json'].some((name) => files.has(name)))
-    throw new CheckpointError(
-      `${repo} at ${revision} is no model that can be loaded: it has ${weights ? 'neither config.json nor params.json' : `none of ${WEIGHT_FILES.join(', ')}`}.`,
-      { repo, revision },
-    );
-  const wanted = ['config.json', 'params.json', ...COMPANION_FILES, weights].filter((name) => files.has(name));
+  const wanted = wantedFiles(target, part, [...files.keys()]);
+  const weights = part === 'model' ? wanted.at(-1)! : null;
   let total = wanted.reduce((sum, name) => sum + files.get(name)!.size, 0);
   let before = 0;
   const get = async (name: string): Promise<void> => {
@@ -142,8 +180,7 @@ async function fetchModel(target: Repository): Promise<string> {
     const link = path.join(folder, 'snapshots', commit, ...name.split('/'));
     if (!fs.existsSync(link)) {
       const download: DownloadOptions = {
-        headers: token ? { Authorization: `Bearer ${token}` } : {},
-        signal: options.signal,
+        access: { endpoint, token, signal: options.signal },
         retry_delay: options.retry_delay,
         onBytes: (bytes) => options.on_progress?.({ file: name, written: before + bytes, total }),
       };
@@ -154,9 +191,13 @@ async function fetchModel(target: Repository): Promise<string> {
     before += file.size;
     options.on_progress?.({ file: name, written: before, total });
   };
-  for (const name of wanted) await get(name);
   const dir = path.join(folder, 'snapshots', commit);
-  const parts = await partsOf(path.join(dir, weights));
+  for (const name of wanted) {
+    // a wrong kind of model is told from its configuration, before the weights
+    if (name === weights && name !== 'model.json') await judgeConfig(dir);
+    await get(name);
+  }
+  const parts = weights ? await partsOf(path.join(dir, weights)) : [];
   total += parts.reduce((sum, name) => sum + (files.get(name)?.size ?? 0), 0);
   for (const name of parts) await get(name);
   if (revision !== commit) {
@@ -171,11 +212,12 @@ async function fetchModel(target: Repository): Promise<string> {
  * The local folder of a model: the folder itself when there is one of that name, else a snapshot in the hub's cache,
  * fetched if need be.
  * @param name folder, or `org/name` on the hub
+ * @param part what of it is wanted; default all
  * @throws CheckpointError when there is neither, access is denied, the network is off limits or fails and the cache does
  *   not have it, or a checksum is wrong; ArgumentError for a malformed name, revision or token
  * @example await resolveModel('state-spaces/mamba2-130m', { revision: 'main' })
  */
-export async function resolveModel(name: string, options: HubOptions = {}): Promise<string> {
+export async function resolveModel(name: string, options: HubOptions = {}, part: ModelPart = 'model'): Promise<string> {
   if (fs.existsSync(name) && fs.statSync(name).isDirectory()) return name;
   if (!isRepoId(name))
     throw new CheckpointError(
@@ -185,7 +227,7 @@ export async function resolveModel(name: string, options: HubOptions = {}): Prom
   const revision = checkRelative(options.revision ?? 'main', 'The revision');
   const folder = repoFolder(options.cache_dir ?? hubCacheRoot(), name);
   const cached = cachedSnapshot(folder, revision);
-  const usable = cached !== null && (await isComplete(cached.dir)) ? cached.dir : null;
+  const usable = cached !== null && (await isComplete(cached.dir, part)) ? cached.dir : null;
   if (usable && COMMIT.test(revision)) return usable;
   if (options.local_files_only ?? isOffline()) {
     if (usable) return usable;
@@ -195,11 +237,14 @@ export async function resolveModel(name: string, options: HubOptions = {}): Prom
     );
   }
   const token = options.token ?? hubToken();
-  if (token !== undefined && !/^hf_[\x21-\x7e]+$/.test(token))
-    throw new ArgumentError('The hub access token (token or HF_TOKEN) does not begin with "hf_".', { option: 'token' });
+  if (token !== undefined && !/^[\x21-\x7e]+$/.test(token))
+    throw new ArgumentError(
+      'The hub access token (token or HF_TOKEN) holds characters that no token has: spaces, or other than ASCII.',
+      { option: 'token' },
+    );
   const endpoint = (options.endpoint ?? (process.env.HF_ENDPOINT || 'https://huggingface.co')).replace(/\/+$/, '');
   try {
-    return await fetchModel({ repo: name, revision, folder, endpoint, token, options });
+    return await fetchPart({ repo: name, revision, folder, endpoint, token, options }, part);
   } catch (error) {
     const ours = translated(error, `There is no folder ${name}, and of ${name} (revision ${revision}) on the hub`);
     if (ours) throw ours;
@@ -209,7 +254,7 @@ export async function resolveModel(name: string, options: HubOptions = {}): Prom
       return usable;
     }
     throw new CheckpointError(
-      `There is no folder ${name}, and ${endpoint} cannot be reached to fetch it: ${why}. Check the network, or name a local folder.`,
+      `There is no folder ${name}, and ${endpoint} cannot be reached to fetch it${throughProxy()}: ${why}. Check the network, or name a local folder.`,
       { repo: name, revision, endpoint },
       { cause: error },
     );
@@ -236,9 +281,10 @@ const HUB_KEYS = [
 export async function locateModel<O extends object>(
   name: string,
   options: O & HubOptions,
+  part: ModelPart = 'model',
 ): Promise<{ dir: string; rest: Omit<O, (typeof HUB_KEYS)[number]> }> {
   const elsewhere = isRepoId(name) && !fs.existsSync(name);
-  const dir = elsewhere ? (packagedModel(name) ?? (await resolveModel(name, options))) : name;
+  const dir = elsewhere ? (packagedModel(name) ?? (await resolveModel(name, options, part))) : name;
   const rest = Object.fromEntries(
     Object.entries(options).filter(([key]) => !(HUB_KEYS as readonly string[]).includes(key)),
   );

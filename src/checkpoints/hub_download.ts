@@ -8,6 +8,7 @@ import { createHash } from 'node:crypto';
 import { CheckpointError } from '../base/errors.js';
 import { saveError } from '../base/files.js';
 import { withLock } from './hub_lock.js';
+import { authorization, environmentFetch, type HubAccess, hubTimeout, within } from './hub_request.js';
 
 /** A file of a repository, as its listing describes it. */
 export interface HubFile {
@@ -19,8 +20,8 @@ export interface HubFile {
 
 /** How a download is made. */
 export interface DownloadOptions {
-  readonly headers?: Readonly<Record<string, string>>;
-  readonly signal?: AbortSignal;
+  /** Where the token goes along. */
+  readonly access: HubAccess;
   /** called with the bytes on disk */
   readonly onBytes?: (bytes: number) => void;
   /** milliseconds before the first new attempt, doubled each time; default 500 */
@@ -66,13 +67,21 @@ async function fetchRest(url: string, partial: string, file: HubFile, options: D
     have = 0;
   }
   if (have === file.size && have > 0) return;
+  const { signal } = options.access;
+  const request = await environmentFetch();
   let response: Response;
+  const limit = within(hubTimeout(), signal);
+  const stalled = new AbortController();
   try {
     const range: Record<string, string> = have > 0 ? { Range: `bytes=${have}-` } : {};
-    response = await fetch(url, { headers: { ...options.headers, ...range }, signal: options.signal });
+    const headers = { ...authorization(url, options.access), ...range };
+    limit.signal.addEventListener('abort', () => stalled.abort(limit.signal.reason), { once: true });
+    response = await request(url, { headers, signal: stalled.signal });
   } catch (error) {
-    options.signal?.throwIfAborted();
+    signal?.throwIfAborted();
     throw new Interrupted((error as Error).message, { cause: error });
+  } finally {
+    limit.done();
   }
   if (response.status === 429 || response.status >= 500) throw new Interrupted(`status ${response.status}`);
   if (!response.ok) throw statusError(response.status, url, file.path);
@@ -85,10 +94,15 @@ async function fetchRest(url: string, partial: string, file: HubFile, options: D
     const body = (response.body ?? []) as unknown as AsyncIterable<Uint8Array>;
     const pieces = body[Symbol.asyncIterator]();
     for (let done = false; !done;) {
-      const next = await pieces.next().catch((error: unknown) => {
-        options.signal?.throwIfAborted();
-        throw new Interrupted((error as Error).message, { cause: error });
-      });
+      const patience = within(hubTimeout(), signal);
+      patience.signal.addEventListener('abort', () => stalled.abort(patience.signal.reason), { once: true });
+      const next = await pieces
+        .next()
+        .catch((error: unknown) => {
+          signal?.throwIfAborted();
+          throw new Interrupted((error as Error).message, { cause: error });
+        })
+        .finally(() => patience.done());
       if (next.done) done = true;
       else {
         have += next.value.byteLength;
@@ -116,7 +130,7 @@ export async function downloadBlob(
   url: string,
   folder: string,
   file: HubFile,
-  options: DownloadOptions = {},
+  options: DownloadOptions,
 ): Promise<string> {
   const blob = path.join(folder, 'blobs', file.checksum);
   if (fs.existsSync(blob)) return blob;
@@ -128,7 +142,7 @@ export async function downloadBlob(
     async () => {
       if (!fs.existsSync(blob)) await downloadTo(blob, url, file, options);
     },
-    options.signal,
+    options.access.signal,
   );
   return blob;
 }
@@ -163,7 +177,7 @@ async function downloadTo(blob: string, url: string, file: HubFile, options: Dow
         );
       const delay = (options.retry_delay ?? 500) * 2 ** (failures - 1);
       await new Promise((resolve) => setTimeout(resolve, delay));
-      options.signal?.throwIfAborted();
+      options.access.signal?.throwIfAborted();
     }
   }
   await fs.promises.rename(partial, blob);

@@ -54,6 +54,12 @@ function kindOf(config: Record<string, unknown>, file: string): Kind['format'] {
   );
 }
 
+/** Whether a folder's configuration is one of a model that can be loaded, judged without its weights. @throws ConfigError or CheckpointError */
+export async function judgeConfig(dir: string): Promise<void> {
+  const { config, file } = await readKind(dir);
+  refuseInexpressible(new Map(), config, file);
+}
+
 /** The weight files that may be there, in the order in which they are looked for, and how each is opened. */
 const WEIGHTS: readonly (readonly [string, (file: string) => Promise<Container>])[] = [
   ['model.safetensors', openSafetensorsContainer],

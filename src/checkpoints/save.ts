@@ -68,6 +68,8 @@ const WEIGHT_FILE =
 
 /** Writes a file aside and keeps it there. */
 export async function writeAside(file: string, data: string | Uint8Array): Promise<AtomicFile> {
+  // a file of a folder within, such as additional_chat_templates/tools.jinja
+  await fs.promises.mkdir(path.dirname(file), { recursive: true });
   const out = await AtomicFile.create(file);
   try {
     await out.write(typeof data === 'string' ? new TextEncoder().encode(data) : data);

@@ -1,6 +1,4 @@
 /** `mamba2 finetune`: trains a model, or an adapter on it, on a file of texts. */
-import { existsSync } from 'node:fs';
-import { readFile } from 'node:fs/promises';
 import * as path from 'node:path';
 import { Option, type Command } from 'commander';
 import { ArgumentError } from '../base/errors.js';
@@ -107,13 +105,10 @@ function fieldOf(example: Readonly<Record<string, unknown>>, asked: string | und
 
 /** The tokenizer's files, so that the result is a model folder of its own. */
 async function tokenizerFiles(name: string): Promise<Record<string, Uint8Array>> {
-  const { locateModel } = await import('../checkpoints/hub.js');
-  const { dir } = await locateModel(name, {});
-  const files = ['tokenizer.json', 'tokenizer_config.json', 'special_tokens_map.json', 'chat_template.jinja'];
-  const found = files.filter((file) => existsSync(path.join(dir, file)));
-  return Object.fromEntries(
-    await Promise.all(found.map(async (file) => [file, new Uint8Array(await readFile(path.join(dir, file)))] as const)),
-  );
+  const { companionFiles, locateModel } = await import('../checkpoints/index.js');
+  const { dir } = await locateModel(name, {}, 'tokenizer');
+  const files = Object.entries(await companionFiles(dir));
+  return Object.fromEntries(files.filter(([file]) => file !== 'generation_config.json'));
 }
 
 async function finetune(options: Options): Promise<void> {

@@ -1,7 +1,7 @@
 /** Quantising a loaded model, and a checkpoint folder that may be larger than memory. */
 import * as fs from 'node:fs';
 import * as path from 'node:path';
-import { COMPANION_FILES } from '../checkpoints/convert.js';
+import { companionFiles } from '../checkpoints/convert.js';
 import { openCheckpoint } from '../checkpoints/open.js';
 import { saveCheckpoint, type SaveCheckpointOptions } from '../checkpoints/save.js';
 import type { CheckpointSource, OutTensor } from '../checkpoints/source.js';
@@ -120,7 +120,7 @@ async function quantizeSource(
   await saveCheckpoint(dst, { ...record, ...quantizationRecord(config) }, tensors, {
     ...options,
     metadata: quantizedMetadata(specs, layout),
-    extra_files: await companions(source.dir),
+    extra_files: await companionFiles(source.dir),
     on_progress: (progress) => {
       bytes = progress.written;
       options.on_progress?.(progress);
@@ -182,13 +182,4 @@ function packedWhileWriting(
     ...t,
     data: () => part(i),
   }));
-}
-
-async function companions(dir: string): Promise<Record<string, Uint8Array>> {
-  const files: Record<string, Uint8Array> = {};
-  for (const name of COMPANION_FILES) {
-    const file = path.join(dir, name);
-    if (fs.existsSync(file)) files[name] = await fs.promises.readFile(file);
-  }
-  return files;
 }

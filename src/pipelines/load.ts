@@ -1,4 +1,4 @@
-import { locateModel } from '../checkpoints/index.js';
+import { type HubOptions, locateModel } from '../checkpoints/index.js';
 import { ArgumentError } from '../base/errors.js';
 import type { GenerationConfig, GenerationEngine } from '../generation/index.js';
 import { Tokenizer } from '../tokenizers/index.js';
@@ -14,7 +14,7 @@ export interface PipelineModel {
 
 /** Options of pipeline(): how to load the model, when it is given as a folder or a name, and its tokenizer. */
 export interface PipelineOptions {
-  /** A tokenizer, or the folder of one. Default: the model's folder. */
+  /** A tokenizer, its folder, or a repository of the hub that has one. Default: the model's. */
   tokenizer?: Tokenizer | string;
   /** Options for reading the tokenizer. */
   tokenizer_options?: TokenizerOptions;
@@ -29,6 +29,11 @@ export interface Loaded<M> {
   owned: boolean;
 }
 
+async function loadTokenizer(from: string, hub: HubOptions, options: TokenizerOptions | undefined): Promise<Tokenizer> {
+  const { dir } = await locateModel(from, hub, 'tokenizer');
+  return Tokenizer.from_pretrained(dir, options);
+}
+
 /**
  * Finds the model and the tokenizer of a pipeline.
  *
@@ -41,10 +46,7 @@ export async function loadParts<M extends { dispose(): void }>(
   loadModel: (dir: string, options: Record<string, unknown>) => Promise<M>,
 ): Promise<Loaded<M>> {
   const { tokenizer: given, tokenizer_options, ...loading } = options;
-  const located = typeof modelOrName === 'string' ? await locateModel(modelOrName, loading) : null;
-  const modelOrDir = located ? located.dir : (modelOrName as M);
-  const rest: Record<string, unknown> = located ? located.rest : loading;
-  const from = given ?? (typeof modelOrDir === 'string' ? modelOrDir : undefined);
+  const from = given ?? (typeof modelOrName === 'string' ? modelOrName : undefined);
   if (from === undefined) {
     throw new ArgumentError(
       'pipeline() got a model and no tokenizer. Pass the option tokenizer: a Tokenizer, or the folder of one.',
@@ -52,7 +54,8 @@ export async function loadParts<M extends { dispose(): void }>(
     );
   }
   // The tokenizer first: it is small, and a folder without one should say so before the weights are read.
-  const tokenizer = typeof from === 'string' ? await Tokenizer.from_pretrained(from, tokenizer_options) : from;
-  if (typeof modelOrDir !== 'string') return { model: modelOrDir, tokenizer, owned: false };
-  return { model: await loadModel(modelOrDir, rest), tokenizer, owned: true };
+  const tokenizer = typeof from === 'string' ? await loadTokenizer(from, loading, tokenizer_options) : from;
+  if (typeof modelOrName !== 'string') return { model: modelOrName, tokenizer, owned: false };
+  const { dir, rest } = await locateModel(modelOrName, loading);
+  return { model: await loadModel(dir, rest), tokenizer, owned: true };
 }

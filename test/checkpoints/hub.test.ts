@@ -1,5 +1,7 @@
 import { expect } from 'chai';
 import * as fs from 'node:fs';
+import * as http from 'node:http';
+import * as net from 'node:net';
 import * as os from 'node:os';
 import * as path from 'node:path';
 import { spawnSync } from 'node:child_process';
@@ -197,6 +199,133 @@ describe('models of the hub', function () {
     }
   });
 
+  it('come in parts: a tokenizer without weights, a configuration alone, and the rest when it is asked for', async () => {
+    hub.files['additional_chat_templates/tools.jinja'] = text('{{ tools }}');
+    const options = { cache_dir: root, endpoint, retry_delay: 1 };
+    const { dir } = await locateModel('org/model', options, 'tokenizer');
+    const names = (): string[] => fs.readdirSync(dir, { recursive: true, encoding: 'utf8' }).sort();
+    expect(names()).to.deep.equal([
+      'additional_chat_templates',
+      'additional_chat_templates/tools.jinja',
+      'tokenizer.json',
+    ]);
+    await locateModel('org/model', options, 'config');
+    expect(names()).to.include('config.json').and.not.include('model.safetensors');
+    // what is there already serves offline, what is not does not
+    expect((await locateModel('org/model', { ...options, local_files_only: true }, 'tokenizer')).dir).to.equal(dir);
+    await failure(resolve({ local_files_only: true }));
+    await resolve();
+    expect(names()).to.include('model.safetensors');
+    delete hub.files['config.json'];
+    delete hub.files['model.safetensors'];
+    hub.refs.main = COMMIT_B;
+    expect((await locateModel('org/model', options, 'tokenizer')).dir).to.match(new RegExp(COMMIT_B));
+  });
+
+  it('without a tokenizer say so before any weight comes; a wrong kind of model is known by its configuration', async () => {
+    process.env.HF_ENDPOINT = endpoint;
+    delete hub.files['tokenizer.json'];
+    for (const load of [
+      AutoTokenizer.from_pretrained('org/model', { cache_dir: root }),
+      pipeline('text-generation', 'org/model', { cache_dir: root }),
+    ]) {
+      const { message } = await failure(load);
+      expect(message).to.include('no tokenizer').and.include('EleutherAI/gpt-neox-20b');
+    }
+    for (const config of [{ model_type: 'llama' }, { d_model: 64, attn_layer_idx: [1] }, { model_type: 'mamba' }]) {
+      hub.files['config.json'] = text(JSON.stringify(config));
+      fs.rmSync(path.join(root, 'models--org--model'), { recursive: true, force: true });
+      expect((await failure(AutoModelForCausalLM.from_pretrained('org/model', { cache_dir: root }))).message).to.match(
+        /model_type|attn_layer_idx/,
+      );
+    }
+    expect(hub.downloads('model.safetensors')).to.have.length(0);
+  });
+
+  it('take any token that a hub of another kind gives, and show it to the hub alone', async () => {
+    hub.token = 'glpat-xyz';
+    await resolve({ token: 'glpat-xyz' });
+    expect((await failure(resolve({ token: 'two words', revision: 'dev' }))).message).to.include('no token has');
+    // a page of the list that another host has
+    const other = new HubServer();
+    other.files = { 'more.txt': text('x') };
+    const elsewhere = await other.start();
+    try {
+      hub.next = `${elsewhere}/api/models/org/model/tree/${COMMIT_A}`;
+      hub.refs.main = COMMIT_B;
+      await resolve({ token: 'glpat-xyz' });
+      expect(other.seen).to.have.length(1);
+      expect(other.seen[0]!.authorization).to.equal(undefined);
+    } finally {
+      await other.stop();
+    }
+  });
+
+  it('end when pages lead to themselves, answers are no JSON, or nothing comes', async () => {
+    hub.next = `${endpoint}/api/models/org/model/tree/${COMMIT_A}?cursor=1`;
+    const circle = await failure(resolve());
+    expect(circle).to.be.instanceOf(CheckpointError);
+    expect(circle.message).to.include('lead back');
+    hub.next = undefined;
+    hub.notJson = '<html>sign in</html>';
+    const page = await failure(resolve());
+    expect(page).to.be.instanceOf(CheckpointError);
+    expect(page.message).to.include('no JSON');
+    hub.notJson = undefined;
+    process.env.HF_HUB_DOWNLOAD_TIMEOUT = '0.3';
+    hub.stalls = { api: 'answer' };
+    const silent = await failure(resolve());
+    expect(silent).to.be.instanceOf(CheckpointError);
+    expect(silent.message).to.include('0.3 s');
+    // a file that stalls is asked for again
+    for (const kind of ['answer', 'body'] as const) {
+      hub.stalls = { 'model.safetensors': kind };
+      fs.rmSync(path.join(root, 'models--org--model'), { recursive: true, force: true });
+      await resolve();
+    }
+  });
+
+  it('come through the proxy of the environment, but for hosts that NO_PROXY names', async () => {
+    const tunnels: string[] = [];
+    const proxy = http.createServer((request, response) => {
+      tunnels.push(request.url!);
+      const through = http.request(request.url!, { headers: request.headers }, (answer) => {
+        response.writeHead(answer.statusCode!, answer.headers);
+        answer.pipe(response);
+      });
+      request.pipe(through);
+    });
+    proxy.on('connect', (request, socket, head) => {
+      tunnels.push(request.url!);
+      const [host, port] = request.url!.split(':');
+      const server = net.connect(Number(port), host, () => {
+        socket.write('HTTP/1.1 200 Connection Established\r\n\r\n');
+        server.write(head);
+        server.pipe(socket).pipe(server);
+      });
+      server.on('error', () => socket.destroy());
+      socket.on('error', () => server.destroy());
+    });
+    await new Promise<void>((done) => proxy.listen(0, '127.0.0.1', done));
+    try {
+      process.env.HTTP_PROXY = `http://127.0.0.1:${(proxy.address() as net.AddressInfo).port}`;
+      process.env.NO_PROXY = '';
+      await resolve();
+      const first = tunnels.length;
+      expect(first).to.be.greaterThan(0);
+      process.env.NO_PROXY = '127.0.0.1';
+      hub.refs.main = COMMIT_B;
+      await resolve();
+      expect(tunnels.length).to.equal(first);
+      process.env.NO_PROXY = '';
+      process.env.HTTP_PROXY = 'http://127.0.0.1:1';
+      expect((await failure(resolve({ revision: 'other' }))).message).to.include('proxy http://127.0.0.1:1');
+    } finally {
+      proxy.closeAllConnections();
+      proxy.close();
+    }
+  });
+
   it('say what to do when access is denied or nothing is there', async () => {
     hub.token = 'hf_secret';
     const denied = await failure(resolve());
@@ -205,7 +334,7 @@ describe('models of the hub', function () {
     expect((denied as CheckpointError).data.status).to.equal(401);
     process.env.HF_TOKEN = 'hf_secret';
     await resolve();
-    expect((await failure(resolve({ token: 'secret' }))).message).to.match(/does not begin with "hf_"/);
+    expect((await failure(resolve({ token: 'secret' }))).message).to.match(/access is denied/);
     const gone = await failure(resolve({ revision: 'v9' }));
     expect(gone.message).to.match(/revision v9.*not there/);
     hub.statuses['config.json'] = [404];

@@ -31,6 +31,12 @@ export class HubServer {
   /** statuses given before the file itself, each once */
   statuses: Record<string, number[]> = {};
   ignoreRange = false;
+  /** where the list of files goes on: its answer's Link header */
+  next?: string;
+  /** what the API answers with, in place of JSON */
+  notJson?: string;
+  /** files, or 'api', that are never answered, or stop in the middle */
+  stalls: Record<string, 'answer' | 'body'> = {};
   /** redirect large files to this address */
   cdn?: string;
   readonly seen: Seen[] = [];
@@ -68,6 +74,8 @@ export class HubServer {
     const file = /^\/(?:org\/model\/resolve\/([0-9a-f]{40})|cdn)\/(.+)$/.exec(url);
     if (this.token && !url.startsWith('/cdn/') && authorization !== `Bearer ${this.token}`)
       return json(401, { error: 'Invalid credentials' });
+    if (api && this.stalls['api']) return;
+    if (api && this.notJson !== undefined) return void response.writeHead(200).end(this.notJson);
     if (api && this.apiStatus) return json(this.apiStatus, { error: 'as told' });
     if (api?.[1] === 'revision') {
       const sha = Object.values(this.refs).includes(api[2]!) ? api[2] : this.refs[api[2]!];
@@ -75,6 +83,7 @@ export class HubServer {
         ? json(200, { _id: '1', id: 'org/model', sha, lastModified: 0 })
         : json(404, { error: 'Invalid rev id' });
     }
+    if (api?.[1] === 'tree' && this.next) response.setHeader('Link', `<${this.next}>; rel="next"`);
     if (api?.[1] === 'tree')
       return json(
         200,
@@ -95,10 +104,14 @@ export class HubServer {
     if (status) return void response.writeHead(status).end();
     if (this.cdn && !url.startsWith('/cdn/') && this.files[name]!.byteLength >= this.largeFrom)
       return void response.writeHead(302, { Location: `${this.cdn}/cdn/${name}` }).end();
+    const stall = this.stalls[name];
+    delete this.stalls[name];
+    if (stall === 'answer') return;
     const bytes = this.wrong[name] ?? this.files[name]!;
     const from = this.ignoreRange ? 0 : Number(/^bytes=(\d+)-$/.exec(range ?? '')?.[1] ?? 0);
     const part = bytes.subarray(from);
     response.writeHead(from > 0 ? 206 : 200, { 'Content-Length': part.byteLength });
+    if (stall === 'body') return void response.write(part.subarray(0, 10));
     const cut = this.cuts[name]?.shift();
     if (cut === undefined) return void response.end(part);
     response.write(part.subarray(0, cut), () => setTimeout(() => response.destroy(), 150));

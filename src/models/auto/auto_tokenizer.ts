@@ -13,11 +13,11 @@ export class AutoTokenizer {
   private constructor() {}
 
   /**
-   * @param name a folder with tokenizer.json, and tokenizer_config.json where there is one; or a model on the hub
+   * @param name a folder with tokenizer.json, and tokenizer_config.json where there is one; or a repository on the hub, of which the tokenizer alone is fetched
    * @throws TokenizerError when there is no tokenizer or a file is malformed
    */
   static async from_pretrained(name: string, options: TokenizerOptions & HubOptions = {}): Promise<Tokenizer> {
-    const { dir, rest } = await locateModel(name, options);
+    const { dir, rest } = await locateModel(name, options, 'tokenizer');
     return Tokenizer.from_pretrained(dir, rest);
   }
 }
