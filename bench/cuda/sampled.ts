@@ -139,7 +139,7 @@ function compareDevices(): void {
     ];
     const { status } = spawnSync(process.execPath, command, { stdio: ['ignore', 'inherit', 'inherit'] });
     if (status !== 0) throw new Error(`the process of ${device} ended with ${status}`);
-    return JSON.parse(fs.readFileSync(out, 'utf8'));
+    return JSON.parse(fs.readFileSync(out, 'utf8')) as never;
   };
   try {
     const [cpu, auto] = [read('cpu'), read('auto')];

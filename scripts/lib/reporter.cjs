@@ -1,5 +1,4 @@
 // mocha's own `spec` report, closed by a line with the counts.
-// eslint-disable-next-line @typescript-eslint/no-require-imports -- mocha loads reporters with require()
 const { reporters, Runner } = require('mocha');
 
 module.exports = class Counted extends reporters.Spec {

@@ -157,7 +157,7 @@ function vocabulary(file: string, config: Config, rows: number): number {
   const padded = typeof multiple === 'number' && multiple > 0 ? Math.ceil(size / multiple) * multiple : size;
   if (rows === size || rows === padded) return rows;
   throw new ConfigError(
-    `${file}: vocab_size ${size} in multiples of ${String(multiple)} makes ${padded} rows, but the embedding has ${rows}.`,
+    `${file}: vocab_size ${size} in multiples of ${JSON.stringify(multiple)} makes ${padded} rows, but the embedding has ${rows}.`,
     { file, option: 'vocab_size', got: size, expected: rows },
   );
 }

@@ -108,7 +108,7 @@ async function quantize(src: string, dst: string, options: ConvertCommandOptions
   const { Int4WeightOnlyConfig, Int8WeightOnlyConfig } = await import('../quant/index.js');
   const kind =
     options.quantize === 'int4'
-      ? new Int4WeightOnlyConfig(options.groupSize === undefined ? {} : { group_size: options.groupSize as never })
+      ? new Int4WeightOnlyConfig(options.groupSize === undefined ? {} : { group_size: options.groupSize })
       : new Int8WeightOnlyConfig();
   const bar = new ProgressBar('Quantising');
   try {

@@ -55,7 +55,7 @@ async function generate(words: string[], options: Options): Promise<void> {
     import('../generation/index.js'),
   ]);
   await keepCompiledPrograms();
-  const generator = await pipeline('text-generation', options.model, loadingOptions(options) as never);
+  const generator = await pipeline('text-generation', options.model, loadingOptions(options));
   try {
     const streaming = options.stream && !options.json;
     const streamer = new TextStreamer(generator.tokenizer, { skip_special_tokens: true, callback_function: write });

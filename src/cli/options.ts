@@ -146,5 +146,5 @@ export async function keepCompiledPrograms(): Promise<void> {
 export async function loadModel(options: ModelOptions): Promise<Mamba2ForCausalLM> {
   await keepCompiledPrograms();
   const { AutoModelForCausalLM } = await import('../models/auto/index.js');
-  return AutoModelForCausalLM.from_pretrained(options.model, loadingOptions(options) as never);
+  return AutoModelForCausalLM.from_pretrained(options.model, loadingOptions(options));
 }

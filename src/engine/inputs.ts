@@ -21,7 +21,7 @@ function rowsOf(value: IdsLike, what: string): { rows: ArrayLike<number>[]; leng
       throw new ArgumentError(`${what}: tensor has shape [${shape}], expected [b, t]`, { shape });
     const flat = value.dataSync();
     const t = shape[shape.length - 1]!;
-    rows = Array.from({ length: shape.length === 2 ? shape[0]! : 1 }, (_, i) => flat.slice(i * t, (i + 1) * t));
+    rows = Array.from({ length: shape.length === 2 ? shape[0] : 1 }, (_, i) => flat.slice(i * t, (i + 1) * t));
   } else if (value instanceof Int32Array || typeof value[0] === 'number') {
     rows = [value as ArrayLike<number>];
   } else {

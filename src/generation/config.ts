@@ -131,7 +131,7 @@ export class GenerationConfig {
     for (const [key, value] of Object.entries(given)) checkOption(key, value, 'call');
     // A length given in the call wins over the other kind of length in the model's config.
     if (asked.max_length != null && asked.max_new_tokens === undefined) given.max_new_tokens = null;
-    const options = withDefaults(given as GenerationOptions);
+    const options = withDefaults(given);
     checkTogether(options);
     return options;
   }

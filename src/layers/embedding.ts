@@ -71,7 +71,7 @@ export class TokenEmbedding extends SpecLayer {
     // tfjs counts each symbolic use and lets go of one when a model is disposed: the tied head, second use in the same
     // model, would keep the table for ever
     const counted = this as unknown as { _refCount: number };
-    const reversed = inputs instanceof tf.SymbolicTensor && (kwargs?.['reverse'] || inputs.rank >= 3);
+    const reversed = inputs instanceof tf.SymbolicTensor && (Boolean(kwargs?.['reverse']) || inputs.rank >= 3);
     if (reversed && this.inboundNodes.length > 1) counted._refCount--;
     return out;
   }

@@ -48,7 +48,7 @@ export interface SsdOutputs {
 
 function check(inputs: SsdInputs): { b: number; t: number; h: number; p: number; g: number; n: number } {
   const [b, t, h, p] = inputs.x.shape;
-  const [g, n] = [inputs.B.shape[2]!, inputs.B.shape[3]!];
+  const [g, n] = [inputs.B.shape[2], inputs.B.shape[3]];
   const expect = (name: string, got: number[], want: number[]): void => {
     if (got.length !== want.length || got.some((v, i) => v !== want[i])) {
       throw new ArgumentError(`SSD scan: ${name} has shape [${got}], expected [${want}]`, { name, got, want });
@@ -170,7 +170,7 @@ export function ssdAdvance(
 ): { y: tf.Tensor3D; state: tf.Tensor4D } {
   const { scaled, B, C, state } = inputs;
   const [b, h, p] = scaled.shape;
-  const [g, n] = [B.shape[1]!, B.shape[2]!];
+  const [g, n] = [B.shape[1], B.shape[2]];
   const r = h / g;
   const [y, next] = tf.tidy((): [tf.Tensor, tf.Tensor] => {
     const decay = tf.reshape(inputs.decay, [b * g, r, 1, 1]);

@@ -21,7 +21,7 @@ export interface WeightStorage {
   /** Its kernels take other weights of the model whole, too: such as are part of a larger variable would be copied at every use. */
   readonly takesWhole?: boolean;
   /** The weight over the traced variables of the same suffixes. */
-  weight(vars: Readonly<Record<string, tf.Tensor>>): Weight;
+  readonly weight: (vars: Readonly<Record<string, tf.Tensor>>) => Weight;
 }
 
 /** A float32 tensor: norms, convolutions, SSM parameters. */

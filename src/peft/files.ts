@@ -105,8 +105,7 @@ async function readSeveral(dir: string): Promise<string[] | null> {
   const text = await readTextIfThere(file);
   if (text === null) return null;
   const names = parseConfigJson(text, file)['active_adapters'];
-  if (Array.isArray(names) && names.length > 0 && names.every((name) => typeof name === 'string'))
-    return names as string[];
+  if (Array.isArray(names) && names.length > 0 && names.every((name) => typeof name === 'string')) return names;
   throw new CheckpointError(`${file}: active_adapters is ${JSON.stringify(names)}, expected a list of names`, { file });
 }
 

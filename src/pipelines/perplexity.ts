@@ -69,7 +69,7 @@ export async function perplexity<Cache extends { dispose(): void }>(
       const { logits, cache: next } = model.forward({ input_ids: [input], ...(cache ? { cache } : {}) });
       cache = next;
       const losses = lossesOf(logits, ids.slice(at + 1, at + 1 + input.length));
-      nll.set((await losses.data()) as Float32Array, at);
+      nll.set(await losses.data(), at);
       losses.dispose();
       options.on_progress?.(at + input.length, tokens);
     }

@@ -222,11 +222,9 @@ class ColumnForm implements PackedForm {
     const column = (x: tf.Tensor, axis: number): tf.Tensor =>
       rawOp('GatherV2', [x, ids, tf.scalar(axis, 'int32')], { batch_dims: attr.int(0) })[0]!;
     const q = tf.concat(this.nibbles(column(this.codes, 2)).map(castFloat32), 1); // [groups, size, m]
-    const middle = (x: tf.Tensor): tf.Tensor => tf.expandDims(column(x, 1), 1); // [groups, 1, m]
-    const w = tf.reshape(tf.add(tf.mul(q, middle(this.scale)), middle(this.least)), [
-      this.groups * this.size,
-      ids.shape[0],
-    ]);
+    const wide = (x: tf.Tensor): tf.Tensor => tf.expandDims(column(x, 1), 1); // [groups, 1, m]
+    const [scale, least] = [wide(this.scale), wide(this.least)];
+    const w = tf.reshape(tf.add(tf.mul(q, scale), least), [this.groups * this.size, ids.shape[0]]);
     return tf.transpose(w) as tf.Tensor2D;
   }
 }

@@ -267,7 +267,7 @@ export function quantizationFromDict(value: unknown, file = 'config.json'): Quan
   switch (type._type) {
     case 'Int4WeightOnlyConfig': {
       const packing = dict(data.int4_packing_format)._data ?? 'PLAIN';
-      if (String(packing).toUpperCase() !== 'PLAIN')
+      if (typeof packing !== 'string' || packing.toUpperCase() !== 'PLAIN')
         fail(`has int4_packing_format ${JSON.stringify(packing)}`, packing);
       return new Int4WeightOnlyConfig({
         ...shared,

@@ -41,7 +41,7 @@ export function loadTensorFlow(device: 'auto' | 'cpu' | 'gpu' = 'auto'): void {
   const require = createRequire(path.join(dir, 'package.json'));
   (globalThis as { [SHARED]?: unknown })[SHARED] = createRequire(import.meta.url)('@tensorflow/tfjs');
   try {
-    quietly(dir, () => require(addonPath(dir)));
+    quietly(dir, () => void require(addonPath(dir)));
     require(packageDir(dir));
   } catch (error) {
     throw new DeviceError(

@@ -74,12 +74,26 @@ function createNativeBackend(native: typeof NativeTokenizers, json: TokenizerJso
   let vocab: Map<string, number> | undefined;
   return {
     name: 'native',
-    encode: async (text, addSpecialTokens) =>
-      (await tokenizer.encode(text as never, null, { addSpecialTokens })).getIds(),
+    encode: async (text, addSpecialTokens) => (await tokenizer.encode(text, null, { addSpecialTokens })).getIds(),
     decode: async (ids, skipSpecialTokens) => tokenizer.decode([...ids], skipSpecialTokens),
     tokenToId: (token) => tokenizer.tokenToId(token) ?? undefined,
     idToToken: (id) => tokenizer.idToToken(id) ?? undefined,
     vocab: () => (vocab ??= new Map(Object.entries(tokenizer.getVocab(true)))),
+  };
+}
+
+/** What we use of @huggingface/tokenizers: its own types hang together with the resolution of bundlers alone. */
+interface JavaScriptTokenizers {
+  Tokenizer: new (
+    json: TokenizerJson,
+    config: Record<string, unknown>,
+  ) => {
+    readonly decoder: unknown;
+    encode(text: string, options: { add_special_tokens: boolean }): { ids: number[] };
+    decode(ids: number[], options: { skip_special_tokens: boolean }): string;
+    token_to_id(token: string): number | undefined;
+    id_to_token(id: number): string | undefined;
+    get_vocab(with_added_tokens: boolean): Map<string, number>;
   };
 }
 
@@ -88,7 +102,7 @@ async function createJavaScriptBackend(
   config: Record<string, unknown>,
   where: string,
 ): Promise<TokenizerBackend> {
-  const { Tokenizer } = await import('@huggingface/tokenizers');
+  const { Tokenizer } = (await import('@huggingface/tokenizers')) as unknown as JavaScriptTokenizers;
   // Spaces are cleaned up by our own Tokenizer, so that both backends do the same.
   const tokenizer = build(where, () => new Tokenizer(json, { ...config, clean_up_tokenization_spaces: false }));
   keepByteOrderMarks(tokenizer.decoder);

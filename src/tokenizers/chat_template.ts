@@ -78,7 +78,7 @@ function checkMessages(messages: readonly TemplateMessage[]): void {
       got: messages,
     });
   }
-  messages.forEach((message, index) => {
+  messages.forEach((message: TemplateMessage | undefined, index) => {
     if (typeof message?.role !== 'string' || !saysSomething(message)) {
       throw new TokenizerError(
         `Message ${index} of the chat is ${JSON.stringify(message)?.slice(0, 80)}; expected { role: string, content: string }. ` +

@@ -44,7 +44,7 @@ export async function readTokenizerFiles(dir: string): Promise<TokenizerFiles> {
     (await readJson(path.join(dir, 'special_tokens_map.json'))) ?? converted?.specialTokens ?? {};
   return {
     source: dir,
-    tokenizer: withConfiguredTokens(tokenizer as TokenizerJson, config, specialTokensMap),
+    tokenizer: withConfiguredTokens(tokenizer, config, specialTokensMap),
     config,
     specialTokensMap,
     chatTemplates: {

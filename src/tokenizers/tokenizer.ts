@@ -237,7 +237,7 @@ export class Tokenizer {
     messages: readonly TemplateMessage[],
     options: ChatTemplateOptions & { tokenize?: boolean } = {},
   ): Promise<string | number[]> {
-    const special = Object.entries(this.special_tokens).map(([name, token]) => [name, token.content]);
+    const special = Object.entries(this.special_tokens).map(([name, token]) => [name, token.content] as const);
     const text = renderChat(messages, this.chat_templates, Object.fromEntries(special), options);
     return options.tokenize === false ? text : this.encode(text, { add_special_tokens: false });
   }

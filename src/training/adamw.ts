@@ -92,7 +92,7 @@ export class AdamW extends tf.Optimizer {
   static className = 'AdamW';
   /** tfjs takes anything with an optimizer's methods for an instance of its Optimizer, and classes inherit that. */
   static override [Symbol.hasInstance](value: unknown): boolean {
-    return Object.prototype.isPrototypeOf.call(this.prototype as object, value as object);
+    return Object.prototype.isPrototypeOf.call(this.prototype, value as object);
   }
   learningRate: number;
   readonly beta1: number;

@@ -62,7 +62,7 @@ export class EagerStep implements TrainingStep {
         tf.dispose(gradients ?? []);
         gradients = made;
       });
-      const mean = (gradients! as tf.Tensor[]).map((g) => tf.div(g, items));
+      const mean = gradients!.map((g) => tf.div(g, items));
       const norm = globalNorm(mean);
       const gradNorm = norm.dataSync()[0]!;
       const loss = sum / items;

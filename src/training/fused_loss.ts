@@ -86,7 +86,7 @@ export function fusedCrossEntropy(
   weights: tf.Tensor1D,
   trained: boolean,
 ): tf.Scalar {
-  const v = w.shape[0]!;
+  const v = w.shape[0];
   if (isStored(w)) {
     const sums = pieces(h, labels, weights, v).map((p) => weightedCrossEntropy(w.apply(p.h), p.labels, p.weights));
     return tf.addN(sums) as tf.Scalar;
@@ -134,7 +134,7 @@ function pickedLogits(logits: tf.Tensor, labels: tf.Tensor1D): tf.Tensor {
 
 /** The same sum without gradients, for evaluation. */
 export function crossEntropySum(h: tf.Tensor2D, w: Weight, labels: tf.Tensor1D, weights: tf.Tensor1D): tf.Scalar {
-  const v = w.shape[0]!;
+  const v = w.shape[0];
   return tf.tidy(() => {
     const sums = pieces(h, labels, weights, v).map((p) =>
       tf.tidy(() => {

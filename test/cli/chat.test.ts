@@ -6,6 +6,11 @@ import { expect } from 'chai';
 import { loadGolden } from '../support/goldens.js';
 
 const MODEL = 'models/tiny-books-mamba2';
+
+interface Perplexity {
+  tokens: number;
+  perplexity: number;
+}
 const TEMPLATE =
   '{% for m in messages %}[{{ m.role }}] {{ m.content }}{{ eos_token }}\n{% endfor %}' +
   '{% if add_generation_prompt %}[assistant] {% endif %}';
@@ -77,10 +82,10 @@ describe('mamba2 chat', function () {
     const file = path.join(dir, 'talk.json');
     terminal.type(`/save ${file}\r`);
     at = await terminal.see('6 messages kept', at);
-    const { messages } = JSON.parse(await readFile(file, 'utf8'));
-    expect(messages.map((m: { role: string }) => m.role).join()).to.equal('user,assistant,'.repeat(3).slice(0, -1));
-    expect(messages[2].content).to.equal('And he?');
-    expect(messages[1].content.length).to.be.above(5);
+    const { messages } = JSON.parse(await readFile(file, 'utf8')) as { messages: { role: string; content: string }[] };
+    expect(messages.map((m) => m.role).join()).to.equal('user,assistant,'.repeat(3).slice(0, -1));
+    expect(messages[2]!.content).to.equal('And he?');
+    expect(messages[1]!.content.length).to.be.above(5);
     terminal.type('/reset\r');
     at = await terminal.see('begun anew', at);
     terminal.type(`/load ${file}\r`);
@@ -149,7 +154,7 @@ describe('mamba2 eval perplexity', function () {
       const run = spawnSync(process.execPath, ['bin/mamba2.js', 'eval', 'perplexity', ...options], {
         encoding: 'utf8',
       });
-      const got = JSON.parse(run.stdout);
+      const got = JSON.parse(run.stdout) as Perplexity;
       expect(got.tokens).to.equal(want.tokens - 1);
       expect(Math.abs(got.perplexity / want.perplexity - 1)).to.be.below(1e-4);
     } finally {

@@ -32,7 +32,7 @@ describe('mamba2 state', function () {
     for (const more of [[], ['--no-stream'], ['--engine', 'compiled']]) {
       expect(mamba2([...greedy, '--state', file, ...more]), more.join()).to.deep.equal({ code: 0, out: rest, err: '' });
     }
-    const json = JSON.parse(mamba2([...greedy, '--state', file, '--json']).out);
+    const json: unknown = JSON.parse(mamba2([...greedy, '--state', file, '--json']).out);
     expect(json).to.include({ prompt: '', generated_text: rest.slice(0, -1), state: file });
     // what comes after the prefix is printed with what follows it
     const on = mamba2([...greedy, '--state', file, ' and'], { input: '' });
@@ -47,7 +47,7 @@ describe('mamba2 state', function () {
     mamba2(['state', 'save', ...eager, '--file', file, 'Once upon a time']);
     const shown = mamba2(['state', 'show', file]);
     expect(shown.out).to.match(/^File +.*shown\.safetensors, [\d.]+ MB\nTokens read +\d+\nLayers +8\n/);
-    const info = JSON.parse(mamba2(['state', 'show', file, '--json']).out);
+    const info = JSON.parse(mamba2(['state', 'show', file, '--json']).out) as { config: Record<string, string> };
     expect(info.config.vocab_size).to.equal('4096');
     const loaded = mamba2(['state', 'load', ...eager, '--file', file]);
     expect(loaded.out).to.contain(`It is a state of ${MODEL}.`);

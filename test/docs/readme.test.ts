@@ -124,8 +124,8 @@ for (const file of ['README.md', 'ARCHITECTURE.md', ...DOCS]) {
 it('ARCHITECTURE.md has the rooms and the arrows that the lint rule keeps', () => {
   const table = [...read('ARCHITECTURE.md').matchAll(/^\| `src\/(\w+)\/` \|.*\| ([^|]*) \|$/gm)];
   const listed = Object.fromEntries(
-    table.map(([, room, arrows]) => [
-      room,
+    table.map(([, room, arrows]): [string, string[]] => [
+      room!,
       arrows === '–'
         ? []
         : arrows!

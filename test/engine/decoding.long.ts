@@ -43,7 +43,7 @@ describe('long decoding', function () {
       do_sample: false,
       return_dict_in_generate: true,
     };
-    return ((await model.generate(options as never)) as unknown as { new_tokens: number[][] }).new_tokens;
+    return ((await model.generate(options)) as unknown as { new_tokens: number[][] }).new_tokens;
   };
 
   it('chooses the same 200 tokens as the eager engine for five prompts, and for four uneven ones together', async () => {

@@ -5,7 +5,7 @@ import * as path from 'node:path';
 import * as tf from '@tensorflow/tfjs';
 import { expect } from 'chai';
 import { ArgumentError, CheckpointError, DisposedError, GenerationError, SaveError } from '../../src/base/errors.js';
-import type { GenerateOutput } from '../../src/generation/index.js';
+
 import { Int8WeightOnlyConfig } from '../../src/quant/index.js';
 import { get_peft_model } from '../../src/peft/index.js';
 import { Mamba2ForCausalLM } from '../../src/models/mamba2/causal_lm.js';
@@ -142,15 +142,15 @@ describe('states', function () {
           expect(back.ids).to.deep.equal(rows);
           const again = await logits(back);
           [0, 1, 2].forEach((i) => expectClose(again[i]!, got[order.indexOf(i)]!, 0, `row ${i} reordered`));
-          const { sequences } = (await model.generate({
+          const { sequences } = await model.generate({
             ...greedy,
             input_ids: [[], [], []],
             state: back,
             max_new_tokens: 6,
             return_dict_in_generate: true,
-          })) as GenerateOutput;
+          });
           for (const i of [0, 1, 2]) {
-            const alone = (await model.generate({ ...greedy, input_ids: [rows[i]!], max_new_tokens: 6 })) as number[][];
+            const alone = await model.generate({ ...greedy, input_ids: [rows[i]!], max_new_tokens: 6 });
             expect(sequences[i], `row ${i}`).to.deep.equal(alone[0]!.slice(rows[i]!.length));
           }
         }
@@ -166,12 +166,12 @@ describe('states', function () {
         expect(info.seen).to.deep.equal([9, 17, 2]);
         expect(info.extra).to.deep.equal({ note: 'π' });
         expect(info.config.num_hidden_layers).to.equal('2');
-        const more = (await model.generate({
+        const more = await model.generate({
           ...greedy,
           input_ids: [[1], [2], [3]],
           state,
           max_new_tokens: 8,
-        })) as number[][];
+        });
         for (const other of KINDS) {
           const loaded = kept(await Mamba2State.load(models[other], file));
           const is = await loaded.toArrays();
@@ -185,12 +185,12 @@ describe('states', function () {
           }
           expect(loaded.ids).to.deep.equal(rows);
           expect([loaded.seen, is.fed]).to.deep.equal([was.seen, was.fed]);
-          const again = (await models[other].generate({
+          const again = await models[other].generate({
             ...greedy,
             input_ids: [[1], [2], [3]],
             state: loaded,
             max_new_tokens: 8,
-          })) as number[][];
+          });
           expect(again, other).to.deep.equal(more);
           expect(loaded.ids.map((row) => row.slice(-9))).to.deep.equal(more);
         }
@@ -215,23 +215,23 @@ describe('states', function () {
       it('go on in generate() and know what they have read', async () => {
         const prompt = ids(51, 6);
         const whole = (
-          (await model.generate({
+          await model.generate({
             ...greedy,
             input_ids: [prompt],
             max_new_tokens: 12,
             repetition_penalty: 1.3,
-          })) as number[][]
+          })
         )[0]!;
         const state = kept(await model.prefill(prompt));
         const options = { ...greedy, input_ids: [[]], state, repetition_penalty: 1.3 };
-        const [first] = (await model.generate({ ...options, max_new_tokens: 5 })) as number[][];
-        const [second] = (await model.generate({ ...options, max_new_tokens: 7 })) as number[][];
+        const [first] = await model.generate({ ...options, max_new_tokens: 5 });
+        const [second] = await model.generate({ ...options, max_new_tokens: 7 });
         // the penalty counts what was read in earlier calls
         expect([...prompt, ...first!, ...second!]).to.deep.equal(whole);
         expect(state.ids).to.deep.equal([whole]);
         expect(state.ids_known).to.equal(true);
         const start = kept(await model.prefill(prompt));
-        const { new_tokens } = (await model.generate({
+        const { new_tokens } = await model.generate({
           input_ids: [[]],
           state: start,
           max_new_tokens: 3,
@@ -239,28 +239,28 @@ describe('states', function () {
           do_sample: true,
           seed: 1,
           return_dict_in_generate: true,
-        })) as GenerateOutput;
+        });
         expect(new_tokens.length).to.equal(3);
         expect(start.ids).to.deep.equal([prompt]);
-        const { state: returned } = (await model.generate({
+        const { state: returned } = await model.generate({
           ...greedy,
           input_ids: [prompt],
           max_new_tokens: 12,
           repetition_penalty: 1.3,
           return_state: true,
-        })) as GenerateOutput;
+        });
         expect((kept(returned!) as Mamba2State).ids).to.deep.equal([whole]);
       });
 
       it('of an answer that ends at an end token lie right behind that token', async () => {
         const prompt = ids(9, 6);
-        const free = (await model.generate({ input_ids: [prompt], max_new_tokens: 12, ...greedy })) as number[][];
+        const free = await model.generate({ input_ids: [prompt], max_new_tokens: 12, ...greedy });
         const rest = free[0]!.slice(prompt.length);
         // ends in the middle of what the engine decodes at a time
         const at = rest.findIndex((id, i) => i > 0 && rest.indexOf(id) === i);
         const eos_token_id = rest[at]!;
         const options = { input_ids: [prompt], max_new_tokens: 12, do_sample: false, eos_token_id };
-        const out = (await model.generate({ ...options, return_state: true })) as GenerateOutput;
+        const out = await model.generate({ ...options, return_state: true });
         const text = [...prompt, ...rest.slice(0, at + 1)];
         expect(out.sequences[0]).to.deep.equal(text);
         const state = kept(out.state! as Mamba2State);
@@ -306,7 +306,7 @@ describe('states', function () {
           },
           end: async (): Promise<void> => {},
         };
-        const { new_tokens, finish_reasons } = (await model.generate({
+        const { new_tokens, finish_reasons } = await model.generate({
           ...greedy,
           input_ids: [[4]],
           state,
@@ -314,7 +314,7 @@ describe('states', function () {
           streamer,
           signal: control.signal,
           return_dict_in_generate: true,
-        })) as GenerateOutput;
+        });
         expect(finish_reasons).to.deep.equal(['abort']);
         expect(new_tokens[0]!.length).to.be.within(1, 149);
         expect(tensorCount()).to.deep.equal(start);

@@ -1,6 +1,6 @@
 import { expect } from 'chai';
 import { TokenizerError } from '../../src/base/errors.js';
-import { ChatSession, generate, GenerationConfig } from '../../src/generation/index.js';
+import { ChatSession, generate, GenerationConfig, type ChatSnapshot } from '../../src/generation/index.js';
 import { Tokenizer } from '../../src/tokenizers/index.js';
 import { rejection } from '../support/errors.js';
 import { hashedLogits, ToyEngine } from '../support/toy_engine.js';
@@ -118,7 +118,7 @@ describe('ChatSession', () => {
       const { engine, fed } = make();
       const session = new ChatSession(engine, tokenizer, config, { chat_template });
       for (const question of questions.slice(0, 2)) await session.send(question);
-      const snapshot = JSON.parse(JSON.stringify(await session.snapshot(), typed), retyped);
+      const snapshot = JSON.parse(JSON.stringify(await session.snapshot(), typed), retyped) as ChatSnapshot;
       const turn = await session.send(questions[2]!);
       const next = new ChatSession(engine, tokenizer, config, { chat_template });
       await next.send('Something else?');

@@ -20,7 +20,7 @@ describe('TextStreamer', () => {
   let cases: Case[];
   before(async () => {
     tokenizer = await Tokenizer.from_pretrained('models/tiny-books-mamba2');
-    cases = JSON.parse(await readFile('test/fixtures/text_streamer.json', 'utf8')).cases;
+    ({ cases } = JSON.parse(await readFile('test/fixtures/text_streamer.json', 'utf8')) as { cases: Case[] });
   });
 
   /** Streams ids as generate() does, `size` at a time; returns the pieces. */

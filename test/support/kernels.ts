@@ -13,7 +13,7 @@ function bytesOf(x: tf.Tensor, wide: boolean): Buffer {
   const dtype = trueDtype(x);
   if (dtype === 'bfloat16' && wide) return (castFloat32(x).dataSync() as Float32Array).slice();
   if (dtype === 'bfloat16') return encodeFloat32(castFloat32(x).dataSync() as Float32Array, 'BF16').slice();
-  return (x.dataSync() as Buffer).slice();
+  return x.dataSync().slice();
 }
 
 /** @param names kernels that were run are noted here */

@@ -125,7 +125,7 @@ export function runLayerTest<Args>(test: LayerCase<Args>): void {
         tf.serialization.SerializationMap.getMap().classNameMap[
           (test.layer as unknown as { className: string }).className
         ]!;
-      const copy = new again[0](config as never) as SpecLayer;
+      const copy = new again[0](config) as SpecLayer;
       made.push(copy);
       expect(copy).to.be.instanceOf(test.layer);
       expect(copy.getConfig()).to.deep.equal(layer.getConfig());

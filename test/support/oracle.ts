@@ -167,7 +167,7 @@ export function ssd(x: Arr, dt: Arr, A: Arr, B: Arr, C: Arr, initial?: Arr): { y
         for (let s = 0; s < n; s++) {
           const at = (head * p + j) * n + s;
           state.data[at] = decay * state.data[at]! + input * B.data[(i * g + group) * n + s]!;
-          sum += state.data[at]! * C.data[(i * g + group) * n + s]!;
+          sum += state.data[at] * C.data[(i * g + group) * n + s]!;
         }
         y.data[(i * h + head) * p + j] = sum;
       }

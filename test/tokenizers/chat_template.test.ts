@@ -22,7 +22,7 @@ describe('apply_chat_template', () => {
 
   before(async () => {
     tokenizer = await Tokenizer.from_pretrained('models/tiny-books-mamba2');
-    cases.push(...JSON.parse(await readFile('test/fixtures/chat_templates.json', 'utf8')).cases);
+    cases.push(...(JSON.parse(await readFile('test/fixtures/chat_templates.json', 'utf8')) as { cases: Case[] }).cases);
   });
 
   it('writes what transformers writes', async () => {

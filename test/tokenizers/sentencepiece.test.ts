@@ -19,7 +19,9 @@ describe('SentencePiece models', () => {
   let expected: Expected;
   let chat: { messages: ChatMessage[]; ids: number[] };
   before(async () => {
-    ({ chat, ...expected } = JSON.parse(await readFile(`${FIXTURES}/expected.json`, 'utf8')));
+    ({ chat, ...expected } = JSON.parse(await readFile(`${FIXTURES}/expected.json`, 'utf8')) as typeof expected & {
+      chat: typeof chat;
+    });
   });
   beforeEach(async () => {
     dir = await mkdtemp(path.join(os.tmpdir(), 'sentencepiece-'));

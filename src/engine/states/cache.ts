@@ -69,7 +69,7 @@ export class RecurrentCache<L extends LayerTensors = LayerTensors> {
   }
 
   get batch(): number {
-    return Object.values(this.layers[0]!)[0]!.shape[0]!;
+    return Object.values(this.layers[0]!)[0]!.shape[0];
   }
 
   /** @throws ArgumentError when it is not one of such a model and `batch` rows */
@@ -158,7 +158,7 @@ export class RecurrentCache<L extends LayerTensors = LayerTensors> {
     for (const layer of this.layers) {
       const arrays: Record<string, Float32Array> = {};
       for (const [name, state] of Object.entries(layer)) arrays[name] = (await state.data<'float32'>()).slice();
-      layers.push(arrays as Record<keyof L & string, Float32Array>);
+      layers.push(arrays);
     }
     return { batch: this.batch, seen_tokens: this.seen_tokens, layers };
   }

@@ -44,7 +44,7 @@ tf.registerGradient({
   gradFunc: (dy, saved) => {
     const [w, ids] = saved as [tf.Tensor, tf.Tensor1D];
     return {
-      w: () => tf.tidy(() => castTo(tf.unsortedSegmentSum(dy as tf.Tensor, ids, w.shape[0]!), trueDtype(w))),
+      w: () => tf.tidy(() => castTo(tf.unsortedSegmentSum(dy as tf.Tensor, ids, w.shape[0]), trueDtype(w))),
       ids: () => tf.zerosLike(ids),
     };
   },

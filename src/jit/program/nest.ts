@@ -29,7 +29,7 @@ export function mapTensors(nest: Nest, replace: (x: tf.Tensor) => tf.Tensor): Ne
         { got },
       );
     }
-    return Object.fromEntries(Object.entries(nest).map(([key, item]) => [key, mapTensors(item as Nest, replace)]));
+    return Object.fromEntries(Object.entries(nest).map(([key, item]) => [key, mapTensors(item, replace)]));
   }
   if (typeof nest === 'function') {
     throw new ArgumentError('jit: an argument or result is a function; expected tensors and plain values.');
@@ -43,7 +43,7 @@ export function nestKey(nest: Nest, dtype: (x: tf.Tensor) => string): string {
   if (Array.isArray(nest)) return `[${(nest as readonly Nest[]).map((item) => nestKey(item, dtype)).join(';')}]`;
   if (nest !== null && typeof nest === 'object') {
     return `{${Object.entries(nest)
-      .map(([key, item]) => `${JSON.stringify(key)}:${nestKey(item as Nest, dtype)}`)
+      .map(([key, item]) => `${JSON.stringify(key)}:${nestKey(item, dtype)}`)
       .join(';')}}`;
   }
   return typeof nest === 'number' && Object.is(nest, -0)

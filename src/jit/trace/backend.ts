@@ -270,13 +270,12 @@ function noAssign(): never {
 /** Replaces what must not happen while tracing. @returns undoes it */
 function guard(): () => void {
   const { random } = Math;
-
-  const { assign } = tf.Variable.prototype;
+  const assign = Object.getOwnPropertyDescriptor(tf.Variable.prototype, 'assign')!;
   Math.random = noRandom;
   tf.Variable.prototype.assign = noAssign;
   return () => {
     Math.random = random;
-    tf.Variable.prototype.assign = assign;
+    Object.defineProperty(tf.Variable.prototype, 'assign', assign);
   };
 }
 

@@ -215,7 +215,7 @@ const einsum: ShapeFunction = (inputs, attrs, op) => {
   if (right === undefined || equation.includes('.')) fail(op, inputs, `equation '${equation}' is not supported`);
   const sizes = new Map<string, number>();
   left!.split(',').forEach((term, k) => [...term].forEach((c, i) => sizes.set(c, inputs[k]!.shape[i]!)));
-  return [[...right!].map((c) => sizes.get(c)!)];
+  return [[...right].map((c) => sizes.get(c)!)];
 };
 
 const split: ShapeFunction = (inputs, _, op) => {
@@ -340,7 +340,7 @@ set('StridedSlice', stridedSlice);
 set('ConcatV2', concat);
 set('GatherV2', gather);
 set('GatherNd', ([params, indices]) => [
-  [...indices!.shape.slice(0, -1), ...params!.shape.slice(indices!.shape.at(-1)!)],
+  [...indices!.shape.slice(0, -1), ...params!.shape.slice(indices!.shape.at(-1))],
 ]);
 set('Einsum', einsum);
 set('SplitV', split);

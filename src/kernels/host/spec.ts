@@ -107,7 +107,7 @@ function bitsOf(value: number): number {
 /** The numbers of a call as they travel. */
 export function packNumbers<S extends CallSpec>(spec: S, call: CallOf<S>): number[] {
   return Object.entries(spec.numbers).map(([name, { kind }]) => {
-    const value = call[name as keyof CallOf<S>] as number | boolean;
+    const value = call[name as keyof CallOf<S>];
     return kind === 'float' ? bitsOf(value as number) : Number(value);
   });
 }

@@ -48,7 +48,7 @@ function plainRows(w: OneRowTriton, bf16: boolean): StoredRows {
 
 /** Products of a k-tile's codes, [rows, groups, words], and vector within each word, and what the least weights are multiplied by. */
 interface TileProduct {
-  products(codes: TtirValue, scale: TtirValue): TtirValue;
+  readonly products: (codes: TtirValue, scale: TtirValue) => TtirValue;
   total: TtirValue;
 }
 

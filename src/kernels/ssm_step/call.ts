@@ -32,7 +32,7 @@ export interface SsmStepResult {
 /** Runs the kernel. Traced code for a GPU alone, without a gradient. @returns null where there is no kernel */
 export function ssmStep(inputs: SsmStepInputs): SsmStepResult | null {
   const { state, step, gate, D, norm, heads, headDim, groups, stateSize } = inputs;
-  const rows = state.shape[0]!;
+  const rows = state.shape[0];
   const dtype = trueDtype(state);
   if (!tritonRuns() || (dtype !== 'float32' && dtype !== 'bfloat16')) return null;
   const columns = ({ values, offset }: { values: tf.Tensor; offset: number }): Columns => ({

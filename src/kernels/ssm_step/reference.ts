@@ -31,7 +31,7 @@ export function ssmStepReference(
       for (let i = 0; i < n; i++) {
         const place = (row * inner + c) * n + i;
         next[place] = decay * next[place]! + at(c) * dt * at(inner + g * n + i);
-        y += next[place]! * at(inner + groups * n + g * n + i);
+        y += next[place] * at(inner + groups * n + g * n + i);
       }
       const z = gate[row * spec.gate.stride + spec.gate.offset + c]!;
       v.push(y * (spec.gate.activated ? z : silu(z)));

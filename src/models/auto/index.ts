@@ -47,7 +47,7 @@ export class AutoModelForCausalLM {
 
 function refuseOthers(dir: string, modelType: unknown): void {
   if (modelType === undefined || modelType === 'mamba2') return;
-  throw new ConfigError(`${dir}: model_type is '${String(modelType)}'; this package runs 'mamba2' models only`, {
+  throw new ConfigError(`${dir}: model_type is '${modelType as string}'; this package runs 'mamba2' models only`, {
     dir,
     model_type: modelType,
   });

@@ -137,8 +137,7 @@ const OF_STATES = [
 
 /** Infinity may come as a number, as the string 'Infinity', or as {"__float__": "Infinity"} (spec D12). */
 function floatOf(value: unknown): unknown {
-  if (typeof value === 'object' && value !== null && '__float__' in value)
-    return Number((value as { __float__: unknown }).__float__);
+  if (typeof value === 'object' && value !== null && '__float__' in value) return Number(value.__float__);
   if (value === 'Infinity' || value === 'inf') return Infinity;
   return value;
 }
@@ -170,7 +169,7 @@ export class Mamba2Config extends Fields implements LMConfig {
     }
     if (Array.isArray(fields.time_step_limit)) fields.time_step_limit = fields.time_step_limit.map(floatOf);
     if (values.model_type !== undefined && values.model_type !== 'mamba2') {
-      throw new ConfigError(`config: model_type is '${String(values.model_type)}', expected 'mamba2'`, {
+      throw new ConfigError(`config: model_type is '${values.model_type as string}', expected 'mamba2'`, {
         model_type: values.model_type,
       });
     }

@@ -29,7 +29,7 @@ export async function loadCheckpoint(
   try {
     const modelType = source.config.model_type;
     if (modelType !== undefined && modelType !== 'mamba2') {
-      throw new ConfigError(`${dir}: model_type is '${String(modelType)}'; this package runs 'mamba2' models only`, {
+      throw new ConfigError(`${dir}: model_type is '${modelType as string}'; this package runs 'mamba2' models only`, {
         dir,
         model_type: modelType,
       });

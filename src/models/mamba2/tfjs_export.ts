@@ -41,7 +41,7 @@ export function layersModelTopology(config: Mamba2Config): Json {
     layers.push({
       name: layer.name,
       class_name: layer.getClassName(),
-      config: snakeKeys(layer.getConfig() as Json),
+      config: snakeKeys(layer.getConfig()),
       inbound_nodes: nodes,
     });
     before = layer.name;

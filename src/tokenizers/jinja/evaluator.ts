@@ -196,7 +196,7 @@ export class Evaluator implements FilterHost {
     const [from, to] = [clip(start!, step > 0 ? 0 : n - 1), clip(stop!, step > 0 ? n : -1)];
     const out: Value[] = [];
     for (let i = from; step > 0 ? i < to : i > to; i += step) out.push((items as Value[])[i]!);
-    if (typeof object === 'string') return out.join('');
+    if (typeof object === 'string') return (out as string[]).join('');
     return object instanceof Tuple ? new Tuple(out) : out;
   }
 }

@@ -65,7 +65,7 @@ export class DataLoader {
     if (Array.isArray(source) && source.length === 0)
       throw new ArgumentError('DataLoader: the data set has no examples', {});
     const longest = Array.isArray(source)
-      ? source.reduce((most: number, e: TokenizedExample) => Math.max(most, e.input_ids.length), 0)
+      ? (source as readonly TokenizedExample[]).reduce((most, e) => Math.max(most, e.input_ids.length), 0)
       : options.max_length;
     this.lengths = options.bucket === false ? undefined : bucketLengths(Math.min(options.max_length, longest));
   }

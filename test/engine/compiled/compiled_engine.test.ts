@@ -151,7 +151,7 @@ describe('CompiledEngine', function () {
     const again = await engine.createState(1);
     await engine.prefill(again, prompt);
     const cut = (await engine.decode(again, 30, { ...GREEDY, eos: [ending], pad_token_id: 2 }, []))[0]!;
-    expect([...cut]).to.deep.equal([...want.slice(0, first + 1), ...new Array(29 - first).fill(2)]);
+    expect([...cut]).to.deep.equal([...want.slice(0, first + 1), ...new Array<number>(29 - first).fill(2)]);
     expect(again.seen).to.deep.equal([prompt[0]!.length + first + 1]);
   });
 

@@ -98,7 +98,7 @@ const bordered: TracedFunction = (inputs, vars) => network(inputs, vars, outline
 
 describe('outlined functions', function () {
   this.timeout(60_000);
-  useBackend('tensorflow');
+  before(() => useBackend('tensorflow'));
 
   for (const dtype of ['float32', 'bfloat16'] as const) {
     it(`gives what plain loops give, states included (${dtype})`, async () => {

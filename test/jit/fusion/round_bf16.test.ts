@@ -27,8 +27,10 @@ describe('roundToBf16', () => {
         // elementwise work before and after, with which compiled code would join the roundings
         return [tf.add(roundToBf16(tf.mul(v, 2)), 0), grad];
       };
-      const run = compiled ? jit(both as never) : null;
-      const [y, grad] = (run ? await (run as unknown as typeof both)(x, dy) : both(x, dy)) as [tf.Tensor, tf.Tensor];
+      const run = (compiled ? jit(both as never) : both) as (
+        ...inputs: tf.Tensor[]
+      ) => tf.Tensor[] | Promise<tf.Tensor[]>;
+      const [y, grad] = (await run(x, dy)) as [tf.Tensor, tf.Tensor];
       expect([...(await y.data())]).to.deep.equal(nearest(Array.from(await x.data(), (v) => 2 * v)));
       expect([...(await grad.data())]).to.deep.equal(nearest(await dy.data()));
     });

@@ -128,7 +128,7 @@ describe('jit', () => {
     const inner = jit((x: tf.Tensor) => tf.mul(x, 2));
     const clip = tf.customGrad((x) => ({
       value: tf.square(x as tf.Tensor),
-      gradFunc: (dy) => tf.clipByValue(dy as tf.Tensor, -1, 1),
+      gradFunc: (dy) => tf.clipByValue(dy, -1, 1),
     }));
     const f = jit((x: tf.Tensor) => tf.grad((t) => tf.sum(tf.mul(clip(inner(t)), 5)))(x));
     expect([...f(tf.tensor1d([1, 2])).dataSync()]).eql([2, 2]);

@@ -59,7 +59,7 @@ describe('the convolution of a prompt by kernels of a GPU', () => {
         const run = (v: tf.Tensor, w: tf.Tensor, offset?: tf.Tensor): tf.Tensor =>
           convolutionOnGpu({ x: v as tf.Tensor3D, weight: w, bias: offset, ...rest })!;
         expectRounded(run(x, weight, bias).dataSync(), want.y, 'y');
-        const [dx, dWeight, dBias] = tf.grads(run as never)([x, weight, ...(bias ? [bias] : [])], dy);
+        const [dx, dWeight, dBias] = tf.grads(run)([x, weight, ...(bias ? [bias] : [])], dy);
         expectRounded(dx!.dataSync(), want.dx, 'dx');
         expect(dWeight!.shape).to.deep.equal(weight.shape);
         expect(largestDifference(dWeight!.dataSync(), want.dWeight).difference).to.be.below(1e-4);

@@ -193,7 +193,7 @@ for (const [title, overrides] of [
     it('the chunk size changes nothing', () => {
       const ids = randomIds(lcg(8), 1, 13, V);
       const whole = logits({ input_ids: ids });
-      const other = tinyModel({ ...(overrides as object), chunk_size: 256 });
+      const other = tinyModel({ ...overrides, chunk_size: 256 } as never);
       const { logits: got, cache } = other.model.forward({ input_ids: ids });
       expectClose(got, whole.data, 1e-5);
       cache!.dispose();
