@@ -1,6 +1,33 @@
-/** A lock between processes: a file that names its holder. */
+/**
+ * A lock between processes: a file that names its holder, by process and machine. Two that write one file, or set up one folder, go one
+ * after the other.
+ */
+import { randomBytes } from 'node:crypto';
 import * as fs from 'node:fs';
+import * as os from 'node:os';
 import * as path from 'node:path';
+import { saveError } from './whole_files.js';
+
+/** Milliseconds after which a lock that names nobody is of a process that was killed as it wrote its name. */
+const NAMELESS = 5000;
+
+export interface LockOptions {
+  /** Called once when another holds the lock, with its process number. */
+  onWait?: (pid: string) => void;
+  /** Ends the wait, throwing its reason. */
+  signal?: AbortSignal;
+  /** Milliseconds between looks at a lock that another holds; default 200. */
+  poll?: number;
+}
+
+/** What a lock file says; null when it is gone. */
+function holderOf(lock: string): string | null {
+  try {
+    return fs.readFileSync(lock, 'utf8');
+  } catch {
+    return null;
+  }
+}
 
 function alive(pid: number): boolean {
   try {
@@ -11,61 +38,95 @@ function alive(pid: number): boolean {
   }
 }
 
-/** True when the lock was taken; false when a living process holds it. A lock whose holder died is taken over. */
-function tryLock(file: string): boolean {
-  // Written aside and linked into place: the lock appears together with its holder's number.
-  const mine = `${file}.${process.pid}`;
-  fs.writeFileSync(mine, String(process.pid));
+/** Whether the process that wrote a lock is gone. Only a lock of this machine can be judged. */
+function isStale(lock: string, holder: string): boolean {
+  if (holder === '')
+    return Date.now() - (fs.statSync(lock, { throwIfNoEntry: false })?.mtimeMs ?? Date.now()) > NAMELESS;
+  const [pid, host = os.hostname()] = holder.split(' ');
+  return host === os.hostname() && !alive(Number(pid));
+}
+
+/** Makes the lock file. @returns false when there is one @throws SaveError */
+function create(lock: string): boolean {
+  const holder = `${process.pid} ${os.hostname()}`;
+  const mine = `${lock}.${randomBytes(6).toString('hex')}`;
   try {
-    fs.linkSync(mine, file);
+    // written aside and linked into place: the lock appears together with its holder's name
+    fs.writeFileSync(mine, holder);
+    try {
+      fs.linkSync(mine, lock);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false;
+      fs.writeFileSync(lock, holder, { flag: 'wx' }); // a file system without links
+    } finally {
+      fs.rmSync(mine, { force: true });
+    }
     return true;
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
-  } finally {
-    fs.rmSync(mine, { force: true });
+    if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false;
+    throw saveError(lock, error);
   }
-  let holder: string;
-  try {
-    holder = fs.readFileSync(file, 'utf8');
-  } catch {
-    return false; // released in this very moment: the next try gets it
-  }
-  if (alive(Number(holder))) return false;
+}
+
+/** Removes the lock of a holder that is gone. */
+function takeAway(lock: string, holder: string): void {
   // Renaming is atomic: of several processes that see the dead holder, one wins the right to remove its lock.
-  const dead = `${file}.dead-${process.pid}`;
+  const dead = `${lock}.${randomBytes(6).toString('hex')}`;
   try {
-    fs.renameSync(file, dead);
+    fs.renameSync(lock, dead);
     // Someone faster may have removed the dead lock and taken a new one: that one goes back.
-    if (fs.readFileSync(dead, 'utf8') !== holder) fs.linkSync(dead, file);
+    if (holderOf(dead) !== holder) fs.linkSync(dead, lock);
   } catch {
     // another process was faster
   } finally {
     fs.rmSync(dead, { force: true });
   }
-  return false;
+}
+
+/** Locks of this process, which go when it exits. */
+const held = new Set<string>();
+const releaseAll = (): void => held.forEach(release);
+
+function hold(lock: string): void {
+  if (held.size === 0) process.once('exit', releaseAll);
+  held.add(lock);
+}
+
+function release(lock: string): void {
+  fs.rmSync(lock, { force: true });
+  held.delete(lock);
+  if (held.size === 0) process.off('exit', releaseAll);
 }
 
 /**
- * Runs `work` while holding the lock file, waiting for another holder first.
- *
- * @param onWait called once when another process holds the lock, with its process id
+ * Runs `work` while holding a lock file, made with its folder; waits for another holder first, and takes over from one that died.
+ * @throws SaveError when the lock cannot be written; the signal's reason; whatever `work` throws
  */
-export async function withLock<T>(file: string, work: () => Promise<T>, onWait?: (pid: string) => void): Promise<T> {
-  fs.mkdirSync(path.dirname(file), { recursive: true });
+export async function withLock<T>(lock: string, work: () => Promise<T>, options: LockOptions = {}): Promise<T> {
+  const { signal, poll = 200 } = options;
   let told = false;
-  while (!tryLock(file)) {
-    if (!told && onWait && fs.existsSync(file)) {
-      told = true;
-      onWait(fs.readFileSync(file, { encoding: 'utf8', flag: 'r' }));
-    }
-    await new Promise((resolve) => setTimeout(resolve, 200));
+  try {
+    fs.mkdirSync(path.dirname(lock), { recursive: true });
+  } catch (error) {
+    throw saveError(lock, error);
   }
-  const release = () => fs.rmSync(file, { force: true });
-  process.once('exit', release);
+  while (true) {
+    signal?.throwIfAborted();
+    if (create(lock)) break;
+    const holder = holderOf(lock);
+    if (holder === null) continue; // released in this very moment
+    if (isStale(lock, holder)) {
+      takeAway(lock, holder);
+      if (holderOf(lock) !== holder) continue;
+    }
+    if (!told) options.onWait?.(holder.split(' ')[0]!);
+    told = true;
+    await new Promise((resolve) => setTimeout(resolve, poll));
+  }
+  hold(lock);
   try {
     return await work();
   } finally {
-    process.off('exit', release);
-    release();
+    release(lock);
   }
 }

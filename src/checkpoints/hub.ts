@@ -6,7 +6,8 @@ import * as path from 'node:path';
 import type * as Hub from '@huggingface/hub';
 import { ArgumentError, CheckpointError, Mamba2Error } from '../base/errors.js';
 import { isCompanion } from './convert.js';
-import { readTextIfThere, writeFileAtomic } from '../base/files.js';
+import { readTextIfThere } from '../base/files.js';
+import { writeFileAtomic } from '../base/whole_files.js';
 import { cachedSnapshot, checkRelative, COMMIT, hubCacheRoot, hubToken, isOffline, isRepoId, linkBlob, repoFolder } from './hub_cache.js'; // prettier-ignore
 import { downloadBlob, statusError, type DownloadOptions, type HubFile } from './hub_download.js';
 import { apiFetch, throughProxy } from './hub_request.js';

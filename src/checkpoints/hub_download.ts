@@ -6,8 +6,8 @@ import * as fs from 'node:fs';
 import * as path from 'node:path';
 import { createHash } from 'node:crypto';
 import { CheckpointError } from '../base/errors.js';
-import { saveError } from '../base/files.js';
-import { withLock } from './hub_lock.js';
+import { withLock } from '../base/lock.js';
+import { saveError } from '../base/whole_files.js';
 import { authorization, environmentFetch, type HubAccess, hubTimeout, within } from './hub_request.js';
 
 /** A file of a repository, as its listing describes it. */
@@ -142,7 +142,7 @@ export async function downloadBlob(
     async () => {
       if (!fs.existsSync(blob)) await downloadTo(blob, url, file, options);
     },
-    options.access.signal,
+    { signal: options.access.signal },
   );
   return blob;
 }

@@ -7,10 +7,7 @@
  */
 export type { CheckpointSource, OutTensor, StoredDtype, TensorInfo } from './source.js';
 export type { Container, ContainerTensor } from './container.js';
-export * from '../base/stored_dtypes.js';
 export { parseConfigJson, stringifyConfigJson } from './config_json.js';
-export { AtomicFile, BytesInMemory, RandomAccessFile, readTextIfThere, writeFileAtomic } from '../base/files.js';
-export type { ByteSource } from '../base/files.js';
 export { MAX_HEADER_BYTES, SafetensorsFile, parseSafetensorsHeader } from './safetensors.js';
 export type { SafetensorsEntry, SafetensorsHeader } from './safetensors.js';
 export { writeSafetensors, type SaveProgress } from './safetensors_writer.js';

@@ -4,7 +4,7 @@
  */
 import { SaveError } from '../base/errors.js';
 import { DTYPE_BYTES, elementCount } from '../base/stored_dtypes.js';
-import { AtomicFile } from '../base/files.js';
+import { AtomicFile, writeTogether } from '../base/whole_files.js';
 import type { OutTensor, StoredDtype } from './source.js';
 
 /** What save functions tell about their progress: bytes of tensor data, and the tensor just written. */
@@ -114,11 +114,6 @@ export async function writeSafetensors(
   tensors: Iterable<OutTensor>,
   options: { metadata?: Record<string, string>; signal?: AbortSignal } = {},
 ): Promise<void> {
-  const out = await writeSafetensorsAside(file, storageOrder([...tensors].map(plan)), options);
-  try {
-    await out.commit();
-  } catch (error) {
-    await out.abort();
-    throw error;
-  }
+  const planned = storageOrder([...tensors].map(plan));
+  await writeTogether(async (aside) => void aside.push(await writeSafetensorsAside(file, planned, options)));
 }

@@ -6,7 +6,7 @@ import * as fs from 'node:fs';
 import * as path from 'node:path';
 import { ArgumentError } from '../base/errors.js';
 import { stringifyConfigJson } from './config_json.js';
-import { AtomicFile, saveError } from '../base/files.js';
+import { type AtomicFile, saveError, writeAside, writeTogether } from '../base/whole_files.js';
 import {
   plan,
   storageOrder,
@@ -66,18 +66,17 @@ function intoShards(planned: readonly PlannedTensor[], limit: number): PlannedTe
 const WEIGHT_FILE =
   /^(model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json|pytorch_model.*\.bin(\.index\.json)?)$/;
 
-/** Writes a file aside and keeps it there. */
-export async function writeAside(file: string, data: string | Uint8Array): Promise<AtomicFile> {
-  // a file of a folder within, such as additional_chat_templates/tools.jinja
-  await fs.promises.mkdir(path.dirname(file), { recursive: true });
-  const out = await AtomicFile.create(file);
-  try {
-    await out.write(typeof data === 'string' ? new TextEncoder().encode(data) : data);
-    await out.finish();
-    return out;
-  } catch (error) {
-    await out.abort();
-    throw error;
+/** Writes further files of a model folder aside. */
+export async function writeExtraFiles(
+  dir: string,
+  files: Readonly<Record<string, string | Uint8Array>>,
+  aside: AtomicFile[],
+): Promise<void> {
+  for (const [name, data] of Object.entries(files)) {
+    const file = path.join(dir, name);
+    // one of a folder within, such as additional_chat_templates/tools.jinja
+    await fs.promises.mkdir(path.dirname(file), { recursive: true });
+    aside.push(await writeAside(file, data));
   }
 }
 
@@ -114,8 +113,8 @@ export async function saveCheckpoint(
     throw saveError(dir, error);
   }
 
-  const aside: AtomicFile[] = [];
-  try {
+  const current = new Set<string>();
+  await writeTogether(async (aside) => {
     let written = 0;
     const onTensor = ({ tensor, bytes }: PlannedTensor): void => {
       written += bytes;
@@ -134,17 +133,12 @@ export async function saveCheckpoint(
         await writeAside(path.join(dir, 'model.safetensors.index.json'), JSON.stringify(index, null, 2) + '\n'),
       );
     }
-    for (const [file, data] of Object.entries(options.extra_files ?? {}))
-      aside.push(await writeAside(path.join(dir, file), data));
+    await writeExtraFiles(dir, options.extra_files ?? {}, aside);
     const text = stringifyConfigJson(config, { legacy_json: options.legacy_json });
     aside.push(await writeAside(path.join(dir, 'config.json'), text));
     options.signal?.throwIfAborted();
-    for (const file of aside) await file.commit();
-  } catch (error) {
-    await Promise.all(aside.map((file) => file.abort()));
-    throw error;
-  }
-  const current = new Set(aside.map((file) => path.basename(file.path)));
+    for (const file of aside) current.add(path.basename(file.path));
+  });
   for (const file of await fs.promises.readdir(dir))
     if (WEIGHT_FILE.test(file) && !current.has(file)) await fs.promises.rm(path.join(dir, file), { force: true });
 }

@@ -9,8 +9,9 @@ import { CheckpointError } from '../base/errors.js';
 import { parseConfigJson, stringifyConfigJson } from './config_json.js';
 import type { Container, ContainerTensor } from './container.js';
 import { decodeFloat32, DTYPE_BYTES, elementCount, encodeFloat32 } from '../base/stored_dtypes.js';
-import { AtomicFile, RandomAccessFile, readTextIfThere, saveError, type ByteSource } from '../base/files.js';
-import { parseSize, writeAside, type SaveCheckpointOptions } from './save.js';
+import { AtomicFile, saveError, writeAside, writeTogether } from '../base/whole_files.js';
+import { RandomAccessFile, readTextIfThere, type ByteSource } from '../base/files.js';
+import { parseSize, writeExtraFiles, type SaveCheckpointOptions } from './save.js';
 import type { OutTensor, StoredDtype } from './source.js';
 
 type Json = Record<string, unknown>;
@@ -46,9 +47,11 @@ function asManifest({ name, dtype, shape }: OutTensor): {
 
 /** Cuts a stream of bytes into files of equal size, each left aside until all are whole. */
 class ShardWriter {
-  readonly files: AtomicFile[] = [];
+  private readonly files: AtomicFile[] = [];
   private room = 0;
+  /** @param aside is given each file as it is begun */
   constructor(
+    private readonly aside: AtomicFile[],
     private readonly dir: string,
     private readonly count: number,
     private readonly limit: number,
@@ -71,7 +74,9 @@ class ShardWriter {
   private async next(): Promise<void> {
     await this.finish();
     const name = shardName(this.files.length, this.count);
-    this.files.push(await AtomicFile.create(path.join(this.dir, name)));
+    const file = await AtomicFile.create(path.join(this.dir, name));
+    this.files.push(file);
+    this.aside.push(file);
     this.room = this.limit;
   }
 }
@@ -106,9 +111,9 @@ export async function saveTfjs(
   } catch (error) {
     throw saveError(dir, error);
   }
-  const shards = new ShardWriter(dir, count, limit);
-  const aside: AtomicFile[] = [];
-  try {
+  const paths = Array.from({ length: count }, (_, i) => shardName(i, count));
+  await writeTogether(async (aside) => {
+    const shards = new ShardWriter(aside, dir, count, limit);
     let written = 0;
     for (const { tensor, bytes, encode } of parts) {
       options.signal?.throwIfAborted();
@@ -118,7 +123,6 @@ export async function saveTfjs(
       options.on_progress?.({ written, total, tensor: tensor.name });
     }
     await shards.finish();
-    const paths = Array.from({ length: count }, (_, i) => shardName(i, count));
     const model = {
       format: 'layers-model',
       generatedBy: options.generatedBy ?? 'tfjs-mamba2',
@@ -127,19 +131,13 @@ export async function saveTfjs(
       userDefinedMetadata: { config: JSON.parse(stringifyConfigJson(config)) as Json },
       weightsManifest: [{ paths, weights: parts.map(({ entry }) => entry) }],
     };
-    for (const [name, data] of Object.entries(options.extra_files ?? {}))
-      aside.push(await writeAside(path.join(dir, name), data));
+    await writeExtraFiles(dir, options.extra_files ?? {}, aside);
     aside.push(await writeAside(path.join(dir, 'config.json'), stringifyConfigJson(config, options)));
     aside.push(await writeAside(path.join(dir, 'model.json'), JSON.stringify(model)));
     options.signal?.throwIfAborted();
-    for (const file of [...shards.files, ...aside]) await file.commit();
-  } catch (error) {
-    await Promise.all([...shards.files, ...aside].map((file) => file.abort()));
-    throw error;
-  }
-  const current = new Set(shards.files.map((file) => path.basename(file.path)));
+  });
   for (const file of await fs.promises.readdir(dir))
-    if (/^group1-shard\d+of\d+\.bin$/.test(file) && !current.has(file)) await fs.promises.rm(path.join(dir, file));
+    if (/^group1-shard\d+of\d+\.bin$/.test(file) && !paths.includes(file)) await fs.promises.rm(path.join(dir, file));
 }
 
 /** Several files, read as one. */

@@ -1,7 +1,7 @@
 /** Conversations as files: with the model's states (safetensors), or the messages alone (JSON). */
-import { writeFileAtomic } from '../checkpoints/index.js';
 import { ArgumentError } from '../base/errors.js';
 import { parseJson, readTextFile } from '../base/text_files.js';
+import { writeFileAtomic } from '../base/whole_files.js';
 import type { ChatSession, ChatSnapshot } from '../generation/index.js';
 import type { Mamba2ForCausalLM } from '../models/mamba2/index.js';
 import type { ChatMessage } from '../tokenizers/index.js';

@@ -1,7 +1,7 @@
-import { rename, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import { GenerationError, SaveError } from '../base/errors.js';
+import { GenerationError } from '../base/errors.js';
 import { parseJson, readTextFileIfThere } from '../base/text_files.js';
+import { writeFileAtomic } from '../base/whole_files.js';
 import { checkOption, isOption, OPTION_NAMES } from './options.js';
 import type { GenerationOptions } from './options.js';
 
@@ -149,15 +149,7 @@ export class GenerationConfig {
    * @throws SaveError when it cannot be written; a file that was there before is then still whole
    */
   async save_pretrained(dir: string): Promise<void> {
-    const file = path.join(dir, 'generation_config.json');
-    const aside = `${file}.${process.pid}.tmp`;
-    try {
-      await writeFile(aside, JSON.stringify(this.toJSON(), null, 2) + '\n');
-      await rename(aside, file);
-    } catch (cause) {
-      await rm(aside, { force: true });
-      throw new SaveError(`Cannot write ${file}: ${(cause as Error).message}.`, { file }, { cause });
-    }
+    await writeFileAtomic(path.join(dir, 'generation_config.json'), JSON.stringify(this.toJSON(), null, 2) + '\n');
   }
 }
 /* eslint-enable @typescript-eslint/no-unsafe-declaration-merging, @typescript-eslint/no-empty-object-type */

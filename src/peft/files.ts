@@ -1,16 +1,10 @@
 /** Adapter folders: adapter_config.json and adapter_model.safetensors, as PEFT reads and writes them; of several, a folder each. */
 import * as fs from 'node:fs';
 import * as path from 'node:path';
-import {
-  type AtomicFile,
-  decodeFloat32,
-  encodeFloat32,
-  isFloatDtype,
-  parseConfigJson,
-  readTextIfThere,
-  SafetensorsFile,
-} from '../checkpoints/index.js';
-import { writeAside } from '../checkpoints/save.js';
+import { type AtomicFile, writeAside, writeTogether } from '../base/whole_files.js';
+import { decodeFloat32, encodeFloat32, isFloatDtype } from '../base/stored_dtypes.js';
+import { parseConfigJson, SafetensorsFile } from '../checkpoints/index.js';
+import { readTextIfThere } from '../base/files.js';
 import { plan, storageOrder, writeSafetensorsAside } from '../checkpoints/safetensors_writer.js';
 import { ArgumentError, CheckpointError, SaveError } from '../base/errors.js';
 import type { CausalLM } from '../models/causal_lm.js';
@@ -38,8 +32,8 @@ function placeOf(dir: string, name: string): string {
   return path.join(dir, name);
 }
 
-/** Both files of an adapter, written aside. */
-async function writeAdapterAside({ variables, config }: LoraAdapter, dir: string): Promise<AtomicFile[]> {
+/** Writes both files of an adapter aside. */
+async function writeAdapterAside({ variables, config }: LoraAdapter, dir: string, aside: AtomicFile[]): Promise<void> {
   try {
     await fs.promises.mkdir(dir, { recursive: true });
   } catch (error) {
@@ -53,15 +47,9 @@ async function writeAdapterAside({ variables, config }: LoraAdapter, dir: string
       data: async () => encodeFloat32((await variable.data()) as Float32Array, 'F32'),
     }),
   );
-  const weights = await writeSafetensorsAside(path.join(dir, ADAPTER_WEIGHTS), storageOrder(planned), {
-    metadata: { format: 'pt' },
-  });
-  try {
-    return [weights, await writeJsonAside(path.join(dir, ADAPTER_CONFIG), config.to_dict())];
-  } catch (error) {
-    await weights.abort();
-    throw error;
-  }
+  const metadata = { format: 'pt' };
+  aside.push(await writeSafetensorsAside(path.join(dir, ADAPTER_WEIGHTS), storageOrder(planned), { metadata }));
+  aside.push(await writeJsonAside(path.join(dir, ADAPTER_CONFIG), config.to_dict()));
 }
 
 function writeJsonAside(file: string, value: unknown): Promise<AtomicFile> {
@@ -83,13 +71,12 @@ export async function save_adapter(peft: PeftModel, dir: string, adapter_name?: 
   const names = adapter_name === undefined && active.length > 0 ? active : first();
   const several = names.length > 1;
   const places = names.map((name) => ({ adapter: peft.adapter(name), place: several ? placeOf(dir, name) : dir }));
-  const aside: AtomicFile[] = [];
   try {
-    for (const { adapter, place } of places) aside.push(...(await writeAdapterAside(adapter, place)));
-    if (several) aside.push(await writeJsonAside(path.join(dir, SEVERAL), { active_adapters: names }));
-    for (const file of aside) await file.commit();
+    await writeTogether(async (aside) => {
+      for (const { adapter, place } of places) await writeAdapterAside(adapter, place, aside);
+      if (several) aside.push(await writeJsonAside(path.join(dir, SEVERAL), { active_adapters: names }));
+    });
   } catch (error) {
-    await Promise.all(aside.map((file) => file.abort()));
     // those that are empty
     for (const { place } of places) if (place !== dir) await fs.promises.rmdir(place).catch(() => undefined);
     throw error;

@@ -8,6 +8,7 @@ import * as path from 'node:path';
 import type { DeviceError } from '../base/errors.js';
 import { missingCudaLibraries } from './gpu.js';
 import { withLock } from '../base/lock.js';
+import { replaceFolder } from '../base/whole_files.js';
 import {
   cacheRoot,
   readManifest,
@@ -109,7 +110,7 @@ export async function setupRuntime(options: SetupOptions = {}): Promise<SetupRes
         fs.rmSync(work, { recursive: true, force: true });
       }
     },
-    (pid) => step(`waiting for another set-up (process ${pid})`),
+    { onWait: (holder) => step(`waiting for another set-up (process ${holder})`) },
   );
 }
 
@@ -166,12 +167,8 @@ async function build(work: string, slot: string, options: BuildOptions): Promise
   };
   fs.writeFileSync(path.join(work, 'package.json'), JSON.stringify({ name: 'tfjs-mamba2-runtime', private: true }));
   fs.writeFileSync(path.join(work, 'runtime.json'), JSON.stringify(manifest, null, 2));
-  // A running program may still have the old runtime open: move it aside, then let go of its files.
-  const old = `${slot}.old`;
-  fs.rmSync(old, { recursive: true, force: true });
-  if (fs.existsSync(slot)) fs.renameSync(slot, old);
-  fs.renameSync(work, slot);
-  fs.rmSync(old, { recursive: true, force: true });
+  // a running program may still have the old runtime open
+  await replaceFolder(work, slot, `${slot}.old`);
   return { ...manifest, dir: slot, built: true };
 }
 

@@ -2,7 +2,7 @@
 import * as fs from 'node:fs';
 import * as os from 'node:os';
 import * as path from 'node:path';
-import { writeFileAtomic } from '../checkpoints/index.js';
+import { writeFileAtomic } from '../base/whole_files.js';
 import type { LogEntry } from './callbacks.js';
 
 export const LOG_FILE = 'log.jsonl';

@@ -6,14 +6,9 @@
 import * as fs from 'node:fs';
 import * as path from 'node:path';
 import * as tf from '@tensorflow/tfjs';
-import {
-  decodeFloat32,
-  encodeFloat32,
-  SafetensorsFile,
-  writeFileAtomic,
-  writeSafetensors,
-} from '../checkpoints/index.js';
-import { saveError } from '../base/files.js';
+import { decodeFloat32, encodeFloat32 } from '../base/stored_dtypes.js';
+import { SafetensorsFile, writeSafetensors } from '../checkpoints/index.js';
+import { replaceFolder, saveError, writeFileAtomic } from '../base/whole_files.js';
 import { CheckpointError, TrainingError } from '../base/errors.js';
 import { readJsonFile } from '../base/text_files.js';
 import { PeftModel, save_adapter } from '../peft/index.js';
@@ -64,13 +59,6 @@ export async function saveModel(model: TrainableModel, dir: string): Promise<voi
   else await model.save_pretrained(dir, { dtype: 'float32' });
 }
 
-/** Renames made so far survive a power cut. */
-async function syncFolder(dir: string): Promise<void> {
-  const handle = await fs.promises.open(dir, 'r').catch(() => null);
-  await handle?.sync().catch(() => undefined);
-  await handle?.close();
-}
-
 /**
  * Writes checkpoint-N.
  * @param limit snapshots kept, this one included; null for all
@@ -114,17 +102,9 @@ export async function saveSnapshot(
       `${JSON.stringify({ ...state, optimizer_steps: step.steps }, null, 2)}\n`,
     );
     // an earlier run's of this name stays until the new one has the name: one of them is whole at any moment
-    if (fs.existsSync(final)) {
-      await remove(replaced);
-      await fs.promises.rename(final, replaced);
-    }
-    await fs.promises.rename(aside, final);
-    await syncFolder(dir);
-    await remove(replaced);
+    await replaceFolder(aside, final, replaced);
   } catch (error) {
     await remove(aside).catch(() => undefined);
-    if (fs.existsSync(replaced) && !fs.existsSync(final))
-      await fs.promises.rename(replaced, final).catch(() => undefined);
     throw saveError(final, error);
   }
   if (limit !== null) {

@@ -1,7 +1,7 @@
 /** Trainer: a training run from examples to snapshots (folders checkpoint-N), by the names of transformers. */
 import * as fs from 'node:fs';
 import * as path from 'node:path';
-import { writeFileAtomic } from '../checkpoints/index.js';
+import { writeFileAtomic } from '../base/whole_files.js';
 import { ArgumentError } from '../base/errors.js';
 import { plannedSteps, type TrainingArguments, trainingArguments, type When } from './arguments.js';
 import { type Batch, batchShapes, prepareBatch, type PreparedBatch } from './batch.js';

@@ -3,10 +3,8 @@ import * as fs from 'node:fs';
 import * as os from 'node:os';
 import * as path from 'node:path';
 import { spawnSync } from 'node:child_process';
-import { fileURLToPath } from 'node:url';
-import { AtomicFile, RandomAccessFile, writeFileAtomic } from '../../src/checkpoints/index.js';
-import { saveError } from '../../src/base/files.js';
-import { CheckpointError, SaveError } from '../../src/base/errors.js';
+import { RandomAccessFile } from '../../src/base/files.js';
+import { CheckpointError } from '../../src/base/errors.js';
 
 describe('files', () => {
   let dir = '';
@@ -48,52 +46,5 @@ describe('files', () => {
     expect((await failure(RandomAccessFile.open(pipe))).message).to.match(/not a regular file/);
     expect((await failure(RandomAccessFile.open(dir))).message).to.match(/not a regular file/);
     expect((await failure(RandomAccessFile.open(path.join(dir, 'gone')))).message).to.match(/no such file/);
-  });
-
-  it('get their name when whole, and leave nothing when given up', async () => {
-    const name = path.join(dir, 'x');
-    const file = await AtomicFile.create(name);
-    await file.write(Buffer.from('abc'));
-    expect(fs.existsSync(name)).to.equal(false);
-    await file.commit();
-    expect(fs.readFileSync(name, 'utf8')).to.equal('abc');
-    const other = await AtomicFile.create(name);
-    await other.write(Buffer.from('defg'));
-    expect(other.written).to.equal(4);
-    await other.abort();
-    expect(fs.readdirSync(dir)).to.deep.equal(['x']);
-    expect(fs.readFileSync(name, 'utf8')).to.equal('abc');
-    expect(await failure(other.write(Buffer.from('h')))).to.be.instanceOf(SaveError);
-  });
-
-  it('leave nothing when their name is taken by a folder', async () => {
-    fs.mkdirSync(path.join(dir, 'x'));
-    expect(await failure(writeFileAtomic(path.join(dir, 'x'), 'abc'))).to.be.instanceOf(SaveError);
-    expect(fs.readdirSync(dir)).to.deep.equal(['x']);
-  });
-
-  it('say what to do when the disk is full or may not be written', () => {
-    const of = (code: string): SaveError =>
-      saveError('out/model.safetensors', Object.assign(new Error(code), { code }));
-    expect(of('ENOSPC').message).to.match(/out\/model\.safetensors\. The disk is full: free some space/);
-    expect(of('EACCES').message).to.match(/may not be written/);
-    expect(of('ENOSPC').data).to.include({ file: 'out/model.safetensors', code: 'ENOSPC' });
-  });
-
-  it('leave no trace of a model when there is no room for it', function () {
-    // a limit on the size of files stands in for a full disk
-    const src = fileURLToPath(new URL('../../models/tiny-books-mamba2', import.meta.url));
-    const code = `
-      process.on('SIGXFSZ', () => {});
-      const { openCheckpoint, convertCheckpoint } = await import('./src/checkpoints/index.ts');
-      const source = await openCheckpoint(${JSON.stringify(src)});
-      await convertCheckpoint(source, ${JSON.stringify(path.join(dir, 'out'))}).catch((e) => console.log(e.name, e.data.code));`;
-    const node = [process.execPath, '--import', 'tsx', '--input-type=module', '-e', code];
-    const run = spawnSync('bash', ['-c', 'ulimit -f 4000; exec "$@"', 'bash', ...node], {
-      cwd: fileURLToPath(new URL('../..', import.meta.url)),
-      encoding: 'utf8',
-    });
-    expect(run.stdout, run.stderr).to.equal('SaveError EFBIG\n');
-    expect(fs.readdirSync(path.join(dir, 'out'))).to.deep.equal([]);
   });
 });

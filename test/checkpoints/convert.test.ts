@@ -4,8 +4,6 @@ import * as os from 'node:os';
 import * as path from 'node:path';
 import {
   convertCheckpoint,
-  decodeFloat32,
-  encodeFloat32,
   inspectCheckpoint,
   openCheckpoint,
   saveCheckpoint,
@@ -13,6 +11,7 @@ import {
   verifyConversion,
   writeSafetensors,
 } from '../../src/checkpoints/index.js';
+import { decodeFloat32, encodeFloat32 } from '../../src/base/stored_dtypes.js';
 import { ArgumentError, CheckpointError } from '../../src/base/errors.js';
 import { goldenDir, readTensors } from '../support/goldens.js';
 import { randomTensors, TINY_CONFIG, zeros } from '../support/checkpoint.js';

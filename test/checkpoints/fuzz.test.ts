@@ -13,9 +13,9 @@ import {
   SafetensorsFile,
   torchContainer,
   validateCheckpoint,
-  type ByteSource,
   type Container,
 } from '../../src/checkpoints/index.js';
+import type { ByteSource } from '../../src/base/files.js';
 import { withHuggingFaceNames } from '../../src/checkpoints/names.js';
 import { NamedCheckpoint } from '../../src/checkpoints/open.js';
 import { readZipDirectory } from '../../src/checkpoints/zip.js';

@@ -1,9 +1,7 @@
 import { expect } from 'chai';
-import { spawn } from 'node:child_process';
 import * as fs from 'node:fs';
 import * as os from 'node:os';
 import * as path from 'node:path';
-import { withLock } from '../../src/base/lock.js';
 import { explainNpm, explainPip } from '../../src/runtime/setup_failure.js';
 import { setupRuntime } from '../../src/runtime/setup.js';
 import { DeviceError } from '../../src/base/errors.js';
@@ -101,47 +99,5 @@ for name in tensorflow-tfjs-node-gpu-4.22.0 google-protobuf-3.21.4 progress-2.0.
       'not the one published',
     );
     expect(explainNpm(finished('npm error code E404'), 'x@1').message).to.include('registry in use has no x@1');
-  });
-});
-
-describe('withLock', () => {
-  let folder: string;
-  beforeEach(() => (folder = fs.mkdtempSync(path.join(os.tmpdir(), 'tfjs-mamba2-test-'))));
-  afterEach(() => fs.rmSync(folder, { recursive: true }));
-
-  it('lets processes in one at a time, and leaves nothing', async () => {
-    const script = `
-      import * as fs from 'node:fs';
-      import { withLock } from ${JSON.stringify(path.resolve('src/base/lock.ts'))};
-      await withLock('lock', async () => {
-        fs.appendFileSync('log', 'in ');
-        await new Promise((resolve) => setTimeout(resolve, 30));
-        fs.appendFileSync('log', 'out ');
-      });`;
-    fs.writeFileSync(path.join(folder, 'run.mts'), script);
-    const tsx = path.resolve('node_modules/tsx/dist/loader.mjs');
-    const run = () =>
-      new Promise((resolve) =>
-        spawn(process.execPath, ['--import', tsx, 'run.mts'], { cwd: folder }).on('close', resolve),
-      );
-    expect(await Promise.all([run(), run(), run()])).to.deep.equal([0, 0, 0]);
-    expect(fs.readFileSync(path.join(folder, 'log'), 'utf8')).to.equal('in out in out in out ');
-    expect(fs.readdirSync(folder).sort()).to.deep.equal(['log', 'run.mts']);
-  });
-
-  it('takes over the lock of a process that died', async () => {
-    const lock = path.join(folder, 'lock');
-    const child = spawn('true');
-    await new Promise((resolve) => child.on('close', resolve));
-    fs.writeFileSync(lock, String(child.pid));
-    expect(await withLock(lock, async () => 'done')).to.equal('done');
-    expect(fs.readdirSync(folder)).to.deep.equal([]);
-  });
-
-  it('is released when the work fails', async () => {
-    const lock = path.join(folder, 'lock');
-    const failure = new Error('on purpose');
-    expect(await withLock(lock, () => Promise.reject(failure)).catch((error: unknown) => error)).to.equal(failure);
-    expect(fs.existsSync(lock)).to.equal(false);
   });
 });

@@ -5,14 +5,8 @@
 import * as fs from 'node:fs';
 import * as path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import {
-  decodeFloat32,
-  decodeInt32,
-  isFloatDtype,
-  parseConfigJson,
-  parseSafetensorsHeader,
-  type StoredDtype,
-} from '../../src/checkpoints/index.js';
+import { decodeFloat32, decodeInt32, isFloatDtype } from '../../src/base/stored_dtypes.js';
+import { parseConfigJson, parseSafetensorsHeader, type StoredDtype } from '../../src/checkpoints/index.js';
 
 /** A tensor of a golden file, decoded. */
 export interface GoldenTensor {

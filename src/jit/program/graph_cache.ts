@@ -57,7 +57,8 @@ export function withTemporaryFolder<T>(use: (folder: string) => T): T {
 }
 
 /**
- * Keeps a graph that lies in `from` as `folder`, whole or not at all. A disk that takes nothing only means that nothing is kept.
+ * Keeps a graph that lies in `from` as `folder`, whole or not at all. A disk that takes nothing only means that nothing is kept. An earlier one
+ * goes first: its name says what it is of, so it was damaged.
  */
 export function keepGraph(from: string, folder: string, signatures: Record<string, Signature>): void {
   const aside = `${folder}.${randomBytes(6).toString('hex')}`;
