@@ -95,7 +95,7 @@ export function elementCount(shape: readonly unknown[]): number | null {
 }
 
 /** Array memory is in machine order, files in little-endian order; the two are one on every machine that TensorFlow.js supports. */
-export function assertLittleEndian(): void {
+function assertLittleEndian(): void {
   if (os.endianness() !== 'LE')
     throw new CheckpointError('Checkpoints can be read on little-endian machines only; this one is big-endian.');
 }

@@ -5,7 +5,7 @@
 import { CheckpointError } from '../base/errors.js';
 
 /** A name from the pickle, one of ALLOWED. */
-export class PickleGlobal {
+class PickleGlobal {
   constructor(readonly name: string) {}
 }
 /** What a persistent id refers to: torch's ('storage', type, key, location, elements). */
@@ -26,10 +26,10 @@ export class PickleTensor {
   ) {}
 }
 /** A tuple, told from a list. */
-export class PickleTuple {
+class PickleTuple {
   constructor(readonly items: readonly PickleValue[]) {}
 }
-export type PickleDict = Map<PickleValue, PickleValue>;
+type PickleDict = Map<PickleValue, PickleValue>;
 export type PickleValue =
   | null
   | boolean

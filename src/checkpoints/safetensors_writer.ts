@@ -42,7 +42,7 @@ export function storageOrder(planned: readonly PlannedTensor[]): PlannedTensor[]
 }
 
 /** The header with its length in front, for tensors in the order of their bytes. */
-export function safetensorsHeader(planned: readonly PlannedTensor[], metadata?: Record<string, string>): Uint8Array {
+function safetensorsHeader(planned: readonly PlannedTensor[], metadata?: Record<string, string>): Uint8Array {
   const entries: [string, unknown][] = metadata ? [['__metadata__', metadata]] : [];
   let at = 0;
   for (const { tensor, bytes } of planned) {

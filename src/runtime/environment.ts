@@ -52,7 +52,7 @@ export function isLoaded(): boolean {
 }
 
 /** Joins flags, a later one taking the place of an earlier one of the same name. */
-export function mergeFlags(current: string | undefined, added: readonly string[]): string {
+function mergeFlags(current: string | undefined, added: readonly string[]): string {
   const flags = new Map<string, string>();
   for (const flag of [...(current ?? '').split(/\s+/).filter(Boolean), ...added]) {
     flags.set(flag.split('=')[0]!, flag);
@@ -210,7 +210,7 @@ export function applyDefaults(runtime: string): void {
  * Where compiled programs are kept: a folder per kind of processor, since code that XLA made for one must not run on
  * another, per version of TensorFlow, and for XLA's flags and whether float32 may be rounded to TF32.
  */
-export function compileCacheDir(): string {
+function compileCacheDir(): string {
   const kind = [
     os.cpus()[0]?.model,
     process.arch,

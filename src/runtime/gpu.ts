@@ -6,7 +6,7 @@ import * as path from 'node:path';
 import { packageDir } from './paths.js';
 
 /** The libraries that TensorFlow's gpu library opens by name, beside the driver's libcuda.so.1. */
-export const CUDA_LIBRARIES = [
+const CUDA_LIBRARIES = [
   'libcudart.so.12',
   'libcublas.so.12',
   'libcublasLt.so.12',
@@ -30,7 +30,7 @@ export function canOpen(library: string): boolean {
 }
 
 /** Folders inside a runtime where NVIDIA's own wheels were unpacked. */
-export function nvidiaFolders(runtime: string): string[] {
+function nvidiaFolders(runtime: string): string[] {
   const root = path.join(packageDir(runtime), 'deps', 'nvidia');
   if (!fs.existsSync(root)) return [];
   return fs

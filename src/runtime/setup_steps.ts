@@ -10,7 +10,7 @@ import { explainCompiler, explainNpm, explainPip, noSpace, setupError } from './
 import { NPM_SOURCES, WHEEL_PLATFORMS, WHEEL_PYTHON, type WheelSource } from './sources.js';
 
 /** The two libraries of TensorFlow, under the names that its wheel gives them. */
-export const LIBRARIES = ['libtensorflow_cc.so.2', 'libtensorflow_framework.so.2'] as const;
+const LIBRARIES = ['libtensorflow_cc.so.2', 'libtensorflow_framework.so.2'] as const;
 
 const NATIVE = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../../native');
 

@@ -12,7 +12,7 @@ export type RegisterKind = 'r' | 'f' | 'd' | 'p';
 const DECLARED: Record<RegisterKind, string> = { r: 'b32', f: 'f32', d: 'b64', p: 'pred' };
 
 /** A number as an operand of float32, by its bits: exact. */
-export function floatBits(value: number): string {
+function floatBits(value: number): string {
   const view = new DataView(new ArrayBuffer(4));
   view.setFloat32(0, value);
   return `0f${view.getUint32(0).toString(16).padStart(8, '0').toUpperCase()}`;

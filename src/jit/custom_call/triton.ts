@@ -25,7 +25,7 @@ export interface TritonKernel {
 }
 
 /** Type of a tensor in TTIR. */
-export function tensorType(dims: readonly number[], element: string): string {
+function tensorType(dims: readonly number[], element: string): string {
   return `tensor<${[...dims, element].join('x')}>`;
 }
 
