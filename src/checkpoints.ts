@@ -7,6 +7,7 @@ export {
   convertCheckpoint,
   type ConvertOptions,
   type ConvertReport,
+  type Dimensions,
   type HubOptions,
   inspectCheckpoint,
   type InspectOptions,
@@ -15,6 +16,7 @@ export {
   type OutTensor,
   parseConfigJson,
   resolveModel,
+  type SafetensorsEntry,
   SafetensorsFile,
   saveCheckpoint,
   type SaveCheckpointOptions,
@@ -29,4 +31,4 @@ export {
   type VerifyReport,
   writeSafetensors,
 } from './checkpoints/index.js';
-export { ArgumentError, CheckpointError, ConfigError, SaveError } from './base/errors.js';
+export { ArgumentError, CheckpointError, ConfigError, Mamba2Error, SaveError } from './base/errors.js';

@@ -6,10 +6,12 @@
 // models
 export { AutoConfig, AutoModelForCausalLM, AutoTokenizer } from './models/auto/index.js';
 export {
+  type CacheArrays,
   type CausalLMInputs,
   type CausalLMOutputs,
   type CheckpointQuantization,
   type EngineKind,
+  type EngineOptions,
   type IdsLike,
   inspectState,
   Mamba2Cache,
@@ -41,6 +43,9 @@ export {
   type Int4WeightOnlyOptions,
   Int8WeightOnlyConfig,
   type QuantizationConfig,
+  type QuantType,
+  type Rounding,
+  type ScaleDtype,
   TorchAoConfig,
   type WeightOnlyOptions,
 } from './quant/index.js';
@@ -53,7 +58,11 @@ export {
   type ChatTemplateOptions,
   type DecodeOptions,
   type EncodeOptions,
+  type SpecialToken,
+  type SpecialTokens,
+  type TemplateMessage,
   Tokenizer,
+  type TokenizerBackendName,
   type TokenizerOptions,
 } from './tokenizers/index.js';
 
@@ -61,17 +70,24 @@ export {
 export {
   ChatSession,
   type ChatSnapshot,
+  type EngineSampling,
+  type EngineState,
   type FinishReason,
   GenerationConfig,
   type GenerateInputs,
   type GenerateOutput,
+  type GenerationEngine,
   type GenerationOptions,
+  type IdRow,
+  type RowsAlone,
+  type StateArrays,
   type Streamer,
   TextIteratorStreamer,
   TextStreamer,
   type TextStreamerOptions,
   type Turn,
   type TurnOptions,
+  type WholeOutput,
 } from './generation/index.js';
 export {
   ExponentialDecayLengthPenalty,
@@ -114,19 +130,24 @@ export {
   type Chat,
   type FeatureExtractionOptions,
   type FeatureExtractionPipeline,
+  type FeatureModel,
   type GeneratedChat,
   type GeneratedText,
   perplexity,
   type PerplexityOptions,
   type PerplexityResult,
   pipeline,
+  type PipelineModel,
   type PipelineOptions,
+  type ScoringModel,
   type TextGenerationOptions,
+  type TextGenerationOutput,
   type TextGenerationPipeline,
 } from './pipelines/index.js';
 
 // LoRA adapters
 export {
+  type AdapterValues,
   get_peft_model,
   load_adapter,
   load_peft_model,
@@ -145,11 +166,16 @@ export {
   type CompileArgs,
   EarlyStoppingCallback,
   type Example,
+  type ExampleSource,
   type FitArgs,
+  type FitCallback,
+  type FitMetric,
   loadExamples,
+  type LogEntry,
   ProgressCallback,
   readExamples,
   type ReadOptions,
+  type SchedulerType,
   SFTTrainer,
   type SFTOptions,
   type SFTTrainerOptions,
@@ -157,6 +183,8 @@ export {
   splitExamples,
   TensorBoardLog,
   type TokenizedExample,
+  type TokenizeOptions,
+  type TrainableModel,
   Trainer,
   type TrainerCallback,
   type TrainerControl,
@@ -184,6 +212,7 @@ export {
 // errors
 export {
   ArgumentError,
+  ChatTemplateError,
   CheckpointError,
   ConfigError,
   DeviceError,

@@ -44,5 +44,5 @@ export {
   whileLoop,
 } from './jit/index.js';
 export { configureRuntime, loadTensorFlow, selectBackend } from './runtime/index.js';
-export { ArgumentError, DeviceError, DisposedError } from './base/errors.js';
+export { ArgumentError, DeviceError, DisposedError, Mamba2Error } from './base/errors.js';
 export { JitError, TracingError } from './jit/index.js';

@@ -70,4 +70,4 @@ export {
 } from './training/index.js';
 export { IGNORE_INDEX } from './layers/index.js';
 export { causalLoss } from './models/loss.js';
-export { TrainingError } from './base/errors.js';
+export { Mamba2Error, TrainingError } from './base/errors.js';

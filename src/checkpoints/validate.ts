@@ -14,14 +14,14 @@ export interface Dimensions {
   readonly vocab: number;
   readonly inner: number;
   readonly heads: number;
-  readonly headDim: number;
+  readonly head_dim: number;
   readonly groups: number;
   readonly state: number;
   readonly kernel: number;
-  readonly convDim: number;
+  readonly conv_dim: number;
   readonly projection: number;
-  readonly useBias: boolean;
-  readonly useConvBias: boolean;
+  readonly use_bias: boolean;
+  readonly use_conv_bias: boolean;
   readonly tied: boolean;
 }
 
@@ -86,14 +86,14 @@ export function dimensionsOf(config: Record<string, unknown>, file = 'config.jso
     vocab: size('vocab_size'),
     inner,
     heads,
-    headDim,
+    head_dim: headDim,
     groups,
     state,
     kernel: size('conv_kernel'),
-    convDim,
+    conv_dim: convDim,
     projection: inner + convDim + heads,
-    useBias: flag('use_bias', false),
-    useConvBias: flag('use_conv_bias', true),
+    use_bias: flag('use_bias', false),
+    use_conv_bias: flag('use_conv_bias', true),
     tied: flag('tie_word_embeddings', false),
   };
 }
@@ -109,13 +109,13 @@ export function expectedTensors(config: Record<string, unknown>, file?: string):
     const layer = `backbone.layers.${i}`;
     out.set(`${layer}.norm.weight`, [d.hidden]);
     out.set(`${layer}.mixer.in_proj.weight`, [d.projection, d.hidden]);
-    if (d.useBias) out.set(`${layer}.mixer.in_proj.bias`, [d.projection]);
-    out.set(`${layer}.mixer.conv1d.weight`, [d.convDim, 1, d.kernel]);
-    if (d.useConvBias) out.set(`${layer}.mixer.conv1d.bias`, [d.convDim]);
+    if (d.use_bias) out.set(`${layer}.mixer.in_proj.bias`, [d.projection]);
+    out.set(`${layer}.mixer.conv1d.weight`, [d.conv_dim, 1, d.kernel]);
+    if (d.use_conv_bias) out.set(`${layer}.mixer.conv1d.bias`, [d.conv_dim]);
     for (const name of ['dt_bias', 'A_log', 'D']) out.set(`${layer}.mixer.${name}`, [d.heads]);
     out.set(`${layer}.mixer.norm.weight`, [d.inner]);
     out.set(`${layer}.mixer.out_proj.weight`, [d.hidden, d.inner]);
-    if (d.useBias) out.set(`${layer}.mixer.out_proj.bias`, [d.hidden]);
+    if (d.use_bias) out.set(`${layer}.mixer.out_proj.bias`, [d.hidden]);
   }
   out.set('backbone.norm_f.weight', [d.hidden]);
   if (!d.tied) out.set('lm_head.weight', [d.vocab, d.hidden]);

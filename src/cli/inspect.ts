@@ -57,7 +57,7 @@ function text(found: Inspection, withTensors: boolean): string {
       ['Hidden size', `${d.hidden}, inner ${d.inner}`],
       [
         'Heads',
-        `${d.heads} of ${d.headDim}, ${d.groups} ${d.groups === 1 ? 'group' : 'groups'}, state size ${d.state}`,
+        `${d.heads} of ${d.head_dim}, ${d.groups} ${d.groups === 1 ? 'group' : 'groups'}, state size ${d.state}`,
       ],
       ['Vocabulary', `${d.vocab} rows, head ${d.tied ? 'tied to the embeddings' : 'of its own'}`],
     );
