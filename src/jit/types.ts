@@ -97,6 +97,8 @@ export interface ProgramOptions {
   graphCache?: GraphCache;
   /** Shown in error messages and in XLA's profiles. */
   name?: string;
+  /** What makes the program smaller, in a sentence, for who reads that the device has not enough memory for it. */
+  memoryAdvice?: string;
 }
 
 /** Data that run() and assign() take: a tfjs tensor, or a typed array in row-major order. */

@@ -120,7 +120,11 @@ export class CompiledStep implements TrainingStep {
 
   /** @param initial first value of a tensor's parameter (p) or moment (m, v); null for zeros */
   private build(initial: (index: number, kind: string) => ArrayBufferView | null): Program {
-    const program = new Program({ name: 'training', onCompile: this.options.on_compile });
+    const program = new Program({
+      name: 'training',
+      onCompile: this.options.on_compile,
+      memoryAdvice: 'Use a smaller batch, shorter rows or gradient checkpointing.',
+    });
     this.defined.clear();
     const define: Program['define'] = (name, inputs, fn) => {
       this.defined.add(name);

@@ -71,6 +71,9 @@ function graphCacheFor(
   return { folder, key: JSON.stringify([codeDigest(), config.to_dict(), { ...options, graphs: null }, forms]) };
 }
 
+const MEMORY_ADVICE =
+  'Use fewer rows, shorter prompts or segments, or bfloat16 or int4 weights (dtype, quantization_config).';
+
 /** Declares variables and functions for a model; call compile() on the result. */
 export function buildDecodingProgram(weights: NetworkWeights, options: DecodingProgramOptions): Program {
   const { network } = weights;
@@ -82,7 +85,12 @@ export function buildDecodingProgram(weights: NetworkWeights, options: DecodingP
     storages.set(spec.name, storage);
   }
   const graphCache = graphCacheFor(config, storages, options);
-  const program = new Program({ name: network.name, onCompile: options.onCompile, ...(graphCache && { graphCache }) });
+  const program = new Program({
+    name: network.name,
+    memoryAdvice: MEMORY_ADVICE,
+    onCompile: options.onCompile,
+    ...(graphCache && { graphCache }),
+  });
   // on a GPU a slice of a variable may become a kernel of its own
   const packs = options.pack && ![...storages.values()].some(({ takesWhole }) => takesWhole);
   const pack: Pack = packs ? packOf(specs, storages) : new Map();

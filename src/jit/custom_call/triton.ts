@@ -250,7 +250,7 @@ export type KernelRunner = (
 
 let runner: KernelRunner | null = null;
 
-/** Code whose kernels of ours are run by `run`, at once: what layers make of them can so be checked without a GPU. */
+/** Code whose kernels of ours are run by `run`, at once: what is made of their results can so be checked without a GPU. */
 export function withKernelRunner<T>(run: KernelRunner, code: () => T): T {
   runner = run;
   try {

@@ -1,6 +1,6 @@
 /**
  * Values that XLA computes once on a CPU. By itself it puts elementwise work into every kernel that reads the result: what three
- * kernels read (a convolution with its activation, a state) is computed three times. It does so only with cheap work, and a division is
+ * kernels read (an activation, a sum that is carried on) is computed three times. It does so only with cheap work, and a division is
  * not cheap to it; one by a number that it cannot know to be 1 changes no value. (Optimization barriers do not help: they are gone
  * before kernels are made.) On a GPU the same fusion saves memory traffic.
  */

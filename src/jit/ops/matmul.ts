@@ -38,7 +38,7 @@ export function matMulBf16(x: tf.Tensor, w: tf.Tensor): tf.Tensor2D {
   return tf.engine().runKernel(MATMUL_BF16, { x, w }) as tf.Tensor2D;
 }
 
-/** The least float32: a bound that no weight is below. */
+/** The least float32: a bound that no number is below. */
 const LEAST = -3.4028234663852886e38;
 
 /** Most rows that are multiplied one by one: for more, a bfloat16 matrix is converted to float32 once and for all. */

@@ -1,6 +1,6 @@
 /**
  * Where a program's graph goes before TensorFlow loads it: into a temporary folder, or into one that is kept, so that the next
- * process need not trace anew. Tracing a model of 24 layers takes most of a second.
+ * process need not trace anew. Tracing a large program takes most of a second.
  */
 import { createHash, randomBytes } from 'node:crypto';
 import * as fs from 'node:fs';

@@ -27,6 +27,7 @@ const gib = (bytes: number): string => `${(bytes / 2 ** 30).toFixed(bytes < 2 **
 /**
  * The error for a failure for want of memory.
  * @param text TensorFlow's message @param where what ran, to begin the message with @param variables of the program
+ * @param advice see ProgramOptions.memoryAdvice
  * @param memory of the GPUs. Default: as the driver reports it now
  * @returns null when the text is of another failure. Its data: `asked` (bytes or null), `variables` (bytes), `memory`
  */
@@ -34,6 +35,7 @@ export function outOfMemory(
   text: string,
   where: string,
   variables: Iterable<VariableSpec>,
+  advice = '',
   memory: () => readonly GpuMemory[] = gpuMemory,
 ): DeviceError | null {
   if (!/RESOURCE_EXHAUSTED|\bOOM\b|out of memory|failed to allocate/i.test(text)) return null;
@@ -47,11 +49,11 @@ export function outOfMemory(
   const message = [
     `${where} failed: the device has not enough memory.`,
     asked === null ? '' : `It was asked for ${gib(asked)} more;`,
-    `the program's weights and states take ${gib(held)}.`,
+    `the program's variables take ${gib(held)}.`,
     there && `${there}.`,
     left > 0 ? `gpuMemoryLimit leaves ${gib(left)} of it to others.` : '',
-    'Use fewer rows or a smaller batch, shorter prompts or segments, bfloat16 or int4 weights (dtype, quantization_config),',
-    'gradient checkpointing in training, or dispose() what else is loaded; other processes on the GPU count too.',
+    advice,
+    'Call dispose() of what else is loaded; other processes on the GPU count too.',
   ];
   return new DeviceError(message.filter(Boolean).join(' '), { asked, variables: held, memory: cards, text });
 }

@@ -145,7 +145,7 @@ export class Program {
     session.clear([...made]);
   }
 
-  /** Variables whose zeros are made on the device: where there are many, such as the states of many rows. Few are sooner handed over. */
+  /** Variables whose zeros are made on the device: where there are many, such as those that stand for many rows. Few are sooner handed over. */
   private zeroedThere(): ReadonlySet<string> {
     const zeros = [...this.specs].filter(([, { init }]) => typeof init !== 'function');
     const bytes = zeros.reduce((sum, [, { shape, dtype }]) => sum + sizeOf(shape) * dtypeBytes(dtype), 0);
@@ -243,7 +243,7 @@ export class Program {
     const signatures = keptSignatures(folder, [...this.functions.keys()]);
     if (!signatures) return null;
     try {
-      const session = this.timed('load', () => new Session(this.label, this.specs, folder));
+      const session = this.timed('load', () => new Session(this.label, this.specs, folder, this.options.memoryAdvice));
       for (const [name, fn] of this.functions) fn.call = callOf(name, signatures[name]!);
       return session;
     } catch {
@@ -257,7 +257,7 @@ export class Program {
     return this.timed('load', () =>
       withTemporaryFolder((folder) => {
         writeGraph(folder, this.specs, traced);
-        const session = new Session(this.label, this.specs, folder);
+        const session = new Session(this.label, this.specs, folder, this.options.memoryAdvice);
         const signatures = traced.map(({ name, inputs, outputs }) => [name, { inputs, outputs }] as const);
         if (keep !== null) keepGraph(folder, keep, Object.fromEntries(signatures));
         return session;

@@ -109,6 +109,7 @@ export class Session {
     private readonly label: string,
     private readonly variables: ReadonlyMap<string, VariableSpec>,
     folder: string,
+    private readonly memoryAdvice = '',
   ) {
     this.positions = new Map([...variables.keys()].map((name, k) => [name, k]));
     this.types = storageTypes(variables);
@@ -166,7 +167,7 @@ export class Session {
       const text = nativeMessage(error);
       const where = `${this.label}: ${what}`;
       throw (
-        outOfMemory(text, where, this.variables.values()) ??
+        outOfMemory(text, where, this.variables.values(), this.memoryAdvice) ??
         new DeviceError(`${where} failed: ${text}`, { what }, { cause: error })
       );
     }

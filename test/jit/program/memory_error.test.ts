@@ -8,13 +8,15 @@ describe('memory that a GPU does not have', () => {
     { shape: [2 ** 28], dtype: 'float32' },
   ];
   const memory = () => [{ total: 80 * 2 ** 30, free: 2 ** 29 }];
-  const failing = (text: string) => outOfMemory(text, "mamba2: run('prefill1x2048')", variables, memory);
+  const failing = (text: string) => outOfMemory(text, "program: run('f')", variables, 'Use a smaller batch.', memory);
 
   it('says what was asked for, what is held, what is there and what to do', () => {
     const error = failing('Out of memory while trying to allocate 12884901888 bytes.')!;
     expect(error.name).to.equal('DeviceError');
-    expect(error.message).to.match(/^mamba2: run\('prefill1x2048'\) failed: .*12\.0 GiB more; .* take 3\.0 GiB/);
-    expect(error.message).to.match(/GPU 0 has 80\.0 GiB, of which 0\.500 GiB are free.* batch/);
+    expect(error.message).to.match(/^program: run\('f'\) failed: .*12\.0 GiB more; .* take 3\.0 GiB/);
+    expect(error.message).to.match(
+      /GPU 0 has 80\.0 GiB, of which 0\.500 GiB are free.* Use a smaller batch\. Call dispose\(\)/,
+    );
     expect(error.data).to.include({ asked: 12 * 2 ** 30, variables: 3 * 2 ** 30 });
   });
 
