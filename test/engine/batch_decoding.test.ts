@@ -10,7 +10,7 @@ import { Mamba2Config, type Mamba2ConfigFields } from '../../src/models/mamba2/c
 import { Mamba2Network } from '../../src/models/mamba2/network.js';
 import { useBackend } from '../support/backends.js';
 import { expectClose } from '../support/compare.js';
-import { plainKernels } from '../support/kernels.js';
+import { interpretKernels } from '../../src/kernels/interpret/runner.js';
 import { randomArr, toTensor } from '../support/oracle.js';
 import { lcg } from '../support/random.js';
 
@@ -72,7 +72,7 @@ describe('a decoding step on a GPU', () => {
         within: { conv: { layers: contexts, layer } },
         ...(narrow && { stored: { ssm: castTo(state.values.ssm!, 'bfloat16') } }),
       }));
-      const got = withKernelRunner(plainKernels(kernels), () => step(stored!, given));
+      const got = withKernelRunner(interpretKernels(kernels), () => step(stored!, given));
       // rows that are switched off give nothing of meaning
       const real = (x: tf.Tensor): tf.Tensor => tf.mul(x, tf.reshape(mask, [rows, ...x.shape.slice(1).map(() => 1)]));
       // the gated vector is rounded to bfloat16 before its product

@@ -4,7 +4,7 @@ import { expect } from 'chai';
 import { withKernelRunner } from '../../src/jit/custom_call/triton.js';
 import { Mamba2Mixer, mixerForward, type MixerOptions, type MixerState } from '../../src/layers/mixer.js';
 import { useBackend } from '../support/backends.js';
-import { plainKernels } from '../support/kernels.js';
+import { interpretKernels } from '../../src/kernels/interpret/runner.js';
 import { lcg } from '../support/random.js';
 
 describe('mixer in bfloat16', () => {
@@ -48,7 +48,7 @@ describe('mixer in bfloat16', () => {
   const forward = (options: MixerOptions, x = u, w = weights): { y: tf.Tensor3D; state: MixerState } =>
     mixerForward(spec, w, x, options);
   const inBf16 = (options: MixerOptions, used: string[] = []): { y: tf.Tensor3D; state: MixerState } =>
-    withKernelRunner(plainKernels(used), () => forward({ ...options, bf16Scan: true }));
+    withKernelRunner(interpretKernels(used), () => forward({ ...options, bf16Scan: true }));
 
   it('reads a prompt after a state, of rows that end', () => {
     const state = { conv: numbers([b, 3, spec.convSize]) as tf.Tensor3D, ssm: numbers([b, 8, 4, 8]) as tf.Tensor4D };
@@ -75,7 +75,7 @@ describe('mixer in bfloat16', () => {
         })([u, ...names.map((name) => weights[name]!)]);
       const used: string[] = [];
       const [want, withoutKernels] = [gradients(false), gradients(true)];
-      const got = withKernelRunner(plainKernels(used), () => gradients(true));
+      const got = withKernelRunner(interpretKernels(used), () => gradients(true));
       expect(used.includes('causal_convolution_dw')).to.equal(!packed);
       for (const [i, name] of ['u', ...names].entries()) {
         if (name === 'out_proj.bias')

@@ -4,20 +4,17 @@
  * part the threads of a warp, barriers that not all warps reach, reads by `ld.global.nc` of what the kernel has written, and conditions
  * that nobody wrote are errors. Other registers that nobody wrote hold NaN or its bits.
  */
-import { bitsOf, COMPARE, floatOf, PLAIN, u } from './ptx_numbers.js';
+import { bitsOf, floatOf } from './bits.js';
+import { InterpreterError } from './errors.js';
+import { addressOf, CardMemory, checked, type Location } from './ptx_memory.js';
+import { COMPARE, PLAIN, u } from './ptx_numbers.js';
+import { namesOf, parsePtx, type PtxProgram } from './ptx_program.js';
 import { multiplyTiles } from './ptx_tiles.js';
 
-const BUFFER = 2 ** 40; // addresses: number of the buffer times this, and a place in bytes
 const LANES = 32;
 
+/** A register's value in each thread of the block. */
 type Lanes = Float64Array;
-
-interface Instruction {
-  guard: string | null;
-  negated: boolean;
-  op: string;
-  operands: string[];
-}
 
 const places = new Map<string, { base: string; offset: number }>();
 
@@ -30,37 +27,6 @@ function placeOf(text: string): { base: string; offset: number } {
   }
   return found;
 }
-
-/** Memory of the card: the buffers of the parameters, of which several may be one. */
-class Card {
-  readonly views: DataView[];
-  /** Words that the kernel has written, by the memory that they lie in. */
-  private readonly written = new Map<ArrayBufferLike, Uint8Array>();
-
-  constructor(memory: readonly ArrayBufferView[]) {
-    this.views = memory.map((x) => new DataView(x.buffer, x.byteOffset, x.byteLength));
-  }
-
-  private words(view: DataView): Uint8Array {
-    let found = this.written.get(view.buffer);
-    if (!found) this.written.set(view.buffer, (found = new Uint8Array(Math.ceil(view.buffer.byteLength / 4))));
-    return found;
-  }
-
-  writes(view: DataView, at: number): void {
-    this.words(view)[(view.byteOffset + at) >> 2] = 1;
-  }
-
-  wasWritten(view: DataView, at: number): boolean {
-    return this.words(view)[(view.byteOffset + at) >> 2] === 1;
-  }
-}
-
-const namesOf = (list: string): string[] =>
-  list
-    .replace(/[{}]/g, '')
-    .split(',')
-    .map((x) => x.trim());
 
 /** Bytes on their way to shared memory. */
 type Copy = [to: number, bytes: Uint8Array];
@@ -75,15 +41,13 @@ class Block {
   private readonly copies = new Map<number, { open: Copy[]; groups: Copy[][] }>();
 
   constructor(
-    private readonly code: readonly Instruction[],
-    private readonly labels: ReadonlyMap<string, number>,
-    private readonly card: Card,
-    shared: readonly (readonly [string, number])[],
+    private readonly program: PtxProgram,
+    private readonly card: CardMemory,
     private readonly block: number,
     private readonly warps: number,
   ) {
     let at = 0;
-    for (const [name, bytes] of shared) {
+    for (const [name, bytes] of program.shared) {
       this.arrays.set(name, at);
       at += Math.ceil(bytes / 16) * 16;
     }
@@ -93,31 +57,34 @@ class Block {
 
   run(): void {
     const at = new Array<number>(this.warps).fill(0);
-    while (at[0]! < this.code.length) {
+    while (at[0]! < this.program.code.length) {
       at.forEach((from, warp) => (at[warp] = this.warp(warp, from)));
-      if (new Set(at).size > 1) throw new Error(`ptx: warps wait at different places: ${at.join()}`);
+      if (new Set(at).size > 1)
+        throw new InterpreterError('ptx', `warps wait at different places: ${at.join()}`, { at, block: this.block });
     }
   }
 
   /** Runs a warp until a barrier or the end. @returns where it goes on */
   private warp(warp: number, from: number): number {
-    for (let i = from; i < this.code.length; i++) {
-      const { guard, negated, op, operands } = this.code[i]!;
+    for (let i = from; i < this.program.code.length; i++) {
+      const { guard, negated, op, operands } = this.program.code[i]!;
       if (op === 'bar.sync') return i + 1;
       const on = Array.from({ length: LANES }, (_, lane) => {
         if (!guard) return true;
         const holds = this.lanes(guard)[warp * LANES + lane]!;
-        if (Number.isNaN(holds)) throw new Error(`ptx: ${op} under a condition that nobody wrote`);
+        if (Number.isNaN(holds))
+          throw new InterpreterError('ptx', `${op} under a condition that nobody wrote`, { instruction: op, guard });
         return Boolean(holds) !== negated;
       });
       if (op === 'bra.uni') {
-        if (on.some((x) => x !== on[0])) throw new Error('ptx: a branch parts the threads of a warp');
-        if (on[0]) i = this.labels.get(operands[0]!)! - 1;
+        if (on.some((x) => x !== on[0]))
+          throw new InterpreterError('ptx', 'a branch parts the threads of a warp', { guard, warp });
+        if (on[0]) i = this.program.labels.get(operands[0]!)! - 1;
         continue;
       }
       this.step(op, operands, warp, on);
     }
-    return this.code.length;
+    return this.program.code.length;
   }
 
   private lanes(name: string): Lanes {
@@ -138,13 +105,13 @@ class Block {
   /** What an operand is: the same for all threads, or by thread. */
   private resolve(text: string): number | Lanes {
     if (/^[rfdp]\d+$/.test(text)) return this.lanes(text);
-    if (text.startsWith('$')) return (Number(text.slice(1)) - 1) * BUFFER;
+    if (text.startsWith('$')) return addressOf(Number(text.slice(1)) - 1);
     if (text.startsWith('0f')) return floatOf(parseInt(text.slice(2), 16) | 0);
     if (text === '%tid.x') return Float64Array.from({ length: this.warps * LANES }, (_, thread) => thread);
     if (text === '%ctaid.x') return this.block;
     if (this.arrays.has(text)) return this.arrays.get(text)!;
     const number = Number(text);
-    if (Number.isNaN(number)) throw new Error(`ptx: unknown operand ${text}`);
+    if (Number.isNaN(number)) throw new InterpreterError('ptx', `unknown operand ${text}`, { operand: text });
     return text.startsWith('0x') ? number | 0 : number;
   }
 
@@ -160,16 +127,7 @@ class Block {
       for (const thread of threads) this.locate(op, to, 1, thread);
       return;
     }
-    if (op.startsWith('fence.')) return;
-    if (op === 'atom.acq_rel.gpu.global.add.u32') {
-      for (const thread of threads) {
-        const { view, at } = this.locate(op, from[0]!, 4, thread);
-        const old = view.getInt32(at, true);
-        view.setInt32(at, (old + this.value(from[1]!, thread)) | 0, true);
-        this.card.writes(view, at);
-        this.set(to, thread, old);
-      }
-    } else if (op.startsWith('ld.') || op.startsWith('st.')) {
+    if (op.startsWith('ld.') || op.startsWith('st.')) {
       for (const thread of threads) this.access(op, operands, thread);
     } else if (op === 'cp.async.cg.shared.global') {
       const { open } = this.copiesOf(warp);
@@ -187,12 +145,14 @@ class Block {
       for (const group of groups.splice(0, groups.length - Number(to)))
         for (const [at, bytes] of group) new Uint8Array(this.shared.buffer).set(bytes, at);
     } else if (op.startsWith('mma.sync')) {
-      if (threads.length !== LANES) throw new Error('ptx: a matrix product without all threads of the warp');
+      if (threads.length !== LANES)
+        throw new InterpreterError('ptx', 'a matrix product without all threads of the warp', { instruction: op });
       const own = operands.map((list) => namesOf(list).map((name) => Array.from(threads, (t) => this.value(name, t))));
       const results = multiplyTiles(own[1]!, own[2]!, own[3]!);
       namesOf(to).forEach((name, i) => threads.forEach((t, lane) => this.set(name, t, results[i]![lane]!)));
     } else if (op.startsWith('shfl.sync')) {
-      if (threads.length !== LANES) throw new Error('ptx: a shuffle without all threads of the warp');
+      if (threads.length !== LANES)
+        throw new InterpreterError('ptx', 'a shuffle without all threads of the warp', { instruction: op });
       const given = threads.map((thread) => this.value(from[0]!, thread));
       threads.forEach((thread, lane) => {
         const other = this.value(from[1]!, thread);
@@ -212,7 +172,7 @@ class Block {
       }
     } else {
       const plain = PLAIN[op];
-      if (!plain) throw new Error(`ptx: unknown instruction ${op}`);
+      if (!plain) throw new InterpreterError('ptx', `unknown instruction ${op}`, { instruction: op, operands });
       for (const thread of threads) this.set(to, thread, plain(...from.map((x) => this.value(x, thread))));
     }
   }
@@ -224,17 +184,11 @@ class Block {
   }
 
   /** Where an address such as `[d3+16]` of a global or shared access of so many bytes lies. */
-  private locate(op: string, place: string, bytes: number, thread: number): { view: DataView; at: number } {
+  private locate(op: string, place: string, bytes: number, thread: number): Location {
     const { base, offset } = placeOf(place);
     const address = this.value(base, thread) + offset;
-    const global = op.includes('.global');
-    const buffer = global ? Math.round(address / BUFFER - 1e-4) : 0;
-    const view = global ? this.card.views[buffer] : this.shared;
-    const at = global ? address - buffer * BUFFER : address;
-    if (!view || !(at >= 0 && at + bytes <= view.byteLength))
-      throw new Error(`ptx: ${op} at ${at} of ${view?.byteLength} bytes (parameter ${buffer}, thread ${thread})`);
-    if (at % bytes !== 0) throw new Error(`ptx: ${op} at ${at}, which is not aligned`);
-    return { view, at };
+    if (op.includes('.global')) return this.card.locate(op, address, bytes, thread);
+    return checked(op, this.shared, address, bytes, { parameter: 'shared memory', thread });
   }
 
   private access(op: string, operands: readonly string[], thread: number): void {
@@ -246,9 +200,9 @@ class Block {
     names.forEach((name, i) => {
       const float = op.endsWith('f32');
       const from = at + width * i;
-      if (store && op.includes('.global')) this.card.writes(view, from);
-      if (op.startsWith('ld.global.nc') && this.card.wasWritten(view, from))
-        throw new Error(`ptx: ${op} of what the kernel itself has written`);
+      if (store && op.includes('.global')) this.card.writes({ view, at: from });
+      if (op.startsWith('ld.global.nc') && this.card.wasWritten({ view, at: from }))
+        throw new InterpreterError('ptx', `${op} of what the kernel itself has written`, { instruction: op, at: from });
       if (width === 2 && store) return view.setUint16(from, this.value(name, thread), true);
       if (width === 2) return this.set(name, thread, view.getUint16(from, true));
       if (!store) this.set(name, thread, float ? view.getFloat32(from, true) : view.getInt32(from, true));
@@ -258,33 +212,16 @@ class Block {
   }
 }
 
-/** Operands of an instruction: commas within braces do not part them. */
-const split = (text: string): string[] =>
-  text
-    .match(/\{[^}]*\}|[^,{}]+/g)
-    ?.map((x) => x.trim())
-    .filter(Boolean) ?? [];
-
-/** Runs all blocks of a kernel over buffers, one per parameter. The same buffer may be several. */
+/**
+ * Runs all blocks of a kernel, one after another.
+ * @param memory a buffer for each parameter, of which several may be the same; results are written there
+ * @throws InterpreterError where the kernel does what it must not
+ */
 export function runPtx(
   kernel: { text: string; grid: number; warps: number },
   memory: readonly ArrayBufferView[],
 ): void {
-  const body = /elementwise_inline_asm "\{(.*)\}" \{/.exec(kernel.text)![1]!;
-  const code: Instruction[] = [];
-  const labels = new Map<string, number>();
-  const shared: [string, number][] = [];
-  for (const line of body.split(';').map((x) => x.trim())) {
-    let text = line;
-    for (let label; (label = /^(\w+):\s*/.exec(text)); text = text.slice(label[0].length))
-      labels.set(label[1]!, code.length);
-    const array = /^\.shared .* (\w+)\[(\d+)\]$/.exec(text);
-    if (array) shared.push([array[1]!, Number(array[2])]);
-    else if (text && !text.startsWith('.reg') && !text.includes('$0')) {
-      const [, not, guard, op, operands] = /^(?:@(!?)(\w+) )?(\S+)\s*(.*)$/.exec(text)!;
-      code.push({ guard: guard ?? null, negated: not === '!', op: op!, operands: split(operands!) });
-    }
-  }
-  const card = new Card(memory);
-  for (let block = 0; block < kernel.grid; block++) new Block(code, labels, card, shared, block, kernel.warps).run();
+  const program = parsePtx(kernel.text);
+  const card = new CardMemory(memory);
+  for (let block = 0; block < kernel.grid; block++) new Block(program, card, block, kernel.warps).run();
 }

@@ -1,15 +1,15 @@
 /** PTX instructions of numbers alone, as the interpreter (ptx.ts) runs them. */
+import { bf16BitsOf } from './bits.js';
 
-const scratch = new DataView(new ArrayBuffer(4));
-export const bitsOf = (x: number): number => (scratch.setFloat32(0, x), scratch.getInt32(0));
-export const floatOf = (bits: number): number => (scratch.setInt32(0, bits), scratch.getFloat32(0));
 const byte = (x: number, i: number): number => (x >>> (8 * i)) & 255;
 const signed = (x: number): number => (x << 24) >> 24;
+/** The nearest whole number, to even where two are as near. */
 const even = (x: number): number => {
   const near = Math.round(x);
   return Math.abs(x % 1) === 0.5 && near % 2 !== 0 ? near - 1 : near;
 };
 
+/** Comparisons of setp. */
 export const COMPARE: Record<string, (a: number, b: number) => boolean> = {
   lt: (a, b) => a < b,
   gt: (a, b) => a > b,
@@ -18,12 +18,8 @@ export const COMPARE: Record<string, (a: number, b: number) => boolean> = {
   ne: (a, b) => a !== b,
 };
 
-/** Bits of the nearest bfloat16, ties to even. */
-const narrow = (x: number): number => {
-  const bits = bitsOf(x);
-  return Number.isNaN(x) ? 0x7fc0 : ((bits + 0x7fff + ((bits >>> 16) & 1)) >>> 16) & 0xffff;
-};
 const { fround } = Math;
+/** A register's 32 bits as an unsigned number. */
 export const u = (x: number): number => x >>> 0;
 /** Instructions of numbers alone; results of r are taken as 32 bits. */
 export const PLAIN: Record<string, (...x: number[]) => number> = {
@@ -48,14 +44,13 @@ export const PLAIN: Record<string, (...x: number[]) => number> = {
   },
   'dp4a.u32.s32': (a, b, c) => [0, 1, 2, 3].reduce((sum, i) => (sum + byte(a, i) * signed(byte(b, i))) | 0, c),
   'mul.wide.u32': (a, b) => u(a) * u(b),
-  'mul.wide.s32': (a, b) => a * b,
   'mad.wide.u32': (a, b, c) => u(a) * u(b) + c,
   'mad.wide.s32': (a, b, c) => a * b + c,
   'cvt.u64.u32': (a) => u(a),
   'add.s64': (a, b) => a + b,
   'cvt.rni.s32.f32': (a) => even(a),
   'cvt.rn.f32.s32': (a) => fround(a),
-  'cvt.rn.bf16x2.f32': (a, b) => (narrow(a) << 16) | narrow(b),
+  'cvt.rn.bf16x2.f32': (a, b) => (bf16BitsOf(a) << 16) | bf16BitsOf(b),
   'add.f32': (a, b) => fround(a + b),
   'mul.f32': (a, b) => fround(a * b),
   'fma.rn.f32': (a, b, c) => fround(a * b + c),

@@ -1,7 +1,5 @@
 /** What a matrix instruction of PTX means, in plain loops. */
-
-const scratch = new DataView(new ArrayBuffer(4));
-const floatOf = (bits: number): number => (scratch.setInt32(0, bits), scratch.getFloat32(0));
+import { floatOf } from './bits.js';
 
 /**
  * c + a·b of mma.m16n8k16 with a and b in bfloat16: each operand by register and lane, as the instruction spreads tiles over a warp.

@@ -1,7 +1,10 @@
 /**
- * Runs a kernel in Triton's intermediate language, one program after another, in plain loops: what row products of ours mean can
- * then be checked without a GPU. Knows the operations that TritonWriter writes; float arithmetic rounds to float32.
+ * Runs a kernel in Triton's intermediate language, one program after another, in plain loops: what a kernel means can then be
+ * checked without a GPU. Knows the operations that TritonWriter writes; float arithmetic rounds to float32. Values that a mask leaves out
+ * are not numbers; reads and writes beyond a buffer are errors.
  */
+import { floatOf, roundedToBf16 } from './bits.js';
+import { InterpreterError } from './errors.js';
 
 interface Value {
   dims: number[];
@@ -10,6 +13,7 @@ interface Value {
   buffer?: number;
 }
 
+/** A buffer for each parameter; bfloat16 is held as float32. */
 export type Memory = (Float32Array | Int32Array)[];
 
 const size = (dims: readonly number[]): number => dims.reduce((a, b) => a * b, 1);
@@ -48,12 +52,6 @@ function reduce(x: Value, axis: number): Value {
   return { dims, data };
 }
 
-const scratch = new DataView(new ArrayBuffer(4));
-function bitsToFloat(bits: number): number {
-  scratch.setInt32(0, bits);
-  return scratch.getFloat32(0);
-}
-
 const BINARY: Record<string, (a: number, b: number) => number> = {
   'arith.addi': (a, b) => (a + b) | 0,
   'arith.subi': (a, b) => (a - b) | 0,
@@ -74,23 +72,21 @@ const BINARY: Record<string, (a: number, b: number) => number> = {
   'arith.mulf': (a, b) => Math.fround(a * b),
   'arith.divf': (a, b) => Math.fround(a / b),
 };
-/** The nearest number of bfloat16, to even where two are as near. */
-function narrowed(a: number): number {
-  scratch.setFloat32(0, a);
-  const bits = scratch.getUint32(0);
-  return Number.isNaN(a) ? a : bitsToFloat(((bits + 0x7fff + ((bits >>> 16) & 1)) >>> 16) << 16);
-}
 
 const UNARY: Record<string, (a: number) => number> = {
   'math.exp': (a) => Math.fround(Math.exp(a)),
   'math.rsqrt': (a) => Math.fround(1 / Math.sqrt(a)),
   'arith.extf': (a) => a,
-  'arith.truncf': narrowed,
+  'arith.truncf': roundedToBf16,
   'math.log': (a) => Math.fround(Math.log(a)),
   'math.absf': (a) => Math.abs(a),
-  'tt.bitcast': bitsToFloat,
+  'tt.bitcast': floatOf,
 };
 
+const outside = (what: 'read' | 'write', at: number, size: number, parameter: number): InterpreterError =>
+  new InterpreterError('ttir', `${what} at ${at} of ${size} (parameter ${parameter})`, { at, size, parameter });
+
+/** One program of a kernel. */
 class Run {
   private readonly values = new Map<string, Value>();
 
@@ -105,7 +101,7 @@ class Run {
 
   private get(name: string): Value {
     const value = this.values.get(name);
-    if (!value) throw new Error(`ttir: ${name} is not defined`);
+    if (!value) throw new InterpreterError('ttir', `${name} is not defined`, { value: name });
     return value;
   }
 
@@ -115,7 +111,8 @@ class Run {
     const dims = dimsOf(op.slice(Math.max(0, op.lastIndexOf('tensor<'))));
     if (BINARY[name]) {
       const [a, b] = [this.get(refs[0]!), this.get(refs[1]!)];
-      if (a.dims.join() !== b.dims.join()) throw new Error(`ttir: dimensions differ in ${op}`);
+      if (a.dims.join() !== b.dims.join())
+        throw new InterpreterError('ttir', `dimensions differ in ${op}`, { instruction: op });
       return { dims: a.dims, data: a.data.map((v, i) => BINARY[name]!(v, b.data[i]!)) };
     }
     if (UNARY[name]) {
@@ -148,7 +145,7 @@ class Run {
       case 'tt.load':
         return this.load(this.get(refs[0]!), refs[1] ? this.get(refs[1]) : null);
       default:
-        throw new Error(`ttir: unknown operation ${op}`);
+        throw new InterpreterError('ttir', `unknown operation ${op}`, { instruction: op });
     }
   }
 
@@ -156,8 +153,7 @@ class Run {
     const buffer = this.memory[from.buffer!]!;
     const data = from.data.map((at, i) => {
       if (mask && !mask.data[i]) return NaN;
-      if (at < 0 || at >= buffer.length)
-        throw new Error(`ttir: read at ${at} of ${buffer.length} (parameter ${from.buffer})`);
+      if (at < 0 || at >= buffer.length) throw outside('read', at, buffer.length, from.buffer!);
       return buffer[at]!;
     });
     return { dims: from.dims, data };
@@ -167,7 +163,10 @@ class Run {
     const refs = [...line.matchAll(/%\w+/g)].map((m) => this.get(m[0]));
     const [to, value, mask] = refs as [Value, Value, Value | undefined];
     to.data.forEach((at, i) => {
-      if (!mask || mask.data[i]) this.memory[to.buffer!]![at] = value.data[i]!;
+      if (mask && !mask.data[i]) return;
+      const buffer = this.memory[to.buffer!]!;
+      if (at < 0 || at >= buffer.length) throw outside('write', at, buffer.length, to.buffer!);
+      buffer[at] = value.data[i]!;
     });
   }
 
@@ -209,7 +208,11 @@ class Run {
   }
 }
 
-/** Runs all programs of a kernel over buffers, one per parameter; the last is written. */
+/**
+ * Runs all programs of a kernel, one after another.
+ * @param memory results are written there
+ * @throws InterpreterError where the kernel does what it must not
+ */
 export function runTtir(kernel: { text: string; grid: number }, memory: Memory): void {
   const lines = kernel.text.split('\n').map((line) => line.trim());
   const head = lines.findIndex((line) => line.startsWith('tt.func'));

@@ -6,7 +6,7 @@ import { convolutionOnGpu, type ConvolutionInputs } from '../../../src/kernels/i
 import { withKernelRunner } from '../../../src/jit/custom_call/triton.js';
 import { useBackend } from '../../support/backends.js';
 import { largestDifference } from '../../support/compare.js';
-import { plainKernels } from '../../support/kernels.js';
+import { interpretKernels } from '../../../src/kernels/interpret/runner.js';
 
 /** Multiples of 1/8 around 0, which bfloat16 holds: what is added up of their products is then exact in float32. */
 const numbers = (shape: number[], seed: number): tf.Tensor =>
@@ -55,7 +55,7 @@ describe('the convolution of a prompt by kernels of a GPU', () => {
         ...{ context: null, dy: dy.dataSync() },
       });
       const names: string[] = [];
-      withKernelRunner(plainKernels(names), () => {
+      withKernelRunner(interpretKernels(names), () => {
         const run = (v: tf.Tensor, w: tf.Tensor, offset?: tf.Tensor): tf.Tensor =>
           convolutionOnGpu({ x: v as tf.Tensor3D, weight: w, bias: offset, ...rest })!;
         expectRounded(run(x, weight, bias).dataSync(), want.y, 'y');
@@ -80,7 +80,7 @@ describe('the convolution of a prompt by kernels of a GPU', () => {
       const [x, weight, context] = [given.x.dataSync(), given.weight.dataSync(), given.context!.dataSync()];
       const bias = given.bias?.dataSync() ?? null;
       const want = convolutionReference(spec, { x, weight, bias, context, dy: dy.dataSync() });
-      withKernelRunner(plainKernels(), () => expectRounded(convolutionOnGpu(given)!.dataSync(), want.y, 'y'));
+      withKernelRunner(interpretKernels(), () => expectRounded(convolutionOnGpu(given)!.dataSync(), want.y, 'y'));
     });
 
   it('says where there is no kernel', () => {

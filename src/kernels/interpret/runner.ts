@@ -1,10 +1,10 @@
-/** Runs kernels for GPUs in plain loops (ptx.ts, ttir.ts) over tensors, in place of a card. */
+/** Runs kernels for GPUs in plain loops (ptx.ts, ttir.ts) over tensors, in place of a card: what layers make of them can so be checked. */
 import * as tf from '@tensorflow/tfjs';
-import { decodeFloat32, encodeFloat32 } from '../../src/base/stored_dtypes.js';
-import { castFloat32, constantOf, trueDtype } from '../../src/jit/index.js';
-import type { KernelRunner } from '../../src/jit/custom_call/triton.js';
-import { runPtx } from '../../src/kernels/interpret/ptx.js';
-import { type Memory, runTtir } from '../../src/kernels/interpret/ttir.js';
+import { decodeFloat32, encodeFloat32 } from '../../base/stored_dtypes.js';
+import { castFloat32, constantOf, trueDtype } from '../../jit/index.js';
+import type { KernelRunner } from '../../jit/custom_call/triton.js';
+import { runPtx } from './ptx.js';
+import { type Memory, runTtir } from './ttir.js';
 
 type Buffer = Float32Array | Int32Array | Uint8Array;
 
@@ -16,8 +16,11 @@ function bytesOf(x: tf.Tensor, wide: boolean): Buffer {
   return x.dataSync().slice();
 }
 
-/** @param names kernels that were run are noted here */
-export function plainKernels(names: string[] = []): KernelRunner {
+/**
+ * For withKernelRunner() of src/jit. What a kernel does not write of its results is not a number, or -1.
+ * @param names kernels that were run are noted here
+ */
+export function interpretKernels(names: string[] = []): KernelRunner {
   return (kernel, inputs, results, aliases) => {
     names.push(kernel.name);
     const ptx = kernel.text.includes('elementwise_inline_asm');
