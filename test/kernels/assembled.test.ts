@@ -30,7 +30,7 @@ function states(): Map<string, PtxWriter> {
   return kernels;
 }
 
-function batches(): Map<string, PtxWriter> {
+function fewRows(): Map<string, PtxWriter> {
   const kernels = new Map<string, PtxWriter>();
   const put = (name: string, spec: FewRowsSpec): void => {
     if (fewRowsFits(spec)) kernels.set(`${name} ${spec.rows} x ${spec.out} x ${spec.inner}`, fewRowsWriter(spec));
@@ -80,7 +80,7 @@ describe('kernels in PTX', function () {
 
   for (const [name, kernels, least] of [
     ['states', states, 80],
-    ['products of a few rows', batches, 60],
+    ['products of a few rows', fewRows, 60],
     ['products of one row', rows, 40],
   ] as const)
     it(`are taken by NVIDIA's assembler: ${name}`, () => {

@@ -1,7 +1,6 @@
 /** The causal convolution by kernels of our own in traced code, with its gradients. */
 import * as tf from '@tensorflow/tfjs';
-import { TracingError } from '../../jit/errors.js';
-import { castFloat32, castTo } from '../../jit/ops/element_types.js';
+import { TracingError, castFloat32, castTo } from '../../jit/index.js';
 import { runTriton, tritonRuns } from '../../jit/custom_call/triton.js';
 import { convolutionFits, type ConvolutionSpec, weightGradientParts } from './spec.js';
 import { convolutionInputGradient, convolutionKernel, convolutionWeightGradient } from './triton.js';

@@ -1,15 +1,15 @@
 /** The linear recurrence by a kernel of our own in traced code, with its gradients. */
 import * as tf from '@tensorflow/tfjs';
-import { castFloat32, castTo } from '../../jit/ops/element_types.js';
+import { castFloat32, castTo } from '../../jit/index.js';
 import { runTriton, tritonRuns } from '../../jit/custom_call/triton.js';
 import { recurrenceFits } from './spec.js';
 import { recurrenceKernel } from './triton.js';
 
 /**
  * States before each step: y₀ = initial, yᵢ = decayᵢ₋₁·yᵢ₋₁ + xᵢ₋₁. With gradients. Traced code for a GPU alone.
- * @param x [b, c, h, n] @param decay [b, c, h] @param initial [b, h, n], zeros when absent
+ * @param x [b, c, h, size] @param decay [b, c, h] @param initial [b, h, size], zeros when absent
  * @param memory type of the states in memory, and of their gradients; they are carried in float32
- * @returns [b, c, h, n]; null where the kernel cannot be written, or runs on no GPU
+ * @returns [b, c, h, size]; null where the kernel cannot be written, or runs on no GPU
  */
 export function linearRecurrence(
   x: tf.Tensor4D,
@@ -17,8 +17,8 @@ export function linearRecurrence(
   initial?: tf.Tensor3D,
   memory: 'float32' | 'bfloat16' = 'float32',
 ): tf.Tensor4D | null {
-  const [b, c, h, n] = x.shape;
-  const spec = { b, c, h, n, initial: initial !== undefined, reverse: false, result: memory };
+  const [b, c, h, size] = x.shape;
+  const spec = { b, c, h, size, initial: initial !== undefined, reverse: false, result: memory };
   if (!tritonRuns() || !recurrenceFits(spec)) return null;
   const wide = (t: tf.Tensor): tf.Tensor => (memory === 'bfloat16' ? castFloat32(t) : t);
   return tf.customGrad((...args) => {
@@ -36,7 +36,7 @@ export function linearRecurrence(
         const dx = wide(runTriton(back, [given, kept!], x.shape, memory));
         const dDecay = tf.sum(tf.mul(dx, states!), 3);
         if (!before) return [dx, dDecay];
-        const at = (t: tf.Tensor): tf.Tensor => tf.reshape(tf.slice(t, [0, 0, 0, 0], [b, 1, h, n]), [b, h, n]);
+        const at = (t: tf.Tensor): tf.Tensor => tf.reshape(tf.slice(t, [0, 0, 0, 0], [b, 1, h, size]), [b, h, size]);
         const firstKept = tf.reshape(tf.slice(kept!, [0, 0, 0], [b, 1, h]), [b, h, 1]);
         return [dx, dDecay, tf.add(at(dy), tf.mul(firstKept, at(dx)))];
       },

@@ -1,12 +1,12 @@
 /** The linear recurrence from chunk to chunk as a kernel of our own: its sizes. */
 
-/** Dimensions: x [b, c, h, n], decays [b, c, h]. */
+/** Dimensions: x [b, c, h, size], decays [b, c, h]; a state of a head has `size` = p·n elements. */
 export interface RecurrenceSpec {
   b: number;
   c: number;
   h: number;
-  n: number;
-  /** There is a state before the first step, [b, h, n]; zeros otherwise. */
+  size: number;
+  /** There is a state before the first step, [b, h, size]; zeros otherwise. */
   initial: boolean;
   /** From the last step to the first. */
   reverse: boolean;
@@ -20,6 +20,6 @@ export interface RecurrenceSpec {
 const MOST = 64;
 
 /** Whether the kernel can be written for these sizes. */
-export function recurrenceFits({ b, c, h, n }: RecurrenceSpec): boolean {
-  return c <= MOST && n % 128 === 0 && b * c * h * n < 2 ** 31;
+export function recurrenceFits({ b, c, h, size }: RecurrenceSpec): boolean {
+  return c <= MOST && size % 128 === 0 && b * c * h * size < 2 ** 31;
 }

@@ -1,5 +1,5 @@
 /**
- * Products of a matrix of bfloat16 with several rows at a time, on a GPU, and what follows them, as kernels of our own (batch_ptx.ts). Of more
+ * Products of a matrix of bfloat16 with several rows at a time, on a GPU, and what follows them, as kernels of our own (ptx.ts). Of more
  * than MOST_ROWS rows the product is XLA's, and what follows is one kernel.
  */
 import * as tf from '@tensorflow/tfjs';
@@ -7,9 +7,7 @@ import { type EpilogueInputs, epilogueSpecOf, epilogueValues } from '../epilogue
 import { fewRowsKernel } from './ptx.js';
 import type { FewRowsSpec } from './spec.js';
 import { fewRowsFits, fewRowsTiling, MOST_ROWS, squarePartials } from './tiling.js';
-import { attr } from '../../jit/trace/graphdef.js';
-import { castFloat32, castTo } from '../../jit/ops/element_types.js';
-import { rawOp } from '../../jit/ops/raw_op.js';
+import { attr, castFloat32, castTo, rawOp } from '../../jit/index.js';
 import { runTritonAll, tritonRuns } from '../../jit/custom_call/triton.js';
 import type { Dtype } from '../../jit/types.js';
 

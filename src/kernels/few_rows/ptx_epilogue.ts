@@ -165,8 +165,8 @@ class FewRowsEpilogue {
     const zero = k.float('mov.f32', 0);
     items.forEach(({ after, there, row }, i) => {
       const x = stream[i]!;
-      const narrow = k.int('cvt.rn.bf16x2.f32', zero, k.float('mul.f32', x, gamma));
-      k.when(there, () => k.run('st.global.u16', `[${to}+${width * after}]`, narrow));
+      const rounded = k.int('cvt.rn.bf16x2.f32', zero, k.float('mul.f32', x, gamma));
+      k.when(there, () => k.run('st.global.u16', `[${to}+${width * after}]`, rounded));
       const sum = k.across('add.f32', k.float('mul.f32', x, x));
       const lead = k.set('p', 'and.pred', row, k.compare('eq.u32', k.lane, 0));
       k.when(lead, () => k.run('st.global.f32', `[${sumAt}+${4 * after * partials}]`, sum));

@@ -1,6 +1,6 @@
 /** int4 products on CPUs by kernels of our own, called from programs that XLA compiles. Traced code for a CPU alone. */
 import type * as tf from '@tensorflow/tfjs';
-import { TracingError } from '../../jit/errors.js';
+import { TracingError } from '../../jit/index.js';
 import { hasHostKernel, runHostKernel } from '../../jit/custom_call/host_call.js';
 import type { OneRowInputs } from '../one_row/call.js';
 import { type CallOf, type CallSpec, INT4_PRODUCT, INT4_ROW, operandNames, packNumbers } from './spec.js';

@@ -3,7 +3,7 @@ import { multiprocessors } from '../../runtime/index.js';
 import { fitsShared, type SharedArrays } from '../shared_memory.js';
 import type { OneRowSpec } from './spec.js';
 
-/** How a row product is shared out: a matter of speed only. */
+/** How a product of one row is shared out: a matter of speed only. */
 export interface OneRowPtxTiling {
   /** Blocks: as many as the card runs at a time. */
   blocks: number;

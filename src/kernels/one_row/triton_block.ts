@@ -12,7 +12,7 @@ export interface VectorTile {
   scaled: TtirValue;
 }
 
-/** Writes the parts of a row product that do not depend on how the matrix is stored. */
+/** Writes the parts of a product of one row that do not depend on how the matrix is stored. */
 export class OneRowTriton {
   readonly k: TritonWriter;
   readonly kTile: number;

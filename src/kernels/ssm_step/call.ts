@@ -1,6 +1,6 @@
 /** The recurrence of a decoding step of several rows by a kernel of our own in traced code. */
 import type * as tf from '@tensorflow/tfjs';
-import { trueDtype } from '../../jit/ops/raw_op.js';
+import { trueDtype } from '../../jit/index.js';
 import { runTritonAll, tritonRuns } from '../../jit/custom_call/triton.js';
 import type { Dtype } from '../../jit/types.js';
 import { ssmStepKernel } from './ptx.js';

@@ -74,8 +74,8 @@ export function ssmStepWriter(spec: SsmStepSpec, tiling = ssmStepTiling(spec)): 
       ? k.int('mad.lo.u32', row, inner, own)
       : k.int('mad.lo.u32', slot, 32, k.int('and.b32', own, 31));
   const to = k.address(pointer('v'), place, 2);
-  const narrow = k.int('cvt.rn.bf16x2.f32', k.float('mov.f32', 0), k.float('mul.f32', v, gamma));
-  k.when(state.speaks, () => k.run('st.global.u16', `[${to}]`, narrow));
+  const rounded = k.int('cvt.rn.bf16x2.f32', k.float('mov.f32', 0), k.float('mul.f32', v, gamma));
+  k.when(state.speaks, () => k.run('st.global.u16', `[${to}]`, rounded));
   const mine = k.float('selp.f32', k.float('mul.f32', v, v), '0f00000000', state.speaks);
   const sum = k.across('add.f32', mine);
   const sums = k.array(ssmStepShared(spec, tiling).sums);

@@ -81,7 +81,7 @@ export class StateTile {
         sum = sum ? k.float('fma.rn.f32', value, C[i]!, sum) : k.float('mul.f32', value, C[i]!);
         return value;
       });
-      this.narrow(next, words);
+      this.round(next, words);
       return sum!;
     });
     return this.gather(sums);
@@ -104,7 +104,7 @@ export class StateTile {
     ]);
   }
 
-  private narrow(values: readonly string[], words: readonly string[]): void {
+  private round(values: readonly string[], words: readonly string[]): void {
     const { k, spec } = this;
     words.forEach((word, i) => {
       if (spec.dtype === 'float32') k.run('mov.b32', word, values[i]!);

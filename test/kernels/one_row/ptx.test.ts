@@ -29,7 +29,7 @@ function check(spec: OneRowSpec, tiling: OneRowPtxTiling): void {
       .forEach((value, h) => expect(y[out + epilogue.channels + h]! / value, `step ${h}`).to.be.closeTo(1, 2e-5));
 }
 
-describe('row products in PTX', () => {
+describe('products of one row in PTX', () => {
   const epilogue = { first: 30, channels: 24, taps: 4, heads: 5, bias: true, limit: [0, Infinity] as const };
   const cases: Record<string, OneRowSpec> = {
     'a bare product': { out: 20, inner: 512, format: bfloat16 },

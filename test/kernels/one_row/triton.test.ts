@@ -23,7 +23,7 @@ function check({ spec }: Case, tiling?: OneRowTritonTiling): void {
       .forEach((value, h) => expect(y[out + epilogue.channels + h]! / value, `step ${h}`).to.be.closeTo(1, 2e-5));
 }
 
-describe('row products on a GPU', () => {
+describe("products of one row in Triton's language", () => {
   const norm = { groups: 1, epsilon: 1e-5 };
   const cases: Case[] = [
     { name: 'a bare product', spec: { out: 16, inner: 64, format: { kind: 'float32' } } },

@@ -71,15 +71,15 @@ interface Results {
 function run(spec: SsmStepSpec, given: Case, tiling: SsmStepTiling): Results {
   const { rows, heads, headDim: p, dtype, norm } = spec;
   const inner = heads * p;
-  const narrow = dtype === 'bfloat16';
+  const bf16 = dtype === 'bfloat16';
   // as in a program: the result is the input's memory
-  const bytes = narrow ? encodeFloat32(given.state, 'BF16') : new Uint8Array(given.state.slice().buffer);
+  const bytes = bf16 ? encodeFloat32(given.state, 'BF16') : new Uint8Array(given.state.slice().buffer);
   const v = norm ? new Uint16Array(rows * inner).fill(0x7fc0) : new Float32Array(rows * inner).fill(NaN);
   const squares = new Float32Array(rows * ssmStepBlocks(spec, tiling)).fill(NaN);
   const { step, gate, D, gamma } = given;
   const memory = [bytes, step, gate, D, ...(norm ? [gamma] : []), bytes, v, ...(norm ? [squares] : [])];
   runPtx(ssmStepKernel(spec, tiling), memory);
-  const next = decodeFloat32(new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength), narrow ? 'BF16' : 'F32');
+  const next = decodeFloat32(new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength), bf16 ? 'BF16' : 'F32');
   if (!norm) return { next, v: v as Float32Array, squares };
   const stored = decodeFloat32(new Uint8Array(v.buffer), 'BF16'); // [inner/32, rows, 32]
   const flat = new Float32Array(rows * inner);
