@@ -2,17 +2,10 @@
 import * as tf from '@tensorflow/tfjs';
 import { materialiseOnGpu } from '../jit/fusion/barrier.js';
 import { single, SpecLayer } from './base.js';
-import { mixerFusedStep } from './decode/one_row_step.js';
-import {
-  type Mamba2MixerArgs,
-  mixerConfig,
-  mixerForward,
-  type MixerOptions,
-  type MixerSpec,
-  mixerSpec,
-  type MixerState,
-  mixerWeightSpecs,
-} from './mixer.js';
+import { stepPaths, takePath } from './decode/choose.js';
+import { oneRowStep } from './decode/one_row_step.js';
+import { mixerForward, type MixerOptions, type MixerState } from './mixer.js';
+import { type Mamba2MixerArgs, mixerConfig, type MixerSpec, mixerSpec, mixerWeightSpecs } from './mixer_spec.js';
 import { rmsNorm, rmsParts } from './rms_norm.js';
 import { tensor, type WeightSpec, type Weights } from './weights.js';
 
@@ -33,25 +26,30 @@ export function blockForward(
   spec: MixerSpec,
   weights: Weights,
   x: tf.Tensor3D,
-  options?: MixerOptions,
+  options: MixerOptions = {},
 ): { y: tf.Tensor3D; state: MixerState } {
   const [y, conv, ssm, stored] = tf.tidy((): [tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor?] => {
     const gamma = tensor(weights, 'norm.weight');
-    let mixed: ReturnType<typeof mixerForward>;
-    const part = mixerPart(weights);
-    const fused = x.shape[1] === 1 && options ? mixerFusedStep(spec, part, x, gamma, options) : null;
-    if (fused) return [fused.y, fused.state.conv, fused.state.ssm];
-    if (x.shape[1] === 1 && options?.mergeStep) {
+    const own = mixerPart(weights);
+    const [b, t] = x.shape;
+    const added = (mixed: ReturnType<typeof mixerForward>): ReturnType<typeof mixerForward> => {
+      const y = tf.add(x, mixed.y) as tf.Tensor3D;
+      return { y: options.state ? materialiseOnGpu(y) : y, state: mixed.state };
+    };
+    const afterNorm = () => added(mixerForward(spec, own, rmsNorm(x, gamma, spec.epsilon) as tf.Tensor3D, options));
+    const normInParts = () => {
       const { scaled, factor } = rmsParts(x, gamma, spec.epsilon);
-      mixed = mixerForward(spec, part, scaled as tf.Tensor3D, {
-        ...options,
-        inputScale: factor as tf.Tensor3D,
-      });
-    } else {
-      mixed = mixerForward(spec, part, rmsNorm(x, gamma, spec.epsilon) as tf.Tensor3D, options);
-    }
-    const y = tf.add(x, mixed.y);
-    return [options?.state ? materialiseOnGpu(y) : y, mixed.state.conv, mixed.state.ssm, mixed.state.stored];
+      const inputScale = factor as tf.Tensor3D;
+      return added(mixerForward(spec, own, scaled as tf.Tensor3D, { ...options, inputScale }));
+    };
+    const out = takePath(stepPaths(spec, own, { rows: b, tokens: t, ...options }), {
+      one_row: () => oneRowStep(spec, own, x, gamma, options),
+      kernels: normInParts,
+      merged: normInParts,
+      plain: afterNorm,
+      scan: afterNorm,
+    })!;
+    return [out.y, out.state.conv, out.state.ssm, out.state.stored];
   });
   const state: MixerState = { conv: conv as tf.Tensor3D, ssm: ssm as tf.Tensor4D, ...(stored && { stored }) };
   return { y: y as tf.Tensor3D, state };

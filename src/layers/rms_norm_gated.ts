@@ -5,9 +5,10 @@
  */
 import * as tf from '@tensorflow/tfjs';
 import { ArgumentError } from '../base/errors.js';
+import { silu } from './activations.js';
 import { type LayerArgs, SpecLayer } from './base.js';
 import { rmsNorm, scaleByRms } from './rms_norm.js';
-import { silu, tensor, type WeightSpec, type Weights } from './weights.js';
+import { tensor, type WeightSpec, type Weights } from './weights.js';
 
 export type NormGroups = 'per_group' | 'full';
 

@@ -98,16 +98,3 @@ export function lookup(ids: tf.Tensor, w: Weight): tf.Tensor {
     return tf.reshape(rows, [...ids.shape, w.shape[1]!]);
   });
 }
-
-/** SiLU, x·sigmoid(x); tfjs has no kernel of that name. */
-export function silu(x: tf.Tensor): tf.Tensor {
-  return tf.tidy(() => tf.mul(x, tf.sigmoid(x)));
-}
-
-/**
- * SiLU as x / (1 + exp(-x)), for decoding. XLA keeps the result of a division where it would compute a product anew for
- * every element that it is broadcast to. Not for gradients: below -88 exp overflows, which only the quotient bears.
- */
-export function siluQuotient(x: tf.Tensor): tf.Tensor {
-  return tf.tidy(() => tf.div(x, tf.add(tf.exp(tf.neg(x)), 1)));
-}

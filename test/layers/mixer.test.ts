@@ -1,9 +1,11 @@
 /** The mixer with states and masks: continuing, padding, causality, the limit on dt. Values are the oracle's, row by row. */
 import * as tf from '@tensorflow/tfjs';
 import { expect } from 'chai';
-import { causalConv, CausalConv1D } from '../../src/layers/causal_conv1d.js';
+import { CausalConv1D } from '../../src/layers/causal_conv1d.js';
+import { causalConv } from '../../src/layers/convolution.js';
 import { Mamba2Block } from '../../src/layers/block.js';
-import { Mamba2Mixer, type Mamba2MixerArgs, mixerForward, type MixerState } from '../../src/layers/mixer.js';
+import { Mamba2Mixer, mixerForward, type MixerState } from '../../src/layers/mixer.js';
+import type { Mamba2MixerArgs } from '../../src/layers/mixer_spec.js';
 import { onBackends } from '../support/backends.js';
 import { expectClose } from '../support/compare.js';
 import * as oracle from '../support/oracle.js';

@@ -3,38 +3,84 @@
  * with skip and gate; output projection with its norm, the stream and what the next layer takes. States and contexts are updated in place.
  */
 import * as tf from '@tensorflow/tfjs';
-import { rowLayout, packRows, type FewRows, ssmStep } from '../../kernels/index.js';
-import type { MixerSpec, MixerState } from '../mixer.js';
+import { type FewRows, packRows, rowLayout, ssmStep } from '../../kernels/index.js';
+import type { MixerState } from '../mixer.js';
+import type { MixerSpec } from '../mixer_spec.js';
 import { rmsNormByGroups } from '../rms_norm_gated.js';
-import { activationInputs, type StoredState, storedState } from './step_epilogue.js';
-import { isStored, tensor, type Weight, type Weights } from '../weights.js';
+import { isStored, tensor, type Weights } from '../weights.js';
+import { stepPaths } from './choose.js';
+import { epilogueInputs, type StoredState, storedState } from './kernel_inputs.js';
+
+/** A block as such a step takes it. */
+export interface StepBlock {
+  spec: MixerSpec;
+  /** Weight of the norm before the mixer, [d] */
+  gamma: tf.Tensor;
+  /** Weights of the mixer */
+  weights: Weights;
+}
+
+export interface FewRowsRequest {
+  /** One of each block */
+  states?: readonly MixerState[];
+  /** [b, 1], 0 for rows that keep their state */
+  mask?: tf.Tensor2D;
+  mergeStep?: boolean;
+  /** What is handed on passes through it before each block. */
+  between?: <T extends tf.Tensor>(x: T) => T;
+}
 
 /** What layers hand on. */
-export interface BatchCarry {
+interface Carry {
   /** The stream, [b, d] */
   stream: tf.Tensor2D;
   /** It times the weight of the norm of what takes it next, and sums of its squares. */
   rows: FewRows;
-  /** Of all layers, [b, layers, k-1, convSize], moved on for those that are done. */
+  /** Contexts of all layers, [b, layers, k-1, convSize], moved on for those that are done. */
   context: tf.Tensor4D;
 }
 
-/** Before the first layer. @param embedded [b, d] @param gamma weight of the first norm @param context see BatchCarry */
-export function beginBatch(embedded: tf.Tensor2D, gamma: tf.Tensor, context: tf.Tensor4D): BatchCarry {
-  const squares = tf.sum(tf.square(embedded), 1, true) as tf.Tensor2D;
-  return {
-    stream: embedded,
-    rows: { values: packRows(tf.mul(embedded, gamma)), squares },
-    context,
-  };
+/**
+ * All blocks of a network. Null where they do not all have such kernels.
+ * @param lastGamma weight of the norm after the last block, [d] @param embedded [b, 1, d]
+ * @returns the stream [b, 1, d], states, and the stream as the head's kernel takes it
+ */
+export function fewRowsStep(
+  blocks: readonly StepBlock[],
+  lastGamma: tf.Tensor,
+  embedded: tf.Tensor3D,
+  { states, mask, mergeStep, between }: FewRowsRequest,
+): { h: tf.Tensor3D; states: MixerState[]; rows: FewRows } | null {
+  const [b, t, d] = embedded.shape;
+  const all = blocks.every(({ spec, weights }, i) => {
+    const paths = stepPaths(spec, weights, { rows: b, tokens: t, state: states?.[i], mask, mergeStep });
+    return paths[0] === 'few_rows';
+  });
+  const context = states?.[0]?.context?.layers;
+  if (!all || !states || !context) return null;
+  const norms = [...blocks.map(({ gamma }) => gamma), lastGamma];
+  let carry = firstCarry(tf.reshape(embedded, [b, d]), norms[0]!, context);
+  const after: MixerState[] = [];
+  for (const [i, { spec, weights }] of blocks.entries()) {
+    if (between) carry = { ...carry, stream: between(carry.stream), rows: passed(carry.rows, between) };
+    const out = blockStep(spec, weights, carry, states[i]!, i, norms[i + 1]!, mask);
+    if (!out) return null;
+    carry = out.carry;
+    after.push({ conv: states[i]!.conv, ...out.state });
+  }
+  // the contexts of all layers were moved on together
+  const moved = after.map((state, layer) => ({ ...state, context: { layers: carry.context, layer } }));
+  return { h: tf.reshape(carry.stream, [b, 1, d]), states: moved, rows: carry.rows };
 }
 
-/** Whether a layer may be such kernels, as far as its weights go. */
-export function takesBatches(spec: MixerSpec, weights: Weights): boolean {
-  const knows = (w: Weight | undefined): boolean => w !== undefined && isStored(w) && w.batch !== undefined;
-  return (
-    !spec.useBias && spec.hiddenSize % 32 === 0 && knows(weights['in_proj.weight']) && knows(weights['out_proj.weight'])
-  );
+function passed({ values, squares }: FewRows, between: NonNullable<FewRowsRequest['between']>): FewRows {
+  return { values: between(values), ...(squares && { squares: between(squares) }) };
+}
+
+/** Before the first layer. @param embedded [b, d] @param gamma weight of the first norm @param context see Carry */
+function firstCarry(embedded: tf.Tensor2D, gamma: tf.Tensor, context: tf.Tensor4D): Carry {
+  const squares = tf.sum(tf.square(embedded), 1, true) as tf.Tensor2D;
+  return { stream: embedded, rows: { values: packRows(tf.mul(embedded, gamma)), squares }, context };
 }
 
 /**
@@ -42,15 +88,15 @@ export function takesBatches(spec: MixerSpec, weights: Weights): boolean {
  * @param layer its number among the contexts @param nextGamma weight of the norm that follows the layer, [d]
  * @param mask [b, 1], 0 for rows that keep their state
  */
-export function mixerBatchStep(
+function blockStep(
   spec: MixerSpec,
   weights: Weights,
-  carry: BatchCarry,
+  carry: Carry,
   state: MixerState,
   layer: number,
   nextGamma: tf.Tensor,
   mask?: tf.Tensor2D,
-): { carry: BatchCarry; state: StoredState } | null {
+): { carry: Carry; state: StoredState } | null {
   const { numHeads: h, headDim: p, nGroups: g, stateSize: n, innerSize, epsilon } = spec;
   const [first, second] = [weights['in_proj.weight']!, weights['out_proj.weight']!];
   if (!isStored(first) || !isStored(second)) return null;
@@ -59,7 +105,7 @@ export function mixerBatchStep(
     rows: carry.rows,
     epsilon,
     epilogue: {
-      ...activationInputs(spec, weights, { layers: carry.context, layer }),
+      ...epilogueInputs(spec, weights, { layers: carry.context, layer }),
       ALog: tensor(weights, 'A_log'),
       mask: mask && tf.reshape(mask, [b]),
     },

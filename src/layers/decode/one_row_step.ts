@@ -2,14 +2,16 @@
 import * as tf from '@tensorflow/tfjs';
 import { tritonRuns } from '../../jit/custom_call/triton.js';
 import { type OneRowInputs } from '../../kernels/index.js';
-import { gpuStep } from './ssm_step.js';
-import type { MixerOptions, MixerSpec, MixerState } from '../mixer.js';
+import { oneRowRecurrence } from './one_row_recurrence.js';
+import { movedContext } from '../convolution.js';
+import type { MixerOptions, MixerState } from '../mixer.js';
+import type { MixerSpec } from '../mixer_spec.js';
 import { ssdStep } from '../ssd.js';
-import { activationInputs } from './step_epilogue.js';
+import { epilogueInputs } from './kernel_inputs.js';
 import { isStored, tensor, type Weights } from '../weights.js';
 
 /** What the two projections of a fused step are given besides their matrices. */
-function fusedInputs(
+function kernelInputs(
   spec: MixerSpec,
   weights: Weights,
   u: tf.Tensor,
@@ -19,7 +21,7 @@ function fusedInputs(
 ): { first: OneRowInputs; second: Omit<OneRowInputs, 'x' | 'gate'> } {
   const { projSize, epsilon } = spec;
   const epilogue = {
-    ...activationInputs(spec, weights, context),
+    ...epilogueInputs(spec, weights, context),
     ...(gpu && { ALog: tensor(weights, 'A_log') }),
   };
   const groups = spec.normGroups === 'full' ? 1 : spec.nGroups;
@@ -39,21 +41,19 @@ function fusedInputs(
  * @param u the stream before the norm, [1, 1, d] @param inputNorm weight of the norm
  * @returns the stream after the mixer
  */
-export function mixerFusedStep(
+export function oneRowStep(
   spec: MixerSpec,
   weights: Weights,
   u: tf.Tensor3D,
   inputNorm: tf.Tensor,
   options: MixerOptions,
 ): { y: tf.Tensor3D; state: MixerState } | null {
-  const { numHeads: h, headDim: p, nGroups: g, stateSize: n, innerSize, convSize, projSize, convKernel: k } = spec;
+  const { numHeads: h, headDim: p, nGroups: g, stateSize: n, innerSize, convSize, projSize } = spec;
   const { state, mask } = options;
   const [first, second] = [weights['in_proj.weight']!, weights['out_proj.weight']!];
-  if (options.mergeStep === false || spec.useBias || !state?.context || u.size !== spec.hiddenSize) return null;
-  if (!isStored(first) || !isStored(second)) return null;
+  if (!state?.context || !isStored(first) || !isStored(second)) return null;
   const gpu = tritonRuns();
-  if (mask && !gpu) return null;
-  const inputs = fusedInputs(spec, weights, u, inputNorm, state.context, gpu);
+  const inputs = kernelInputs(spec, weights, u, inputNorm, state.context, gpu);
   const all = first.fused?.(inputs.first); // z | xBC | dt, then xBC | dt activated
   if (!all) return null;
   const part = (begin: number, size: number, shape: number[]): tf.Tensor =>
@@ -61,7 +61,7 @@ export function mixerFusedStep(
   let x: tf.Tensor;
   let ssm: tf.Tensor4D;
   if (gpu) {
-    ({ gated: x, state: ssm } = gpuStep(spec, weights, all, state.ssm, mask));
+    ({ gated: x, state: ssm } = oneRowRecurrence(spec, weights, all, state.ssm, mask));
   } else {
     ({ y: x, state: ssm } = ssdStep({
       x: part(projSize, innerSize, [1, h, p]) as tf.Tensor3D,
@@ -79,7 +79,5 @@ export function mixerFusedStep(
   });
   if (!y) return null;
   const newest = part(innerSize, convSize, [1, 1, convSize]);
-  const moved = k > 2 ? tf.concat([tf.slice(state.conv, [0, 1, 0], [1, k - 2, convSize]), newest], 1) : newest;
-  const conv = mask ? tf.where(tf.greater(tf.reshape(mask, [1, 1, 1]), 0), moved, state.conv) : moved;
-  return { y: tf.reshape(y, u.shape), state: { conv: conv as tf.Tensor3D, ssm } };
+  return { y: tf.reshape(y, u.shape), state: { conv: movedContext(state.conv, newest as tf.Tensor3D, mask), ssm } };
 }

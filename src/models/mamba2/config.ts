@@ -1,6 +1,6 @@
 /** Mamba2Config: the configuration of a checkpoint, in the keys of Hugging Face's config.json (spec A.1). */
 import type { NormGroups } from '../../layers/rms_norm_gated.js';
-import type { Mamba2MixerArgs } from '../../layers/mixer.js';
+import type { Mamba2MixerArgs } from '../../layers/mixer_spec.js';
 import { ConfigError } from '../../base/errors.js';
 import type { LMConfig } from '../../engine/recurrent_lm.js';
 

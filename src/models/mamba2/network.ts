@@ -3,9 +3,9 @@
  * This is the one implementation of the model; eager runs pass the layers' own variables, compiled programs pass
  * symbolic ones.
  */
-import * as tf from '@tensorflow/tfjs';
+import type * as tf from '@tensorflow/tfjs';
 import type { FewRows } from '../../kernels/index.js';
-import { beginBatch, mixerBatchStep, takesBatches } from '../../layers/decode/few_rows_step.js';
+import { fewRowsStep } from '../../layers/decode/few_rows_step.js';
 import { Mamba2Block, mixerPart } from '../../layers/block.js';
 import { LMHead, TokenEmbedding } from '../../layers/embedding.js';
 import type { MixerState } from '../../layers/mixer.js';
@@ -114,10 +114,10 @@ export class Mamba2Network implements RecurrentLM<Mamba2Config> {
    * @returns the normed stream [b, t, d] and the new state of each layer, all new tensors
    */
   hidden(weights: Weights, embedded: tf.Tensor3D, options: HiddenOptions = {}): Hidden {
-    const few =
-      options.mergeStep && options.withoutNorm && !options.onBlock ? this.stepOfRows(weights, embedded, options) : null;
-    if (few) return few;
     const { aroundBlock, onBlock } = options;
+    const whole = options.withoutNorm && !onBlock && !aroundBlock;
+    const few = whole ? this.stepOfRows(weights, embedded, options) : null;
+    if (few) return few;
     const states: LayerState[] = [];
     let h = embedded;
     for (const [i, block] of this.blocks.entries()) {
@@ -150,39 +150,16 @@ export class Mamba2Network implements RecurrentLM<Mamba2Config> {
     return { h: normed, states };
   }
 
-  /** A decoding step of a few rows by kernels of our own (batch_step.ts), whose states are updated in place. Null where there are none. */
+  /** A decoding step of a few rows by kernels of our own, which hand the stream on to the head. Null where there are none. */
   private stepOfRows(weights: Weights, embedded: tf.Tensor3D, options: HiddenOptions): Carried | null {
-    const { mask, between, aroundBlock } = options;
-    const states = options.states?.map(mixerState);
-    const [b, t, d] = embedded.shape;
-    const context = states?.[0]?.context?.layers;
-    const layers = this.blocks.map((_, i) => part(weights, `backbone.layers.${i}.`));
-    const mixers = layers.map(mixerPart);
-    if (
-      b === 1 ||
-      t !== 1 ||
-      aroundBlock ||
-      !states ||
-      !context ||
-      !mixers.every((own, i) => takesBatches(this.blocks[i]!.spec, own))
-    )
-      return null;
-    const norms = [
-      ...layers.map((layer) => tensor(layer, 'norm.weight')),
-      tensor(part(weights, 'backbone.norm_f.'), 'weight'),
-    ];
-    let carry = beginBatch(tf.reshape(embedded, [b, d]), norms[0]!, context);
-    const after: MixerState[] = [];
-    for (const [i, { spec }] of this.blocks.entries()) {
-      if (between) carry = { ...carry, stream: between(carry.stream), rows: bordered(carry.rows, between) };
-      const out = mixerBatchStep(spec, mixers[i]!, carry, states[i]!, i, norms[i + 1]!, mask);
-      if (!out) return null;
-      carry = out.carry;
-      after.push({ conv: states[i]!.conv, ...out.state });
-    }
-    // the contexts of all layers were moved on together
-    const moved = after.map((state, layer) => layerState({ ...state, context: { layers: carry.context, layer } }));
-    return { h: tf.reshape(carry.stream, [b, 1, d]), states: moved, handover: carry.rows };
+    const blocks = this.blocks.map(({ spec }, i) => {
+      const own = part(weights, `backbone.layers.${i}.`);
+      return { spec, gamma: tensor(own, 'norm.weight'), weights: mixerPart(own) };
+    });
+    const { mask, mergeStep, between } = options;
+    const request = { states: options.states?.map(mixerState), mask, mergeStep, between };
+    const out = fewRowsStep(blocks, tensor(part(weights, 'backbone.norm_f.'), 'weight'), embedded, request);
+    return out && { h: out.h, states: out.states.map(layerState), handover: out.rows };
   }
 
   /**
@@ -215,10 +192,6 @@ export class Mamba2Network implements RecurrentLM<Mamba2Config> {
 export function weightRoles(config: Record<string, unknown>): Map<string, WeightRole> {
   const network = new Mamba2Network(new Mamba2Config({ ...config, tie_word_embeddings: false }));
   return new Map(network.weightSpecs().map(({ name, role }) => [name, role]));
-}
-
-function bordered({ values, squares }: FewRows, between: NonNullable<HiddenOptions['between']>): FewRows {
-  return { values: between(values), ...(squares && { squares: between(squares) }) };
 }
 
 const groups = new WeakMap<Weights, Map<string, Weights>>();

@@ -3,7 +3,7 @@
  * and gate are in it, so that the output projection, whose every block reads its whole vector, reads one vector and not three.
  */
 import * as tf from '@tensorflow/tfjs';
-import type { MixerSpec } from '../mixer.js';
+import type { MixerSpec } from '../mixer_spec.js';
 import { tensor, type Weights } from '../weights.js';
 
 /**
@@ -12,7 +12,7 @@ import { tensor, type Weights } from '../weights.js';
  * @param mask [1, 1]: 0 leaves the state as it is
  * @returns (y + D·x)·silu(z), [1, innerSize], and the state after
  */
-export function gpuStep(
+export function oneRowRecurrence(
   spec: MixerSpec,
   weights: Weights,
   all: tf.Tensor2D,

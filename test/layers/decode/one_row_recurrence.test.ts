@@ -1,8 +1,8 @@
 import * as tf from '@tensorflow/tfjs';
 import { expect } from 'chai';
 import { materialiseOnGpu } from '../../../src/jit/fusion/barrier.js';
-import { gpuStep } from '../../../src/layers/decode/ssm_step.js';
-import { mixerSpec } from '../../../src/layers/mixer.js';
+import { oneRowRecurrence } from '../../../src/layers/decode/one_row_recurrence.js';
+import { mixerSpec } from '../../../src/layers/mixer_spec.js';
 import { largestDifference } from '../../support/compare.js';
 
 const numbers = (size: number, seed: number): Float32Array => {
@@ -43,7 +43,7 @@ describe('a step of one row on a GPU', () => {
           wantY[channel] = y * at(0, channel);
         }
       const result = tf.tidy(() => {
-        const out = gpuStep(
+        const out = oneRowRecurrence(
           spec,
           { D: tf.tensor1d(D) },
           tf.tensor2d(all, [1, all.length]),
@@ -68,7 +68,13 @@ describe('a step of one row on a GPU', () => {
         const weights = { D: tf.tensor1d(random(4, 3)) };
         const ssm = tf.tensor4d(before, [1, 4, 2, 3]);
         const given = mask ? tf.tensor2d(mask) : undefined;
-        return gpuStep(spec, weights, tf.tensor2d(all, [1, all.length]), ssm, given).state.dataSync() as Float32Array;
+        return oneRowRecurrence(
+          spec,
+          weights,
+          tf.tensor2d(all, [1, all.length]),
+          ssm,
+          given,
+        ).state.dataSync() as Float32Array;
       });
     expect([...stateFor([[0]])]).to.deep.equal([...Float32Array.from(before)]);
     expect([...stateFor([[1]])]).to.deep.equal([...stateFor(null)]);
