@@ -16,7 +16,7 @@ export interface QuantizationPlan {
 }
 
 /** A weight as the choice sees it. */
-export interface QuantizationCandidate {
+interface QuantizationCandidate {
   readonly name: string;
   readonly shape: readonly number[];
   readonly role: WeightRole;

@@ -1,12 +1,10 @@
 /** The training step run op by op, on any backend. */
 import * as tf from '@tensorflow/tfjs';
 import { DisposedError } from '../base/errors.js';
-import { adamwUpdate, clipFactor, globalNorm } from './adamw.js';
+import { type AdamWSettings, adamwSettings, adamwUpdate, corrections, meanAndClip } from './adamw.js';
 import type { PreparedBatch } from './batch.js';
 import { lossAndGradients, lossSum } from './objective.js';
 import {
-  type AdamWSettings,
-  adamwSettings,
   batchTensors,
   countItems,
   type Moments,
@@ -62,36 +60,24 @@ export class EagerStep implements TrainingStep {
         tf.dispose(gradients ?? []);
         gradients = made;
       });
-      const mean = gradients!.map((g) => tf.div(g, items));
-      const norm = globalNorm(mean);
-      const gradNorm = norm.dataSync()[0]!;
+      const sums = gradients!;
+      const { norm, scale } = meanAndClip(sums, tf.scalar(items), this.settings.max_grad_norm);
+      const grad_norm = norm.dataSync()[0]!;
       const loss = sum / items;
-      if (Number.isFinite(loss) && Number.isFinite(gradNorm)) this.update(names, mean, norm, learningRate);
-      return { loss, grad_norm: gradNorm, items };
+      if (Number.isFinite(loss) && Number.isFinite(grad_norm)) this.update(sums, scale, learningRate);
+      return { loss, grad_norm, items };
     });
   }
 
-  private update(
-    names: readonly string[],
-    gradients: readonly tf.Tensor[],
-    norm: tf.Scalar,
-    learningRate: number,
-  ): void {
+  private update(sums: readonly tf.Tensor[], scale: tf.Scalar, learningRate: number): void {
     const { settings } = this;
     this.count++;
-    const factor = settings.max_grad_norm === null ? null : clipFactor(norm, settings.max_grad_norm);
-    names.forEach((name, i) => {
-      const variable = this.variables.get(name)!;
+    const rate = { learningRate, ...corrections(settings, this.count) };
+    [...this.variables].forEach(([name, value], i) => {
       const { first, second } = this.state.get(name)!;
       tf.tidy(() => {
-        const next = adamwUpdate(variable, factor ? tf.mul(gradients[i]!, factor) : gradients[i]!, first, second, {
-          ...settings,
-          learningRate,
-          weightDecay: settings.decays(name, variable.shape) ? settings.weight_decay : 0,
-          correction1: 1 - settings.beta1 ** this.count,
-          correction2: 1 - settings.beta2 ** this.count,
-        });
-        variable.assign(next.value);
+        const next = adamwUpdate({ name, value, gradient: sums[i]!, first, second }, settings, rate, scale);
+        value.assign(next.value);
         this.state.set(name, { first: tf.keep(next.first), second: tf.keep(next.second) });
       });
       tf.dispose([first, second]);

@@ -1,7 +1,7 @@
 /** compile, fit, evaluate and predict in the manner of tf.LayersModel, for a causal language model. */
 import * as tf from '@tensorflow/tfjs';
 import { ArgumentError, TrainingError } from '../base/errors.js';
-import { AdamW } from './adamw.js';
+import { AdamW } from './adamw_optimizer.js';
 import { type Batch, prepareBatch, type PreparedBatch } from './batch.js';
 import { createStep } from './create_step.js';
 import { batchesOf, type DatasetOfBatches, isDataset } from './data/dataset.js';
@@ -91,14 +91,7 @@ export class CausalLMTrainer {
     const adamw = this.optimizer instanceof AdamW ? this.optimizer : null;
     this.step = createStep(trainableOf(this.model), {
       ...this.stepOptions,
-      ...(adamw && {
-        beta1: adamw.beta1,
-        beta2: adamw.beta2,
-        epsilon: adamw.epsilon,
-        weight_decay: adamw.weightDecay,
-        max_grad_norm: adamw.maxGradNorm,
-        decays: adamw.decays,
-      }),
+      ...adamw?.settings(),
     });
   }
 

@@ -2,12 +2,13 @@
  * Training: data and collators, the training step (eager or compiled, the same code), AdamW, schedules, the Trainer and
  * SFTTrainer, callbacks and logs, and Keras-style compile and fit.
  */
-export * from './adamw.js';
+export type { AdamWSettings } from './adamw.js';
+export * from './adamw_optimizer.js';
 export { type Batch, prepareBatch, type PreparedBatch } from './batch.js';
 export { crossEntropySum, fusedCrossEntropy } from './fused_loss.js';
 export { lossSum, type ObjectiveOptions } from './objective.js';
 export { type Trainable, type TrainableModel, trainableOf } from './trainable.js';
-export type { AdamWSettings, Moments, StepOptions, StepResult, TrainingStep } from './step.js';
+export type { Moments, StepOptions, StepResult, TrainingStep } from './step.js';
 export { createStep } from './create_step.js';
 export * from './data/index.js';
 export { type TrainingArguments, trainingArguments } from './arguments.js';

@@ -2,25 +2,9 @@
 import * as tf from '@tensorflow/tfjs';
 import { ArgumentError } from '../base/errors.js';
 import type { CompileHook } from '../jit/index.js';
-import { decaysByDefault } from './adamw.js';
+import type { AdamWSettings } from './adamw.js';
 import type { BatchShape, PreparedBatch } from './batch.js';
 import type { BatchTensors, ObjectiveOptions } from './objective.js';
-
-/** The optimizer of a step: AdamW as PyTorch has it. */
-export interface AdamWSettings {
-  /** Default 0.9. */
-  beta1: number;
-  /** Default 0.999. */
-  beta2: number;
-  /** Default 1e-8. */
-  epsilon: number;
-  /** Decoupled decay. Default 0. */
-  weight_decay: number;
-  /** Which tensors decay. Default: those of two or more axes, but not convolutions' taps' biases, norms, A_log, D, dt_bias. */
-  decays: (name: string, shape: readonly number[]) => boolean;
-  /** Largest global norm of the gradients; null for no clipping. Default 1. */
-  max_grad_norm: number | null;
-}
 
 export interface StepOptions extends Partial<AdamWSettings>, ObjectiveOptions {
   /** 'auto' (default): compiled on the tensorflow backend, eager elsewhere. */
@@ -74,28 +58,6 @@ export interface TrainingStep {
   moments(name: string): Moments;
   restore(steps: number, moments: (name: string) => Moments): Promise<void>;
   dispose(): void;
-}
-
-/** Settings with defaults filled in. */
-export function adamwSettings(options: Partial<AdamWSettings>): AdamWSettings {
-  const settings: AdamWSettings = {
-    beta1: options.beta1 ?? 0.9,
-    beta2: options.beta2 ?? 0.999,
-    epsilon: options.epsilon ?? 1e-8,
-    weight_decay: options.weight_decay ?? 0,
-    decays: options.decays ?? decaysByDefault,
-    max_grad_norm: options.max_grad_norm === undefined ? 1 : options.max_grad_norm,
-  };
-  const check = (key: string, value: number, fine: boolean, want: string): void => {
-    if (!fine) throw new ArgumentError(`AdamW: ${key} is ${value}, expected ${want}`, { [key]: value });
-  };
-  check('beta1', settings.beta1, settings.beta1 >= 0 && settings.beta1 < 1, 'a number in [0, 1)');
-  check('beta2', settings.beta2, settings.beta2 >= 0 && settings.beta2 < 1, 'a number in [0, 1)');
-  check('epsilon', settings.epsilon, settings.epsilon > 0, 'a positive number');
-  check('weight_decay', settings.weight_decay, settings.weight_decay >= 0, '0 or more');
-  if (settings.max_grad_norm !== null)
-    check('max_grad_norm', settings.max_grad_norm, settings.max_grad_norm > 0, 'a positive number or null');
-  return settings;
 }
 
 /** The tensors of a batch; the caller's to dispose. */

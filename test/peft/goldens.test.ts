@@ -6,7 +6,7 @@ import { Mamba2ForCausalLM } from '../../src/models/mamba2/causal_lm.js';
 import { loadCheckpoint } from '../../src/models/mamba2/pretrained.js';
 import type { PeftModel } from '../../src/peft/index.js';
 import { load_adapter, load_peft_model } from '../../src/peft/index.js';
-import { AdamW } from '../../src/training/adamw.js';
+import { AdamW } from '../../src/training/adamw_optimizer.js';
 import { onBackends, tensorCount, useBackend } from '../support/backends.js';
 import { expectClose, expectTensor, largestDifference } from '../support/compare.js';
 import { type AdamWSettings, foldersWith, loadGolden } from '../support/goldens.js';

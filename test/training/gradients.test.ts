@@ -3,7 +3,7 @@ import * as tf from '@tensorflow/tfjs';
 import { expect } from 'chai';
 import { Mamba2ForCausalLM } from '../../src/models/mamba2/causal_lm.js';
 import { loadCheckpoint } from '../../src/models/mamba2/pretrained.js';
-import { AdamW } from '../../src/training/adamw.js';
+import { AdamW } from '../../src/training/adamw_optimizer.js';
 import { tensorCount, useBackend } from '../support/backends.js';
 import { expectClose, expectTensor, largestDifference } from '../support/compare.js';
 import { type AdamWSettings, loadGolden } from '../support/goldens.js';

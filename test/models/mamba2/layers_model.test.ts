@@ -8,7 +8,7 @@ import '../../../src/layers/index.js';
 import { Mamba2Cache } from '../../../src/models/mamba2/cache.js';
 import { Mamba2Model } from '../../../src/models/mamba2/modeling.js';
 import type { Mamba2ConfigFields } from '../../../src/models/mamba2/config.js';
-import { AdamW } from '../../../src/training/adamw.js';
+import { AdamW } from '../../../src/training/adamw_optimizer.js';
 import { onBackends, tensorCount, useBackend } from '../../support/backends.js';
 import { expectClose } from '../../support/compare.js';
 import * as oracle from '../../support/oracle.js';
