@@ -88,6 +88,7 @@ describe('examples of the documentation', () => {
     const books = path.join(root, 'models', 'tiny-books-mamba2');
     fs.symlinkSync(path.join(root, 'models'), path.join(dir, 'models'));
     for (const name of ['mamba2-130m', 'mamba2-2.7b']) fs.symlinkSync(books, path.join(dir, name));
+    fs.writeFileSync(path.join(dir, 'README.md'), '# A text\n');
     fs.writeFileSync(path.join(dir, 'train.jsonl'), '{"text": "Once upon a time"}\n');
     fs.symlinkSync(path.join(books, 'model.safetensors'), path.join(dir, 'model.safetensors'));
     process.chdir(dir);
