@@ -1,6 +1,7 @@
 /** Decoding op by op on any tfjs backend: the engine of tests, browsers and machines without native TensorFlow. */
 import * as tf from '@tensorflow/tfjs';
 import { ArgumentError, DisposedError, GenerationError } from '../base/errors.js';
+import { checkIds } from '../generation/ids.js';
 import type { EngineState, GenerationEngine, StateArrays } from '../generation/engine.js';
 import type { NetworkWeights } from './network_weights.js';
 import { checkStateArrays, stateTensors } from './states/arrays.js';
@@ -104,7 +105,7 @@ export class EagerEngine implements GenerationEngine {
   ): Promise<void> {
     const own = this.own(state, rows.length);
     const longest = Math.max(...rows.map((row) => row.length));
-    rows.forEach((row, i) => this.checkIds(row, i));
+    rows.forEach((row, i) => checkIds(row, i, this.vocab_size, 'prefill'));
     for (let begin = 0; begin < longest; begin += SEGMENT) {
       options.signal?.throwIfAborted();
       await this.feed(
@@ -117,7 +118,7 @@ export class EagerEngine implements GenerationEngine {
 
   async step(state: EngineState, tokens: Int32Array): Promise<void> {
     const own = this.own(state, tokens.length);
-    tokens.forEach((token, i) => this.checkIds([token], i));
+    tokens.forEach((token, i) => checkIds([token], i, this.vocab_size, 'step'));
     await this.feed(
       own,
       Array.from(tokens, (token) => Int32Array.of(token)),
@@ -173,17 +174,5 @@ export class EagerEngine implements GenerationEngine {
     if (state.batch !== rows)
       throw new ArgumentError(`The state has ${state.batch} rows, got ${rows}`, { state: state.batch, got: rows });
     return state;
-  }
-
-  private checkIds(ids: ArrayLike<number>, row: number): void {
-    for (let i = 0; i < ids.length; i++) {
-      const id = ids[i]!;
-      if (!Number.isInteger(id) || id < 0 || id >= this.vocab_size) {
-        throw new ArgumentError(
-          `Token id ${id} (row ${row}, position ${i}) is outside the vocabulary of ${this.vocab_size}`,
-          { id, row },
-        );
-      }
-    }
   }
 }

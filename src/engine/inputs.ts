@@ -1,10 +1,9 @@
 /** Token ids and masks as users give them, checked and brought to one form. */
 import * as tf from '@tensorflow/tfjs';
 import { ArgumentError } from '../base/errors.js';
+import { checkIds, type IdsLike, readRows } from '../generation/ids.js';
 
-/** Ids or a mask: rows of equal length, one row, or a tensor [b, t] or [t]. */
-export type IdsLike =
-  readonly (readonly number[])[] | readonly Int32Array[] | readonly number[] | Int32Array | tf.Tensor;
+export type { IdsLike };
 
 /** A rectangle of whole numbers on the host. */
 export interface IdGrid {
@@ -13,37 +12,20 @@ export interface IdGrid {
   values: Int32Array;
 }
 
-function rowsOf(value: IdsLike, what: string): { rows: ArrayLike<number>[]; length: number } {
-  let rows: ArrayLike<number>[];
-  if (value instanceof tf.Tensor) {
-    const shape = value.shape;
-    if (shape.length !== 1 && shape.length !== 2)
-      throw new ArgumentError(`${what}: tensor has shape [${shape}], expected [b, t]`, { shape });
-    const flat = value.dataSync();
-    const t = shape[shape.length - 1]!;
-    rows = Array.from({ length: shape.length === 2 ? shape[0] : 1 }, (_, i) => flat.slice(i * t, (i + 1) * t));
-  } else if (value instanceof Int32Array || typeof value[0] === 'number') {
-    rows = [value as ArrayLike<number>];
-  } else {
-    rows = [...(value as readonly ArrayLike<number>[])];
-  }
+function evenRows(value: IdsLike, what: string): { rows: number[][]; length: number } {
+  const rows = readRows(value, what);
   const length = rows[0]?.length ?? 0;
-  rows.forEach((row, i) => {
-    if (row.length !== length) {
-      throw new ArgumentError(
-        `${what}: row ${i} has ${row.length} entries, row 0 has ${length}; pad rows to one length and give attention_mask`,
-        {
-          row: i,
-        },
-      );
-    }
-  });
-  return { rows, length };
+  const odd = rows.findIndex((row) => row.length !== length);
+  if (odd < 0) return { rows, length };
+  throw new ArgumentError(
+    `${what}: row ${odd} has ${rows[odd]!.length} entries, row 0 has ${length}; pad rows to one length and give attention_mask`,
+    { row: odd },
+  );
 }
 
 /** Whole numbers of any size. @throws ArgumentError when ragged or not whole */
 export function intGrid(value: IdsLike, what: string): IdGrid {
-  const { rows, length } = rowsOf(value, what);
+  const { rows, length } = evenRows(value, what);
   const values = new Int32Array(rows.length * length);
   rows.forEach((row, i) => {
     for (let j = 0; j < length; j++) {
@@ -64,26 +46,14 @@ export function intGrid(value: IdsLike, what: string): IdGrid {
  * @throws ArgumentError when empty, ragged, or an id is outside the vocabulary
  */
 export function idGrid(value: IdsLike, vocabSize: number, what = 'input_ids'): IdGrid {
-  const ids = intGrid(value, what);
-  if (ids.values.length === 0)
+  const { rows, length } = evenRows(value, what);
+  if (rows.length === 0 || length === 0)
     throw new ArgumentError(
       `${what}: is empty; a model needs at least one token (give the bos token for an empty prompt)`,
       {},
     );
-  const bad = ids.values.findIndex((id) => id < 0 || id >= vocabSize);
-  if (bad >= 0) {
-    const [row, column] = [Math.floor(bad / ids.length), bad % ids.length];
-    throw new ArgumentError(
-      `${what}: id ${ids.values[bad]} at [${row}, ${column}] is outside the vocabulary of ${vocabSize}`,
-      {
-        id: ids.values[bad],
-        row,
-        column,
-        vocab_size: vocabSize,
-      },
-    );
-  }
-  return ids;
+  rows.forEach((row, i) => checkIds(row, i, vocabSize, what));
+  return { batch: rows.length, length, values: Int32Array.from(rows.flat()) };
 }
 
 /** Real tokens first, padding after: how to reorder a padded batch, and back. */

@@ -30,26 +30,60 @@ export async function generate(
   config: GenerationConfig,
   inputs: GenerateInputs,
 ): Promise<GenerateOutput> {
+  return runCall(engine, await prepareCall(engine, config, inputs));
+}
+
+/** A call of generate() whose options are resolved and whose prompts are read: both once. */
+export interface GenerateCall {
+  readonly inputs: GenerateInputs;
+  readonly options: ResolvedOptions;
+  readonly prompts: readonly Prompt[];
+  /** Ids from here on pad the vocabulary and are never chosen. */
+  readonly vocab_limit: number | undefined;
+}
+
+/** Whoever reads from the streamer must not wait for ever. */
+async function tellingStreamer<T>({ streamer }: GenerateInputs, work: () => Promise<T>): Promise<T> {
   try {
-    return await generateRows(engine, config, inputs);
+    return await work();
   } catch (error) {
-    // Whoever reads from the streamer must not wait for ever.
-    inputs?.streamer?.fail?.(error);
+    streamer?.fail?.(error);
     throw error;
   }
 }
 
-async function generateRows(
+/**
+ * Resolves the options of a call and reads its prompts.
+ *
+ * @param config the model's own options; those of the call win
+ * @param known how many ids the model's own tokenizer has, asked where the call does not say
+ * @throws as generate() for options and inputs
+ */
+export function prepareCall(
   engine: GenerationEngine,
   config: GenerationConfig,
   inputs: GenerateInputs,
-): Promise<GenerateOutput> {
-  const options = resolveOptions(config, inputs);
-  checkInputs(options, inputs, engine);
-  const prompts = readPrompts(inputs, options, engine.vocab_size);
-  checkLengths(options, prompts);
+  known?: () => Promise<number | undefined>,
+): Promise<GenerateCall> {
+  return tellingStreamer(inputs, async () => {
+    const vocab_limit = inputs.vocab_limit ?? inputs.tokenizer?.vocab_size ?? (await known?.());
+    const options = resolveOptions(config, inputs);
+    checkInputs(options, inputs, engine, vocab_limit);
+    const prompts = readPrompts(inputs, options, engine.vocab_size);
+    checkLengths(options, prompts);
+    return { inputs, options, prompts, vocab_limit };
+  });
+}
+
+/** Generates what was asked for. */
+export function runCall(engine: GenerationEngine, call: GenerateCall): Promise<GenerateOutput> {
+  return tellingStreamer(call.inputs, () => generateRows(engine, call));
+}
+
+async function generateRows(engine: GenerationEngine, call: GenerateCall): Promise<GenerateOutput> {
+  const { inputs, options, prompts } = call;
   const streamer = inputs.streamer ?? undefined;
-  const run = await start(engine, options, inputs, prompts);
+  const run = await start(engine, call);
   let failed = true;
   try {
     await streamer?.put(prompts.map((p) => Array.from(p.feed)));
@@ -70,25 +104,6 @@ async function generateRows(
 }
 
 /**
- * What a model's generate() returns: rows of ids (prompt and new ones), or the whole GenerateOutput with
- * `return_dict_in_generate` or `return_state`.
- *
- * @param modelConfig parsed config.json; its `vocab_limit`, where a model knows how many of its ids are real, bounds them
- */
-export async function generateFor(
-  engine: GenerationEngine,
-  generationConfig: GenerationConfig,
-  modelConfig: object,
-  inputs: GenerateInputs,
-): Promise<number[][] | GenerateOutput> {
-  const known = (modelConfig as { vocab_limit?: number | null }).vocab_limit;
-  const vocab_limit = inputs.vocab_limit ?? inputs.tokenizer?.vocab_size ?? known;
-  const output = await generate(engine, generationConfig, { ...inputs, vocab_limit });
-  const whole = resolveOptions(generationConfig, inputs).return_dict_in_generate;
-  return whole || inputs.return_state ? output : output.sequences;
-}
-
-/**
  * The options that a call of generate() runs with: its own win over its `generation_config`, which wins over the model's.
  *
  * @param config the model's own options
@@ -98,7 +113,12 @@ export function resolveOptions(config: GenerationConfig, inputs: GenerateInputs)
   return config.resolve(optionsOf(inputs), inputs.generation_config);
 }
 
-function checkInputs(o: ResolvedOptions, inputs: GenerateInputs, engine: GenerationEngine): void {
+function checkInputs(
+  o: ResolvedOptions,
+  inputs: GenerateInputs,
+  engine: GenerationEngine,
+  limit: number | undefined,
+): void {
   const beams = o.num_beams > 1;
   if (beams && inputs.streamer) {
     throw new GenerationError('A streamer cannot follow beam search, which rewrites what it wrote. Set num_beams: 1.', {
@@ -116,8 +136,7 @@ function checkInputs(o: ResolvedOptions, inputs: GenerateInputs, engine: Generat
       option: 'stop_strings',
     });
   }
-  const limit = inputs.vocab_limit;
-  if (limit != null && !(Number.isInteger(limit) && limit > 0)) {
+  if (limit !== undefined && !(Number.isInteger(limit) && limit > 0)) {
     throw new GenerationError(`vocab_limit is ${limit}; expected an integer of 1 or more.`, { got: limit });
   }
   for (const name of ['eos_token_id', 'suppress_tokens', 'begin_suppress_tokens', 'forced_eos_token_id'] as const) {
@@ -144,12 +163,8 @@ function checkLengths(o: ResolvedOptions, prompts: readonly Prompt[]): void {
   });
 }
 
-async function start(
-  engine: GenerationEngine,
-  options: ResolvedOptions,
-  inputs: GenerateInputs,
-  prompts: readonly Prompt[],
-): Promise<Run> {
+async function start(engine: GenerationEngine, call: GenerateCall): Promise<Run> {
+  const { options, inputs, prompts, vocab_limit } = call;
   inputs.signal?.throwIfAborted();
   const negative = options.guidance_scale === null ? null : readNegativePrompts(inputs, prompts, engine.vocab_size);
   const guidance = negative
@@ -171,7 +186,7 @@ async function start(
     guidance,
     criteria: criteriaOf(options, inputs),
     seed: options.seed ?? freshSeed(),
-    vocab_limit: inputs.vocab_limit ?? inputs.tokenizer?.vocab_size,
+    vocab_limit,
     keepState: Boolean(inputs.return_state) || (inputs.state != null && options.num_return_sequences === 1),
     replaceState(next) {
       if (run.state !== inputs.state) run.state.dispose();

@@ -1,21 +1,19 @@
-import { GenerationError } from '../base/errors.js';
+import { ArgumentError, GenerationError } from '../base/errors.js';
 import type { Tokenizer } from '../tokenizers/index.js';
 import type { GenerationConfig, ResolvedOptions } from './config.js';
 import type { EngineState } from './engine.js';
+import { checkIds, type IdRow, type IdsLike, readRows } from './ids.js';
 import type { GenerationOptions } from './options.js';
 import type { LogitsProcessor, PrefixAllowedTokens } from './processors.js';
 import type { FinishReason, StoppingCriteria } from './stopping.js';
 import type { Streamer } from './streamers.js';
 
-/** A row of ids, in any of the forms in which ids come. */
-export type IdRow = ArrayLike<number>;
-
 /** What generate() takes beside the options of generation_config.json. */
 export interface GenerateInputs extends GenerationOptions {
   /** Prompts, one row each; rows may be of different lengths, or padded on any side with an attention_mask. */
-  input_ids: readonly IdRow[] | IdRow;
+  input_ids: IdsLike;
   /** 1 for text and 0 for padding, of the shape of input_ids. Default: all text. */
-  attention_mask?: readonly IdRow[] | IdRow | null;
+  attention_mask?: IdsLike | null;
   /** Options to start from instead of the model's own. */
   generation_config?: GenerationConfig | null;
   /** Takes tokens as they come. */
@@ -29,8 +27,8 @@ export interface GenerateInputs extends GenerationOptions {
   /** Allows only the ids it names, given a row's number and its ids so far. */
   prefix_allowed_tokens_fn?: PrefixAllowedTokens | null;
   /** Prompts to move away from, with guidance_scale. Default: each prompt's last id. */
-  negative_prompt_ids?: readonly IdRow[] | IdRow | null;
-  negative_prompt_attention_mask?: readonly IdRow[] | IdRow | null;
+  negative_prompt_ids?: IdsLike | null;
+  negative_prompt_attention_mask?: IdsLike | null;
   /** Stops: during the prefill by throwing its reason, afterwards by returning what there is (finish reason 'abort'). */
   signal?: AbortSignal | null;
   /** Called after each segment of the prefill with ids done and in all. */
@@ -121,10 +119,11 @@ export interface Prompt {
 /**
  * Checks the prompts of a call and takes their padding off.
  *
- * @throws GenerationError for a shape that is none, an empty prompt, or an id outside the vocabulary
+ * @throws ArgumentError for a shape that is none or an id outside the vocabulary; GenerationError for an empty prompt, or one that
+ *   does not fit the state
  */
 export function readPrompts(inputs: GenerateInputs, o: ResolvedOptions, vocab_size: number): Prompt[] {
-  const rows = asRows(inputs.input_ids, 'input_ids');
+  const rows = readRows(inputs.input_ids, 'input_ids');
   if (rows.length === 0) {
     throw new GenerationError('input_ids has no rows; expected at least one prompt.', { option: 'input_ids' });
   }
@@ -158,11 +157,6 @@ export function readPrompts(inputs: GenerateInputs, o: ResolvedOptions, vocab_si
   });
 }
 
-/** What a call feeds, per row: its prompts without their padding. @throws GenerationError for a shape that is none */
-export function feedsOf({ input_ids, attention_mask }: GenerateInputs): number[][] {
-  return unpad(asRows(input_ids, 'input_ids'), attention_mask, 'attention_mask');
-}
-
 /** The negative prompts of guidance; each prompt's last id where none are given. */
 export function readNegativePrompts(
   inputs: GenerateInputs,
@@ -172,7 +166,7 @@ export function readNegativePrompts(
   if (inputs.negative_prompt_ids == null) {
     return prompts.map(({ seen }) => Int32Array.from(seen.slice(-1)));
   }
-  const rows = asRows(inputs.negative_prompt_ids, 'negative_prompt_ids');
+  const rows = readRows(inputs.negative_prompt_ids, 'negative_prompt_ids');
   const feeds = unpad(rows, inputs.negative_prompt_attention_mask, 'negative_prompt_attention_mask');
   if (feeds.length !== prompts.length || feeds.some((f) => f.length === 0)) {
     throw new GenerationError(
@@ -187,36 +181,13 @@ export function readNegativePrompts(
   });
 }
 
-function asRows(value: readonly IdRow[] | IdRow | undefined, name: string): number[][] {
-  const isRow = (v: unknown): v is IdRow => Array.isArray(v) || ArrayBuffer.isView(v);
-  if (!isRow(value)) {
-    throw new GenerationError(`${name} is ${JSON.stringify(value)?.slice(0, 40)}; expected rows of ids.`, {
-      option: name,
-      got: value,
-    });
-  }
-  const outer = Array.from(value as ArrayLike<unknown>);
-  // A single row may be given without brackets around it.
-  const rows = outer.length > 0 && outer.every((v) => typeof v === 'number' || typeof v === 'bigint') ? [outer] : outer;
-  return rows.map((row, index) => {
-    if (!isRow(row)) {
-      throw new GenerationError(`Row ${index} of ${name} is ${String(row)}; expected a list of ids.`, {
-        option: name,
-        row: index,
-        got: row,
-      });
-    }
-    return Array.from(row as ArrayLike<number | bigint>, Number);
-  });
-}
-
 function unpad(rows: number[][], mask: GenerateInputs['attention_mask'], name: string): number[][] {
   if (mask === null || mask === undefined) return rows;
-  const masks = asRows(mask, name);
+  const masks = readRows(mask, name);
   return rows.map((row, index) => {
     const m = masks[index]!;
     if (masks.length !== rows.length || m.length !== row.length || m.some((v) => v !== 0 && v !== 1)) {
-      throw new GenerationError(
+      throw new ArgumentError(
         `Row ${index} of ${name} does not fit: expected ${row.length} zeros and ones (${rows.length} rows), got ` +
           `${m ? `${m.length} values` : 'no row'} (${masks.length} rows).`,
         { option: name, row: index },
@@ -224,14 +195,4 @@ function unpad(rows: number[][], mask: GenerateInputs['attention_mask'], name: s
     }
     return row.filter((_, at) => m[at] === 1);
   });
-}
-
-function checkIds(ids: readonly number[], row: number, vocab_size: number, name: string): void {
-  const at = ids.findIndex((id) => !Number.isInteger(id) || id < 0 || id >= vocab_size);
-  if (at < 0) return;
-  throw new GenerationError(
-    `Row ${row} of ${name} holds ${ids[at]} at position ${at}; expected ids from 0 to ${vocab_size - 1}. Is the ` +
-      `tokenizer that of this model?`,
-    { option: name, row, position: at, got: ids[at], vocab_size },
-  );
 }

@@ -151,7 +151,7 @@ export class CausalLM<N extends RecurrentLM = RecurrentLM, C extends RecurrentCa
    * New tokens after the prompts: Hugging Face's generate(), with options by their names there.
    *
    * @returns ids row by row, prompt first; an object with scores and more with return_dict_in_generate or return_state
-   * @throws GenerationError for an unknown option, a wrong value, or an empty prompt
+   * @throws GenerationError for an unknown option, a wrong value, or an empty prompt; ArgumentError for what are no ids of the model
    * @example
    * const [ids] = await model.generate({ input_ids: [[1, 2, 3]], max_new_tokens: 20 });
    */
@@ -159,9 +159,8 @@ export class CausalLM<N extends RecurrentLM = RecurrentLM, C extends RecurrentCa
   generate(inputs: GenerateInputs & RowsAlone): Promise<number[][]>;
   generate(inputs: GenerateInputs): Promise<number[][] | GenerateOutput>;
   async generate(inputs: GenerateInputs): Promise<number[][] | GenerateOutput> {
-    const known = inputs.vocab_limit ?? inputs.tokenizer?.vocab_size;
-    const vocab_limit = known ?? (await this.folderTokenizer())?.vocab_size;
-    return generateWithStates(this, { ...inputs, vocab_limit }, await this.engine());
+    const known = async (): Promise<number | undefined> => (await this.folderTokenizer())?.vocab_size;
+    return generateWithStates(this, inputs, await this.engine(), known);
   }
 
   /**

@@ -1,16 +1,17 @@
 /** Calls that take and give RecurrentStates: reading a prompt, and generating from what was read. */
 import { ArgumentError, GenerationError } from '../base/errors.js';
 import type { GenerationEngine } from '../generation/engine.js';
-import { generateFor, resolveOptions } from '../generation/generate.js';
-import { feedsOf, type GenerateInputs, type GenerateOutput, type IdRow } from '../generation/inputs.js';
+import { prepareCall, runCall } from '../generation/generate.js';
+import { checkIds, type IdsLike, readRows } from '../generation/ids.js';
+import type { GenerateInputs, GenerateOutput } from '../generation/inputs.js';
 import type { Tokenizer } from '../tokenizers/index.js';
 import type { CausalLM } from './causal_lm.js';
 import { RecurrentState } from './state.js';
 
 export type { RecurrentState };
 
-/** A prompt, or several: texts or ids. */
-export type PrefillInput = string | readonly string[] | IdRow | readonly IdRow[];
+/** A prompt, or several: texts or ids, the latter also as a tensor [b, t] or [t]. */
+export type PrefillInput = string | readonly string[] | IdsLike;
 
 export interface PrefillOptions {
   /** Turns text into ids. Default: the one in the model's folder. */
@@ -41,7 +42,7 @@ export async function prefillState(model: CausalLM, prompt: PrefillInput, option
       { row: empty },
     );
   }
-  rows.forEach((row, i) => checkIds(row, i, model.config.vocab_size));
+  rows.forEach((row, i) => checkIds(row, i, model.config.vocab_size, 'prompt'));
   const engine = await model.engine();
   const state =
     given ??
@@ -63,16 +64,6 @@ export async function prefillState(model: CausalLM, prompt: PrefillInput, option
   }
 }
 
-function checkIds(ids: readonly number[], row: number, vocab_size: number): void {
-  const position = ids.findIndex((id) => !Number.isInteger(id) || id < 0 || id >= vocab_size);
-  if (position < 0) return;
-  const got = ids[position];
-  throw new ArgumentError(
-    `prefill: row ${row} holds ${got} at position ${position}; expected ids from 0 to ${vocab_size - 1}`,
-    { row, position, got, vocab_size },
-  );
-}
-
 function noteRead(state: RecurrentState, rows: readonly (readonly number[])[]): void {
   try {
     state.noteFed(rows);
@@ -83,17 +74,8 @@ function noteRead(state: RecurrentState, rows: readonly (readonly number[])[]): 
 
 async function rowsOf(prompt: PrefillInput, options: Resolved): Promise<number[][]> {
   if (typeof prompt === 'string') return encode([prompt], options);
-  const items = Array.from(prompt as ArrayLike<unknown>);
-  if (items.length > 0 && items.every((item) => typeof item === 'string')) return encode(items, options);
-  if (items.every((item) => typeof item === 'number')) return [items];
-  return items.map((item, row) => {
-    if (Array.isArray(item) || ArrayBuffer.isView(item))
-      return Array.from(item as unknown as ArrayLike<number>, Number);
-    throw new ArgumentError(
-      `prefill: row ${row} is ${JSON.stringify(item)?.slice(0, 40)}; expected a text or a list of ids in each row`,
-      { row },
-    );
-  });
+  const texts = Array.isArray(prompt) && prompt.length > 0 && prompt.every((item) => typeof item === 'string');
+  return texts ? encode(prompt, options) : readRows(prompt, 'prompt');
 }
 
 async function encode(
@@ -127,39 +109,39 @@ export async function generateWithStates(
   model: CausalLM,
   inputs: GenerateInputs,
   engine: GenerationEngine,
+  known: () => Promise<number | undefined>,
 ): Promise<number[][] | GenerateOutput> {
-  const call = (changed: Partial<GenerateInputs>): Promise<number[][] | GenerateOutput> =>
-    generateFor(engine, model.generation_config, model.config, { ...inputs, ...changed });
   const { state } = inputs;
-  if (!(state instanceof RecurrentState)) {
-    const output = await call({});
-    if (inputs.return_state && !state) wrap(model, output as GenerateOutput, feedsOf(inputs));
-    return output;
+  const own = state instanceof RecurrentState ? state : null;
+  if (own) {
+    checkOwn(model, own);
+    if (!inputs.history && !own.ids_known) {
+      throw new GenerationError(
+        'The state was left in the middle of a call that failed, so it is not known what it has read. Pass `history` with the ids of each row, or go on from a copy made before.',
+        { option: 'history' },
+      );
+    }
   }
-  checkOwn(model, state);
-  if (!inputs.history && !state.ids_known) {
-    throw new GenerationError(
-      'The state was left in the middle of a call that failed, so it is not known what it has read. Pass `history` with the ids of each row, or go on from a copy made before.',
-      { option: 'history' },
-    );
-  }
-  const feeds = feedsOf(inputs);
-  const read = state.ids.map((ids, row) => [...ids, ...(feeds[row] ?? [])]);
+  const whole = own ? { ...inputs, state: own.engine_state, history: inputs.history ?? own.ids } : inputs;
+  const call = await prepareCall(engine, model.generation_config, whole, known);
+  const feeds = call.prompts.map(({ feed }) => [...feed]);
+  const before = own?.ids;
   let written: number[][] | undefined;
   try {
-    const changed = { state: state.engine_state, history: inputs.history ?? state.ids, return_dict_in_generate: true };
-    const output = (await call(changed)) as GenerateOutput;
+    const output = await runCall(engine, call);
     written = output.new_tokens;
-    if (inputs.return_state) {
-      if (output.state === state.engine_state) output.state = state;
-      else wrap(model, output, read);
-    }
-    const dict = resolveOptions(model.generation_config, inputs).return_dict_in_generate;
-    return dict || inputs.return_state ? output : output.sequences;
+    if (own && output.state === own.engine_state) output.state = own;
+    else if (output.state && (own || !state))
+      wrap(
+        model,
+        output,
+        feeds.map((feed, row) => [...(before?.[row] ?? []), ...feed]),
+      );
+    return call.options.return_dict_in_generate || inputs.return_state ? output : output.sequences;
   } finally {
-    if (feeds.length === state.batch)
+    if (own)
       noteRead(
-        state,
+        own,
         feeds.map((feed, row) => [...feed, ...(written?.[row] ?? [])]),
       );
   }

@@ -1,7 +1,7 @@
 import { ArgumentError } from '../base/errors.js';
 import { resolveOptions } from '../generation/generate.js';
-import { generateFor } from '../generation/index.js';
-import type { GenerateInputs, GenerateOutput, GenerationEngine, ResolvedOptions } from '../generation/index.js';
+import { generate as generateIds } from '../generation/index.js';
+import type { GenerateInputs, GenerationEngine, ResolvedOptions } from '../generation/index.js';
 import { goOn } from '../tokenizers/chat_template.js';
 import type { ChatMessage, ChatTemplateOptions, TemplateMessage, Tokenizer } from '../tokenizers/index.js';
 import type { Loaded, PipelineModel } from './load.js';
@@ -137,14 +137,13 @@ async function run(
   const copies = resolved.num_return_sequences;
   const results = new Array<TextGenerationOutput[]>(items.length);
   for (const batch of batches(items, batch_size, generate.streamer != null)) {
-    const { new_tokens } = (await generateFor(engine, model.generation_config, model.config, {
+    const { new_tokens } = await generateIds(engine, model.generation_config, {
       tokenizer,
       ...generate,
       seed,
       first_stream: batch.map((i) => i * copies),
-      return_dict_in_generate: true,
       input_ids: batch.map((i) => items[i]!.ids),
-    })) as GenerateOutput;
+    });
     for (const [b, i] of batch.entries()) {
       const item = items[i]!;
       const rows = new_tokens.slice(b * copies, (b + 1) * copies);

@@ -112,10 +112,10 @@ describe('forward refuses', () => {
           [3, 11],
         ],
       }),
-      says: ['11', '[1, 1]', 'vocabulary of 11'],
+      says: ['input_ids', 'Row 1', 'holds 11 at position 1', 'ids from 0 to 10'],
     },
-    { title: 'a negative id', inputs: () => ({ input_ids: [[-1]] }), says: ['-1', '[0, 0]'] },
-    { title: 'half an id', inputs: () => ({ input_ids: [[1.5]] }), says: ['1.5', 'whole number'] },
+    { title: 'a negative id', inputs: () => ({ input_ids: [[-1]] }), says: ['Row 0', 'holds -1 at position 0'] },
+    { title: 'half an id', inputs: () => ({ input_ids: [[1.5]] }), says: ['holds 1.5 at position 0'] },
     { title: 'an id beyond int32', inputs: () => ({ input_ids: [[2 ** 32 + 1]] }), says: [String(2 ** 32 + 1)] },
     {
       title: 'ids in a tensor of rank 3',

@@ -1,6 +1,6 @@
 import { expect } from 'chai';
-import { GenerationError } from '../../src/base/errors.js';
-import { generate, generateFor, GenerationConfig } from '../../src/generation/index.js';
+import { ArgumentError, GenerationError } from '../../src/base/errors.js';
+import { generate, GenerationConfig } from '../../src/generation/index.js';
 import type { GenerateInputs, GenerateOutput } from '../../src/generation/index.js';
 import { rejection } from '../support/errors.js';
 import { lcg } from '../support/random.js';
@@ -355,35 +355,17 @@ describe('generate', () => {
     expect(engine8.live).to.equal(0);
   });
 
-  it('returns rows of ids from generateFor, or all there is', async () => {
-    const made = new GenerationConfig({ max_new_tokens: 3 });
-    const rows = await generateFor(engine, made, { vocab_limit: 20 }, { input_ids: [1, 2] });
-    expect(rows).to.be.an('array').with.length(1);
-    expect((rows as number[][])[0]!.length).to.equal(5);
-    made.return_dict_in_generate = true;
-    const whole = (await generateFor(engine, made, {}, { input_ids: [1, 2] })) as GenerateOutput;
-    expect(whole.new_tokens[0]).to.deep.equal(greedy([1, 2], 3));
-    const other = new GenerationConfig({ max_new_tokens: 2 });
-    const given = await generateFor(engine, made, {}, { input_ids: [[1, 2]], generation_config: other });
-    expect((given as GenerateOutput).new_tokens[0]!.length).to.equal(2);
-    const off = await generateFor(engine, made, {}, { input_ids: [[1, 2]], return_dict_in_generate: null });
-    expect(off).to.deep.equal([[1, 2, ...greedy([1, 2], 3)]]);
-    const offByConfig = new GenerationConfig({ return_dict_in_generate: null });
-    const alsoOff = await generateFor(engine, made, {}, { input_ids: [[1, 2]], generation_config: offByConfig });
-    expect(alsoOff).to.deep.equal(off);
-  });
-
   describe('refuses', () => {
     const streamer = { put: () => {}, end: () => {} };
-    const cases: [string, Partial<GenerateInputs> & Record<string, unknown>, string][] = [
+    const cases: [string, Partial<GenerateInputs> & Record<string, unknown>, string, typeof ArgumentError?][] = [
       ['an empty prompt', { input_ids: [[1], []] }, 'row 1 is empty'],
       ['an empty prompt, naming bos', { input_ids: [[]], bos_token_id: 6 }, 'bos_token_id 6'],
       ['no prompt', { input_ids: [] }, 'no rows'],
-      ['what are no rows', { input_ids: 'text' as never }, 'input_ids'],
-      ['a row that is none', { input_ids: [[1], 2] as never }, 'Row 1'],
-      ['an id outside the vocabulary', { input_ids: [[1, V]] }, `holds ${V} at position 1`],
-      ['an id that is no integer', { input_ids: [[1.5]] }, '1.5'],
-      ['a mask of another shape', { input_ids: [[1, 2]], attention_mask: [[1]] }, 'attention_mask'],
+      ['what are no rows', { input_ids: 'text' as never }, 'input_ids', ArgumentError],
+      ['a row that is none', { input_ids: [[1], 2] as never }, 'Row 1', ArgumentError],
+      ['an id outside the vocabulary', { input_ids: [[1, V]] }, `holds ${V} at position 1`, ArgumentError],
+      ['an id that is no integer', { input_ids: [[1.5]] }, '1.5', ArgumentError],
+      ['a mask of another shape', { input_ids: [[1, 2]], attention_mask: [[1]] }, 'attention_mask', ArgumentError],
       ['a mask that is all padding', { input_ids: [[1, 2]], attention_mask: [[0, 0]] }, 'empty'],
       ['a prompt longer than max_length', { max_length: 2 }, 'max_length'],
       ['an unknown option', { max_tokens: 3 }, 'max_tokens'],
@@ -402,10 +384,10 @@ describe('generate', () => {
       ['options that leave no token', { suppress_tokens: [...Array(V).keys()] }, 'No token is left'],
       ['a history of another length', { history: [] }, 'history'],
     ];
-    for (const [what, inputs, part] of cases) {
+    for (const [what, inputs, part, kind = GenerationError] of cases) {
       it(what, async () => {
         const error = await rejection(run({ input_ids: prompts, ...inputs }));
-        expect(error).to.be.instanceOf(GenerationError);
+        expect(error).to.be.instanceOf(kind);
         expect(error.message).to.include(part);
         expect(engine.live).to.equal(0);
       });

@@ -76,7 +76,7 @@ class GatedBlock extends SpecLayer {
     before?: LayerState,
   ): { y: tf.Tensor3D; state: LayerState } {
     const [b, t, d] = h.shape;
-    const [y, s] = tf.tidy(() => {
+    const [y, s] = tf.tidy((): [tf.Tensor3D, tf.Tensor] => {
       const x = rmsNorm(h, tensor(w, 'norm.weight'), EPSILON);
       const gates = tf.unstack(tf.sigmoid(linear(x, w['gate_proj.weight']!, tensor(w, 'gate_proj.bias'))), 1); // t of [b, d]
       const values = tf.unstack(linear(x, w['value_proj.weight']!), 1);
@@ -92,7 +92,7 @@ class GatedBlock extends SpecLayer {
         return state;
       });
       return [tf.add(h, linear(tf.stack(states, 1), w['out_proj.weight']!)), tf.clone(state)];
-    }) as [tf.Tensor3D, tf.Tensor];
+    });
     return { y, state: { values: { s } } };
   }
   override call(inputs: tf.Tensor | tf.Tensor[]): tf.Tensor {
@@ -146,7 +146,7 @@ export class GatedNetwork implements RecurrentLM<GatedConfig> {
     const [tokens, ...rest] = [this.tokens, ...this.blocks, this.norm];
     const hidden = rest.reduce(
       (h, layer) => layer.apply(h) as tf.SymbolicTensor,
-      tokens!.apply(ids) as tf.SymbolicTensor,
+      tokens.apply(ids) as tf.SymbolicTensor,
     );
     return { hidden, logits: (this.scores ?? this.tokens).apply(hidden) as tf.SymbolicTensor };
   }

@@ -2,6 +2,7 @@
 import { encodeFloat32 } from '../../base/stored_dtypes.js';
 import { onGpu, compactMemory } from '../../runtime/index.js';
 import { ArgumentError, DisposedError, GenerationError } from '../../base/errors.js';
+import { checkIds } from '../../generation/ids.js';
 import type { EngineSampling, EngineState, GenerationEngine, StateArrays } from '../../generation/engine.js';
 import type { Program } from '../../jit/index.js';
 import { checkEngineOptions, type CompiledEngineOptions, programOptions } from './options.js';
@@ -233,7 +234,7 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
   }
 
   async prefill(state: EngineState, rows: readonly Int32Array[], options: PrefillOptions = {}): Promise<void> {
-    rows.forEach((row, i) => this.checkIds(row, i));
+    rows.forEach((row, i) => checkIds(row, i, this.vocab_size, 'prefill'));
     return this.using(state, rows.length, (own, program) => this.read(own, program, rows, options), options.signal);
   }
 
@@ -274,7 +275,7 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
   }
 
   async step(state: EngineState, tokens: Int32Array): Promise<void> {
-    tokens.forEach((token, i) => this.checkIds([token], i));
+    tokens.forEach((token, i) => checkIds([token], i, this.vocab_size, 'step'));
     return this.using(state, tokens.length, (own, program) => {
       program.call(functions.step(own.batch), { tokens });
       own.seen = own.seen.map((n) => n + 1);
@@ -383,18 +384,6 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
         `logits: row ${row} has none: it was fed no token, or its prefill was aborted. Feed it at least one token.`,
         { row },
       );
-  }
-
-  private checkIds(ids: ArrayLike<number>, row: number): void {
-    for (let i = 0; i < ids.length; i++) {
-      const id = ids[i]!;
-      if (!Number.isInteger(id) || id < 0 || id >= this.vocab_size) {
-        throw new ArgumentError(
-          `Token id ${id} (row ${row}, position ${i}) is outside the vocabulary of ${this.vocab_size}`,
-          { id, row },
-        );
-      }
-    }
   }
 
   dispose(): void {
