@@ -18,7 +18,7 @@ export interface FewRowsTiling {
 }
 
 /** Most rows of the matrix in a block. */
-export const rowsOfBlock = ({ out }: FewRowsSpec, { blocks }: FewRowsTiling): number => Math.ceil(out / blocks);
+const rowsOfBlock = ({ out }: FewRowsSpec, { blocks }: FewRowsTiling): number => Math.ceil(out / blocks);
 /** Of a block: 16 rows of the matrix each. */
 export const tilesOf = (spec: FewRowsSpec, tiling: FewRowsTiling): number => Math.ceil(rowsOfBlock(spec, tiling) / 16);
 /** A power of two, as Triton has it: some may have no tile. */

@@ -3,7 +3,7 @@ import type { OneRowBlock } from './ptx_block.js';
 import { GROUP_BYTES, passesOf, perThread } from './ptx_tiling.js';
 
 /** Codes are multiplied in integers: the vector is rounded to this many steps of the largest in its group, in two bytes. */
-export const STEPS = 127 * 256;
+const STEPS = 127 * 256;
 /** Where the vector is in shared memory. */
 export interface PreparedVector {
   /** Writes it, each thread some channels; a barrier follows. */
