@@ -13,7 +13,7 @@
 import * as tf from '@tensorflow/tfjs';
 import { ArgumentError } from '../base/errors.js';
 import { einsum } from './einsum.js';
-import { bordersOf, decayMatrix, cumulative } from './ssd_decays.js';
+import { bordersOf, decayMatrix, sumLogDecays } from './ssd_decays.js';
 import { productsOf } from './ssd_products.js';
 import { betweenChunks } from './ssd_states.js';
 
@@ -99,14 +99,17 @@ export function ssdChunkScan(inputs: SsdInputs, chunkSize: number): SsdOutputs {
 
     const steps = tf.transpose(tf.reshape(dt, [bc, q, h]), [0, 2, 1]); // [bc, h, q]
     const a = tf.mul(steps, tf.reshape(inputs.A, [1, h, 1])); // log-decay of each token, [bc, h, q]
-    const cs = cumulative(a); // [bc, h, q]
+    const decays = sumLogDecays(a); // [bc, h, q]
     const X = tf.mul(tf.reshape(x, [bc, q, h, p]), tf.reshape(dt, [bc, q, h, 1])); // [bc, q, h, p]
 
     // 1. within each chunk; C·B is shared by the heads of a group
     const { wide, narrow } = productsOf(inputs.bf16);
     const CB = einsum('zqgn,zsgn->zgqs', C, B, wide); // [bc, g, q, s]
     const borders = inputs.segments ? bordersOf(inputs.segments, c, q) : null;
-    const open = decayMatrix(tf.reshape(cs, [bc * h, q]));
+    const open = decayMatrix({
+      sums: tf.reshape(decays.sums, [bc * h, q]),
+      rest: tf.reshape(decays.rest, [bc * h, q]),
+    });
     const cut = borders ? tf.mul(tf.reshape(open, [bc, h, q, q]), borders.within) : open;
     const L = tf.reshape(cut, [bc * g, r, q, q]); // [bc·g, r, q, s]
     const M = tf.mul(tf.reshape(CB, [bc * g, 1, q, q]), L); // [bc·g, r, q, s]
@@ -118,7 +121,7 @@ export function ssdChunkScan(inputs: SsdInputs, chunkSize: number): SsdOutputs {
       X,
       B,
       C,
-      cs,
+      decays,
       initial: inputs.initialState,
       borders,
       b,

@@ -9,7 +9,7 @@ import { compilesForGpu } from '../jit/trace/backend.js';
 import { linearRecurrence } from '../kernels/index.js';
 import { materialise } from '../jit/fusion/materialise.js';
 import { einsum } from './einsum.js';
-import { type Borders, cumulative, decayMatrix } from './ssd_decays.js';
+import { type Borders, decayMatrix, decaysToEnd, type LogDecays, sumLogDecays } from './ssd_decays.js';
 import { productsOf } from './ssd_products.js';
 
 export interface ChunkInputs {
@@ -20,7 +20,7 @@ export interface ChunkInputs {
   /** [b·c, q, g, n] */
   C: tf.Tensor;
   /** Log-decays from the start of a chunk to each position, inclusive, [b·c, h, q] */
-  cs: tf.Tensor;
+  decays: LogDecays;
   /** State before the first token, [b, h, p, n] */
   initial: tf.Tensor | undefined;
   borders: Borders | null;
@@ -43,27 +43,27 @@ export function betweenChunks(inputs: ChunkInputs): ChunkOutputs {
 }
 
 /** Log-decay over each whole chunk, [b·c, h, 1]. */
-function wholeChunk(cs: tf.Tensor): tf.Tensor {
-  const [bc, h, q] = cs.shape as [number, number, number];
-  return tf.slice(cs, [0, 0, q - 1], [bc, h, 1]);
+function wholeChunk({ sums }: LogDecays): tf.Tensor {
+  const [bc, h, q] = sums.shape as [number, number, number];
+  return tf.slice(sums, [0, 0, q - 1], [bc, h, 1]);
 }
 
 /** States as [b, c, h, p, n]. */
-function headsFirst({ X, B, C, cs, initial, borders, b, c, bf16 = false }: ChunkInputs): ChunkOutputs {
+function headsFirst({ X, B, C, decays, initial, borders, b, c, bf16 = false }: ChunkInputs): ChunkOutputs {
   const { wide, narrow } = productsOf(bf16);
   const [bc, q, h, p] = X.shape as [number, number, number, number];
   const [g, n] = [B.shape[2]!, B.shape[3]!];
   const r = h / g;
-  const last = wholeChunk(cs);
+  const last = wholeChunk(decays);
   const heads = tf.transpose(X, [0, 2, 1, 3]); // [bc, h, q, p]
-  const endDecay = tf.reshape(tf.exp(tf.sub(last, cs)), [bc, h, q, 1]);
+  const endDecay = tf.reshape(decaysToEnd(decays), [bc, h, q, 1]);
   const toEnd = tf.mul(heads, borders ? tf.mul(endDecay, borders.toEnd) : endDecay); // [bc, h, q, p]
   const own = einsum('zgrqp,zqgn->zgrpn', tf.reshape(toEnd, [bc, g, r, q, p]), B, wide); // [bc, g, r, p, n]
   const total = tf.reshape(last, [b, c, h]);
   const { starts, final } = carryStates(tf.reshape(own, [b, c, h, p * n]), total, initial, borders, bf16);
   if (c === 1 && !initial) return { read: null, final: tf.reshape(final, [b, h, p, n]) };
   const given = einsum('zqgn,zgrpn->zgrqp', C, tf.reshape(starts, [bc, g, r, p, n]), narrow); // [bc, g, r, q, p]
-  const startDecay = tf.reshape(tf.exp(cs), [bc, h, q, 1]);
+  const startDecay = tf.reshape(tf.exp(decays.sums), [bc, h, q, 1]);
   const reach = borders ? tf.mul(startDecay, borders.fromStart) : startDecay;
   const read = tf.transpose(tf.mul(tf.reshape(given, [bc, h, q, p]), reach), [0, 2, 1, 3]);
   return { read, final: tf.reshape(final, [b, h, p, n]) };
@@ -102,7 +102,8 @@ function carryStates(
     const final = tf.add(tf.mul(last(carried, pn), last(tf.reshape(kept, [b, c, h, 1]), 1)), last(own, pn));
     return { starts: carried, final };
   }
-  const log = tf.concat([tf.zeros([b * h, 1]), cumulative(tf.reshape(tf.transpose(total, [0, 2, 1]), [b * h, c]))], 1); // [b·h, j]
+  const chunks = tf.reshape(tf.transpose(total, [0, 2, 1]), [b * h, c]);
+  const log = sumLogDecays(tf.concat([tf.zeros([b * h, 1]), chunks], 1)); // [b·h, j]
   const all = carryByProduct(tf.concat([first, own], 1), log, borders?.between); // [b, z, h, p·n]
   return { starts: tf.slice(all, [0, 0, 0, 0], [b, c, h, pn]), final: tf.slice(all, [0, c, 0, 0], [b, 1, h, pn]) };
 }
@@ -112,7 +113,7 @@ function carryStates(
  * @param states [b, j, h, p·n] @param log log-decay from the first boundary to each, [b·h, j] @param between see Borders
  * @returns [b, z, h, p·n], z over the same boundaries as j
  */
-function carryByProduct(states: tf.Tensor, log: tf.Tensor, between: tf.Tensor | undefined): tf.Tensor {
+function carryByProduct(states: tf.Tensor, log: LogDecays, between: tf.Tensor | undefined): tf.Tensor {
   const [b, j, h] = states.shape as [number, number, number];
   const open = tf.reshape(decayMatrix(log), [b, h, j, j]); // [b, h, z, j]
   return einsum('bhzj,bjhx->bzhx', between ? tf.mul(open, between) : open, states);
@@ -170,7 +171,7 @@ function carried(x: tf.Tensor, kept: tf.Tensor, groups: number, p: number): tf.T
  * States as [b, c, g·n·r·p]. Without an initial state the first chunk starts with none and reads none, and what the last one adds is
  * part of the final state alone: products that training does not need are then in no compiled program.
  */
-function headsLast({ X, B, C, cs, initial, borders, b, c }: ChunkInputs): ChunkOutputs {
+function headsLast({ X, B, C, decays, initial, borders, b, c }: ChunkInputs): ChunkOutputs {
   const [bc, q, h, p] = X.shape as [number, number, number, number];
   const [g, n] = [B.shape[2]!, B.shape[3]!];
   const r = h / g;
@@ -186,8 +187,8 @@ function headsLast({ X, B, C, cs, initial, borders, b, c }: ChunkInputs): ChunkO
     const open = tf.reshape(tf.transpose(x, [0, 2, 1]), [bc, q, h, 1]);
     return where ? tf.mul(open, tf.reshape(where, [bc, q, 1, 1])) : open;
   };
-  const last = wholeChunk(cs);
-  const toEnd = tf.reshape(tf.mul(X, factor(tf.exp(tf.sub(last, cs)), borders?.toEnd)), [bc, q, g, r * p]);
+  const last = wholeChunk(decays);
+  const toEnd = tf.reshape(tf.mul(X, factor(decaysToEnd(decays), borders?.toEnd)), [bc, q, g, r * p]);
   /** What some chunks add to the state, [b, count, size]. */
   const own = (from: number, count: number): tf.Tensor =>
     tf.reshape(einsum('zqgn,zqgx->zgnx', chunks(B, from, count), chunks(toEnd, from, count)), [b, count, size]);
@@ -206,7 +207,7 @@ function headsLast({ X, B, C, cs, initial, borders, b, c }: ChunkInputs): ChunkO
     const reaches = tf.reshape(tf.slice(kept, [0, c - 1, 0], [b, 1, h]), [b, g, 1, r, 1]);
     final = tf.add(final, tf.reshape(tf.mul(lastStart, reaches), [b, 1, size]));
     const given = einsum('zqgn,zgnx->zqgx', chunks(C, first, count), tf.reshape(starts, [b * count, g, n, r * p]));
-    const reach = chunks(factor(tf.exp(cs), borders?.fromStart), first, count); // [b·count, q, h, 1]
+    const reach = chunks(factor(tf.exp(decays.sums), borders?.fromStart), first, count); // [b·count, q, h, 1]
     const some = tf.reshape(tf.mul(tf.reshape(given, [b * count, q, h, p]), reach), [b, count, q * h * p]);
     read = tf.reshape(first === 0 ? some : after(some, first), [bc, q, h, p]);
   }

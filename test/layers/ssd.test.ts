@@ -161,6 +161,49 @@ onBackends(['tensorflow', 'wasm', 'cpu'], 'SSD scan', () => {
     });
   }
 
+  it('is as exact where decays are strong: steps that forget all among steps that forget little', () => {
+    // log-decays of a token from -1e-4 to -40,000, the sums of a chunk up to a million: their differences decide
+    for (const [t, chunk, seed] of [
+      [200, 64, 21],
+      [300, 256, 22],
+      [150, 16, 23],
+    ] as const) {
+      const random = lcg(seed);
+      const c = makeCase({ b: 1, t, h: 4, p: 2, g: 2, n: 3 }, seed);
+      c.A = arr([4], Float64Array.of(-0.5, -16, -256, -2000));
+      c.dt.data = c.dt.data.map(() => Math.fround(21 * random() ** 12));
+      const want = oracle(c, true);
+      const scale = Math.max(...want.y.data.map(Math.abs));
+      tf.tidy(() => {
+        const { y, finalState } = ssdChunkScan(tensors(c, true), chunk);
+        expectClose(y, want.y.data, 2e-6 * scale, `y, chunk ${chunk}`);
+        expectClose(finalState, want.state.data, 2e-6 * scale, `final state, chunk ${chunk}`);
+      });
+    }
+  });
+
+  it('has the gradients of the recurrence where decays are strong', () => {
+    const random = lcg(31);
+    const c = makeCase({ b: 1, t: 24, h: 2, p: 2, g: 1, n: 2 }, 31);
+    c.A = arr([2], Float64Array.of(-16, -200));
+    c.dt.data = c.dt.data.map(() => Math.fround(21 * random() ** 12));
+    const weights = randomArr(lcg(32), c.x.shape);
+    const names = ['x', 'dt', 'A', 'B', 'C', 'initialState'] as const;
+    tf.tidy(() => {
+      const f = (...xs: tf.Tensor[]): tf.Scalar => {
+        const inputs = Object.fromEntries(names.map((name, i) => [name, xs[i]!])) as unknown as SsdInputs;
+        return tf.sum(tf.mul(ssdChunkScan(inputs, 8).y, toTensor(weights)));
+      };
+      const got = tf.grads(f)(names.map((name) => toTensor(c[name])));
+      names.forEach((name, i) => {
+        const want = numericGradient(c[name], () => dot(oracle(c, true).y, weights)).data;
+        const norm = Math.hypot(...want);
+        const off = Math.hypot(...got[i]!.dataSync().map((value, k) => value - want[k]!));
+        expect(off / norm, name).to.be.below(1e-5);
+      });
+    });
+  });
+
   it('large steps give finite values and gradients', () => {
     // the log-decay over a chunk is about -3000: its exponential underflows, and above the diagonal would overflow
     const c = makeCase({ b: 1, t: 20, h: 2, p: 2, g: 1, n: 3 }, 8, 100);
