@@ -82,6 +82,6 @@ for (const each of configs) {
   );
 }
 if (changed && !write) {
-  process.stderr.write('If that is meant, run `npm run api` and commit the reports; see docs/decisions/016-face.md.\n');
+  process.stderr.write('If that is meant, run `npm run api` and commit the reports; see docs/decisions/016_face.md.\n');
   process.exitCode = 1;
 }

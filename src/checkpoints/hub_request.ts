@@ -59,7 +59,7 @@ export interface HubAccess {
 }
 
 /** Whether an address is the hub's own: the token is for no other. */
-export function isHubAddress(url: string, endpoint: string): boolean {
+function isHubAddress(url: string, endpoint: string): boolean {
   try {
     return new URL(url).origin === new URL(endpoint).origin;
   } catch {

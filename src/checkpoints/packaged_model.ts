@@ -3,7 +3,7 @@ import * as fs from 'node:fs';
 import { fileURLToPath } from 'node:url';
 
 /** Its name, as from_pretrained takes it. */
-export const PACKAGED_MODEL = 'tiny-books-mamba2';
+const PACKAGED_MODEL = 'tiny-books-mamba2';
 
 /** Folder of the model of that name in this package; null for any other name. */
 export function packagedModel(name: string): string | null {

@@ -73,7 +73,7 @@ async function configOf(options: QuantizeCommandOptions): Promise<QuantizationCo
 }
 
 /** Runs a quantisation, with a progress bar, and cleanly stopped by Ctrl-C. @throws whatever quantizeCheckpoint throws */
-export async function quantize(src: string, dst: string, options: QuantizeCommandOptions): Promise<void> {
+async function quantize(src: string, dst: string, options: QuantizeCommandOptions): Promise<void> {
   const { quantizeCheckpoint } = await import('../models/quantize.js');
   const config = await configOf(options);
   const stop = new AbortController();
@@ -100,7 +100,7 @@ export async function quantize(src: string, dst: string, options: QuantizeComman
 }
 
 /** A line a weight, with the mean below. */
-export function reportText({ weights, skipped }: CheckpointQuantization): string {
+function reportText({ weights, skipped }: CheckpointQuantization): string {
   const width = Math.max(...weights.map(({ name }) => name.length));
   const lines = weights.map(({ name, shape, bits, relative_error: error }) => {
     const size = `[${shape.join(', ')}]`.padEnd(16);

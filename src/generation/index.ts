@@ -6,10 +6,9 @@ export type { EngineSampling, EngineState, GenerationEngine, StateArrays } from 
 export { GenerationConfig } from './config.js';
 export type { ResolvedOptions } from './config.js';
 export type { GenerationOptions } from './options.js';
-export { isOption } from './options.js';
 export { generate } from './generate.js';
 export type { GenerateInputs, GenerateOutput, RowsAlone, WholeOutput } from './inputs.js';
-export type { IdRow, IdsLike } from './ids.js';
+export type { IdRow } from './ids.js';
 export { ChatSession } from './chat_session.js';
 export type { ChatSnapshot, Turn, TurnOptions } from './chat_session.js';
 export * from './processors.js';

@@ -69,7 +69,7 @@ export function argmax(scores: Float32Array): { index: number; value: number } {
 }
 
 /** log of the sum of the exponentials, without overflow. */
-export function logSumExp(scores: Float32Array): number {
+function logSumExp(scores: Float32Array): number {
   const { value: max } = argmax(scores);
   if (max === -Infinity) return -Infinity;
   let sum = 0;

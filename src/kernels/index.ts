@@ -14,7 +14,6 @@ export {
   rowLayout,
 } from './few_rows/call.js';
 export { type OneRowInputs, oneRowProduct } from './one_row/call.js';
-export type { WeightFormat } from './one_row/spec.js';
 export { ssmStep } from './ssm_step/call.js';
 export { int4Instructions, int4Product, int4Row, type Instructions, type TiledMatrix } from './host/call.js';
 export { TILE } from './host/spec.js';

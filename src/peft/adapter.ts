@@ -54,7 +54,7 @@ function targetKind(module: string, spec: WeightSpec | undefined, all: readonly 
 }
 
 /** @throws ArgumentError when nothing matches, or a module that cannot be adapted does */
-export function adaptedModules(config: LoraConfig, weights: Weights, network: RecurrentLM): AdaptedModule[] {
+function adaptedModules(config: LoraConfig, weights: Weights, network: RecurrentLM): AdaptedModule[] {
   const { names } = network;
   const tied = network.config.tie_word_embeddings;
   const head = moduleOf(names.head);
@@ -90,7 +90,7 @@ export function adaptedModules(config: LoraConfig, weights: Weights, network: Re
 }
 
 /** Names of the weights that modules_to_save trains whole. @throws ArgumentError when a name matches nothing */
-export function savedWeights(config: LoraConfig, weights: Weights, network: RecurrentLM): string[] {
+function savedWeights(config: LoraConfig, weights: Weights, network: RecurrentLM): string[] {
   const wanted = config.modules_to_save ?? [];
   const names = Object.keys(weights).filter((weight) => config.trainsWhole(moduleOf(weight)));
   for (const name of wanted) {

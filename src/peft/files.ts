@@ -105,7 +105,7 @@ export async function read_adapter_config(dir: string): Promise<LoraConfig> {
 }
 
 /** All tensors of an adapter file, under their keys without PEFT's prefix. */
-export async function read_adapter_values(dir: string): Promise<AdapterValues> {
+async function read_adapter_values(dir: string): Promise<AdapterValues> {
   const path_ = path.join(dir, ADAPTER_WEIGHTS);
   if (!fs.existsSync(path_)) {
     throw new CheckpointError(

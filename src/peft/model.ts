@@ -5,7 +5,7 @@ import type { GenerateInputs, GenerateOutput, RowsAlone, WholeOutput } from '../
 import { freshSeed } from '../generation/random.js';
 import { isStored, type StoredMatrix, type Weights } from '../layers/index.js';
 import type { CausalLM } from '../models/causal_lm.js';
-import { type AdaptedModule, LoraAdapter } from './adapter.js';
+import { LoraAdapter } from './adapter.js';
 import { composeWeights, type PrefixedAdapter } from './compose.js';
 import { LoraConfig, type LoraConfigFields } from './config.js';
 import { tiedPair } from './matrix.js';
@@ -368,5 +368,3 @@ export function get_peft_model<M extends CausalLM>(
   );
   return peft;
 }
-
-export type { AdaptedModule };

@@ -58,7 +58,7 @@ export function columnStorage(m: QuantizedMatrix, activationQuantization: boolea
 }
 
 /** Codes from rows of nibble pairs to columns. Works in tiles, so that reads and writes stay in the cache. */
-export function columnCodes(m: QuantizedMatrix): Uint8Array {
+function columnCodes(m: QuantizedMatrix): Uint8Array {
   const [out, inner] = m.shape;
   const half = m.groupSize / 2;
   const { codes } = m;

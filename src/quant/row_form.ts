@@ -53,7 +53,7 @@ export function rowStorage(m: QuantizedMatrix, activationQuantization = true): W
  * From two neighbouring channels a byte, as on disk, to the order of words.
  * @param codes signed nibbles, even channel low @param groupSize a multiple of 8
  */
-export function wordwise(codes: Uint8Array, groupSize: number): Uint8Array {
+function wordwise(codes: Uint8Array, groupSize: number): Uint8Array {
   const out = new Uint8Array(codes.length);
   const [bytes, words] = [groupSize / 2, groupSize / 8];
   for (let group = 0; group < codes.length; group += bytes) {

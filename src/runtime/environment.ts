@@ -149,7 +149,7 @@ const LOOP_FLAG = '--xla_disable_hlo_passes=while-loop-invariant-code-motion';
 /**
  * For GPUs: products of prompts, of many rows and of training are the libraries', as these choose them. XLA would first try its own in
  * Triton's language and all variants of the libraries' on the card, for most of the time that compiling takes, to be no faster
- * (docs/decisions/013-products-on-gpus.md).
+ * (docs/decisions/013_products_on_gpus.md).
  */
 const PRODUCT_FLAGS = ['--xla_gpu_autotune_level=0', NO_TF32_FLAG];
 

@@ -14,7 +14,7 @@ import { onGpu } from '../runtime/index.js';
 const [PIECE_BYTES, GPU_PIECE_BYTES] = [2 ** 27, 2 ** 30];
 
 /** Positions per piece: even pieces of at most PIECE_BYTES of logits, of GPU_PIECE_BYTES on a GPU. */
-export function pieceLength(positions: number, vocabulary: number): number {
+function pieceLength(positions: number, vocabulary: number): number {
   const most = Math.max(1, Math.floor((onGpu() ? GPU_PIECE_BYTES : PIECE_BYTES) / (4 * vocabulary)));
   return Math.ceil(positions / Math.ceil(positions / most));
 }

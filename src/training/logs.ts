@@ -5,7 +5,7 @@ import * as path from 'node:path';
 import { writeFileAtomic } from '../base/whole_files.js';
 import type { LogEntry } from './callbacks.js';
 
-export const LOG_FILE = 'log.jsonl';
+const LOG_FILE = 'log.jsonl';
 export const CURVE_FILE = 'loss.svg';
 
 /** log.jsonl: one entry per line. A resumed run drops the entries after its snapshot and goes on. */

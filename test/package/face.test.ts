@@ -1,4 +1,4 @@
-/** The reports of etc/api say what the package's types are; docs/decisions/015-spelling.md says how names are spelled. */
+/** The reports of etc/api say what the package's types are; docs/decisions/015_spelling.md says how names are spelled. */
 import * as fs from 'node:fs';
 import { expect } from 'chai';
 import * as ts from 'typescript';

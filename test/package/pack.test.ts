@@ -84,7 +84,7 @@ describe('the packed package', function () {
     const imports = entries.map((entry, i) => `import * as e${i} from 'tfjs-mamba2${entry}';\nvoid e${i};\n`);
     const sources = [...samples, imports.join('')].map((source, i) => [`${i}.mts`, source] as const);
     const complaints = complaintsOf(project, Object.fromEntries(sources));
-    // tfjs' own declarations do not pass, imported alone or by us (docs/decisions/016-face.md); whatever else is wrong is ours
+    // tfjs' own declarations do not pass, imported alone or by us (docs/decisions/016_face.md); whatever else is wrong is ours
     const layers = 'node_modules/@tensorflow/tfjs-layers/dist';
     const known = ['engine/training', 'keras_format/topology_config', 'keras_format/training_config', 'keras_format/types', 'layers/core'].map((name) => `${layers}/${name}.d.ts`); // prettier-ignore
     expect(complaints.filter(({ file }) => !known.includes(file))).to.deep.equal([]);

@@ -1,6 +1,6 @@
 /** Checkpoints in memory and on disk, for tests: described by a configuration, filled with seeded numbers. */
 import { BytesInMemory } from '../../src/base/files.js';
-import { decodeFloat32, DTYPE_BYTES, encodeFloat32, type FloatDtype } from '../../src/base/stored_dtypes.js';
+import { DTYPE_BYTES, encodeFloat32, type FloatDtype } from '../../src/base/stored_dtypes.js';
 import { expectedTensors, type OutTensor, type StoredDtype } from '../../src/checkpoints/index.js';
 import type { Container, ContainerTensor } from '../../src/checkpoints/container.js';
 
@@ -22,7 +22,7 @@ export const TINY_CONFIG = {
 };
 
 /** Seeded numbers between -1 and 1. */
-export function randomFloats(count: number, seed: number): Float32Array {
+function randomFloats(count: number, seed: number): Float32Array {
   let state = seed * 2654435761 + 1;
   return Float32Array.from({ length: count }, () => {
     state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
@@ -63,9 +63,4 @@ export function containerOf(tensors: readonly OutTensor[]): Container {
     });
   }
   return { tensors: parts, close: () => Promise.resolve() };
-}
-
-/** Values of a tensor. */
-export function valuesOf(tensor: OutTensor): number[] {
-  return [...decodeFloat32(tensor.data() as Uint8Array, tensor.dtype)];
 }

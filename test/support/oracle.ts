@@ -13,15 +13,11 @@ export interface Arr {
 /** Weights by name. */
 export type Arrs = Readonly<Record<string, Arr>>;
 
-export const sizeOf = (shape: readonly number[]): number => shape.reduce((a, b) => a * b, 1);
+const sizeOf = (shape: readonly number[]): number => shape.reduce((a, b) => a * b, 1);
 
 /** Zeros, or the given values. */
 export function arr(shape: readonly number[], values?: ArrayLike<number>): Arr {
   return { shape: [...shape], data: values ? Float64Array.from(values) : new Float64Array(sizeOf(shape)) };
-}
-
-export function fromTensor(x: tf.Tensor): Arr {
-  return arr(x.shape, x.dataSync());
 }
 
 export function toTensor(a: Arr): tf.Tensor {
@@ -86,7 +82,7 @@ export function einsum(equation: string, a: Arr, b: Arr): Arr {
 export const silu = (v: number): number => v / (1 + Math.exp(-v));
 export const softplus = (v: number): number => Math.max(v, 0) + Math.log1p(Math.exp(-Math.abs(v)));
 /** -inf..inf as a limit, ends included. */
-export const clamp = (v: number, [low, high]: readonly [number, number]): number => Math.min(Math.max(v, low), high);
+const clamp = (v: number, [low, high]: readonly [number, number]): number => Math.min(Math.max(v, low), high);
 
 /** x [..., in] times w [out, in] transposed, plus bias [out]. */
 export function linear(x: Arr, w: Arr, bias?: Arr): Arr {
@@ -235,7 +231,7 @@ export function mixer(spec: MixerSizes, w: Arrs, u: Arr, before?: RowState): { y
 }
 
 /** The weights below a prefix, without it. */
-export function below(weights: Arrs, prefix: string): Arrs {
+function below(weights: Arrs, prefix: string): Arrs {
   const entries = Object.entries(weights).filter(([name]) => name.startsWith(prefix));
   return Object.fromEntries(entries.map(([name, value]) => [name.slice(prefix.length), value]));
 }

@@ -11,7 +11,7 @@ const NEVER = -1e30;
 const BLOCK = 256;
 
 /** Running sum over the last axis of [b, v], in two levels of matrix products: a scan of that length is slow when compiled. */
-export function runningSum(x: tf.Tensor2D): tf.Tensor2D {
+function runningSum(x: tf.Tensor2D): tf.Tensor2D {
   const [b, v] = x.shape;
   const rows = Math.ceil(v / BLOCK);
   return tf.tidy(() => {

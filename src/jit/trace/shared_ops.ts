@@ -2,7 +2,7 @@
  * Ops that are slow to compile. The bridge from TensorFlow to XLA runs an MLIR pipeline for every instance of some ops (a
  * profile of TensorFlow 2.21 shows it in MlirXlaOpKernel), and a large function has hundreds of them. In a function of their own that must
  * not be inlined they are converted once per shape, and XLA inlines the result. The first call then
- * takes about a quarter less CPU time (docs/decisions/007-programs.md).
+ * takes about a quarter less CPU time (docs/decisions/007_programs.md).
  */
 import { attr, typeOf, type Attrs, type FunctionText } from './graphdef.js';
 

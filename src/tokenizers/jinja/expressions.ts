@@ -316,4 +316,4 @@ export class ExpressionParser {
   }
 }
 
-export const NO_ARGUMENTS: ArgumentNodes = { positional: [], named: [], spread: null, spreadNamed: null };
+const NO_ARGUMENTS: ArgumentNodes = { positional: [], named: [], spread: null, spreadNamed: null };

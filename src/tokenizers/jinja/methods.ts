@@ -59,7 +59,7 @@ function splitFromRight(own: string, separator: Value, most: number): string[] {
 }
 
 /** Python's title(): a capital after everything that is no letter. */
-export function title(text: string): string {
+function title(text: string): string {
   return text.replace(/\p{L}+/gu, (word) => capitalize(word));
 }
 

@@ -70,9 +70,6 @@ export class LoopValue extends Namespace {
   }
 }
 
-/** A dictionary; its keys are texts, numbers, booleans or null. */
-export type Dict = Map<Value, Value>;
-
 export type Value =
   | null
   | boolean
