@@ -1,5 +1,5 @@
 /**
- * What the generation loop asks of a model. Two implementations live in models/mamba2 (eager and compiled); everything
+ * What the generation loop asks of a model. Two implementations live in src/engine (eager and compiled); everything
  * above this interface is the same for both. A model with a state of fixed size needs no growing cache: an engine state
  * holds, for each row, the recurrent state after the tokens fed so far and the logits that predict the next one.
  */

@@ -4,7 +4,7 @@ import type { GenerationConfig, GenerationEngine } from '../generation/index.js'
 import { Tokenizer } from '../tokenizers/index.js';
 import type { TokenizerOptions } from '../tokenizers/index.js';
 
-/** What the pipelines ask of a language model: Mamba2ForCausalLM, or anything that generates like it. */
+/** What the pipelines ask of a language model: a CausalLM, or anything that generates like it. */
 export interface PipelineModel {
   readonly config: object;
   readonly generation_config: GenerationConfig;

@@ -77,7 +77,7 @@ export async function writeStateFile(file: string, weights: NetworkWeights, cont
  * What a file of states says about itself.
  * @throws CheckpointError when it is none, or damaged
  * @example
- * const model = await Mamba2ForCausalLM.from_pretrained('models/tiny-books-mamba2');
+ * const model = await AutoModelForCausalLM.from_pretrained('models/tiny-books-mamba2');
  * await (await model.prefill([5, 6, 7])).save('three.safetensors');
  * const { seen } = await inspectState('three.safetensors'); // [3]
  */
@@ -94,7 +94,7 @@ function infoOf(opened: SafetensorsFile): StateInfo {
   const { path: file, metadata, size } = opened;
   if (metadata.format !== FORMAT) {
     throw new CheckpointError(
-      `${file} holds no state: its metadata has format ${JSON.stringify(metadata.format ?? null)}, expected '${FORMAT}'. States are written by Mamba2State.save() and \`mamba2 state save\`.`,
+      `${file} holds no state: its metadata has format ${JSON.stringify(metadata.format ?? null)}, expected '${FORMAT}'. States are written by their save() and \`mamba2 state save\`.`,
       { file, got: metadata.format, expected: FORMAT },
     );
   }
