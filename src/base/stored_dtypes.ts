@@ -168,10 +168,20 @@ export function decodeFloat32(bytes: Uint8Array, dtype: StoredDtype, out?: Float
   }
 }
 
-/** float32 bits to bfloat16 bits, nearest even. */
-function toBfloat16(bits: number): number {
+/** float32 bits to the bits of the nearest bfloat16, ties to even. */
+export function bfloat16Bits(bits: number): number {
   if ((bits & 0x7fffffff) > 0x7f800000) return (bits >>> 16) | 0x40;
   return (bits + 0x7fff + ((bits >>> 16) & 1)) >>> 16;
+}
+
+const scratch = new Float32Array(1);
+const scratchBits = new Uint32Array(scratch.buffer);
+
+/** The nearest bfloat16 of a number, ties to even, as a float32. */
+export function toBfloat16(value: number): number {
+  scratch[0] = value;
+  scratchBits[0] = bfloat16Bits(scratchBits[0]!) << 16;
+  return scratch[0];
 }
 
 /** float32 bits to float16 bits, nearest even. */
@@ -210,7 +220,7 @@ export function encodeFloat32(values: Float32Array, dtype: FloatDtype): Uint8Arr
     default: {
       const bits = new Uint32Array(values.buffer, values.byteOffset, count);
       const out = new Uint16Array(count);
-      if (dtype === 'BF16') for (let i = 0; i < count; i++) out[i] = toBfloat16(bits[i]!);
+      if (dtype === 'BF16') for (let i = 0; i < count; i++) out[i] = bfloat16Bits(bits[i]!);
       else for (let i = 0; i < count; i++) out[i] = toFloat16(bits[i]!);
       return new Uint8Array(out.buffer);
     }

@@ -1,5 +1,6 @@
 /** What the packed forms share. */
 import * as tf from '@tensorflow/tfjs';
+import { encodeFloat32 } from '../base/stored_dtypes.js';
 import type { StoredMatrix } from '../layers/weights.js';
 import type { QuantizedMatrix } from './quantize.js';
 
@@ -12,7 +13,7 @@ export function transposed(values: Float32Array, rows: number, columns: number):
 
 /** Scales or zeros in their type on disk; in bfloat16 nothing is lost, as they are such numbers. */
 export function storedLevels(values: Float32Array, dtype: QuantizedMatrix['scaleDtype']): ArrayBufferView {
-  return dtype === 'bfloat16' ? Uint16Array.from(new Uint32Array(values.buffer), (bits) => bits >>> 16) : values;
+  return dtype === 'bfloat16' ? new Uint16Array(encodeFloat32(values, 'BF16').buffer) : values;
 }
 
 /** A packed form over traced variables. */

@@ -3,7 +3,8 @@
  * For `….in_proj.weight` these are `….in_proj._weight_qdata`, `_weight_scale` and, int4, `_weight_zero_point`.
  */
 import { CheckpointError } from '../base/errors.js';
-import { toBfloat16, type QuantizedMatrix } from './quantize.js';
+import { encodeFloat32 } from '../base/stored_dtypes.js';
+import type { QuantizedMatrix } from './quantize.js';
 
 const PACKED = /^(.*\.)_weight_(qdata|scale|zero_point|scale_and_zero|act_pre_scale|per_tensor_scale)$/;
 
@@ -57,8 +58,7 @@ export function packedBytes(m: QuantizedMatrix): Uint8Array[] {
 
 function scaleBytes(values: Float32Array, dtype: 'float32' | 'bfloat16'): Uint8Array {
   if (dtype === 'float32') return new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
-  const bits = new Uint32Array(values.map(toBfloat16).buffer);
-  return new Uint8Array(Uint16Array.from(bits, (b) => b >>> 16).buffer);
+  return encodeFloat32(values, 'BF16');
 }
 
 /** `__metadata__` entry of a packed weight, in torchao's form. */

@@ -3,6 +3,7 @@
  * Plain typed arrays, row by row, so that a matrix never needs to be whole in float.
  */
 import { ArgumentError } from '../base/errors.js';
+import { toBfloat16 } from '../base/stored_dtypes.js';
 import type { Rounding } from './config.js';
 import { fitGroup } from './search.js';
 
@@ -53,17 +54,6 @@ const LEAST_SCALE = 1.1754943508222875e-38;
 /** Adding and taking away 1.5·2²³ rounds a float32 of moderate size to a whole number, ties to even. */
 const ROUND = 12582912;
 const f = Math.fround;
-const scratch = new Float32Array(1);
-const scratchBits = new Uint32Array(scratch.buffer);
-
-/** Nearest bfloat16, ties to even, as a float32. */
-export function toBfloat16(value: number): number {
-  scratch[0] = value;
-  const bits = scratchBits[0]!;
-  if ((bits & 0x7fffffff) > 0x7f800000) return NaN;
-  scratchBits[0] = (bits + 0x7fff + ((bits >>> 16) & 1)) & 0xffff0000;
-  return scratch[0];
-}
 
 /**
  * Quantises a matrix whose rows come in order, in pieces.

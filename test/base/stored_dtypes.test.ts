@@ -1,5 +1,12 @@
 import { expect } from 'chai';
-import { decodeFloat32, decodeInt32, elementCount, encodeFloat32 } from '../../src/base/stored_dtypes.js';
+import {
+  bfloat16Bits,
+  decodeFloat32,
+  decodeInt32,
+  elementCount,
+  encodeFloat32,
+  toBfloat16,
+} from '../../src/base/stored_dtypes.js';
 import { CheckpointError } from '../../src/base/errors.js';
 
 /** Value of a float16 bit pattern by the definition of IEEE 754 binary16. */
@@ -70,6 +77,10 @@ describe('stored dtypes', () => {
     const bits = Uint32Array.of(0x3f808000, 0x3f818000, 0x3f808001, 0x3f807fff, 0x7f7fffff, 0xff7fffff);
     const got = new Uint16Array(encodeFloat32(new Float32Array(bits.buffer), 'BF16').buffer);
     expect([...got]).to.deep.equal([0x3f80, 0x3f82, 0x3f81, 0x3f80, 0x7f80, 0xff80]);
+    expect([...bits].map(bfloat16Bits)).to.deep.equal([...got]);
+    const numbers = [...new Float32Array(bits.buffer)].map(toBfloat16);
+    expect(numbers).to.deep.equal([...decodeFloat32(new Uint8Array(got.buffer), 'BF16')]);
+    expect(toBfloat16(NaN)).to.deep.equal(NaN);
   });
 
   it('reads bytes that are not aligned', () => {

@@ -2,14 +2,8 @@
 import { expect } from 'chai';
 import * as path from 'node:path';
 import { ArgumentError } from '../../src/base/errors.js';
-import {
-  dequantizeRows,
-  int4Codes,
-  packedBytes,
-  quantizeMatrix,
-  toBfloat16,
-  type QuantizedMatrix,
-} from '../../src/quant/index.js';
+import { toBfloat16 } from '../../src/base/stored_dtypes.js';
+import { dequantizeRows, int4Codes, packedBytes, quantizeMatrix, type QuantizedMatrix } from '../../src/quant/index.js';
 import { expectClose, largestDifference } from '../support/compare.js';
 import { loadGolden, readTensors, type GoldenTensor } from '../support/goldens.js';
 import { thrown } from '../support/errors.js';

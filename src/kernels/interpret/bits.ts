@@ -1,4 +1,5 @@
 /** Numbers and their bits, as the interpreters of PTX and of Triton's language need them one at a time. */
+import { bfloat16Bits } from '../../base/stored_dtypes.js';
 
 const scratch = new DataView(new ArrayBuffer(4));
 
@@ -9,10 +10,4 @@ export const bitsOf = (x: number): number => (scratch.setFloat32(0, x), scratch.
 export const floatOf = (bits: number): number => (scratch.setInt32(0, bits), scratch.getFloat32(0));
 
 /** Bits of the nearest bfloat16, to even where two are as near. */
-export function bf16BitsOf(x: number): number {
-  const bits = bitsOf(x);
-  return Number.isNaN(x) ? 0x7fc0 : ((bits + 0x7fff + ((bits >>> 16) & 1)) >>> 16) & 0xffff;
-}
-
-/** The nearest bfloat16. */
-export const roundedToBf16 = (x: number): number => floatOf(bf16BitsOf(x) << 16);
+export const bf16BitsOf = (x: number): number => bfloat16Bits(bitsOf(x));

@@ -3,7 +3,8 @@
  * checked without a GPU. Knows the operations that TritonWriter writes; float arithmetic rounds to float32. Values that a mask leaves out
  * are not numbers; reads and writes beyond a buffer are errors.
  */
-import { floatOf, roundedToBf16 } from './bits.js';
+import { toBfloat16 } from '../../base/stored_dtypes.js';
+import { floatOf } from './bits.js';
 import { InterpreterError } from './errors.js';
 
 interface Value {
@@ -77,7 +78,7 @@ const UNARY: Record<string, (a: number) => number> = {
   'math.exp': (a) => Math.fround(Math.exp(a)),
   'math.rsqrt': (a) => Math.fround(1 / Math.sqrt(a)),
   'arith.extf': (a) => a,
-  'arith.truncf': roundedToBf16,
+  'arith.truncf': toBfloat16,
   'math.log': (a) => Math.fround(Math.log(a)),
   'math.absf': (a) => Math.abs(a),
   'tt.bitcast': floatOf,

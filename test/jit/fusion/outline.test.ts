@@ -9,6 +9,7 @@ import {
   whileLoop,
   type VariableDtype,
 } from '../../../src/jit/index.js';
+import { encodeFloat32, toBfloat16 } from '../../../src/base/stored_dtypes.js';
 import { cpuFeatures } from '../../../src/runtime/cpu.js';
 import { OUTLINED } from '../../../src/jit/fusion/outline.js';
 import { traceFunction, type Traced } from '../../../src/jit/program/function.js';
@@ -23,8 +24,8 @@ function variables(dtype: VariableDtype): Map<string, VariableSpec> {
   const filled =
     (size: number, seed: number): VariableSpec['init'] =>
     () => {
-      const wide = Float32Array.from({ length: size }, (_, i) => Math.fround(((i * 7 + seed) % 13) / 8 - 0.75));
-      return dtype === 'float32' ? wide : Uint16Array.from(new Uint32Array(wide.buffer), (bits) => bits >>> 16); // eighths are exact
+      const values = Float32Array.from({ length: size }, (_, i) => Math.fround(((i * 7 + seed) % 13) / 8 - 0.75));
+      return dtype === 'float32' ? values : encodeFloat32(values, 'BF16');
     };
   for (let i = 0; i < LAYERS; i++) {
     map.set(`up${i}`, { shape: [M, D], dtype, init: filled(M * D, i) });
@@ -52,13 +53,6 @@ function network(
     sums.push(tf.add(before[i]!, tf.sum(h, 0)));
   }
   return { outputs: { h: between(h) }, assign: { sums: tf.stack(sums, 0) } };
-}
-
-/** Rounds to nearest even. */
-function bfloat16(value: number): number {
-  const word = new Uint32Array(Float32Array.of(value).buffer)[0]!;
-  const rounded = (word + 0x7fff + ((word >>> 16) & 1)) & 0xffff0000;
-  return new Float32Array(Uint32Array.of(rounded).buffer)[0]!;
 }
 
 /** The network in plain loops; `round` stands before and after every product. */
@@ -111,7 +105,7 @@ describe('outlined functions', function () {
       const { h } = program.call('split', { x });
       // a processor without instructions for bfloat16 multiplies in float32
       const rounds = dtype === 'bfloat16' && cpuFeatures().some((name) => /bf16/.test(name));
-      const plain = loops(x, rounds ? bfloat16 : (value): number => value);
+      const plain = loops(x, rounds ? toBfloat16 : (value): number => value);
       // where sums of float32 and float64 differ, a rounding may fall on the other side: 2^-8 of one element
       const tolerance = rounds ? 4e-3 : 1e-6;
       const near = (got: ArrayLike<number>, want: number[]): void => {

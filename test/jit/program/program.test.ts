@@ -4,6 +4,7 @@ import * as path from 'node:path';
 import * as tf from '@tensorflow/tfjs';
 import { expect } from 'chai';
 import { ArgumentError, DeviceError, DisposedError } from '../../../src/base/errors.js';
+import { encodeFloat32 } from '../../../src/base/stored_dtypes.js';
 import { TracingError } from '../../../src/jit/errors.js';
 import {
   attr,
@@ -20,9 +21,9 @@ import {
 } from '../../../src/jit/index.js';
 import { tensorCount, useBackend } from '../../support/backends.js';
 
-/** bfloat16 bytes of float32 values, cut off (exact for the values used here). */
+/** Bits of the values in bfloat16 (exact for those used here). */
 function bf16(values: readonly number[]): Uint16Array {
-  return Uint16Array.from(new Uint32Array(Float32Array.from(values).buffer), (word) => word >>> 16);
+  return new Uint16Array(encodeFloat32(Float32Array.from(values), 'BF16').buffer);
 }
 
 async function rejection(promise: Promise<unknown>): Promise<Error> {
