@@ -41,7 +41,7 @@ async function follow(
     ...options,
   });
   const [losses, norms]: [number[], number[]] = [[], []];
-  for (let i = 0; i < 5; i++) {
+  for (let i = 0; i < settings.steps; i++) {
     const { loss, grad_norm: gradNorm } = await step.step([batch], settings.lr, 0);
     losses.push(loss);
     norms.push(gradNorm);
