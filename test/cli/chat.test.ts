@@ -4,6 +4,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { expect } from 'chai';
 import { loadGolden } from '../support/goldens.js';
+import { type Result, sharedMamba2 } from './support.js';
 
 const MODEL = 'models/tiny-books-mamba2';
 
@@ -46,6 +47,7 @@ class Terminal {
 
 describe('mamba2 chat', function () {
   this.timeout(120_000);
+  const mamba2 = sharedMamba2();
   let dir: string;
   let terminal: Terminal | undefined;
   beforeEach(async () => {
@@ -56,13 +58,17 @@ describe('mamba2 chat', function () {
     terminal?.kill();
     await rm(dir, { recursive: true });
   });
-  const command = (more: string): string =>
-    `"${process.execPath}" bin/mamba2.js chat --model ${MODEL} --engine eager --seed 1 ` +
-    `--chat-template "${dir}/template.jinja" ${more}`;
+  const options = (count: number): string[] =>
+    `--model ${MODEL} --engine eager --seed 1 --chat-template ${dir}/template.jinja --max-new-tokens ${count}`.split(
+      ' ',
+    );
+  /** A conversation of these lines, through a pipe. */
+  const talk = (...lines: string[]): Promise<Result> =>
+    mamba2(['chat', ...options(12)], { input: `${lines.join('\n')}\n` });
 
   it('holds a conversation in a terminal: three turns, one stopped, kept, begun anew', async function () {
     if (spawnSync('script', ['--version']).error) return this.skip();
-    terminal = new Terminal(command('--max-new-tokens 400'));
+    terminal = new Terminal(`"${process.execPath}" bin/mamba2.js chat ${options(400).join(' ')}`);
     let at = await terminal.see('> ');
     // The first answer is stopped while it is written; the program goes on.
     terminal.type('Who is she?\r');
@@ -100,48 +106,42 @@ describe('mamba2 chat', function () {
     expect(await terminal.closed).to.equal(0);
   });
 
-  it('takes lines from a pipe', () => {
-    const { stdout, status } = spawnSync('sh', ['-c', command('--max-new-tokens 12')], {
-      input: 'Who is she?\n\nAnd he?\n',
-      encoding: 'utf8',
-    });
-    expect(status).to.equal(0);
-    expect(stdout).to.match(/\w/);
-    expect(stdout).to.not.include('> ');
-    const again = spawnSync('sh', ['-c', command('--max-new-tokens 12')], {
-      input: 'Who is she?\nAnd he?\n/quit\n',
-      encoding: 'utf8',
-    });
-    expect(again.stdout).to.equal(stdout);
+  it('takes lines from a pipe', async () => {
+    const { out, code } = await talk('Who is she?', '', 'And he?');
+    expect(code).to.equal(0);
+    expect(out).to.match(/\w/);
+    expect(out).to.not.include('> ');
+    expect((await talk('Who is she?', 'And he?', '/quit')).out).to.equal(out);
   });
 
-  it('keeps a conversation with its state, and goes on from it in another run', () => {
+  it('keeps a conversation with its state, and goes on from it in another run', async () => {
     const file = path.join(dir, 'talk.safetensors');
-    const run = (...lines: string[]) =>
-      spawnSync('sh', ['-c', command('--max-new-tokens 12')], { input: `${lines.join('\n')}\n`, encoding: 'utf8' });
-    const first = run('Who is she?', `/save ${file}`, 'And he?');
-    expect(first.stderr).to.contain(`(2 messages kept in ${file}, with the state)`);
-    const next = run(`/load ${file}`, 'And he?');
-    expect(next.stderr).to.contain('(2 messages, with the state)');
-    expect(next.stdout.length).to.be.above(5);
-    expect(first.stdout.endsWith(next.stdout)).to.equal(true);
-    const shown = spawnSync(process.execPath, ['bin/mamba2.js', 'state', 'show', file], { encoding: 'utf8' });
-    expect(shown.stdout).to.contain('Who is she?');
-    const wrong = run(`/save ${dir}/none.safetensors`, `/load ${MODEL}/model.safetensors`, `/load ${dir}/no.json`);
-    expect(wrong.stderr).to.contain('no state to keep yet').and.contain('holds no state').and.contain('no.json');
-    expect(wrong.status).to.equal(0);
+    const first = await talk('Who is she?', `/save ${file}`, 'And he?');
+    expect(first.err).to.contain(`(2 messages kept in ${file}, with the state)`);
+    const next = await talk(`/load ${file}`, 'And he?');
+    expect(next.err).to.contain('(2 messages, with the state)');
+    expect(next.out.length).to.be.above(5);
+    expect(first.out.endsWith(next.out)).to.equal(true);
+    expect((await mamba2(['state', 'show', file])).out).to.contain('Who is she?');
+    const wrong = await talk(
+      `/save ${dir}/none.safetensors`,
+      `/load ${MODEL}/model.safetensors`,
+      `/load ${dir}/no.json`,
+    );
+    expect(wrong.err).to.contain('no state to keep yet').and.contain('holds no state').and.contain('no.json');
+    expect(wrong.code).to.equal(0);
   });
 
-  it('says so, before it reads the weights, when the model has no chat template', () => {
-    const args = ['bin/mamba2.js', 'chat', '--model', MODEL];
-    const { stderr, status } = spawnSync(process.execPath, args, { input: 'Hello\n', encoding: 'utf8' });
-    expect(status).to.equal(1);
-    expect(stderr).to.include('no chat template');
+  it('says so, before it reads the weights, when the model has no chat template', async () => {
+    const { err, code } = await mamba2(['chat', '--model', MODEL], { input: 'Hello\n' });
+    expect(code).to.equal(1);
+    expect(err).to.include('no chat template');
   });
 });
 
 describe('mamba2 eval perplexity', function () {
   this.timeout(120_000);
+  const mamba2 = sharedMamba2();
 
   it('gives the golden perplexity', async () => {
     const dir = await mkdtemp(path.join(os.tmpdir(), 'eval-'));
@@ -151,10 +151,7 @@ describe('mamba2 eval perplexity', function () {
       const file = path.join(dir, 'passage.txt');
       await writeFile(file, inputs.passage as string);
       const options = ['--model', MODEL, '--file', file, '--max-tokens', String(want.tokens), '--json'];
-      const run = spawnSync(process.execPath, ['bin/mamba2.js', 'eval', 'perplexity', ...options], {
-        encoding: 'utf8',
-      });
-      const got = JSON.parse(run.stdout) as Perplexity;
+      const got = JSON.parse((await mamba2(['eval', 'perplexity', ...options])).out) as Perplexity;
       expect(got.tokens).to.equal(want.tokens - 1);
       expect(Math.abs(got.perplexity / want.perplexity - 1)).to.be.below(1e-4);
     } finally {
@@ -162,10 +159,9 @@ describe('mamba2 eval perplexity', function () {
     }
   });
 
-  it('names the file that it cannot read', () => {
-    const options = ['eval', 'perplexity', '--model', MODEL, '--file', '/nowhere.txt'];
-    const { stderr, status } = spawnSync(process.execPath, ['bin/mamba2.js', ...options], { encoding: 'utf8' });
-    expect(status).to.equal(1);
-    expect(stderr).to.include('/nowhere.txt');
+  it('names the file that it cannot read', async () => {
+    const { err, code } = await mamba2(['eval', 'perplexity', '--model', MODEL, '--file', '/nowhere.txt']);
+    expect(code).to.equal(1);
+    expect(err).to.include('/nowhere.txt');
   });
 });

@@ -9,19 +9,18 @@ import { expectedTensors, openCheckpoint, saveCheckpoint } from '../../src/check
 import { formatBytes, ProgressBar } from '../../src/cli/progress.js';
 import { TINY_CONFIG, zeros } from '../support/checkpoint.js';
 import { fixture } from '../support/goldens.js';
-
-const bin = fileURLToPath(new URL('../../bin/mamba2.js', import.meta.url));
-const mamba2 = (...args: string[]): { status: number | null; stdout: string; stderr: string } =>
-  spawnSync(process.execPath, [bin, ...args], { encoding: 'utf8' });
+import { BIN, type Result, sharedMamba2 } from './support.js';
 
 describe('mamba2 convert and inspect', function () {
   this.timeout(60_000);
+  const shared = sharedMamba2();
+  const mamba2 = (...args: string[]): Promise<Result> => shared(args);
   let dir = '';
   beforeEach(() => (dir = fs.mkdtempSync(path.join(os.tmpdir(), 'cli-'))));
   afterEach(() => fs.rmSync(dir, { recursive: true, force: true }));
 
-  it('converts a pickle and verifies it; the result says that it would load', () => {
-    const run = mamba2(
+  it('converts a pickle and verifies it; the result says that it would load', async () => {
+    const run = await mamba2(
       'convert',
       fixture('goldens/formats/state-spaces'),
       path.join(dir, 'out'),
@@ -29,77 +28,87 @@ describe('mamba2 convert and inspect', function () {
       'bf16',
       '--verify',
     );
-    expect(run.stderr)
+    expect(run.err)
       .to.match(/Wrote 20 tensors/)
       .and.match(/Verified: all 20 tensors are equal/);
     // not a terminal: no bar
-    expect(run.stderr).to.not.include('\r');
-    expect(run.status).to.equal(0);
-    const look = mamba2('inspect', path.join(dir, 'out'), '--tensors');
-    expect(look.status).to.equal(0);
-    expect(look.stdout).to.match(/Parameters +18,128/);
-    expect(look.stdout).to.match(/backbone\.layers\.1\.mixer\.in_proj\.weight +BF16 \[168, 32\]/);
-    expect(look.stdout)
+    expect(run.err).to.not.include('\r');
+    expect(run.code).to.equal(0);
+    const look = await mamba2('inspect', path.join(dir, 'out'), '--tensors');
+    expect(look.code).to.equal(0);
+    expect(look.out).to.match(/Parameters +18,128/);
+    expect(look.out).to.match(/backbone\.layers\.1\.mixer\.in_proj\.weight +BF16 \[168, 32\]/);
+    expect(look.out)
       .to.match(/mixer\.D +F32 \[8\]/)
       .and.match(/It would load\./);
   });
 
-  it('prints JSON, and says why a broken folder would not load', () => {
-    const good = JSON.parse(mamba2('inspect', '--json', fixture('goldens/formats/single')).stdout) as Record<
+  it('prints JSON, and says why a broken folder would not load', async () => {
+    const good = JSON.parse((await mamba2('inspect', '--json', fixture('goldens/formats/single'))).out) as Record<
       string,
       unknown
     >;
     expect(good).to.include({ format: 'hf', parameters: 18_128 });
-    const run = mamba2('inspect', fixture('goldens/formats/broken/wrong-layers'));
-    expect(run.status).to.equal(1);
-    expect(run.stdout).to.match(/It would not load:\n- backbone\.layers\.1\.norm\.weight is missing/);
+    const run = await mamba2('inspect', fixture('goldens/formats/broken/wrong-layers'));
+    expect(run.code).to.equal(1);
+    expect(run.out).to.match(/It would not load:\n- backbone\.layers\.1\.norm\.weight is missing/);
   });
 
-  it('converts to a TensorFlow.js model and back, comparing tensors and logits', () => {
+  it('converts to a TensorFlow.js model and back, comparing tensors and logits', async () => {
     const [tfjs, back] = [path.join(dir, 'tfjs'), path.join(dir, 'back')];
-    const there = mamba2('convert', fixture('goldens/formats/mixed-dtype'), tfjs, '--format', 'tfjs', '--verify');
-    expect(there.status, there.stderr).to.equal(0);
-    expect(there.stderr)
+    const there = await mamba2('convert', fixture('goldens/formats/mixed-dtype'), tfjs, '--format', 'tfjs', '--verify');
+    expect(there.code, there.err).to.equal(0);
+    expect(there.err)
       .to.match(/all 20 tensors are equal/)
       .and.match(/logits up to .* differ by 0\.0 at most/);
-    expect(mamba2('inspect', tfjs).stdout).to.match(/It would load\./);
-    expect(mamba2('convert', tfjs, back).status).to.equal(0);
+    expect((await mamba2('inspect', tfjs)).out).to.match(/It would load\./);
+    expect((await mamba2('convert', tfjs, back)).code).to.equal(0);
     const original = path.join(fixture('goldens/formats/mixed-dtype'), 'model.safetensors');
     expect(fs.readFileSync(path.join(back, 'model.safetensors')).equals(fs.readFileSync(original))).to.equal(true);
   });
 
-  it('packs to int4; the result would load, and is not converted again', () => {
+  it('packs to int4; the result would load, and is not converted again', async () => {
     const model = fileURLToPath(new URL('../../models/tiny-books-mamba2', import.meta.url));
     const out = path.join(dir, 'int4');
-    const run = mamba2('convert', model, out, '--quantize', 'int4', '--group-size', '64');
-    expect(run.status, run.stderr).to.equal(0);
-    expect(run.stderr).to.match(/Packed \d+ matrices to int4; 9\.5 MB became/);
-    const look = mamba2('inspect', out);
-    expect(look.stdout)
+    const run = await mamba2('convert', model, out, '--quantize', 'int4', '--group-size', '64');
+    expect(run.code, run.err).to.equal(0);
+    expect(run.err).to.match(/Packed \d+ matrices to int4; 9\.5 MB became/);
+    const look = await mamba2('inspect', out);
+    expect(look.out)
       .to.match(/Quantised +torchao/)
       .and.match(/It would load\./);
-    const parameters = /Parameters +([\d,]+)/.exec(mamba2('inspect', model).stdout)![1];
-    expect(look.stdout).to.include(parameters);
+    const parameters = /Parameters +([\d,]+)/.exec((await mamba2('inspect', model)).out)![1];
+    expect(look.out).to.include(parameters);
     for (const format of ['hf', 'tfjs']) {
-      const again = mamba2('convert', out, path.join(dir, 'again'), '--format', format);
-      expect(again.status).to.equal(1);
-      expect(again.stderr).to.match(/is quantised/);
+      const again = await mamba2('convert', out, path.join(dir, 'again'), '--format', format);
+      expect(again.code).to.equal(1);
+      expect(again.err).to.match(/is quantised/);
     }
-    expect(mamba2('convert', model, out, '--group-size', '64').stderr).to.match(/goes with --quantize int4/);
-    expect(mamba2('convert', model, out, '--quantize', 'int4', '--dtype', 'float32').status).to.equal(2);
+    expect((await mamba2('convert', model, out, '--group-size', '64')).err).to.match(/goes with --quantize int4/);
+    expect((await mamba2('convert', model, out, '--quantize', 'int4', '--dtype', 'float32')).code).to.equal(2);
   });
 
-  it('refuses wrong usage with 2 and bad input with 1, leaving nothing', () => {
-    const dtype = mamba2('convert', 'a', 'b', '--dtype', 'int3');
-    expect(dtype.status).to.equal(2);
-    expect(dtype.stderr).to.match(/Expected float32, bfloat16 or float16/);
-    const broken = mamba2('convert', fixture('goldens/formats/broken/pickle-posix-system'), path.join(dir, 'out'));
-    expect(broken.status).to.equal(1);
-    expect(broken.stderr).to.match(/posix\.system/);
+  it('refuses wrong usage with 2 and bad input with 1, leaving nothing', async () => {
+    const dtype = await mamba2('convert', 'a', 'b', '--dtype', 'int3');
+    expect(dtype.code).to.equal(2);
+    expect(dtype.err).to.match(/Expected float32, bfloat16 or float16/);
+    const broken = await mamba2(
+      'convert',
+      fixture('goldens/formats/broken/pickle-posix-system'),
+      path.join(dir, 'out'),
+    );
+    expect(broken.code).to.equal(1);
+    expect(broken.err).to.match(/posix\.system/);
     expect(fs.existsSync(path.join(dir, 'out'))).to.equal(false);
-    const size = mamba2('convert', fixture('goldens/formats/single'), path.join(dir, 'out'), '--max-shard-size', 'big');
-    expect(size.status).to.equal(1);
-    expect(size.stderr).to.match(/max_shard_size/);
+    const size = await mamba2(
+      'convert',
+      fixture('goldens/formats/single'),
+      path.join(dir, 'out'),
+      '--max-shard-size',
+      'big',
+    );
+    expect(size.code).to.equal(1);
+    expect(size.err).to.match(/max_shard_size/);
   });
 
   it('stops at Ctrl-C and leaves no file that looks finished', async () => {
@@ -107,7 +116,7 @@ describe('mamba2 convert and inspect', function () {
     const tensors = [...expectedTensors(big)].map(([name, shape]) => zeros(name, shape));
     await saveCheckpoint(path.join(dir, 'in'), big, tensors);
     const out = path.join(dir, 'out');
-    const child = spawn(process.execPath, [bin, 'convert', path.join(dir, 'in'), out, '--dtype', 'bfloat16']);
+    const child = spawn(process.execPath, [BIN, 'convert', path.join(dir, 'in'), out, '--dtype', 'bfloat16']);
     let stderr = '';
     child.stderr.on('data', (data: Buffer) => (stderr += data.toString()));
     // as soon as weights are being written

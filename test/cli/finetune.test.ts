@@ -1,17 +1,15 @@
 /** `mamba2 finetune` as a user runs it. */
-import { spawnSync } from 'node:child_process';
 import * as fs from 'node:fs';
 import * as os from 'node:os';
 import * as path from 'node:path';
 import { expect } from 'chai';
 import { listCheckpoints } from '../../src/training/index.js';
-
-function mamba2(...args: string[]): { status: number | null; stdout: string; stderr: string } {
-  return spawnSync(process.execPath, ['bin/mamba2.js', 'finetune', ...args], { encoding: 'utf8' });
-}
+import { type Result, sharedMamba2 } from './support.js';
 
 describe('mamba2 finetune', function () {
   this.timeout(240_000);
+  const shared = sharedMamba2();
+  const finetune = (...args: string[]): Promise<Result> => shared(['finetune', ...args]);
   const model = ['--model', 'models/tiny-books-mamba2', '--train', 'examples/quotes.jsonl'];
   const small = [
     '--max-steps',
@@ -29,9 +27,9 @@ describe('mamba2 finetune', function () {
   before(() => (dir = fs.mkdtempSync(path.join(os.tmpdir(), 'finetune-'))));
   after(() => fs.rmSync(dir, { recursive: true }));
 
-  it('trains an adapter, merges it, and goes on from its checkpoint', () => {
+  it('trains an adapter, merges it, and goes on from its checkpoint', async () => {
     const output = path.join(dir, 'lora');
-    const run = mamba2(
+    const run = await finetune(
       ...model,
       ...small,
       '--text-field',
@@ -46,9 +44,9 @@ describe('mamba2 finetune', function () {
       '--output',
       output,
     );
-    expect(run.stderr).to.equal('');
-    expect(run.status).to.equal(0);
-    expect(run.stdout).to.match(/updates +2\ntraining loss +\d.*before +"The.*after +"The.*merged model/s);
+    expect(run.err).to.equal('');
+    expect(run.code).to.equal(0);
+    expect(run.out).to.match(/updates +2\ntraining loss +\d.*before +"The.*after +"The.*merged model/s);
     expect(fs.readdirSync(path.join(output, 'adapter')).sort()).to.deep.equal([
       'adapter_config.json',
       'adapter_model.safetensors',
@@ -58,7 +56,7 @@ describe('mamba2 finetune', function () {
       'model.safetensors',
       'tokenizer.json',
     ]);
-    const more = mamba2(
+    const more = await finetune(
       ...model,
       ...small,
       '--max-steps',
@@ -73,7 +71,7 @@ describe('mamba2 finetune', function () {
       '--output',
       output,
     );
-    expect(more.status).to.equal(0);
+    expect(more.code).to.equal(0);
     expect(listCheckpoints(output).map((c) => c.step)).to.deep.equal([2, 3]);
     const steps = fs
       .readFileSync(path.join(output, 'log.jsonl'), 'utf8')
@@ -83,14 +81,14 @@ describe('mamba2 finetune', function () {
     expect(steps).to.deep.equal([2, 3]);
   });
 
-  it('asks which text is meant, and names a file that is not there', () => {
-    const which = mamba2(...model, ...small, '--output', dir);
-    expect([which.status, which.stderr]).to.deep.equal([
+  it('asks which text is meant, and names a file that is not there', async () => {
+    const which = await finetune(...model, ...small, '--output', dir);
+    expect([which.code, which.err]).to.deep.equal([
       1,
       "mamba2: The examples have no 'text'; say which of quote, author with --text-field.\n",
     ]);
-    const none = mamba2('--model', 'models/tiny-books-mamba2', '--train', 'none.jsonl');
-    expect([none.status, none.stderr]).to.deep.equal([1, 'mamba2: There is no file none.jsonl\n']);
-    expect(mamba2(...model, '--lora', '0').status).to.equal(2);
+    const none = await finetune('--model', 'models/tiny-books-mamba2', '--train', 'none.jsonl');
+    expect([none.code, none.err]).to.deep.equal([1, 'mamba2: There is no file none.jsonl\n']);
+    expect((await finetune(...model, '--lora', '0')).code).to.equal(2);
   });
 });

@@ -1,7 +1,7 @@
 import { expect } from 'chai';
 import { spawnSync } from 'node:child_process';
 import { loadGolden } from '../support/goldens.js';
-import { BIN, mamba2 } from './support.js';
+import { BIN, mamba2, sharedMamba2 } from './support.js';
 
 const MODEL = 'models/tiny-books-mamba2';
 
@@ -11,6 +11,7 @@ interface Expected {
 
 describe('mamba2 generate', function () {
   this.timeout(120000);
+  const shared = sharedMamba2();
   const { runs } = loadGolden('books-model').json as unknown as Expected;
   const [golden, quoted = golden] = runs as [Expected['runs'][number], Expected['runs'][number]?];
 
@@ -20,43 +21,51 @@ describe('mamba2 generate', function () {
     expect(result).to.deep.equal({ code: 0, out: `${golden.full_text}\n`, err: '' });
   });
 
-  it('prints it whole as well, from standard input, by the name of the task', () => {
+  it('prints it whole as well, from standard input, by the name of the task', async () => {
     const length = String(quoted.new_tokens.length);
     const args = ['run', '--task', 'text-generation', '--model', MODEL, '--max-new-tokens', length, '--no-stream'];
-    expect(mamba2(args, { input: `${quoted.prompt}\n` })).to.deep.equal({
+    expect(await shared(args, { input: `${quoted.prompt}\n` })).to.deep.equal({
       code: 0,
       out: `${quoted.full_text}\n`,
       err: '',
     });
   });
 
-  it('holds states in another type', () => {
+  it('holds states in another type', async () => {
     const few = String(Math.min(8, golden.new_tokens.length));
     const options = ['generate', '--model', MODEL, '--max-new-tokens', few, '--state-dtype'];
-    const { code, out, err } = mamba2([...options, 'bfloat16', golden.prompt]);
+    const { code, out, err } = await shared([...options, 'bfloat16', golden.prompt]);
     expect(code, err).to.equal(0);
     // a few tokens, of which the rounding changes none
     expect(golden.full_text.startsWith(out.trimEnd())).to.equal(true);
     expect(out.length).to.be.greaterThan(golden.prompt.length + 1);
-    expect(mamba2([...options, 'int4', golden.prompt]).err).to.match(
+    expect((await shared([...options, 'int4', golden.prompt])).err).to.match(
       /--state-dtype.*Allowed choices are float32, bfloat16/,
     );
   });
 
-  it('samples the same text from the same seed, and another from another', () => {
-    const sample = (seed: string) => {
+  it('samples the same text from the same seed, and another from another', async () => {
+    const sample = async (seed: string) => {
       const options = ['--temperature', '0.8', '--top-p', '0.95', '--max-new-tokens', '24', '--json'];
-      const { code, out, err } = mamba2(['generate', '--model', MODEL, '--seed', seed, ...options, 'Once upon a time']);
+      const { code, out, err } = await shared([
+        'generate',
+        '--model',
+        MODEL,
+        '--seed',
+        seed,
+        ...options,
+        'Once upon a time',
+      ]);
       expect(code, err).to.equal(0);
       return (JSON.parse(out) as { generated_text: string }).generated_text;
     };
-    const text = sample('1');
+    const text = await sample('1');
     expect(text).to.match(/^Once upon a time./);
-    expect(sample('1')).to.equal(text);
-    expect(sample('2')).not.to.equal(text);
+    expect(await sample('1')).to.equal(text);
+    expect(await sample('2')).not.to.equal(text);
   });
 
-  it('answers a missing model, an empty prompt and wrong options in one line', () => {
+  it('answers a missing model, an empty prompt and wrong options in one line', async () => {
     for (const [args, code, message] of [
       [['--model', 'no/such/folder', 'Once'], 1, /^mamba2: .*no\/such\/folder.*\n$/],
       [['--model', MODEL], 1, /^mamba2: The prompt on standard input is empty\.\n$/],
@@ -68,7 +77,7 @@ describe('mamba2 generate', function () {
       ],
       [['--model', MODEL, '--max-new-tokens', '0', 'Once'], 2, /Expected a whole number from 1/],
     ] as const) {
-      const result = mamba2(['generate', ...args]);
+      const result = await shared(['generate', ...args]);
       expect([result.code, result.out]).to.deep.equal([code, '']);
       expect(result.err).to.match(message);
     }
