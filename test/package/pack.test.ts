@@ -77,12 +77,14 @@ describe('the packed package', function () {
     expect(out).to.match(/^Once upon a time.{20}/s);
   });
 
-  it("types the README's samples, each entry imported: strict, with skipLibCheck false", () => {
+  it("types the README's samples, without casts, those of docs/, and each entry: strict, with skipLibCheck false", () => {
     const samples = codeBlocks(fs.readFileSync('README.md', 'utf8'), 'ts');
     for (const sample of samples) expect(sample.replace(/import \* as|\/\/.*$/gm, '')).not.to.match(/\bas\b/);
     const entries = ['', '/checkpoints', '/jit', '/layers', '/training'];
     const imports = entries.map((entry, i) => `import * as e${i} from 'tfjs-mamba2${entry}';\nvoid e${i};\n`);
-    const sources = [...samples, imports.join('')].map((source, i) => [`${i}.mts`, source] as const);
+    const docs = ['generation', 'training', 'quantisation'].map((name) => fs.readFileSync(`docs/${name}.md`, 'utf8'));
+    const programs = docs.map((text) => codeBlocks(text, 'ts').join(''));
+    const sources = [...samples, ...programs, imports.join('')].map((source, i) => [`${i}.mts`, source] as const);
     const complaints = complaintsOf(project, Object.fromEntries(sources));
     // tfjs' own declarations do not pass, imported alone or by us (docs/decisions/016_face.md); whatever else is wrong is ours
     const layers = 'node_modules/@tensorflow/tfjs-layers/dist';
