@@ -133,6 +133,18 @@ it('documents link to files that are there', () => {
   }
 });
 
+for (const file of ['CONTRIBUTING.md', 'SECURITY.md'])
+  it(`${file} names paths and scripts that are there`, () => {
+    const text = read(file);
+    const { scripts } = JSON.parse(read('package.json')) as { scripts: Record<string, string> };
+    for (const [, name] of text.matchAll(/npm run ([\w:]+)/g)) expect(scripts, name).to.have.property(name!);
+    const paths = [...text.matchAll(/[ `(]((?:src|test|scripts|docs|bench|etc)\/[\w./]*\w)/g)].map(
+      (match) => match[1]!,
+    );
+    expect(paths).to.have.length.above(1);
+    for (const name of paths) expect(fs.existsSync(path.join(root, name)), name).to.equal(true);
+  });
+
 it('ARCHITECTURE.md has the rooms and the arrows that the lint rule keeps', () => {
   const table = [...read('ARCHITECTURE.md').matchAll(/^\| `src\/(\w+)\/` \|.*\| ([^|]*) \|$/gm)];
   const listed = Object.fromEntries(
