@@ -37,6 +37,7 @@ export function cast(x: tf.Tensor, dtype: Dtype): tf.Tensor {
  * Converts to any element type. float32 to bfloat16 rounds to nearest even; floats to integers truncate. Between float types the gradient
  * passes through (converted back).
  * @returns a new tensor in any case
+ * @example const half = castTo(tf.tensor1d([1, 2.5]), 'bfloat16'); castFloat32(half).dataSync(); // [1, 2.5]
  */
 export function castTo(x: tf.Tensor, dtype: Dtype): tf.Tensor {
   const from = trueDtype(x);

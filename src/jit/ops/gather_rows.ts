@@ -13,6 +13,7 @@ const GATHER_ROWS = 'GatherRows';
  * @param w [v, d] of any element type
  * @param ids int32 [m]
  * @returns float32 [m, d]; gradient for w in w's own type
+ * @example gatherRows(tf.tensor2d([[1, 2], [3, 4]]), tf.tensor1d([1, 1], 'int32')); // [[3, 4], [3, 4]]
  */
 export function gatherRows(w: tf.Tensor, ids: tf.Tensor): tf.Tensor2D {
   if (w.rank !== 2 || ids.rank !== 1) {

@@ -99,6 +99,7 @@ function productByKernel(x: tf.Tensor2D, w: tf.Tensor, transposed: boolean): tf.
  * are multiplied by TensorFlow's kernel: float32 in float32; bfloat16, where the processor has instructions for it, as matMulBf16 does.
  * @param x float32 [m, k]
  * @param w float32 or bfloat16 [n, k]; gradients for both
+ * @example matMulStored(tf.tensor2d([[1, 2]]), castTo(tf.tensor2d([[3, 4]]), 'bfloat16')); // [[11]]
  */
 export function matMulStored(x: tf.Tensor2D, w: tf.Tensor): tf.Tensor2D {
   const bf16 = trueDtype(w) === 'bfloat16';

@@ -5,6 +5,7 @@ import { dtypeAttr, rawOp } from './raw_op.js';
 /**
  * Uniform random numbers in [minimum, maximum), a pure function of the seed (counter-based generator).
  * @param seed int32 [2]
+ * @example statelessUniform([2, 3], tf.tensor1d([42, 0], 'int32'), -1, 1); // the same six numbers for this seed
  */
 export function statelessUniform(shape: readonly number[], seed: tf.Tensor, minimum = 0, maximum = 1): tf.Tensor {
   return tf.tidy(() => {

@@ -82,7 +82,7 @@ export function writeGraph(
   fs.writeFileSync(path.join(folder, GRAPH_FILE), savedModel(nodes, [...library.values()]));
 }
 
-/** What storage is fed: int32 alone, see storage.ts. */
+/** What storage is fed: int32 alone, see variable_io.ts. */
 type Ints = readonly [shape: readonly number[], data: Int32Array];
 
 const int = (value: number): Ints => [[], Int32Array.of(value)];
