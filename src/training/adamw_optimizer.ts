@@ -65,12 +65,6 @@ export class AdamW extends tf.Optimizer {
     }
   }
 
-  /** The same options by the names that a training step has for them. */
-  settings(): AdamWSettings {
-    const { beta1, beta2, epsilon, decays } = this;
-    return { beta1, beta2, epsilon, decays, weight_decay: this.weightDecay, max_grad_norm: this.maxGradNorm };
-  }
-
   /** How many steps were taken. */
   override get iterations(): number {
     return this.steps;
@@ -91,7 +85,7 @@ export class AdamW extends tf.Optimizer {
         this.lastGradNorm = norm.dataSync()[0]!;
         factor = clipFactor(norm, this.maxGradNorm);
       }
-      const settings = this.settings();
+      const settings = stepSettings(this);
       const rate = { learningRate: this.learningRate, ...corrections(settings, this.steps) };
       for (const [name, gradient] of present) {
         const value = registered[name];
@@ -128,3 +122,9 @@ export class AdamW extends tf.Optimizer {
   }
 }
 tf.serialization.registerClass(AdamW);
+
+/** The same options by the names that a training step has for them. */
+export function stepSettings(adamw: AdamW): AdamWSettings {
+  const { beta1, beta2, epsilon, decays, weightDecay, maxGradNorm } = adamw;
+  return { beta1, beta2, epsilon, decays, weight_decay: weightDecay, max_grad_norm: maxGradNorm };
+}

@@ -1,11 +1,12 @@
 /** compile, fit, evaluate and predict in the manner of tf.LayersModel, for a causal language model. */
 import * as tf from '@tensorflow/tfjs';
 import { ArgumentError, TrainingError } from '../base/errors.js';
-import { AdamW } from './adamw_optimizer.js';
+import { AdamW, stepSettings } from './adamw_optimizer.js';
 import { type Batch, prepareBatch, type PreparedBatch } from './batch.js';
 import { createStep } from './create_step.js';
 import { batchesOf, type DatasetOfBatches, isDataset } from './data/dataset.js';
 import { collate, type TokenizedExample, shuffled } from './data/index.js';
+import { meanLoss } from './evaluate.js';
 import { lossAndGradients } from './objective.js';
 import { batchTensors, countItems, type StepOptions, type TrainingStep } from './step.js';
 import { causalOf, type TrainableModel, trainableOf } from './trainable.js';
@@ -48,9 +49,14 @@ interface CallbackModel {
   stopTraining: boolean;
 }
 
+/** Examples in batches, in their order. */
+function* collated(examples: readonly TokenizedExample[], size: number): Generator<Batch> {
+  for (let i = 0; i < examples.length; i += size) yield collate(examples.slice(i, i + size), { pad_token_id: 0 });
+}
+
 /**
  * Trains with the vocabulary of tf.LayersModel: compile, fit, fitDataset, evaluate, predict. The stock losses of tfjs would
- * make one-hot targets [b, t, v]; this one never holds more than a piece of the logits.
+ * make one-hot targets [b, t, v]; this one never holds more than a chunk of the logits.
  *
  * @example
  * const trainer = new CausalLMTrainer(model);
@@ -91,7 +97,7 @@ export class CausalLMTrainer {
     const adamw = this.optimizer instanceof AdamW ? this.optimizer : null;
     this.step = createStep(trainableOf(this.model), {
       ...this.stepOptions,
-      ...adamw?.settings(),
+      ...(adamw && stepSettings(adamw)),
     });
   }
 
@@ -144,15 +150,9 @@ export class CausalLMTrainer {
   async fit(examples: readonly TokenizedExample[], args: FitArgs = {}): Promise<tf.History> {
     const { batchSize = 8, shuffle = true, seed = 42 } = args;
     if (examples.length === 0) throw new ArgumentError('fit: got no examples', {});
-    const batches = async function* (epoch: number): AsyncGenerator<Batch> {
-      const order = shuffle ? shuffled(examples.length, seed, epoch) : examples.map((_, i) => i);
-      for (let i = 0; i < order.length; i += batchSize)
-        yield collate(
-          order.slice(i, i + batchSize).map((k) => examples[k]!),
-          { pad_token_id: 0 },
-        );
-    };
-    return this.loop(batches, args);
+    const inOrder = (epoch: number): readonly TokenizedExample[] =>
+      shuffle ? shuffled(examples.length, seed, epoch).map((k) => examples[k]!) : examples;
+    return this.loop((epoch) => collated(inOrder(epoch), batchSize), args);
   }
 
   /**
@@ -171,7 +171,10 @@ export class CausalLMTrainer {
     return this.loop(pass, args);
   }
 
-  private async loop(batches: (epoch: number) => AsyncIterable<Batch>, args: FitArgs): Promise<tf.History> {
+  private async loop(
+    batches: (epoch: number) => AsyncIterable<Batch> | Iterable<Batch>,
+    args: FitArgs,
+  ): Promise<tf.History> {
     const history = new tf.History();
     const given = args.callbacks === undefined ? [] : Array.isArray(args.callbacks) ? args.callbacks : [args.callbacks];
     const callbacks: FitCallback[] = [
@@ -196,7 +199,7 @@ export class CausalLMTrainer {
   }
 
   private async epochs(
-    batches: (epoch: number) => AsyncIterable<Batch>,
+    batches: (epoch: number) => AsyncIterable<Batch> | Iterable<Batch>,
     args: FitArgs,
     callbacks: readonly FitCallback[],
     stops: () => boolean,
@@ -241,24 +244,20 @@ export class CausalLMTrainer {
   ): Promise<Record<'loss', number> & Partial<Record<FitMetric, number>>> {
     const { step } = this.compiled();
     const size = args.batchSize ?? 8;
-    let [sum, items, hits] = [0, 0, 0];
+    let hits = 0;
     const metrics = this.settings.metrics ?? [];
     if (this.changed) step.refresh();
     this.changed = false;
     if (metrics.includes('accuracy')) this.sync();
-    for (let i = 0; i < examples.length; i += size) {
-      const prepared = prepareBatch(collate(examples.slice(i, i + size), { pad_token_id: 0 }), this.vocabulary);
-      sum += await step.evaluate(prepared);
-      items += prepared.items;
-      if (metrics.includes('accuracy')) hits += this.hits(prepared);
-    }
+    const { loss, items } = await meanLoss(step, collated(examples, size), this.vocabulary, (batch) => {
+      if (metrics.includes('accuracy')) hits += this.hits(batch);
+    });
     if (items === 0) {
       throw new ArgumentError(
         `evaluate: none of the ${examples.length} examples has a position that counts: every label is left out, or there is one token`,
         { examples: examples.length },
       );
     }
-    const loss = sum / items;
     return {
       loss,
       ...(metrics.includes('perplexity') && { perplexity: Math.exp(loss) }),

@@ -1,33 +1,33 @@
 /**
- * Head and cross-entropy in one, over pieces of the positions: logits [m, v] of a whole batch would be the largest
+ * Head and cross-entropy in one, over chunks of the positions: logits [m, v] of a whole batch would be the largest
  * tensor of a training step (a batch of 8 x 2048 at 50,288 ids: 3.3 GB, and the tape keeps several). Here at most a
- * piece of them exists at a time, and the gradients are made in the same pass, so that no product is made twice.
+ * chunk of them exists at a time, and the gradients are made in the same pass, so that no product is made twice.
  */
 import * as tf from '@tensorflow/tfjs';
 import { isStored, type Weight, weightedCrossEntropy } from '../layers/index.js';
 import { onGpu } from '../runtime/index.js';
 
 /**
- * Bytes of logits that exist at a time. Each piece adds to the gradient of the whole matrix, which on a CPU may exist several times
- * meanwhile: pieces of half the size took more memory. A GPU has more of it.
+ * Bytes of logits that exist at a time. Each chunk adds to the gradient of the whole matrix, which on a CPU may exist several times
+ * meanwhile: chunks of half the size took more memory. A GPU has more of it.
  */
-const [PIECE_BYTES, GPU_PIECE_BYTES] = [2 ** 27, 2 ** 30];
+const [CHUNK_BYTES, GPU_CHUNK_BYTES] = [2 ** 27, 2 ** 30];
 
-/** Positions per piece: even pieces of at most PIECE_BYTES of logits, of GPU_PIECE_BYTES on a GPU. */
-function pieceLength(positions: number, vocabulary: number): number {
-  const most = Math.max(1, Math.floor((onGpu() ? GPU_PIECE_BYTES : PIECE_BYTES) / (4 * vocabulary)));
+/** Positions per chunk: even chunks of at most CHUNK_BYTES of logits, of GPU_CHUNK_BYTES on a GPU. */
+export function chunkLength(positions: number, vocabulary: number): number {
+  const most = Math.max(1, Math.floor((onGpu() ? GPU_CHUNK_BYTES : CHUNK_BYTES) / (4 * vocabulary)));
   return Math.ceil(positions / Math.ceil(positions / most));
 }
 
-interface Piece {
+interface Chunk {
   h: tf.Tensor2D;
   labels: tf.Tensor1D;
   weights: tf.Tensor1D;
 }
 
-function pieces(h: tf.Tensor2D, labels: tf.Tensor1D, weights: tf.Tensor1D, vocabulary: number): Piece[] {
+function chunks(h: tf.Tensor2D, labels: tf.Tensor1D, weights: tf.Tensor1D, vocabulary: number): Chunk[] {
   const [m, d] = h.shape;
-  const size = pieceLength(m, vocabulary);
+  const size = chunkLength(m, vocabulary);
   return Array.from({ length: Math.ceil(m / size) }, (_, i) => {
     const n = Math.min(size, m - i * size);
     return {
@@ -46,29 +46,29 @@ function rowMax(x: tf.Tensor2D): tf.Tensor2D {
   return tf.max(tf.max(tf.reshape(x, [n, v / lanes, lanes]), 1), 1, true);
 }
 
-/** Loss and gradients of one piece; dW only where asked. */
-function pieceGradients(
-  piece: Piece,
+/** Loss and gradients of one chunk; dW only where asked. */
+function chunkGradients(
+  chunk: Chunk,
   w: tf.Tensor2D,
   wantsW: boolean,
 ): { loss: tf.Scalar; dh: tf.Tensor2D; dw: tf.Tensor2D | null } {
-  const [n] = piece.h.shape;
+  const [n] = chunk.h.shape;
   const v = w.shape[0];
-  const logits = tf.matMul(piece.h, w, false, true) as tf.Tensor2D; // [n, v]
+  const logits = tf.matMul(chunk.h, w, false, true) as tf.Tensor2D; // [n, v]
   const top = rowMax(logits); // [n, 1]
   const exponentials = tf.exp(tf.sub(logits, top)) as tf.Tensor2D; // [n, v]
   // a product with ones: a sum along rows is one long chain of additions in compiled code
   const sums = tf.matMul(exponentials, tf.ones([v, 1])); // [n, 1]
-  const picked = tf.sum(tf.mul(piece.h, tf.gather(w, piece.labels)), 1, true);
-  const column = tf.reshape(piece.weights, [n, 1]);
+  const picked = tf.sum(tf.mul(chunk.h, tf.gather(w, chunk.labels)), 1, true);
+  const column = tf.reshape(chunk.weights, [n, 1]);
   const loss = tf.sum(tf.mul(tf.sub(tf.add(tf.log(sums), top), picked), column)) as tf.Scalar;
-  const hit = tf.equal(tf.reshape(tf.range(0, v, 1, 'int32'), [1, v]), tf.reshape(piece.labels, [n, 1]));
+  const hit = tf.equal(tf.reshape(tf.range(0, v, 1, 'int32'), [1, v]), tf.reshape(chunk.labels, [n, 1]));
   const right = tf.mul(tf.cast(hit, 'float32'), column); // under XLA it is never in memory
   const dlogits = tf.sub(tf.mul(exponentials, tf.div(column, sums)), right) as tf.Tensor2D; // [n, v]
   return {
     loss,
     dh: tf.matMul(dlogits, w) as tf.Tensor2D,
-    dw: wantsW ? (tf.matMul(dlogits, piece.h, true, false) as tf.Tensor2D) : null,
+    dw: wantsW ? (tf.matMul(dlogits, chunk.h, true, false) as tf.Tensor2D) : null,
   };
 }
 
@@ -88,7 +88,7 @@ export function fusedCrossEntropy(
 ): tf.Scalar {
   const v = w.shape[0];
   if (isStored(w)) {
-    const sums = pieces(h, labels, weights, v).map((p) => weightedCrossEntropy(w.apply(p.h), p.labels, p.weights));
+    const sums = chunks(h, labels, weights, v).map((p) => weightedCrossEntropy(w.apply(p.h), p.labels, p.weights));
     return tf.addN(sums) as tf.Scalar;
   }
   const matrix = w as tf.Tensor2D;
@@ -96,10 +96,10 @@ export function fusedCrossEntropy(
     const [value, dh, dw] = tf.tidy((): tf.Tensor[] => {
       const losses: tf.Tensor[] = [];
       const dhs: tf.Tensor[] = [];
-      let sum: tf.Tensor | null = null; // Σ of the pieces' dW
-      for (const piece of pieces(hidden, labels, weights, v)) {
+      let sum: tf.Tensor | null = null; // Σ of the chunks' dW
+      for (const chunk of chunks(hidden, labels, weights, v)) {
         const [loss, dh, own] = tf.tidy((): tf.Tensor[] => {
-          const part = pieceGradients(piece, head, trained);
+          const part = chunkGradients(chunk, head, trained);
           return part.dw ? [part.loss, part.dh, part.dw] : [part.loss, part.dh];
         });
         losses.push(loss!);
@@ -136,7 +136,7 @@ function pickedLogits(logits: tf.Tensor, labels: tf.Tensor1D): tf.Tensor {
 export function crossEntropySum(h: tf.Tensor2D, w: Weight, labels: tf.Tensor1D, weights: tf.Tensor1D): tf.Scalar {
   const v = w.shape[0];
   return tf.tidy(() => {
-    const sums = pieces(h, labels, weights, v).map((p) =>
+    const sums = chunks(h, labels, weights, v).map((p) =>
       tf.tidy(() => {
         const logits = isStored(w) ? w.apply(p.h) : tf.matMul(p.h, w as tf.Tensor2D, false, true);
         const top = rowMax(logits as tf.Tensor2D);

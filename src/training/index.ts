@@ -3,9 +3,8 @@
  * SFTTrainer, callbacks and logs, and Keras-style compile and fit.
  */
 export type { AdamWSettings } from './adamw.js';
-export * from './adamw_optimizer.js';
+export { AdamW, type AdamWArgs } from './adamw_optimizer.js';
 export { type Batch, prepareBatch, type PreparedBatch } from './batch.js';
-export { crossEntropySum, fusedCrossEntropy } from './fused_loss.js';
 export { lossSum, type ObjectiveOptions } from './objective.js';
 export { type Trainable, type TrainableModel, trainableOf } from './trainable.js';
 export type { Moments, StepOptions, StepResult, TrainingStep } from './step.js';

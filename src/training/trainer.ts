@@ -16,6 +16,7 @@ import { listCheckpoints, loadSnapshot, removeUnfinished, saveModel, saveSnapsho
 import { createStep } from './create_step.js';
 import { DataLoader, type ExampleSource, type TokenizedExample } from './data/index.js';
 import { learnable } from './data/learnable.js';
+import { meanLoss } from './evaluate.js';
 import { CURVE_FILE, JsonlLog, lossCurve, TensorBoardLog } from './logs.js';
 import { notFinite, positionOf } from './position.js';
 import { scheduleFactor } from './schedules.js';
@@ -322,15 +323,10 @@ export class Trainer {
     const source = data ?? (await this.evalData());
     if (!source) throw new ArgumentError('Trainer: evaluate() needs eval_dataset', {});
     await this.announce();
-    let [sum, items] = [0, 0];
-    for await (const batch of this.loader(source, false).batches(0)) {
-      const prepared = this.prepare(batch);
-      sum += await this.training().evaluate(prepared);
-      items += prepared.items;
-    }
+    const { vocab_size } = causalOf(this.model).config;
+    const { loss, items } = await meanLoss(this.training(), this.loader(source, false).batches(0), vocab_size);
     if (items === 0)
       throw new ArgumentError('Trainer: evaluate() was given a stream without a position that counts', {});
-    const loss = sum / items;
     const { state } = this;
     if (state.best_metric === null || loss < state.best_metric)
       [state.best_metric, state.best_step] = [loss, state.global_step];

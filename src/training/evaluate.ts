@@ -1,0 +1,24 @@
+/** The loss over evaluation data, for the Trainer and for fit. */
+import { type Batch, prepareBatch, type PreparedBatch } from './batch.js';
+import type { TrainingStep } from './step.js';
+
+/**
+ * Mean loss over all positions of the batches that count.
+ * @param each gets every batch as the step does
+ * @returns loss NaN and items 0 where none counts
+ */
+export async function meanLoss(
+  step: TrainingStep,
+  batches: AsyncIterable<Batch> | Iterable<Batch>,
+  vocab_size: number,
+  each?: (batch: PreparedBatch) => void,
+): Promise<{ loss: number; items: number }> {
+  let [sum, items] = [0, 0];
+  for await (const batch of batches) {
+    const prepared = prepareBatch(batch, vocab_size);
+    sum += await step.evaluate(prepared);
+    items += prepared.items;
+    each?.(prepared);
+  }
+  return { loss: sum / items, items };
+}
