@@ -4,7 +4,8 @@
  *
  * Glossary, the same letters everywhere in this package:
  *   b batch · t tokens · c chunks · q, s positions within a chunk · h heads · g groups · r heads per group (h = g·r)
- *   p head_dim · n state size · z, j chunk boundaries · k conv kernel taps · d channels
+ *   p head_dim · n state size · i, j chunk boundaries · k conv kernel taps · d channels
+ *   m the chunks of all rows, b·c · x several dimensions in one · z the gate
  *
  * The recurrence, per head: S_t = exp(dt_t·A)·S_{t-1} + dt_t·x_t ⊗ B_t ;  y_t = S_t·C_t   (S is [p, n])
  * Within a chunk it is a masked product like attention; between chunks only the states are carried. All arithmetic is
@@ -103,8 +104,8 @@ export function ssdChunkScan(inputs: SsdInputs, chunkSize: number): SsdOutputs {
     const X = tf.mul(tf.reshape(x, [bc, q, h, p]), tf.reshape(dt, [bc, q, h, 1])); // [bc, q, h, p]
 
     // 1. within each chunk; C·B is shared by the heads of a group
-    const { wide, narrow } = productsOf(inputs.bf16);
-    const CB = einsum('zqgn,zsgn->zgqs', C, B, wide); // [bc, g, q, s]
+    const { toFloat32, toBf16 } = productsOf(inputs.bf16);
+    const CB = einsum('mqgn,msgn->mgqs', C, B, toFloat32); // [bc, g, q, s]
     const borders = inputs.segments ? bordersOf(inputs.segments, c, q) : null;
     const open = decayMatrix({
       sums: tf.reshape(decays.sums, [bc * h, q]),
@@ -114,7 +115,7 @@ export function ssdChunkScan(inputs: SsdInputs, chunkSize: number): SsdOutputs {
     const L = tf.reshape(cut, [bc * g, r, q, q]); // [bc·g, r, q, s]
     const M = tf.mul(tf.reshape(CB, [bc * g, 1, q, q]), L); // [bc·g, r, q, s]
     const heads = tf.reshape(tf.transpose(X, [0, 2, 1, 3]), [bc * h, q, p]);
-    const within = narrow(tf.reshape(M, [bc * h, q, q]), heads, false, false); // [bc·h, q, p]
+    const within = toBf16(tf.reshape(M, [bc * h, q, q]), heads, false, false); // [bc·h, q, p]
 
     // 2. from chunk to chunk
     const { read, final } = betweenChunks({

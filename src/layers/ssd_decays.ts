@@ -117,7 +117,7 @@ export interface Borders {
   toEnd: tf.Tensor;
   /** From the start of a chunk to a position, [b·c, 1, q, 1] */
   fromStart: tf.Tensor;
-  /** From chunk boundary j to chunk boundary z, [b, 1, z, j] */
+  /** From chunk boundary j to chunk boundary i, [b, 1, i, j] */
   between: tf.Tensor;
   /** From the start of a chunk to its end, [b, c, 1] */
   across: tf.Tensor;

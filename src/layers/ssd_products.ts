@@ -5,9 +5,9 @@ import type { MatMul } from './einsum.js';
 
 export interface ScanProducts {
   /** For what is added up after it: sums stay in float32. */
-  wide: MatMul;
-  /** For what is read once more, as an operand or by the sum of a position's parts: sums are rounded to bfloat16. */
-  narrow: MatMul;
+  toFloat32: MatMul;
+  /** For what is read once more, as an operand or by the sum of a position's terms: sums are rounded to bfloat16. */
+  toBf16: MatMul;
 }
 
 function inBf16(float32Output: boolean): MatMul {
@@ -15,8 +15,8 @@ function inBf16(float32Output: boolean): MatMul {
     batchMatMulBf16(a as tf.Tensor3D, b as tf.Tensor3D, { transposeA, transposeB, float32Output });
 }
 
-const PLAIN: ScanProducts = { wide: tf.matMul, narrow: tf.matMul };
-const BF16: ScanProducts = { wide: inBf16(true), narrow: inBf16(false) };
+const PLAIN: ScanProducts = { toFloat32: tf.matMul, toBf16: tf.matMul };
+const BF16: ScanProducts = { toFloat32: inBf16(true), toBf16: inBf16(false) };
 
 /** @param bf16 see SsdInputs.bf16. The authors' kernels round the same values: operands, what a state gives, and states at chunk starts. */
 export function productsOf(bf16 = false): ScanProducts {

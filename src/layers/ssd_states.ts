@@ -50,7 +50,7 @@ function wholeChunk({ sums }: LogDecays): tf.Tensor {
 
 /** States as [b, c, h, p, n]. */
 function headsFirst({ X, B, C, decays, initial, borders, b, c, bf16 = false }: ChunkInputs): ChunkOutputs {
-  const { wide, narrow } = productsOf(bf16);
+  const { toFloat32, toBf16 } = productsOf(bf16);
   const [bc, q, h, p] = X.shape as [number, number, number, number];
   const [g, n] = [B.shape[2]!, B.shape[3]!];
   const r = h / g;
@@ -58,11 +58,11 @@ function headsFirst({ X, B, C, decays, initial, borders, b, c, bf16 = false }: C
   const heads = tf.transpose(X, [0, 2, 1, 3]); // [bc, h, q, p]
   const endDecay = tf.reshape(decaysToEnd(decays), [bc, h, q, 1]);
   const toEnd = tf.mul(heads, borders ? tf.mul(endDecay, borders.toEnd) : endDecay); // [bc, h, q, p]
-  const own = einsum('zgrqp,zqgn->zgrpn', tf.reshape(toEnd, [bc, g, r, q, p]), B, wide); // [bc, g, r, p, n]
+  const own = einsum('mgrqp,mqgn->mgrpn', tf.reshape(toEnd, [bc, g, r, q, p]), B, toFloat32); // [bc, g, r, p, n]
   const total = tf.reshape(last, [b, c, h]);
   const { starts, final } = carryStates(tf.reshape(own, [b, c, h, p * n]), total, initial, borders, bf16);
   if (c === 1 && !initial) return { read: null, final: tf.reshape(final, [b, h, p, n]) };
-  const given = einsum('zqgn,zgrpn->zgrqp', C, tf.reshape(starts, [bc, g, r, p, n]), narrow); // [bc, g, r, q, p]
+  const given = einsum('mqgn,mgrpn->mgrqp', C, tf.reshape(starts, [bc, g, r, p, n]), toBf16); // [bc, g, r, q, p]
   const startDecay = tf.reshape(tf.exp(decays.sums), [bc, h, q, 1]);
   const reach = borders ? tf.mul(startDecay, borders.fromStart) : startDecay;
   const read = tf.transpose(tf.mul(tf.reshape(given, [bc, h, q, p]), reach), [0, 2, 1, 3]);
@@ -104,19 +104,19 @@ function carryStates(
   }
   const chunks = tf.reshape(tf.transpose(total, [0, 2, 1]), [b * h, c]);
   const log = sumLogDecays(tf.concat([tf.zeros([b * h, 1]), chunks], 1)); // [b·h, j]
-  const all = carryByProduct(tf.concat([first, own], 1), log, borders?.between); // [b, z, h, p·n]
+  const all = carryByProduct(tf.concat([first, own], 1), log, borders?.between); // [b, i, h, p·n]
   return { starts: tf.slice(all, [0, 0, 0, 0], [b, c, h, pn]), final: tf.slice(all, [0, c, 0, 0], [b, 1, h, pn]) };
 }
 
 /**
  * States at some chunk boundaries, from what comes in at each, as one product with the decays from each boundary to each later one.
  * @param states [b, j, h, p·n] @param log log-decay from the first boundary to each, [b·h, j] @param between see Borders
- * @returns [b, z, h, p·n], z over the same boundaries as j
+ * @returns [b, i, h, p·n], i over the same boundaries as j
  */
 function carryByProduct(states: tf.Tensor, log: LogDecays, between: tf.Tensor | undefined): tf.Tensor {
   const [b, j, h] = states.shape as [number, number, number];
-  const open = tf.reshape(decayMatrix(log), [b, h, j, j]); // [b, h, z, j]
-  return einsum('bhzj,bjhx->bzhx', between ? tf.mul(open, between) : open, states);
+  const open = tf.reshape(decayMatrix(log), [b, h, j, j]); // [b, h, i, j]
+  return einsum('bhij,bjhx->bihx', between ? tf.mul(open, between) : open, states);
 }
 
 /** x [b, c, ...] after so many chunks of zeros. */
@@ -191,7 +191,7 @@ function headsLast({ X, B, C, decays, initial, borders, b, c }: ChunkInputs): Ch
   const toEnd = tf.reshape(tf.mul(X, factor(decaysToEnd(decays), borders?.toEnd)), [bc, q, g, r * p]);
   /** What some chunks add to the state, [b, count, size]. */
   const own = (from: number, count: number): tf.Tensor =>
-    tf.reshape(einsum('zqgn,zqgx->zgnx', chunks(B, from, count), chunks(toEnd, from, count)), [b, count, size]);
+    tf.reshape(einsum('mqgn,mqgx->mgnx', chunks(B, from, count), chunks(toEnd, from, count)), [b, count, size]);
   const open = tf.exp(tf.reshape(last, [b, c, h]));
   const kept = borders ? tf.mul(open, borders.across) : open; // [b, c, h]
   const first = initial ? 0 : 1; // chunks from here on start with a state
@@ -206,7 +206,7 @@ function headsLast({ X, B, C, decays, initial, borders, b, c }: ChunkInputs): Ch
     const lastStart = tf.reshape(tf.slice(starts, [0, count - 1, 0], [b, 1, size]), [b, g, n, r, p]);
     const reaches = tf.reshape(tf.slice(kept, [0, c - 1, 0], [b, 1, h]), [b, g, 1, r, 1]);
     final = tf.add(final, tf.reshape(tf.mul(lastStart, reaches), [b, 1, size]));
-    const given = einsum('zqgn,zgnx->zqgx', chunks(C, first, count), tf.reshape(starts, [b * count, g, n, r * p]));
+    const given = einsum('mqgn,mgnx->mqgx', chunks(C, first, count), tf.reshape(starts, [b * count, g, n, r * p]));
     const reach = chunks(factor(tf.exp(decays.sums), borders?.fromStart), first, count); // [b·count, q, h, 1]
     const some = tf.reshape(tf.mul(tf.reshape(given, [b * count, q, h, p]), reach), [b, count, q * h * p]);
     read = tf.reshape(first === 0 ? some : after(some, first), [bc, q, h, p]);

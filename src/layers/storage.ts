@@ -14,7 +14,7 @@ export interface WeightStorage {
   /** Program variables by suffix; '' for a weight that is one variable. The variable's name is weight name + suffix. */
   readonly variables: Readonly<Record<string, VariableSpec>>;
   /**
-   * What `weight` computes, in words, where that is settled by them and the variables' shapes and types: programs of equal forms
+   * What `weight` computes, in words, where that follows from them and the variables' shapes and types: programs of equal forms
    * have equal graphs, which may be kept. Without it no graph is.
    */
   readonly form?: string;

@@ -25,8 +25,8 @@ import type { QuantizedMatrix } from './quantize.js';
 
 /** Rows of two products each that are summed in int16: 16 products of at most 15·127 stay below 2¹⁵. */
 const BLOCK = 8;
-/** Parts of a group in which its activations are reduced. */
-const PARTS = 8;
+/** Runs of a group in which its activations are reduced. */
+const RUNS = 8;
 /** The same of float32, where nothing overflows. */
 const FLOAT_BLOCK = 8;
 /** Most rows of x for which the codes are unpacked anew per row; more go through a dequantised matrix. */
@@ -108,7 +108,7 @@ class ColumnForm implements PackedForm {
     return [bitwiseAnd(codes, constantOf([15], [], 'uint8')), rightShift(codes, constantOf([4], [], 'uint8'))];
   }
 
-  /** Itself, or in parts of MOST_COLUMNS columns at most. */
+  /** Itself, or blocks of MOST_COLUMNS columns at most. */
   private columns(): ColumnForm[] {
     if (this.out <= MOST_COLUMNS) return [this];
     const width = LANES * Math.ceil(this.out / Math.ceil(this.out / MOST_COLUMNS) / LANES);
@@ -119,8 +119,10 @@ class ColumnForm implements PackedForm {
     };
     const forms: ColumnForm[] = [];
     for (let from = 0; from < this.out; from += width) {
-      const parts = [this.codes, this.scale, this.least].map((t) => cut(t, from, Math.min(width, this.out - from)));
-      forms.push(new ColumnForm(parts[0]!, parts[1]!, parts[2]!, this.rounds));
+      const [codes, scale, least] = [this.codes, this.scale, this.least].map((t) =>
+        cut(t, from, Math.min(width, this.out - from)),
+      );
+      forms.push(new ColumnForm(codes!, scale!, least!, this.rounds));
     }
     return forms;
   }
@@ -138,18 +140,18 @@ class ColumnForm implements PackedForm {
 
   apply(x: tf.Tensor2D): tf.Tensor2D {
     if (x.shape[0] > FEW) return matMulComputed(x, this.dequantize(), this.rounds);
-    const parts = this.columns().map((form) => (this.rounds ? form.rounded(x) : form.exact(x)));
-    return parts.length === 1 ? parts[0]! : tf.concat(parts, 1);
+    const blocks = this.columns().map((form) => (this.rounds ? form.rounded(x) : form.exact(x)));
+    return blocks.length === 1 ? blocks[0]! : tf.concat(blocks, 1);
   }
 
-  /** Sums of x over each group, [m, groups, 1]. Pieces keep XLA from splitting the sum in two kernels. */
+  /** Sums of x over each group, [m, groups, 1]. Runs keep XLA from splitting the sum in two kernels. */
   private reduced(
     x: tf.Tensor,
     within: (x: tf.Tensor, axis: number) => tf.Tensor,
     join: (a: tf.Tensor, b: tf.Tensor) => tf.Tensor,
   ): tf.Tensor {
-    const pieces = within(tf.reshape(x, [-1, this.groups, PARTS, this.size / PARTS]), 3);
-    return tf.split(pieces, PARTS, 2).reduce(join);
+    const runs = within(tf.reshape(x, [-1, this.groups, RUNS, this.size / RUNS]), 3);
+    return tf.split(runs, RUNS, 2).reduce(join);
   }
 
   /**

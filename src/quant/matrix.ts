@@ -1,4 +1,4 @@
-/** A quantised matrix as the layers see it in eager runs, on any backend: dequantised piece by piece at each use. */
+/** A quantised matrix as the layers see it in eager runs, on any backend: dequantised at each use, a block of rows at a time. */
 import * as tf from '@tensorflow/tfjs';
 import { ArgumentError } from '../base/errors.js';
 import { TracingError } from '../jit/errors.js';
@@ -9,11 +9,11 @@ import { quantizedStorage } from './storage.js';
 import type { WeightStorage } from '../layers/storage.js';
 
 /** Weights that are dequantised at a time: bounds what a product holds beside the codes. */
-const PIECE = 2 ** 22;
+const BLOCK_WEIGHTS = 2 ** 22;
 
 /**
  * A quantised linear map [out, in]. It holds no tensor, so it needs no dispose(); each use
- * dequantises rows in pieces of at most 16 MiB. Differentiable in x; the codes themselves are constants.
+ * dequantises blocks of rows of at most 16 MiB. Differentiable in x; the codes themselves are constants.
  *
  * @example
  * const { matrix } = quantizeMatrix(values, [64, 128], { bits: 4, groupSize: 128 });
@@ -87,9 +87,9 @@ export class QuantizedLinear implements StoredMatrix {
   }
 
   /** Calls `use` with W[from..to, :] as a tensor that lives until it returns. */
-  private pieces<T>(use: (rows: tf.Tensor2D, from: number, to: number) => T): T[] {
+  private rowBlocks<T>(use: (rows: tf.Tensor2D, from: number, to: number) => T): T[] {
     const [out, inner] = this.matrix.shape;
-    const step = Math.max(1, Math.floor(PIECE / inner));
+    const step = Math.max(1, Math.floor(BLOCK_WEIGHTS / inner));
     const made: T[] = [];
     for (let from = 0; from < out; from += step) {
       const to = Math.min(out, from + step);
@@ -103,16 +103,18 @@ export class QuantizedLinear implements StoredMatrix {
   /** x [m, in] -> x·Wᵀ [m, out] */
   private times(x: tf.Tensor2D): tf.Tensor2D {
     return tf.tidy(() => {
-      const parts = this.pieces((rows) => tf.matMul(x, rows, false, true));
-      return parts.length === 1 ? parts[0] : tf.concat(parts, 1);
+      const blocks = this.rowBlocks((rows) => tf.matMul(x, rows, false, true));
+      return blocks.length === 1 ? blocks[0] : tf.concat(blocks, 1);
     }) as tf.Tensor2D;
   }
 
   /** dy [m, out] -> dy·W [m, in] */
   private transposedTimes(dy: tf.Tensor2D): tf.Tensor2D {
     return tf.tidy(() => {
-      const parts = this.pieces((rows, from, to) => tf.matMul(tf.slice(dy, [0, from], [dy.shape[0], to - from]), rows));
-      return parts.length === 1 ? parts[0] : tf.addN(parts);
+      const blocks = this.rowBlocks((rows, from, to) =>
+        tf.matMul(tf.slice(dy, [0, from], [dy.shape[0], to - from]), rows),
+      );
+      return blocks.length === 1 ? blocks[0] : tf.addN(blocks);
     }) as tf.Tensor2D;
   }
 }

@@ -56,7 +56,7 @@ const ROUND = 12582912;
 const f = Math.fround;
 
 /**
- * Quantises a matrix whose rows come in order, in pieces.
+ * Quantises a matrix whose rows come in order, in blocks.
  *
  * @example
  * const quantizer = new MatrixQuantizer([2, 128], { bits: 4, groupSize: 128 });

@@ -69,7 +69,7 @@ function wordwise(codes: Uint8Array, groupSize: number): Uint8Array {
 class RowForm implements PackedForm {
   private readonly groups: number;
   /** Columns that unpack from one byte column: two for int4 */
-  private readonly parts: number;
+  private readonly perByte: number;
 
   constructor(
     bits: 4 | 8,
@@ -79,38 +79,38 @@ class RowForm implements PackedForm {
     private readonly zero?: tf.Tensor,
   ) {
     this.groups = scale.shape[1]!;
-    this.parts = bits === 4 ? 2 : 1;
+    this.perByte = bits === 4 ? 2 : 1;
   }
 
   /** Words of four bytes in a group of int4; int8 takes a group's bytes as one. */
   private get words(): number {
-    return this.parts === 2 ? this.groupSize / 8 : 1;
+    return this.perByte === 2 ? this.groupSize / 8 : 1;
   }
 
-  /** q as float32 by part: low and high nibbles of int4, [rows, groups, words, bytes of a word] each */
+  /** q as float32 by nibble: low and high nibbles of int4, [rows, groups, words, bytes of a word] each */
   private unpack(codes: tf.Tensor): tf.Tensor[] {
     const halves =
-      this.parts === 1
+      this.perByte === 1
         ? [codes]
         : [bitwiseAnd(codes, constantOf([15], [], 'uint8')), rightShift(codes, constantOf([4], [], 'uint8'))];
     return halves.map((half) =>
-      tf.reshape(castFloat32(half), [-1, this.groups, this.words, this.groupSize / this.parts / this.words]),
+      tf.reshape(castFloat32(half), [-1, this.groups, this.words, this.groupSize / this.perByte / this.words]),
     );
   }
 
   /** Scale and least weight of each group in float32, [n, groups] each: w = code·scale + least. */
   private levels(scale = this.scale, zero = this.zero): { scale: tf.Tensor; least: tf.Tensor } {
     const wide = castFloat32(scale);
-    const lowest = tf.mul(wide, this.parts === 2 ? -8 : -128);
+    const lowest = tf.mul(wide, this.perByte === 2 ? -8 : -128);
     return { scale: wide, least: zero ? tf.add(castFloat32(zero), lowest) : lowest };
   }
 
   /** Weights of some rows: codes [n, bytes], levels [n, groups] -> [n, in] */
   private weights(codes: tf.Tensor, { scale, least }: { scale: tf.Tensor; least: tf.Tensor }): tf.Tensor2D {
     const column = (x: tf.Tensor): tf.Tensor => tf.reshape(x, [-1, this.groups, 1, 1]);
-    const parts = this.unpack(codes).map((q) => tf.add(tf.mul(q, column(scale)), column(least)));
+    const weights = this.unpack(codes).map((q) => tf.add(tf.mul(q, column(scale)), column(least)));
     // nibble p of word i is channel p·words + i
-    const woven = this.parts === 1 ? parts[0]! : tf.transpose(tf.stack(parts, 4), [0, 1, 3, 4, 2]);
+    const woven = this.perByte === 1 ? weights[0]! : tf.transpose(tf.stack(weights, 4), [0, 1, 3, 4, 2]);
     return tf.reshape(woven, [-1, this.groups * this.groupSize]);
   }
 
@@ -125,13 +125,13 @@ class RowForm implements PackedForm {
 
   /** x [m, in]: per group Σ q·x, then its scale; the least levels meet the sums of x alone. */
   private few(x: tf.Tensor2D): tf.Tensor2D {
-    const { groups, groupSize, parts, words } = this;
+    const { groups, groupSize, perByte, words } = this;
     const m = x.shape[0];
-    // [m, groups, bytes of a word, parts, words] -> by part [m, 1, groups, words, bytes of a word]
-    const woven = tf.reshape(x, [m, groups, groupSize / parts / words, parts, words]);
+    // [m, groups, bytes of a word, perByte, words] -> by nibble [m, 1, groups, words, bytes of a word]
+    const woven = tf.reshape(x, [m, groups, groupSize / perByte / words, perByte, words]);
     const columns = tf
-      .split(tf.transpose(woven, [0, 1, 4, 2, 3]), parts, 4)
-      .map((c) => tf.reshape(c, [m, 1, groups, words, groupSize / parts / words]));
+      .split(tf.transpose(woven, [0, 1, 4, 2, 3]), perByte, 4)
+      .map((c) => tf.reshape(c, [m, 1, groups, words, groupSize / perByte / words]));
     const products = this.unpack(this.codes).map((q, i) => tf.mul(q, columns[i]!));
     const sums = tf.sum(products.length === 1 ? products[0]! : tf.add(products[0]!, products[1]!), [3, 4]); // [m, out, groups]
     const { scale, least } = this.levels();

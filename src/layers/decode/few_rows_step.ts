@@ -126,14 +126,14 @@ function blockStep(
     groups === 1
       ? { values: own.v, squares: own.squares }
       : { values: packRows(rmsNormByGroups(own.v, gamma, groups, epsilon)) };
-  const ended = second.batch?.({
+  const out = second.batch?.({
     rows,
     epsilon,
     residual: { stream: carry.stream, gamma: nextGamma },
   });
-  if (!ended) return null;
+  if (!out) return null;
   return {
-    carry: { stream: ended.y, rows: ended.next!, context: projected.context! },
+    carry: { stream: out.y, rows: out.next!, context: projected.context! },
     state: storedState(own.state),
   };
 }
