@@ -17,6 +17,7 @@
 #include <cstring>
 #include <fstream>
 #include <string>
+#include <mutex>
 #include <thread>
 #include <vector>
 
@@ -313,7 +314,7 @@ napi_value Register(napi_env env, napi_callback_info) {
 
 // Puts large blocks of memory, weights above all, into pages of 2 MB: reading them goes through far fewer entries of
 // the processor's table of pages. Where the system knows no such pages nothing changes.
-void CollapsePages() {
+void CollapsePages(const std::atomic<bool>& stop) {
 #ifdef __linux__
   constexpr uint64_t kPage = 2 << 20, kLeast = 32 << 20;
   constexpr int kCollapse = 25;  // MADV_COLLAPSE of Linux 6.1: now, and not when the system finds the time
@@ -328,7 +329,7 @@ void CollapsePages() {
     if (madvise(reinterpret_cast<void*>(from), to - from, MADV_HUGEPAGE) != 0) continue;
     // those that are in use in whole; of memory given back meanwhile the calls fail
     std::vector<unsigned char> resident(kPage / 4096);
-    for (uint64_t at = from; at < to; at += kPage)
+    for (uint64_t at = from; at < to && !stop; at += kPage)
       if (mincore(reinterpret_cast<void*>(at), kPage, resident.data()) == 0 &&
           std::all_of(resident.begin(), resident.end(), [](unsigned char c) { return c & 1; }))
         madvise(reinterpret_cast<void*>(at), kPage, kCollapse);
@@ -336,19 +337,47 @@ void CollapsePages() {
 #endif
 }
 
-// Gives back what tracing, compiling and loading have left over, and moves the rest to large pages; in a thread of its own, as
-// moving a gigabyte takes seconds.
-napi_value CompactMemory(napi_env, napi_callback_info) {
-  static std::atomic<bool> busy{false};
-  if (!busy.exchange(true))
-    std::thread([] {
+// Memory is compacted in a thread of its own, as moving a gigabyte takes seconds. It ends with the thread of JavaScript that asked for it.
+struct Compaction {
+  std::mutex lock;
+  std::thread thread;
+  napi_env owner = nullptr;
+  std::atomic<bool> busy{false}, stop{false};
+} compaction;
+
+// Before an environment goes: a thread that outlived it could run into the end of the process.
+void EndCompaction(void* env) {
+  const std::lock_guard<std::mutex> lock(compaction.lock);
+  if (compaction.owner != env || !compaction.thread.joinable()) return;
+  compaction.stop = true;
+  compaction.thread.join();
+  compaction.owner = nullptr;
+}
+
+// Gives back what tracing, compiling and loading have left over, and moves the rest to large pages.
+napi_value CompactMemory(napi_env env, napi_callback_info) {
+  const std::lock_guard<std::mutex> lock(compaction.lock);
+  if (compaction.busy) return nullptr;
+  if (compaction.thread.joinable()) compaction.thread.join();
+  compaction.busy = true;
+  compaction.stop = false;
+  compaction.owner = env;
+  compaction.thread = std::thread([] {
 #ifdef __GLIBC__
-      malloc_trim(0);
+    malloc_trim(0);
 #endif
-      CollapsePages();
-      busy = false;
-    }).detach();
+    CollapsePages(compaction.stop);
+    compaction.busy = false;
+  });
   return nullptr;
+}
+
+// Keeps this library loaded for as long as the process lives: XLA has pointers into it, and Node.js unloads an addon with the last
+// environment that uses it, such as a worker thread's.
+void PinLibrary() {
+  Dl_info info;
+  if (dladdr(reinterpret_cast<void*>(&PinLibrary), &info) && info.dli_fname)
+    dlopen(info.dli_fname, RTLD_LAZY | RTLD_NODELETE | RTLD_NOLOAD);
 }
 
 // tensorFloat32(allowed): whether TensorFlow, and XLA by what it is told of each product, may round float32 to TF32. Returns whether
@@ -382,6 +411,8 @@ napi_value Gpu(napi_env env, napi_callback_info) {
 }  // namespace
 
 NAPI_MODULE_INIT() {
+  PinLibrary();
+  napi_add_env_cleanup_hook(env, EndCompaction, env);
   napi_value fn;
   napi_create_function(env, "register", NAPI_AUTO_LENGTH, Register, nullptr, &fn);
   napi_set_named_property(env, exports, "register", fn);

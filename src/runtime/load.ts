@@ -4,8 +4,8 @@
  */
 import * as fs from 'node:fs';
 import { createRequire } from 'node:module';
-import * as os from 'node:os';
 import * as path from 'node:path';
+import { isMainThread } from 'node:worker_threads';
 import * as tf from '@tensorflow/tfjs';
 import { DeviceError } from '../base/errors.js';
 import { applyDefaults, isLoaded, markLoaded } from './environment.js';
@@ -41,7 +41,9 @@ export function loadTensorFlow(device: 'auto' | 'cpu' | 'gpu' = 'auto'): void {
   const require = createRequire(path.join(dir, 'package.json'));
   (globalThis as { [SHARED]?: unknown })[SHARED] = createRequire(import.meta.url)('@tensorflow/tfjs');
   try {
-    quietly(dir, () => void require(addonPath(dir)));
+    const guard = stderrGuard(dir);
+    shareEnvironment(guard);
+    quietly(guard, () => void require(addonPath(dir)));
     require(packageDir(dir));
   } catch (error) {
     throw new DeviceError(
@@ -141,32 +143,46 @@ function registerKernels(dir: string): void {
   if (process.env.NVIDIA_TF32_OVERRIDE === '0') addon?.tensorFloat32(false);
 }
 
+/** native/stderr_guard.cc as it is compiled. */
 interface StderrGuard {
-  begin(file: string): boolean;
-  end(): boolean;
+  begin(): boolean;
+  /** Puts stderr back; returns what was written meanwhile. */
+  end(): string;
+  /** Sets a variable of the process, for its libraries. */
+  setEnvironment(name: string, value: string): boolean;
 }
 
-/** Runs `work` with stderr kept in a file, then prints what was there beyond the known notices. */
-function quietly(dir: string, work: () => void): void {
-  let guard: StderrGuard;
+function stderrGuard(dir: string): StderrGuard | null {
   try {
-    guard = createRequire(import.meta.url)(path.join(path.dirname(addonPath(dir)), 'stderr_guard.node')) as StderrGuard;
+    return createRequire(import.meta.url)(path.join(path.dirname(addonPath(dir)), 'stderr_guard.node')) as StderrGuard;
   } catch {
-    work();
-    return;
+    return null;
   }
-  const file = path.join(os.tmpdir(), `tfjs-mamba2-${process.pid}.stderr`);
-  if (Number(process.env.TF_CPP_MIN_LOG_LEVEL) < 2 || !guard.begin(file)) {
+}
+
+/** Variables that TensorFlow, XLA and CUDA read. */
+const OF_LIBRARIES = /^(TF_|XLA_|CUDA_|NVIDIA_|OMP_)/;
+
+/** The process.env of a worker thread is a copy of its own: what libraries read is told to the process. */
+function shareEnvironment(guard: StderrGuard | null): void {
+  if (isMainThread) return;
+  for (const [name, value] of Object.entries(process.env))
+    if (OF_LIBRARIES.test(name) && value !== undefined) guard?.setEnvironment(name, value);
+}
+
+/** Runs `work` with stderr kept aside, then prints what was there beyond the known notices. */
+function quietly(guard: StderrGuard | null, work: () => void): void {
+  if (guard === null || Number(process.env.TF_CPP_MIN_LOG_LEVEL) < 2 || !guard.begin()) {
     work();
     return;
   }
   try {
     work();
   } finally {
-    guard.end();
-    const kept = fs.readFileSync(file, 'utf8');
-    fs.rmSync(file, { force: true });
-    const rest = kept.split('\n').filter((line) => !NOTICE.test(line));
+    const rest = guard
+      .end()
+      .split('\n')
+      .filter((line) => !NOTICE.test(line));
     if (rest.length) process.stderr.write(`${rest.join('\n')}\n`);
   }
 }
