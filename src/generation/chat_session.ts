@@ -50,11 +50,10 @@ interface Point {
  * from where it began; and where even earlier turns are written anew, the whole conversation is. What the model has read
  * is always what the template says.
  *
- * ```ts
+ * @example
  * const session = new ChatSession(await model.engine(), tokenizer, model.generation_config);
  * const { text } = await session.send('Who is Emma?', { max_new_tokens: 100 });
  * session.dispose();
- * ```
  */
 export class ChatSession {
   /** The conversation so far. */

@@ -52,10 +52,9 @@ export interface ResolvedOptions {
 /**
  * How a model generates: the options of generation_config.json, as plain fields that may be changed.
  *
- * ```ts
+ * @example
  * model.generation_config.max_new_tokens = 100;
  * const config = new GenerationConfig({ do_sample: true, temperature: 0.8 });
- * ```
  */
 export interface GenerationConfig extends GenerationOptions {}
 export class GenerationConfig {

@@ -16,9 +16,8 @@ import { sampleRows } from './sample.js';
  * Each row's result is what the row would give alone: padding changes nothing, max_length and min_length count a row's
  * own ids, and the random numbers belong to the row.
  *
- * ```ts
+ * @example
  * const { new_tokens } = await generate(engine, model.generation_config, { input_ids: [[5, 7]], max_new_tokens: 40 });
- * ```
  *
  * @param engine the model
  * @param config the model's own options; those of the call win

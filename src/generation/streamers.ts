@@ -37,10 +37,9 @@ const IDEOGRAPH =
  * Writes text as soon as whole words are there: up to the last space, at once at a line end or after an ideograph, and
  * the rest at the end. The pieces put together are the decoded text. For one row.
  *
- * ```ts
+ * @example
  * const streamer = new TextStreamer(tokenizer, { skip_prompt: true, skip_special_tokens: true });
  * await model.generate({ input_ids, max_new_tokens: 40, streamer });
- * ```
  */
 export class TextStreamer implements Streamer {
   protected readonly options: TextStreamerOptions;
@@ -129,18 +128,17 @@ interface Stream {
  * A TextStreamer to iterate over. Generation waits while `high_water_mark` pieces are unread, and goes on when the
  * reader stops early (the rest is thrown away).
  *
- * ```ts
- * const streamer = new TextIteratorStreamer(tokenizer, { skip_prompt: true });
- * const done = model.generate({ input_ids, streamer });
- * for await (const text of streamer) process.stdout.write(text);
- * await done;
- * ```
- *
  * If generate() fails, its promise is rejected and so is the iteration, with the same error.
  *
  * A streamer may be used again: each iteration reads one generation, in their order, and waits for it to begin. Once one
  * has been read, a further one that nobody reads does not wait: a reader of the first of several prompts may leave it at
  * that.
+ *
+ * @example
+ * const streamer = new TextIteratorStreamer(tokenizer, { skip_prompt: true });
+ * const done = model.generate({ input_ids, streamer });
+ * for await (const text of streamer) process.stdout.write(text);
+ * await done;
  */
 export class TextIteratorStreamer extends TextStreamer implements AsyncIterable<string> {
   private readonly mark: number;

@@ -30,11 +30,10 @@ const loadModel = async (dir: string, options: Record<string, unknown>): Promise
 /**
  * Puts a model to a task.
  *
- * ```ts
+ * @example
  * const generator = await pipeline('text-generation', 'models/tiny-books-mamba2');
  * const [{ generated_text }] = await generator('Once upon a time', { max_new_tokens: 40 });
  * generator.dispose();
- * ```
  *
  * @param task 'text-generation' or 'feature-extraction'
  * @param model the model's folder, or a model (then with the option tokenizer)

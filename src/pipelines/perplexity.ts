@@ -36,10 +36,9 @@ export interface PerplexityResult {
  * Perplexity of a text of any length. The state is carried from segment to segment, so every id is predicted from all
  * ids before it: exactly, and in time proportional to the length.
  *
- * ```ts
+ * @example
  * const ids = await tokenizer.encode(text);
  * const { perplexity: ppl } = await perplexity(model, ids);
- * ```
  *
  * @param ids the text, at least two ids
  * @throws ArgumentError for fewer ids or a wrong segment

@@ -14,11 +14,10 @@ const MOST_SILENT = 32;
  * character. Each call decodes a short window (the ids of the last piece and the new ones), so a stream of any length
  * costs the same per token.
  *
- * ```ts
+ * @example
  * const decoder = new IncrementalDecoder(tokenizer);
  * for (const id of ids) text += await decoder.push([id]);
  * text += await decoder.flush();
- * ```
  */
 export class IncrementalDecoder {
   /** Ids of the window. Those before `done` are text that has been given out; they only give context. */

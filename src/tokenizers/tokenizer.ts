@@ -58,11 +58,10 @@ export interface DecodeOptions {
 /**
  * Text to ids and back. Reads tokenizers in the Hugging Face layout.
  *
- * ```ts
+ * @example
  * const tokenizer = await Tokenizer.from_pretrained('models/tiny-books-mamba2');
  * const { input_ids, attention_mask } = await tokenizer.batch_encode(['Once upon', 'It is a truth']);
  * const text = await tokenizer.decode(input_ids[1], { skip_special_tokens: true });
- * ```
  */
 export class Tokenizer {
   /** Which side batches are padded on. A state-space model reads either exactly; 'left' is what Hugging Face uses. */

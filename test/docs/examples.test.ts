@@ -14,7 +14,7 @@ import * as quant from '../../src/quant/index.js';
 import * as runtime from '../../src/runtime/index.js';
 import * as training from '../../src/training/index.js';
 import { useBackend } from '../support/backends.js';
-import { findExamples, runExample } from '../support/examples.js';
+import { fencedFiles, findExamples, runExample } from '../support/examples.js';
 import { tinyModel } from '../support/tiny_model.js';
 
 /** What a user's file can import. An example sees what its own file exports too. */
@@ -31,11 +31,30 @@ const NOT_RUN: Record<string, string> = {
 
 type Made = Record<string, unknown>;
 
+/** A small model, and a tokenizer whose ids it has. */
+const talker = async (): Promise<Made> => ({
+  model: tinyModel({ vocab_size: 4096 }).model,
+  tokenizer: await api.AutoTokenizer.from_pretrained(BOOKS),
+  input_ids: [[5, 7]],
+});
+
 /** Names that an example takes for granted, made afresh for it. */
 const GIVEN: Record<string, () => Made | Promise<Made>> = {
   'checkpoints/safetensors_writer.ts writeSafetensors': () => ({ bytes: new Uint8Array(4) }),
   'checkpoints/save.ts saveCheckpoint': async () => ({ source: await checkpoints.openCheckpoint(BOOKS), tensors: [] }),
   'jit/ops/raw_op.ts rawOp': () => ({ packed: jit.constantOf([0x21, 0xf0], [2], 'uint8') }),
+  'generation/chat_session.ts ChatSession': async () => {
+    const { model, tokenizer } = await talker();
+    Object.defineProperty(tokenizer, 'chat_templates', { value: { default: '{{ messages[-1].content }}' } });
+    return { model, tokenizer };
+  },
+  'generation/config.ts GenerationConfig': () => ({ model: tinyModel().model }),
+  'generation/generate.ts generate': async () => {
+    const { model } = tinyModel();
+    return { model, engine: await model.engine() };
+  },
+  'generation/streamers.ts TextIteratorStreamer': talker,
+  'generation/streamers.ts TextStreamer': talker,
   'layers/einsum.ts einsum': () => ({ B: tf.ones([2, 3, 4]), C: tf.ones([2, 5, 4]) }),
   'layers/ssd.ts ssdChunkScan': () => ({
     x: tf.ones([1, 5, 2, 3]),
@@ -54,8 +73,10 @@ const GIVEN: Record<string, () => Made | Promise<Made>> = {
   },
   'peft/model.ts get_peft_model': () => ({ model: tinyModel().model }),
   'peft/model.ts merge_and_unload': () => ({ peft: peft.get_peft_model(tinyModel().model, { r: 2 }) }),
+  'pipelines/perplexity.ts perplexity': async () => ({ ...(await talker()), text: 'Once upon a time' }),
   'quant/matrix.ts QuantizedLinear': () => ({ values: Float32Array.from({ length: 64 * 128 }, (_, i) => Math.sin(i)) }),
   'runtime/load.ts loadTensorFlow': () => ({ a: tf.ones([1, 1]), b: tf.ones([1, 1]) }),
+  'tokenizers/incremental.ts IncrementalDecoder': async () => ({ ...(await talker()), ids: [5, 7, 9], text: '' }),
   'training/fit.ts CausalLMTrainer': () => ({ model: tinyModel().model }),
   'training/trainer.ts Trainer': () => ({ model: tinyModel().model, train_dataset: [{ input_ids: [1, 2, 3, 4] }] }),
   'training/sft_trainer.ts SFTTrainer': async () => {
@@ -63,7 +84,7 @@ const GIVEN: Record<string, () => Made | Promise<Made>> = {
     const tokenizer = await api.AutoTokenizer.from_pretrained(BOOKS);
     return { model: tinyModel({ vocab_size: 4096 }).model, tokenizer };
   },
-  'training/adamw.ts AdamW': () => {
+  'training/adamw_optimizer.ts AdamW': () => {
     const weight = tf.variable(tf.tensor1d([1, 2]));
     return { variables: [weight], loss: () => tf.sum(tf.square(weight)) };
   },
@@ -104,6 +125,8 @@ describe('examples of the documentation', () => {
     for (const title of [...Object.keys(NOT_RUN), ...Object.keys(GIVEN), ...Object.keys(AROUND)])
       expect(titles).to.include(title);
   });
+
+  it('have one form', () => expect(fencedFiles()).to.deep.equal([]));
 
   for (const { title, file, code } of examples) {
     const why = NOT_RUN[title];

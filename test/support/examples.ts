@@ -32,6 +32,11 @@ function documented(after: string): string {
   return /[\w$]+/.exec(words)?.[0] ?? '?';
 }
 
+/** Files of src/ with a fenced block: examples have one form, @example. */
+export function fencedFiles(): string[] {
+  return sources().filter((file) => /^[ \t]*\* ```/m.test(fs.readFileSync(file, 'utf8')));
+}
+
 /** Every @example of every comment of src/, in order of files. */
 export function findExamples(): Example[] {
   return sources()

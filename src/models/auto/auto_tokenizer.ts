@@ -5,9 +5,8 @@ import type { TokenizerOptions } from '../../tokenizers/index.js';
 /**
  * Finds the tokenizer of a model folder.
  *
- * ```ts
+ * @example
  * const tokenizer = await AutoTokenizer.from_pretrained('models/tiny-books-mamba2');
- * ```
  */
 export class AutoTokenizer {
   private constructor() {}
