@@ -1,7 +1,7 @@
 /**
  * Stored dtypes: sizes, and conversion between stored little-endian bytes and float32 or int32 arrays.
  *
- * bfloat16 is the upper half of a float32; float16 is read through a table of its 65536 values. Narrowing rounds to
+ * bfloat16 is the upper half of a float32; float16 is read through a table of its 65536 values. Rounding is to
  * nearest, ties to even, as torch does; it keeps NaN a NaN and overflows to infinity.
  */
 import * as os from 'node:os';

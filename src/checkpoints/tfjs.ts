@@ -36,13 +36,13 @@ function asManifest({ name, dtype, shape }: OutTensor): {
   encode: (b: Uint8Array) => Uint8Array;
 } {
   const entry: ManifestWeight = { name: tfjsName(name), shape, dtype: 'float32' };
-  const widen = (bytes: Uint8Array): Uint8Array => encodeFloat32(decodeFloat32(bytes, dtype), 'F32');
+  const asFloat32 = (bytes: Uint8Array): Uint8Array => encodeFloat32(decodeFloat32(bytes, dtype), 'F32');
   if (dtype === 'F16') {
     const quantization = { dtype: 'float16', original_dtype: 'float32' };
     return { entry: { ...entry, quantization }, encode: (bytes) => bytes };
   }
   if (dtype === 'F32') return { entry, encode: (bytes) => bytes };
-  return { entry: dtype === 'BF16' ? { ...entry, stored_dtype: dtype } : entry, encode: widen };
+  return { entry: dtype === 'BF16' ? { ...entry, stored_dtype: dtype } : entry, encode: asFloat32 };
 }
 
 /** Cuts a stream of bytes into files of equal size, each left aside until all are whole. */
@@ -185,17 +185,17 @@ class Concatenated implements ByteSource {
   }
 }
 
-/** bfloat16 from the float32 that stands for it. */
-function narrow(bytes: Uint8Array, file: string, name: string): Uint8Array {
-  const wide = new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 2);
-  const out = new Uint16Array(wide.length / 2);
+/** bfloat16 from the float32 that stands for it, none of whose digits may be lost. */
+function exactBf16(bytes: Uint8Array, file: string, name: string): Uint8Array {
+  const halves = new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 2);
+  const out = new Uint16Array(halves.length / 2);
   for (let i = 0; i < out.length; i++) {
-    if (wide[2 * i] !== 0)
+    if (halves[2 * i] !== 0)
       throw new CheckpointError(`${file}: tensor ${name} is said to be BF16, but element ${i} has more digits.`, {
         file,
         tensor: name,
       });
-    out[i] = wide[2 * i + 1]!;
+    out[i] = halves[2 * i + 1]!;
   }
   return new Uint8Array(out.buffer);
 }
@@ -302,7 +302,7 @@ function tensorOf(
       { file, tensor: name },
     );
   const length = count * DTYPE_BYTES[inFile];
-  const convert = (part: Uint8Array): Uint8Array => (shown === 'BF16' ? narrow(part, file, name) : part);
+  const convert = (part: Uint8Array): Uint8Array => (shown === 'BF16' ? exactBf16(part, file, name) : part);
   const tensor: ContainerTensor = {
     dtype: shown,
     shape: weight.shape,
