@@ -35,6 +35,12 @@ export {
   type StateInfo,
 } from './models/mamba2/index.js';
 export { exportLayersModel } from './models/mamba2/tfjs_export.js';
+// what every causal language model here has, whatever its network
+export type { Backbone, BackboneInputs, BackboneOutputs } from './models/backbone.js';
+export type { CausalLM } from './models/causal_lm.js';
+export type { LMConfig, RecurrentLM } from './engine/recurrent_lm.js';
+export type { RecurrentCache } from './engine/states/cache.js';
+export type { NetworkWeights } from './engine/network_weights.js';
 export type { HubOptions } from './checkpoints/index.js';
 
 // weight-only quantisation
