@@ -5,7 +5,7 @@ export default {
     'bench/**/*.ts',
     'examples/**/*.ts',
     'test/**/*.{test,long}.ts',
-    'test/support/endless_run.ts', // a process of its own
+    'test/support/*_run.ts', // processes of their own
   ],
   project: ['src/**/*.ts', 'test/**/*.ts', 'scripts/**/*.{ts,js,mjs,cjs}', 'bench/**/*.ts', 'examples/**/*.ts'],
   // types that a file's own signatures name

@@ -72,8 +72,8 @@ export function registerFinetune(program: Command): void {
     .option('--packing', 'pack whole examples into rows of --max-length')
     .option('--bf16', 'products in bfloat16')
     .option('--gradient-checkpointing', 'less memory, more work')
-    .option('--save-steps <n>', 'a checkpoint every so many updates (default: every epoch)', numberIn(whole))
-    .option('--resume', 'go on from the last checkpoint in --output')
+    .option('--save-steps <n>', 'a snapshot every so many updates (default: every epoch)', numberIn(whole))
+    .option('--resume', 'go on from the last snapshot in --output')
     .option(
       '--seed <n>',
       'of order, dropout and the fresh adapter',

@@ -205,8 +205,8 @@ async function prefill(run: Run): Promise<void> {
   if (size === null) return engine.prefill(run.state, rows, { signal, on_progress: inputs.on_progress });
   const longest = Math.max(...rows.map((row) => row.length));
   for (let at = 0; at < longest; at += size) {
-    const piece = rows.map((row) => row.subarray(at, at + size));
-    await engine.prefill(run.state, piece, { signal });
+    const chunk = rows.map((row) => row.subarray(at, at + size));
+    await engine.prefill(run.state, chunk, { signal });
     inputs.on_progress?.(Math.min(at + size, longest), longest);
   }
 }

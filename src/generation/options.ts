@@ -89,7 +89,7 @@ export interface GenerationOptions {
   /** Ids that end a row. */
   eos_token_id?: number | readonly number[] | null;
 
-  /** Feeds prompts in pieces of at most this many ids. Default: the engine's own. */
+  /** Feeds prompts in chunks of at most this many ids. Default: the engine's own. */
   prefill_chunk_size?: number | null;
 }
 

@@ -67,7 +67,7 @@ export class JinjaTemplate {
 }
 
 /** How a block ended. */
-type Ending = 'end' | 'break' | 'continue';
+type Completion = 'end' | 'break' | 'continue';
 
 class Interpreter {
   private steps = 0;
@@ -123,16 +123,16 @@ class Interpreter {
     return this.checked(out.join('')) as string;
   }
 
-  private run(body: readonly Statement[], scope: Scope, out: string[]): Ending {
+  private run(body: readonly Statement[], scope: Scope, out: string[]): Completion {
     for (const statement of body) {
       this.step();
-      const ending = this.statement(statement, scope, out);
-      if (ending !== 'end') return ending;
+      const completion = this.statement(statement, scope, out);
+      if (completion !== 'end') return completion;
     }
     return 'end';
   }
 
-  private statement(node: Statement, scope: Scope, out: string[]): Ending {
+  private statement(node: Statement, scope: Scope, out: string[]): Completion {
     switch (node.type) {
       case 'text':
         this.write(node.value, out);
