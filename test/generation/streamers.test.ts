@@ -1,6 +1,12 @@
 import { readFile } from 'node:fs/promises';
 import { expect } from 'chai';
-import { generate, GenerationConfig, TextIteratorStreamer, TextStreamer } from '../../src/generation/index.js';
+import {
+  generate,
+  GenerationConfig,
+  TextIteratorStreamer,
+  TextStreamer,
+  type GenerateOutput,
+} from '../../src/generation/index.js';
 import { GenerationError } from '../../src/base/errors.js';
 import { Tokenizer } from '../../src/tokenizers/index.js';
 import { rejection } from '../support/errors.js';
@@ -161,7 +167,8 @@ describe('TextIteratorStreamer', () => {
     const streamer = new TextIteratorStreamer(tokenizer, { high_water_mark: 2 });
     const done = start(streamer);
     for await (const piece of streamer) if (piece !== '') break;
-    await done;
+    const { new_tokens } = (await done) as GenerateOutput;
+    expect(new_tokens).to.deep.equal([ids]);
   });
 
   const read = async (streamer: TextIteratorStreamer): Promise<string> => {

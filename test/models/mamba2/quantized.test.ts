@@ -26,6 +26,8 @@ const TOLERANCE = 1e-4;
 const cases = ['int4', 'int4-skip'];
 const group_size = loadGolden('int4').inputs.group_size as number;
 const grouped = new Int4WeightOnlyConfig({ group_size });
+const groupedAs = (golden: Golden): Int4WeightOnlyConfig =>
+  new Int4WeightOnlyConfig({ group_size: golden.inputs.group_size as number });
 
 const folders: string[] = [];
 const models: { dispose(): void }[] = [];
@@ -68,7 +70,7 @@ async function torchaoFolder(golden: Golden): Promise<string> {
       tensors.push({ name, shape, dtype: 'BF16', data: () => encodeFloat32(data as Float32Array, 'BF16') });
   }
   const dir = folder();
-  const record = quantizationToDict(grouped);
+  const record = quantizationToDict(groupedAs(golden));
   delete record.tfjs_mamba2;
   await saveCheckpoint(dir, { ...golden.config, dtype: 'bfloat16', quantization_config: record }, tensors);
   return dir;
@@ -80,7 +82,7 @@ onBackends(['tensorflow', 'wasm', 'cpu'], 'golden quantised models', () => {
     it(`${name}: quantised while loading`, async () => {
       const golden = loadGolden(name);
       const before = tf.memory().numTensors;
-      const model = await load(golden.dir, { quantization_config: grouped });
+      const model = await load(golden.dir, { quantization_config: groupedAs(golden) });
       expectLogits(model, golden, 'fp32.logits');
       const all = model.weights.all();
       const stored = Object.keys(all).filter((key) => all[key] instanceof QuantizedLinear);
