@@ -14,6 +14,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <string>
@@ -343,15 +344,26 @@ struct Compaction {
   std::thread thread;
   napi_env owner = nullptr;
   std::atomic<bool> busy{false}, stop{false};
-} compaction;
+};
 
-// Before an environment goes: a thread that outlived it could run into the end of the process.
+// Never destroyed: at the end of a process it may still be asked for.
+Compaction& compaction = *new Compaction;
+
+// @param env whose compaction is ended; null for anybody's
 void EndCompaction(void* env) {
   const std::lock_guard<std::mutex> lock(compaction.lock);
-  if (compaction.owner != env || !compaction.thread.joinable()) return;
+  if ((env && compaction.owner != env) || !compaction.thread.joinable()) return;
   compaction.stop = true;
   compaction.thread.join();
   compaction.owner = nullptr;
+}
+
+// Before an environment goes, or the process by process.exit(), which calls no hook of an environment: a thread that outlived it could
+// run into what is destroyed then.
+void EndCompactionWith(napi_env env) {
+  static const int once = std::atexit([] { EndCompaction(nullptr); });
+  (void)once;
+  napi_add_env_cleanup_hook(env, EndCompaction, env);
 }
 
 // Gives back what tracing, compiling and loading have left over, and moves the rest to large pages.
@@ -412,7 +424,7 @@ napi_value Gpu(napi_env env, napi_callback_info) {
 
 NAPI_MODULE_INIT() {
   PinLibrary();
-  napi_add_env_cleanup_hook(env, EndCompaction, env);
+  EndCompactionWith(env);
   napi_value fn;
   napi_create_function(env, "register", NAPI_AUTO_LENGTH, Register, nullptr, &fn);
   napi_set_named_property(env, exports, "register", fn);

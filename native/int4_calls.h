@@ -1,5 +1,5 @@
 // How programs call the int4 kernels of CPUs. Written by scripts/native_header.ts from src/kernels/host/spec.ts, which to edit.
-// Version 2 is the description 7738d93614af.
+// Version 3 is the description 7738d93614af.
 #pragma once
 
 #include <cstddef>
@@ -7,7 +7,7 @@
 #include <cstring>
 
 // What the addon says of itself when it is loaded.
-constexpr int kNativeVersion = 2;
+constexpr int kNativeVersion = 3;
 
 // Outputs of a tile.
 constexpr int kTile = 32;

@@ -7,3 +7,8 @@ it('a worker thread generates and is terminated; the process lives on without a 
   expect(texts).to.have.length(1);
   expect(texts[0]).to.match(/^Once upon a time\S*\s/);
 });
+
+it('process.exit() right after generating ends the process well', function () {
+  this.timeout(120_000);
+  expect(workers('exit')[0]).to.match(/^Once upon a time\S*\s/);
+});

@@ -1,8 +1,8 @@
 import { spawnSync } from 'node:child_process';
 import { expect } from 'chai';
 
-/** Workers in a process of their own: their texts. @throws AssertionError unless the process ends well and says nothing on stderr */
-export function workers(kind: 'one' | 'busy'): string[] {
+/** Workers in a process of their own, or the process alone and then process.exit(): their texts. @throws AssertionError unless the process ends well and says nothing on stderr */
+export function workers(kind: 'one' | 'busy' | 'exit'): string[] {
   const { status, signal, stdout, stderr } = spawnSync(
     process.execPath,
     ['--import', 'tsx', 'test/support/worker_run.ts', kind],

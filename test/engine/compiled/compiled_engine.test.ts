@@ -349,7 +349,7 @@ describe('CompiledEngine', function () {
       );
     const v = engine.vocab_size;
     expect(await name(engine.prefill(state, [Int32Array.of(v)]))).to.match(
-      new RegExp(`ArgumentError: Token id ${v} .* vocabulary of ${v}`),
+      new RegExp(`ArgumentError: Row 0 of prefill holds ${v} .* expected ids from 0 to ${v - 1}`),
     );
     expect(await name(engine.logits(state))).to.match(/GenerationError: logits: row 0/);
     expect(await name(engine.step(await new EagerEngine(model.weights).createState(1), Int32Array.of(1)))).to.match(
