@@ -7,11 +7,12 @@ import * as path from 'node:path';
 import { ArgumentError, CheckpointError, ConfigError } from '../base/errors.js';
 import { decodeFloat32, DTYPE_BYTES, encodeFloat32, torchDtypeName, type FloatDtype } from '../base/stored_dtypes.js';
 import { saveCheckpoint, type SaveCheckpointOptions } from './save.js';
+import type { ModelFormat } from './model_format.js';
 import type { CheckpointSource, OutTensor, StoredDtype } from './source.js';
-import { expectedTensors, validateCheckpoint } from './validate.js';
+import { validateCheckpoint } from './validate.js';
 
 /** Files that belong to a model beside its weights and configuration. */
-export const COMPANION_FILES: readonly string[] = [
+const COMPANION_FILES: readonly string[] = [
   'generation_config.json',
   'tokenizer.json',
   'tokenizer_config.json',
@@ -52,13 +53,15 @@ export interface ConvertReport {
   readonly warnings: readonly string[];
 }
 
-/** Parameters that keep at least their stored precision. */
-const PRECISE = /\.mixer\.(A_log|D|dt_bias)$/;
-
 /** The dtype that a tensor gets. */
-function targetDtype(name: string, stored: StoredDtype, asked: FloatDtype | undefined): StoredDtype {
+function targetDtype(
+  model: ModelFormat,
+  name: string,
+  stored: StoredDtype,
+  asked: FloatDtype | undefined,
+): StoredDtype {
   if (!asked) return stored;
-  return PRECISE.test(name) && DTYPE_BYTES[stored] > DTYPE_BYTES[asked] ? 'F32' : asked;
+  return model.keepsPrecision(name) && DTYPE_BYTES[stored] > DTYPE_BYTES[asked] ? 'F32' : asked;
 }
 
 /** One piece of a tensor in its new dtype; the same bytes when that is the old one. */
@@ -85,12 +88,17 @@ async function* convertedSlices(source: CheckpointSource, name: string, to: Stor
 }
 
 /** The tensors to be written: those of the model, without a head that is the embeddings once more. */
-export function convertedTensors(source: CheckpointSource, tied: boolean, dtype?: FloatDtype): OutTensor[] {
+export function convertedTensors(
+  model: ModelFormat,
+  source: CheckpointSource,
+  tied: boolean,
+  dtype?: FloatDtype,
+): OutTensor[] {
   const out: OutTensor[] = [];
   // in the order of the model, whatever that of the file
-  for (const name of expectedTensors({ ...source.config, tie_word_embeddings: tied }).keys()) {
+  for (const name of model.expectedTensors({ ...source.config, tie_word_embeddings: tied }).keys()) {
     const { dtype: stored, shape } = source.tensors.get(name)!;
-    const target = targetDtype(name, stored, dtype);
+    const target = targetDtype(model, name, stored, dtype);
     out.push({
       name,
       dtype: target,
@@ -156,9 +164,9 @@ export function convertedConfig(
  * @param dst folder to write; not the source's
  * @throws CheckpointError when weights and configuration disagree or a value does not fit the dtype; ArgumentError for
  *   the source's own folder; SaveError when writing fails. No file then looks finished.
- * @example await convertCheckpoint(await openCheckpoint('mamba2-130m'), 'mamba2-130m-hf', { dtype: 'BF16' })
  */
 export async function convertCheckpoint(
+  model: ModelFormat,
   source: CheckpointSource,
   dst: string,
   options: ConvertOptions = {},
@@ -166,8 +174,8 @@ export async function convertCheckpoint(
   refuseOwnFolder(source, dst);
   refuseQuantized(source);
   const { dtype, ...save } = options;
-  const { tied, warnings } = await validateCheckpoint(source);
-  const tensors = convertedTensors(source, tied, dtype);
+  const { tied, warnings } = await validateCheckpoint(model, source);
+  const tensors = convertedTensors(model, source, tied, dtype);
   let bytes = 0;
   await saveCheckpoint(dst, convertedConfig(source, tied, dtype), tensors, {
     ...save,
@@ -214,15 +222,16 @@ async function firstDifference(a: AsyncIterable<Uint8Array>, b: AsyncIterable<Ui
  * @returns the differences in words; none when the conversion is right
  */
 export async function verifyConversion(
+  model: ModelFormat,
   source: CheckpointSource,
   copy: CheckpointSource,
   options: { signal?: AbortSignal; on_tensor?: (name: string, bytes: number) => void } = {},
 ): Promise<VerifyReport> {
-  const { tied } = await validateCheckpoint(source);
+  const { tied } = await validateCheckpoint(model, source);
   const differences: string[] = [];
   let tensors = 0;
   for (const [name, info] of source.tensors) {
-    if (tied && name === 'lm_head.weight') continue;
+    if (tied && name === model.names.head) continue;
     options.signal?.throwIfAborted();
     const other = copy.tensors.get(name);
     tensors++;

@@ -1,5 +1,5 @@
 /**
- * Models by name: `state-spaces/mamba2-130m` becomes a local folder, in the cache that Python's huggingface_hub shares.
+ * Models by name: `org/name` becomes a local folder, in the cache that Python's huggingface_hub shares.
  */
 import * as fs from 'node:fs';
 import * as path from 'node:path';
@@ -11,8 +11,8 @@ import { writeFileAtomic } from '../base/whole_files.js';
 import { cachedSnapshot, checkRelative, COMMIT, hubCacheRoot, hubToken, isOffline, isRepoId, linkBlob, repoFolder } from './hub_cache.js'; // prettier-ignore
 import { downloadBlob, statusError, type DownloadOptions, type HubFile } from './hub_download.js';
 import { apiFetch, throughProxy } from './hub_request.js';
+import type { ModelFormat } from './model_format.js';
 import { findWeights, judgeConfig, WEIGHT_FILES } from './open.js';
-import { packagedModel } from './packaged_model.js';
 import { parseIndex } from './shards.js';
 
 /** Options that name a model on the hub; those of Python's from_pretrained. */
@@ -164,7 +164,7 @@ function wantedFiles({ repo, revision }: Repository, part: ModelPart, there: rea
 }
 
 /** Fetches what is needed: small files first, then, if the configuration is one of ours, one set of weights. */
-async function fetchPart(target: Repository, part: ModelPart): Promise<string> {
+async function fetchPart(model: ModelFormat, target: Repository, part: ModelPart): Promise<string> {
   const { repo, revision, folder, endpoint, token, options } = target;
   const { commit, files } = await listing(target);
   const wanted = wantedFiles(target, part, [...files.keys()]);
@@ -195,7 +195,7 @@ async function fetchPart(target: Repository, part: ModelPart): Promise<string> {
   const dir = path.join(folder, 'snapshots', commit);
   for (const name of wanted) {
     // a wrong kind of model is told from its configuration, before the weights
-    if (name === weights && name !== 'model.json') await judgeConfig(dir);
+    if (name === weights && name !== 'model.json') await judgeConfig(model, dir);
     await get(name);
   }
   const parts = weights ? await partsOf(path.join(dir, weights)) : [];
@@ -216,9 +216,13 @@ async function fetchPart(target: Repository, part: ModelPart): Promise<string> {
  * @param part what of it is wanted; default all
  * @throws CheckpointError when there is neither, access is denied, the network is off limits or fails and the cache does
  *   not have it, or a checksum is wrong; ArgumentError for a malformed name, revision or token
- * @example await resolveModel('state-spaces/mamba2-130m', { revision: 'main' })
  */
-export async function resolveModel(name: string, options: HubOptions = {}, part: ModelPart = 'model'): Promise<string> {
+export async function resolveModel(
+  model: ModelFormat,
+  name: string,
+  options: HubOptions = {},
+  part: ModelPart = 'model',
+): Promise<string> {
   if (fs.existsSync(name) && fs.statSync(name).isDirectory()) return name;
   if (!isRepoId(name))
     throw new CheckpointError(
@@ -245,7 +249,7 @@ export async function resolveModel(name: string, options: HubOptions = {}, part:
     );
   const endpoint = (options.endpoint ?? (process.env.HF_ENDPOINT || 'https://huggingface.co')).replace(/\/+$/, '');
   try {
-    return await fetchPart({ repo: name, revision, folder, endpoint, token, options }, part);
+    return await fetchPart(model, { repo: name, revision, folder, endpoint, token, options }, part);
   } catch (error) {
     const ours = translated(error, `There is no folder ${name}, and of ${name} (revision ${revision}) on the hub`);
     if (ours) throw ours;
@@ -260,34 +264,4 @@ export async function resolveModel(name: string, options: HubOptions = {}, part:
       { cause: error },
     );
   }
-}
-
-const HUB_KEYS = [
-  'revision',
-  'cache_dir',
-  'local_files_only',
-  'token',
-  'endpoint',
-  'signal',
-  'on_progress',
-  'retry_delay',
-] as const satisfies readonly (keyof HubOptions)[];
-
-/**
- * For functions that take a folder or a name together with options of their own: the folder, and those options without
- * the hub's. A folder comes first, then the model that travels in this package, then the hub. What is none of them is given back,
- * for its reader to complain about.
- * @throws as resolveModel
- */
-export async function locateModel<O extends object>(
-  name: string,
-  options: O & HubOptions,
-  part: ModelPart = 'model',
-): Promise<{ dir: string; rest: Omit<O, (typeof HUB_KEYS)[number]> }> {
-  const elsewhere = isRepoId(name) && !fs.existsSync(name);
-  const dir = elsewhere ? (packagedModel(name) ?? (await resolveModel(name, options, part))) : name;
-  const rest = Object.fromEntries(
-    Object.entries(options).filter(([key]) => !(HUB_KEYS as readonly string[]).includes(key)),
-  );
-  return { dir, rest: rest as Omit<O, (typeof HUB_KEYS)[number]> };
 }

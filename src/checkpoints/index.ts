@@ -4,24 +4,24 @@
  *   Hugging Face's names and configuration; `validateCheckpoint`, `inspectCheckpoint`
  * - writing: `saveCheckpoint`, `saveTfjs`, `convertCheckpoint`, `verifyConversion`; aside first, then renamed
  * - the hub: `resolveModel`, in the cache that Python shares
+ * What all of them must know of the model itself they ask a `ModelFormat`; src/models/checkpoints.ts passes it in.
  */
 export type { CheckpointSource, OutTensor, StoredDtype, TensorInfo } from './source.js';
 export type { Container, ContainerTensor } from './container.js';
 export { parseConfigJson, stringifyConfigJson } from './config_json.js';
-export { MAX_HEADER_BYTES, SafetensorsFile, parseSafetensorsHeader } from './safetensors.js';
-export type { SafetensorsEntry, SafetensorsHeader } from './safetensors.js';
+export { SafetensorsFile, parseSafetensorsHeader } from './safetensors.js';
+export type { SafetensorsEntry } from './safetensors.js';
 export { writeSafetensors, type SaveProgress } from './safetensors_writer.js';
-export { openSafetensorsContainer, safetensorsContainer } from './shards.js';
+export { safetensorsContainer } from './shards.js';
 export { openTorchContainer, torchContainer } from './torch.js';
-export { openTfjsContainer, saveTfjs, tfjsConfig, tfjsName } from './tfjs.js';
+export { saveTfjs } from './tfjs.js';
+export type { ModelDimensions } from './model_format.js';
 export { openCheckpoint } from './open.js';
-export { deriveConfig, refuseInexpressible } from './derive.js';
-export { dimensionsOf, expectedTensors, findDisagreements, validateCheckpoint } from './validate.js';
-export type { CheckpointReport, Dimensions, Disagreement, ValidateOptions } from './validate.js';
-export { inspectCheckpoint, type Inspection, type InspectOptions } from './inspect.js';
-export { parseSize, saveCheckpoint, type SaveCheckpointOptions } from './save.js';
-export { COMPANION_FILES, companionFiles, convertCheckpoint, convertedConfig, convertedTensors } from './convert.js';
-export { refuseOwnFolder, refuseQuantized, verifyConversion } from './convert.js';
+export { validateCheckpoint } from './validate.js';
+export type { CheckpointReport, ValidateOptions } from './validate.js';
+export { inspectCheckpoint, type InspectionOf, type InspectOptions } from './inspect.js';
+export { saveCheckpoint, type SaveCheckpointOptions } from './save.js';
+export { companionFiles, convertCheckpoint } from './convert.js';
+export { verifyConversion } from './convert.js';
 export type { ConvertOptions, ConvertReport, VerifyReport } from './convert.js';
-export { locateModel, resolveModel, type HubOptions } from './hub.js';
-export { hubCacheRoot, isOffline, isRepoId } from './hub_cache.js';
+export { resolveModel, type HubOptions, type ModelPart } from './hub.js';

@@ -7,13 +7,14 @@ import { CheckpointError, Mamba2Error } from '../base/errors.js';
 import type { Container } from './container.js';
 import { elementCount } from '../base/stored_dtypes.js';
 import { findWeights, openCheckpoint, openWeights } from './open.js';
+import type { ModelDimensions, ModelFormat } from './model_format.js';
 import { openSafetensorsContainer, openSharded } from './shards.js';
 import type { CheckpointSource, TensorInfo } from './source.js';
 import { openTorchContainer } from './torch.js';
-import { dimensionsOf, expectedTensors, findDisagreements, type Dimensions, type ValidateOptions } from './validate.js';
+import { findDisagreements, type ValidateOptions } from './validate.js';
 
-/** Outcome of inspectCheckpoint. */
-export interface Inspection {
+/** Outcome of inspectCheckpoint, with the sizes that the kind of model has. */
+export interface InspectionOf<D extends ModelDimensions> {
   readonly path: string;
   /** kind of folder; null for a single file, or when the configuration cannot be read */
   readonly format: 'hf' | 'state-spaces' | 'mistral' | null;
@@ -25,7 +26,7 @@ export interface Inspection {
   readonly parameters: number;
   /** elements and bytes by stored dtype */
   readonly dtypes: Readonly<Record<string, { readonly elements: number; readonly bytes: number }>>;
-  readonly dimensions: Dimensions | null;
+  readonly dimensions: D | null;
   readonly config: Readonly<Record<string, unknown>> | null;
   /** why it would not load, in full sentences; empty when it would */
   readonly problems: readonly string[];
@@ -58,11 +59,12 @@ function describe(container: Container): TensorInfo[] {
   return [...container.tensors].map(([name, { dtype, shape, bytes, file }]) => ({ name, dtype, shape, bytes, file }));
 }
 
-function summary(
+function summary<D extends ModelDimensions>(
+  model: ModelFormat<D>,
   target: string,
   tensors: readonly TensorInfo[],
-  rest: Pick<Inspection, 'format' | 'config' | 'dimensions' | 'problems'>,
-): Inspection {
+  rest: Pick<InspectionOf<D>, 'format' | 'config' | 'dimensions' | 'problems'>,
+): InspectionOf<D> {
   const dtypes: Record<string, { elements: number; bytes: number }> = {};
   let parameters = 0;
   for (const { name, dtype, shape, bytes } of tensors) {
@@ -70,10 +72,10 @@ function summary(
     const sum = (dtypes[dtype] ??= { elements: 0, bytes: 0 });
     sum.elements += elements;
     sum.bytes += bytes;
-    if (!(rest.dimensions?.tied && name === 'lm_head.weight')) parameters += elements;
+    if (!(rest.dimensions?.tied && name === model.names.head)) parameters += elements;
   }
   if (rest.dimensions && rest.config?.quantization_config) {
-    const shapes = expectedTensors(rest.config).values();
+    const shapes = model.expectedTensors(rest.config).values();
     parameters = [...shapes].reduce((sum, shape) => sum + elementCount(shape)!, 0);
   }
   const files = [...new Set(tensors.map(({ file }) => file))].sort();
@@ -87,18 +89,22 @@ function summary(
   };
 }
 
-async function inspectFolder(dir: string, options: InspectOptions): Promise<Inspection> {
+async function inspectFolder<D extends ModelDimensions>(
+  model: ModelFormat<D>,
+  dir: string,
+  options: InspectOptions,
+): Promise<InspectionOf<D>> {
   try {
-    const source = await openCheckpoint(dir);
+    const source = await openCheckpoint(model, dir);
     try {
       const { format, config } = source;
       const tensors = [...source.tensors.values()];
       try {
         const allowed = config.quantization_config ? await options.quantized?.(source) : undefined;
-        const problems = findDisagreements(source, allowed).map(({ what }) => `${what}.`);
-        return summary(dir, tensors, { format, config, dimensions: dimensionsOf(config), problems });
+        const problems = findDisagreements(model, source, allowed).map(({ what }) => `${what}.`);
+        return summary(model, dir, tensors, { format, config, dimensions: model.dimensionsOf(config), problems });
       } catch (error) {
-        return summary(dir, tensors, { format, config, dimensions: null, problems: [message(error)] });
+        return summary(model, dir, tensors, { format, config, dimensions: null, problems: [message(error)] });
       }
     } finally {
       await source.close();
@@ -107,15 +113,15 @@ async function inspectFolder(dir: string, options: InspectOptions): Promise<Insp
     // say what is there all the same, as far as the files of weights can be read
     const problems = [message(error)];
     const nothing = { format: null, config: null, dimensions: null, problems };
-    if (findWeights(dir) === null) return summary(dir, [], nothing);
+    if (findWeights(dir) === null) return summary(model, dir, [], nothing);
     try {
       const container = await openWeights(dir);
       const tensors = describe(container);
       await container.close();
-      return summary(dir, tensors, nothing);
+      return summary(model, dir, tensors, nothing);
     } catch (second) {
       if (!problems.includes(message(second))) problems.push(message(second));
-      return summary(dir, [], nothing);
+      return summary(model, dir, [], nothing);
     }
   }
 }
@@ -124,14 +130,17 @@ async function inspectFolder(dir: string, options: InspectOptions): Promise<Insp
  * Looks at a model folder or a file of weights; reads headers only.
  * @param target folder, or a .safetensors, .bin, .pt, .pth or index file
  * @throws CheckpointError when there is no such file or folder, or a single file cannot be read
- * @example (await inspectCheckpoint('models/tiny-books-mamba2')).parameters
  */
-export async function inspectCheckpoint(target: string, options: InspectOptions = {}): Promise<Inspection> {
+export async function inspectCheckpoint<D extends ModelDimensions>(
+  model: ModelFormat<D>,
+  target: string,
+  options: InspectOptions = {},
+): Promise<InspectionOf<D>> {
   const stat = await fs.promises.stat(target).catch(() => null);
   if (!stat) throw new CheckpointError(`There is no file or folder ${target}.`, { file: target, code: 'ENOENT' });
-  if (stat.isDirectory()) return inspectFolder(target, options);
+  if (stat.isDirectory()) return inspectFolder(model, target, options);
   const container = await openFile(target);
   const tensors = describe(container);
   await container.close();
-  return summary(target, tensors, { format: null, config: null, dimensions: null, problems: [] });
+  return summary(model, target, tensors, { format: null, config: null, dimensions: null, problems: [] });
 }

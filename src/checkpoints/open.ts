@@ -3,12 +3,12 @@
  */
 import * as fs from 'node:fs';
 import * as path from 'node:path';
-import { CheckpointError, ConfigError } from '../base/errors.js';
+import { CheckpointError } from '../base/errors.js';
 import { parseConfigJson } from './config_json.js';
 import type { Container, ContainerTensor } from './container.js';
 import { decodeFloat32, DTYPE_BYTES, isFloatDtype } from '../base/stored_dtypes.js';
 import { readTextIfThere } from '../base/files.js';
-import { deriveConfig, refuseInexpressible } from './derive.js';
+import type { ModelFormat } from './model_format.js';
 import { withHuggingFaceNames } from './names.js';
 import { openSafetensorsContainer, openSharded } from './shards.js';
 import type { CheckpointSource, TensorInfo } from './source.js';
@@ -25,39 +25,29 @@ interface Kind {
 }
 
 /** Reads config.json, or Mistral's params.json where there is none. */
-async function readKind(dir: string): Promise<Kind> {
+async function readKind(model: ModelFormat, dir: string): Promise<Kind> {
   const configFile = path.join(dir, 'config.json');
   const text = await readTextIfThere(configFile);
   if (text !== null) {
     const config = parseConfigJson(text, configFile);
-    return { format: kindOf(config, configFile), config, file: configFile };
+    return { format: model.formatOf(config, configFile), config, file: configFile };
   }
   const paramsFile = path.join(dir, 'params.json');
   const params = await readTextIfThere(paramsFile);
   if (params !== null) return { format: 'mistral', config: parseConfigJson(params, paramsFile), file: paramsFile };
   const modelFile = path.join(dir, 'model.json');
-  const model = await readTextIfThere(modelFile);
-  if (model !== null) return { format: 'hf', config: tfjsConfig(model, modelFile), file: modelFile };
+  const layers = await readTextIfThere(modelFile);
+  if (layers !== null) return { format: 'hf', config: tfjsConfig(model, layers, modelFile), file: modelFile };
   throw new CheckpointError(
     `${dir} has neither config.json (Hugging Face, state-spaces) nor params.json (Mistral) nor model.json (TensorFlow.js). Name the folder of a model.`,
     { file: configFile },
   );
 }
 
-function kindOf(config: Record<string, unknown>, file: string): Kind['format'] {
-  if (config.model_type === 'mamba2') return 'hf';
-  if ('d_model' in config || 'ssm_cfg' in config) return 'state-spaces';
-  if ('dim' in config && 'n_layers' in config) return 'mistral';
-  throw new ConfigError(
-    `${file}: model_type is ${JSON.stringify(config.model_type)}; expected "mamba2", a state-spaces config (d_model, ssm_cfg) or Mistral's params (dim, n_layers).`,
-    { file, option: 'model_type', got: config.model_type, expected: 'mamba2' },
-  );
-}
-
 /** Whether a folder's configuration is one of a model that can be loaded, judged without its weights. @throws ConfigError or CheckpointError */
-export async function judgeConfig(dir: string): Promise<void> {
-  const { config, file } = await readKind(dir);
-  refuseInexpressible(new Map(), config, file);
+export async function judgeConfig(model: ModelFormat, dir: string): Promise<void> {
+  const { config, file } = await readKind(model, dir);
+  model.refuseInexpressible(new Map(), config, file);
 }
 
 /** The weight files that may be there, in the order in which they are looked for, and how each is opened. */
@@ -147,25 +137,22 @@ export class NamedCheckpoint implements CheckpointSource {
 /**
  * Opens a model folder: Hugging Face's (safetensors or torch files, one or in shards), state-spaces' or Mistral's, whose
  * configuration is translated. Reads configuration and headers only; tensors are read on demand.
+ * @param model the kind of model that is expected
  * @param dir the folder
- * @throws CheckpointError when files are missing or damaged; ConfigError when it is not a Mamba-2
- * @example
- * const source = await openCheckpoint('models/tiny-books-mamba2');
- * const embeddings = await source.readFloat32('backbone.embeddings.weight');
- * await source.close();
+ * @throws CheckpointError when files are missing or damaged; ConfigError when it is of another model
  */
-export async function openCheckpoint(dir: string): Promise<CheckpointSource> {
+export async function openCheckpoint(model: ModelFormat, dir: string): Promise<CheckpointSource> {
   const stat = await fs.promises.stat(dir).catch(() => null);
   if (!stat?.isDirectory())
     throw new CheckpointError(`${dir} is not a folder. Name the folder that holds config.json and the weights.`, {
       file: dir,
     });
-  const { format, config, file } = await readKind(dir);
+  const { format, config, file } = await readKind(model, dir);
   const container = await openWeights(dir);
   try {
-    const parts = withHuggingFaceNames(container);
-    refuseInexpressible(parts, config, file);
-    const named = format === 'hf' ? config : deriveConfig(format, config, parts, file);
+    const parts = withHuggingFaceNames(model, container);
+    model.refuseInexpressible(parts, config, file);
+    const named = format === 'hf' ? config : model.deriveConfig(format, config, parts, file);
     return new NamedCheckpoint(format, dir, named, parts, container);
   } catch (error) {
     await container.close();

@@ -9,7 +9,7 @@ import { RandomAccessFile, type ByteSource } from '../base/files.js';
 import type { StoredDtype } from './source.js';
 
 /** Headers are some hundred bytes per tensor; safetensors itself allows four times as much. */
-export const MAX_HEADER_BYTES = 25_000_000;
+const MAX_HEADER_BYTES = 25_000_000;
 
 /** A tensor of a safetensors file; `begin` and `end` are offsets in the file. */
 export interface SafetensorsEntry {

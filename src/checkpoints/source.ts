@@ -16,7 +16,7 @@ export interface TensorInfo {
   readonly file: string;
 }
 
-/** A checkpoint whose tensor names and layouts are those of Hugging Face's Mamba-2, whatever the container was. */
+/** A checkpoint whose tensor names and layouts are those of Hugging Face's, whatever the container was. */
 export interface CheckpointSource {
   readonly format: 'hf' | 'state-spaces' | 'mistral';
   readonly dir: string;

@@ -12,6 +12,7 @@ import { decodeFloat32, DTYPE_BYTES, elementCount, encodeFloat32 } from '../base
 import { AtomicFile, saveError, writeAside, writeTogether } from '../base/whole_files.js';
 import { RandomAccessFile, readTextIfThere, type ByteSource } from '../base/files.js';
 import { parseSize, writeExtraFiles, type SaveCheckpointOptions } from './save.js';
+import type { LayerJson, ModelFormat } from './model_format.js';
 import type { OutTensor, StoredDtype } from './source.js';
 
 type Json = Record<string, unknown>;
@@ -26,7 +27,7 @@ interface ManifestWeight {
 }
 
 /** What TensorFlow.js calls a tensor: `layers.0/mixer.D` for `backbone.layers.0.mixer.D`. */
-export function tfjsName(name: string): string {
+function tfjsName(name: string): string {
   return name.replace(/^backbone\./, '').replace(/^(layers\.\d+|[^.]+)\./, '$1/');
 }
 
@@ -318,37 +319,15 @@ function tensorOf(
   return { tensor, end: begin + length };
 }
 
-/** Keys of a Mamba2Block's configuration that are Hugging Face's too. */
-const BLOCK_KEYS = ['hidden_size', 'num_heads', 'head_dim', 'n_groups', 'state_size', 'conv_kernel', 'chunk_size', 'use_bias', 'use_conv_bias', 'norm_groups']; // prettier-ignore
-
 /**
  * The Hugging Face configuration of a model.json: as this package wrote it, or, for a model that TensorFlow.js saved
  * itself, read off its layers.
  */
-export function tfjsConfig(text: string, file: string): Json {
-  const model = parseConfigJson(text, file);
-  const own = (model.userDefinedMetadata as Json | undefined)?.config;
+export function tfjsConfig(model: Pick<ModelFormat, 'layersConfig'>, text: string, file: string): Json {
+  const json = parseConfigJson(text, file);
+  const own = (json.userDefinedMetadata as Json | undefined)?.config;
   if (typeof own === 'object' && own !== null) return own as Json;
-  type Layer = { class_name?: string; name?: string; config?: Json };
-  const topology = model.modelTopology as { config?: { layers?: Layer[] } } | undefined;
+  const topology = json.modelTopology as { config?: { layers?: LayerJson[] } } | undefined;
   const layers = Array.isArray(topology?.config?.layers) ? topology.config.layers : [];
-  const blocks = layers.filter(({ class_name: name }) => name === 'Mamba2Block');
-  const embedding = layers.find(({ class_name: name }) => name === 'Mamba2TokenEmbedding');
-  const block = blocks[0]?.config;
-  if (!block || !embedding?.config)
-    throw new CheckpointError(`${file} is no Mamba-2: it has no layers Mamba2TokenEmbedding and Mamba2Block.`, {
-      file,
-    });
-  const limit = block.time_step_limit as (number | null)[] | undefined;
-  return {
-    architectures: ['Mamba2ForCausalLM'],
-    model_type: 'mamba2',
-    ...Object.fromEntries(BLOCK_KEYS.filter((key) => key in block).map((key) => [key, block[key]])),
-    expand: ((block.num_heads as number) * (block.head_dim as number)) / (block.hidden_size as number),
-    layer_norm_epsilon: block.epsilon,
-    num_hidden_layers: blocks.length,
-    time_step_limit: limit?.map((value) => value ?? Infinity) ?? [0, Infinity],
-    tie_word_embeddings: !layers.some(({ class_name: name }) => name === 'Mamba2LMHead'),
-    vocab_size: embedding.config.vocab_size,
-  };
+  return model.layersConfig(layers, file);
 }

@@ -69,7 +69,7 @@ export async function convert(src: string, dst: string, options: ConvertCommandO
     throw new ArgumentError('--quantize writes the Hugging Face layout; --format tfjs has no packed weights.', {
       option: 'format',
     });
-  const { openCheckpoint } = await import('../checkpoints/open.js');
+  const { openCheckpoint } = await import('../models/checkpoints.js');
   const stop = new AbortController();
   const interrupt = (): void => stop.abort(new CheckpointError('Interrupted. Nothing that looks finished was left.'));
   process.once('SIGINT', interrupt).once('SIGTERM', interrupt);
@@ -91,7 +91,7 @@ export async function convert(src: string, dst: string, options: ConvertCommandO
 
 /** The folder itself, or the hub's snapshot, fetched with a progress bar. */
 async function locate(src: string, revision: string | undefined, signal: AbortSignal): Promise<string> {
-  const { locateModel } = await import('../checkpoints/hub.js');
+  const { locateModel } = await import('../models/locate.js');
   const bar = new ProgressBar('Fetching');
   try {
     const onProgress = ({ written, total }: { written: number; total: number }): void => bar.update(written, total);
@@ -137,7 +137,7 @@ async function write(
   const run =
     options.format === 'tfjs'
       ? (await import('../models/mamba2/tfjs_export.js')).exportLayersModel
-      : (await import('../checkpoints/convert.js')).convertCheckpoint;
+      : (await import('../models/checkpoints.js')).convertCheckpoint;
   const bar = new ProgressBar('Converting');
   try {
     return await run(source, dst, {
@@ -154,8 +154,7 @@ async function write(
 
 /** Compares every tensor. */
 async function verify(source: CheckpointSource, dst: string, total: number, signal: AbortSignal): Promise<void> {
-  const { openCheckpoint } = await import('../checkpoints/open.js');
-  const { verifyConversion } = await import('../checkpoints/convert.js');
+  const { openCheckpoint, verifyConversion } = await import('../models/checkpoints.js');
   const copy = await openCheckpoint(dst);
   const bar = new ProgressBar('Verifying');
   let done = 0;

@@ -105,7 +105,8 @@ function fieldOf(example: Readonly<Record<string, unknown>>, asked: string | und
 
 /** The tokenizer's files, so that the result is a model folder of its own. */
 async function tokenizerFiles(name: string): Promise<Record<string, Uint8Array>> {
-  const { companionFiles, locateModel } = await import('../checkpoints/index.js');
+  const { companionFiles } = await import('../checkpoints/index.js');
+  const { locateModel } = await import('../models/locate.js');
   const { dir } = await locateModel(name, {}, 'tokenizer');
   const files = Object.entries(await companionFiles(dir));
   return Object.fromEntries(files.filter(([file]) => file !== 'generation_config.json'));

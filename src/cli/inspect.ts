@@ -1,6 +1,6 @@
 /** `mamba2 inspect`: what is in a model folder or a file of weights, from headers alone. */
 import type { Command } from 'commander';
-import type { Inspection } from '../checkpoints/inspect.js';
+import type { Inspection } from '../models/checkpoints.js';
 import { CheckpointError } from '../base/errors.js';
 import { write, table } from './output.js';
 import { formatBytes } from './progress.js';
@@ -18,7 +18,7 @@ export function registerInspect(program: Command): void {
     .option('--tensors', 'list every tensor')
     .option('--json', 'print JSON')
     .action(async (target: string, options: Options) => {
-      const { inspectCheckpoint } = await import('../checkpoints/inspect.js');
+      const { inspectCheckpoint } = await import('../models/checkpoints.js');
       const found = await inspectCheckpoint(target, {
         // imported only where it is needed: it brings TensorFlow.js along
         quantized: async (source) => (await import('../models/mamba2/pretrained.js')).quantizedParts(source),

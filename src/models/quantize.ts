@@ -2,10 +2,8 @@
 import * as fs from 'node:fs';
 import * as path from 'node:path';
 import { companionFiles } from '../checkpoints/convert.js';
-import { openCheckpoint } from '../checkpoints/open.js';
 import { saveCheckpoint, type SaveCheckpointOptions } from '../checkpoints/save.js';
 import type { CheckpointSource, OutTensor } from '../checkpoints/source.js';
-import { expectedTensors, validateCheckpoint } from '../checkpoints/validate.js';
 import { ArgumentError, CheckpointError } from '../base/errors.js';
 import {
   Int4WeightOnlyConfig,
@@ -17,6 +15,8 @@ import {
   type TorchAoConfig,
 } from '../quant/index.js';
 import type { CausalLM } from './causal_lm.js';
+import { openCheckpoint, validateCheckpoint } from './checkpoints.js';
+import { expectedTensors } from './mamba2/checkpoint/shapes.js';
 import { weightRoles } from './mamba2/network.js';
 import {
   alreadyQuantized,

@@ -1,6 +1,7 @@
-import { type HubOptions, locateModel } from '../checkpoints/index.js';
+import type { HubOptions } from '../checkpoints/index.js';
 import { ArgumentError } from '../base/errors.js';
 import type { GenerationConfig, GenerationEngine } from '../generation/index.js';
+import { locateModel } from '../models/locate.js';
 import { Tokenizer } from '../tokenizers/index.js';
 import type { TokenizerOptions } from '../tokenizers/index.js';
 

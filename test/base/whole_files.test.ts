@@ -59,7 +59,7 @@ describe('files that are written', () => {
     const src = fileURLToPath(new URL('../../models/tiny-books-mamba2', import.meta.url));
     const code = `
       process.on('SIGXFSZ', () => {});
-      const { openCheckpoint, convertCheckpoint } = await import('./src/checkpoints/index.ts');
+      const { openCheckpoint, convertCheckpoint } = await import('./src/models/checkpoints.ts');
       const source = await openCheckpoint(${JSON.stringify(src)});
       await convertCheckpoint(source, ${JSON.stringify(path.join(dir, 'out'))}).catch((e) => console.log(e.name, e.data.code));`;
     const node = [process.execPath, '--import', 'tsx', '--input-type=module', '-e', code];

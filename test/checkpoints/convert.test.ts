@@ -2,15 +2,14 @@ import { expect } from 'chai';
 import * as fs from 'node:fs';
 import * as os from 'node:os';
 import * as path from 'node:path';
+import { saveCheckpoint, writeSafetensors } from '../../src/checkpoints/index.js';
 import {
   convertCheckpoint,
   inspectCheckpoint,
   openCheckpoint,
-  saveCheckpoint,
   validateCheckpoint,
   verifyConversion,
-  writeSafetensors,
-} from '../../src/checkpoints/index.js';
+} from '../../src/models/checkpoints.js';
 import { decodeFloat32, encodeFloat32 } from '../../src/base/stored_dtypes.js';
 import { ArgumentError, CheckpointError } from '../../src/base/errors.js';
 import { goldenDir, readTensors } from '../support/goldens.js';

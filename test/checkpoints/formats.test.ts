@@ -2,7 +2,8 @@ import { expect } from 'chai';
 import * as fs from 'node:fs';
 import * as path from 'node:path';
 import { decodeFloat32, encodeFloat32 } from '../../src/base/stored_dtypes.js';
-import { openCheckpoint, validateCheckpoint, type CheckpointSource } from '../../src/checkpoints/index.js';
+import type { CheckpointSource } from '../../src/checkpoints/index.js';
+import { openCheckpoint, validateCheckpoint } from '../../src/models/checkpoints.js';
 import { Mamba2Error } from '../../src/base/errors.js';
 import { goldenDir } from '../support/goldens.js';
 

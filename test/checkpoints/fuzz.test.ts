@@ -12,12 +12,13 @@ import {
   safetensorsContainer,
   SafetensorsFile,
   torchContainer,
-  validateCheckpoint,
   type Container,
 } from '../../src/checkpoints/index.js';
+import { validateCheckpoint } from '../../src/models/checkpoints.js';
 import type { ByteSource } from '../../src/base/files.js';
 import { withHuggingFaceNames } from '../../src/checkpoints/names.js';
 import { NamedCheckpoint } from '../../src/checkpoints/open.js';
+import { mamba2Format } from '../../src/models/mamba2/checkpoint/format.js';
 import { readZipDirectory } from '../../src/checkpoints/zip.js';
 import { Mamba2Error } from '../../src/base/errors.js';
 import { fixture } from '../support/goldens.js';
@@ -193,7 +194,7 @@ describe(`damaged files (${CASES} cases, seed ${SEED})`, function () {
   /** What a model would check before it uses weights. */
   function validated(config: Record<string, unknown>, original: Map<string, string>): (c: Container) => Promise<void> {
     return async (container) => {
-      const parts = withHuggingFaceNames(container);
+      const parts = withHuggingFaceNames(mamba2Format, container);
       const source = new NamedCheckpoint('hf', 'fuzz', config, parts, container);
       await validateCheckpoint(source);
       expect(await contents({ ...container, tensors: parts })).to.deep.equal(original);

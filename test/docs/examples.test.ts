@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url';
 import * as tf from '@tensorflow/tfjs';
 import { expect } from 'chai';
 import * as api from '../../src/index.js';
-import * as checkpoints from '../../src/checkpoints/index.js';
+import * as checkpoints from '../../src/checkpoints.js';
 import * as jit from '../../src/jit/index.js';
 import * as mamba2 from '../../src/models/mamba2/index.js';
 import * as peft from '../../src/peft/index.js';
@@ -24,7 +24,7 @@ const root = fileURLToPath(new URL('../../', import.meta.url));
 
 /** Examples that a test must not run, and why. */
 const NOT_RUN: Record<string, string> = {
-  'checkpoints/hub.ts resolveModel': 'downloads',
+  'models/checkpoints.ts resolveModel': 'downloads',
   'runtime/setup.ts setupRuntime': 'downloads',
   'runtime/environment.ts configureRuntime': 'works only before TensorFlow is loaded',
 };

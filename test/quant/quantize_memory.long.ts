@@ -5,7 +5,7 @@ import * as fs from 'node:fs';
 import * as os from 'node:os';
 import * as path from 'node:path';
 import { publicConfig, writeRandomCheckpoint } from '../../bench/random_checkpoint.js';
-import { openCheckpoint } from '../../src/checkpoints/index.js';
+import { openCheckpoint } from '../../src/models/checkpoints.js';
 
 /** A size of bench/random_checkpoint.ts. */
 const SIZE = process.env.MAMBA2_LONG_SIZE ?? '2.7b';

@@ -1,7 +1,8 @@
 /** Checkpoints in memory and on disk, for tests: described by a configuration, filled with seeded numbers. */
 import { BytesInMemory } from '../../src/base/files.js';
 import { DTYPE_BYTES, encodeFloat32, type FloatDtype } from '../../src/base/stored_dtypes.js';
-import { expectedTensors, type OutTensor, type StoredDtype } from '../../src/checkpoints/index.js';
+import type { OutTensor, StoredDtype } from '../../src/checkpoints/index.js';
+import { expectedTensors } from '../../src/models/mamba2/checkpoint/shapes.js';
 import type { Container, ContainerTensor } from '../../src/checkpoints/container.js';
 
 /** The smallest configuration that is one: 2 layers, 2 groups of 2 heads. */

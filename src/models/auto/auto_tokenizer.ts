@@ -1,6 +1,7 @@
-import { locateModel, type HubOptions } from '../../checkpoints/index.js';
+import type { HubOptions } from '../../checkpoints/index.js';
 import { Tokenizer } from '../../tokenizers/index.js';
 import type { TokenizerOptions } from '../../tokenizers/index.js';
+import { locateModel } from '../locate.js';
 
 /**
  * Finds the tokenizer of a model folder.

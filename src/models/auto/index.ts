@@ -1,6 +1,8 @@
 /** AutoConfig, AutoModelForCausalLM, AutoTokenizer: the right class for a checkpoint folder, whatever its container. */
-import { locateModel, openCheckpoint, type HubOptions } from '../../checkpoints/index.js';
+import type { HubOptions } from '../../checkpoints/index.js';
 import { ConfigError } from '../../base/errors.js';
+import { openCheckpoint } from '../checkpoints.js';
+import { locateModel } from '../locate.js';
 import { Mamba2ForCausalLM, type PretrainedOptions } from '../mamba2/causal_lm.js';
 import { Mamba2Config } from '../mamba2/config.js';
 

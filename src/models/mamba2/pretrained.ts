@@ -1,9 +1,9 @@
 /** Loading a causal language model from a checkpoint folder. */
 import type { CheckpointSource } from '../../checkpoints/source.js';
-import { openCheckpoint } from '../../checkpoints/open.js';
-import { validateCheckpoint, type ValidateOptions } from '../../checkpoints/validate.js';
+import type { ValidateOptions } from '../../checkpoints/validate.js';
 import { ConfigError } from '../../base/errors.js';
 import { checkpointQuantization, isPacked } from '../../engine/quantized_weights.js';
+import { openCheckpoint, validateCheckpoint } from '../checkpoints.js';
 import { Mamba2Config, type Mamba2ConfigFields } from './config.js';
 import { isMatrix, type WeightRole } from '../../layers/weights.js';
 import { packedWeight } from '../../quant/index.js';

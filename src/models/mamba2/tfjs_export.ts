@@ -13,8 +13,9 @@ import {
 import { findWeights } from '../../checkpoints/open.js';
 import type { CheckpointSource } from '../../checkpoints/source.js';
 import { saveTfjs } from '../../checkpoints/tfjs.js';
-import { validateCheckpoint } from '../../checkpoints/validate.js';
 import { ArgumentError } from '../../base/errors.js';
+import { validateCheckpoint } from '../checkpoints.js';
+import { mamba2Format } from './checkpoint/format.js';
 import { Mamba2Config } from './config.js';
 import { Mamba2Network } from './network.js';
 
@@ -90,7 +91,7 @@ export async function exportLayersModel(
   const { tied, warnings } = await validateCheckpoint(source);
   const config = convertedConfig(source, tied, dtype);
   const topology = layersModelTopology(new Mamba2Config(config));
-  const tensors = convertedTensors(source, tied, dtype);
+  const tensors = convertedTensors(mamba2Format, source, tied, dtype);
   let bytes = 0;
   await saveTfjs(dst, topology, config, tensors, {
     ...save,

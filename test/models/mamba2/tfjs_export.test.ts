@@ -11,7 +11,7 @@ import {
   openCheckpoint,
   validateCheckpoint,
   verifyConversion,
-} from '../../../src/checkpoints/index.js';
+} from '../../../src/models/checkpoints.js';
 import { ArgumentError, CheckpointError } from '../../../src/base/errors.js';
 import { Mamba2Config, Mamba2Network, NetworkWeights } from '../../../src/models/mamba2/index.js';
 import { exportLayersModel, layersModelTopology } from '../../../src/models/mamba2/tfjs_export.js';

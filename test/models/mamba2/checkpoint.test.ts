@@ -1,9 +1,15 @@
 import { expect } from 'chai';
-import { deriveConfig, refuseInexpressible, validateCheckpoint, type OutTensor } from '../../src/checkpoints/index.js';
-import { huggingFaceName, withHuggingFaceNames } from '../../src/checkpoints/names.js';
-import { NamedCheckpoint } from '../../src/checkpoints/open.js';
-import { CheckpointError, ConfigError } from '../../src/base/errors.js';
-import { containerOf, randomTensors, TINY_CONFIG, zeros } from '../support/checkpoint.js';
+import type { OutTensor } from '../../../src/checkpoints/index.js';
+import { withHuggingFaceNames } from '../../../src/checkpoints/names.js';
+import { NamedCheckpoint } from '../../../src/checkpoints/open.js';
+import { openCheckpoint, validateCheckpoint } from '../../../src/models/checkpoints.js';
+import { deriveConfig, refuseInexpressible } from '../../../src/models/mamba2/checkpoint/derive.js';
+import { mamba2Format } from '../../../src/models/mamba2/checkpoint/format.js';
+import { expectedTensors } from '../../../src/models/mamba2/checkpoint/shapes.js';
+import { huggingFaceName } from '../../../src/models/mamba2/checkpoint/names.js';
+import { CheckpointError, ConfigError } from '../../../src/base/errors.js';
+import { loadGolden } from '../../support/goldens.js';
+import { containerOf, randomTensors, TINY_CONFIG, zeros } from '../../support/checkpoint.js';
 
 type Config = Record<string, unknown>;
 
@@ -28,7 +34,7 @@ const without = (...keys: string[]): Config =>
 /** The checkpoint as from_pretrained would meet it. */
 function checkpoint(config: Config, list: readonly OutTensor[]): NamedCheckpoint {
   const container = containerOf(list);
-  return new NamedCheckpoint('hf', 'dir', config, withHuggingFaceNames(container), container);
+  return new NamedCheckpoint('hf', 'dir', config, withHuggingFaceNames(mamba2Format, container), container);
 }
 
 describe('configuration derived from weights', () => {
@@ -143,12 +149,15 @@ describe('tensor names', () => {
 
   it('must stay apart', () => {
     const both = containerOf([zeros('backbone.embedding.weight', [1]), zeros('backbone.embeddings.weight', [1])]);
-    expect(() => withHuggingFaceNames(both)).to.throw(CheckpointError, /both backbone\.embeddings\.weight/);
+    expect(() => withHuggingFaceNames(mamba2Format, both)).to.throw(
+      CheckpointError,
+      /both backbone\.embeddings\.weight/,
+    );
   });
 
   it("of MLX come with their convolution's axes swapped back", () => {
     const name = 'backbone.layers.0.mixer.conv1d.weight';
-    const renamed = withHuggingFaceNames(containerOf([zeros(name, [28, 4, 1])]));
+    const renamed = withHuggingFaceNames(mamba2Format, containerOf([zeros(name, [28, 4, 1])]));
     expect(renamed.get(name)!.shape).to.deep.equal([28, 1, 4]);
   });
 });
@@ -177,5 +186,30 @@ describe('the head', () => {
       expect(error).to.be.instanceOf(CheckpointError);
       expect((error as Error).message).to.match(message);
     }
+  });
+});
+
+describe('agreement of weights and configuration', () => {
+  it('lists the tensors of the golden model', () => {
+    const { config, dir } = loadGolden('g1-forward');
+    const expected = expectedTensors(config);
+    return openCheckpoint(dir).then(async (source) => {
+      const got = [...source.tensors.values()].map(({ name, shape }) => [name, shape]);
+      expect(Object.fromEntries(got)).to.deep.equal(Object.fromEntries(expected));
+      await source.close();
+    });
+  });
+
+  it('counts the parameters of the published models', () => {
+    const count = (config: Record<string, unknown>): number =>
+      [...expectedTensors(config).values()].reduce((sum, shape) => sum + shape.reduce((a, b) => a * b, 1), 0);
+    expect(count({})).to.equal(7_285_403_648);
+    const small = { num_hidden_layers: 24, hidden_size: 768, num_heads: 24, n_groups: 1, vocab_size: 50288 };
+    expect(count({ ...small, tie_word_embeddings: true })).to.equal(128_989_632);
+  });
+
+  it('refuses configurations that contradict themselves', () => {
+    for (const config of [{ num_heads: 7 }, { hidden_size: 1.5 }, { n_groups: 3 }, { use_bias: 'no' }, { expand: -1 }])
+      expect(() => expectedTensors(config), JSON.stringify(config)).to.throw(ConfigError, Object.keys(config)[0]);
   });
 });

@@ -3,15 +3,9 @@
  * params.json leave most sizes out, and what they say can be wrong. The shapes of the weights decide; what shapes cannot
  * tell comes from the file, then from mamba_ssm's defaults. What this package's model cannot express is refused.
  */
-import { CheckpointError, ConfigError } from '../base/errors.js';
-import { torchDtypeName } from '../base/stored_dtypes.js';
-import type { StoredDtype } from './source.js';
-
-/** What is looked at: shape and dtype of each tensor, under Hugging Face's names. */
-export type Shapes = ReadonlyMap<
-  string,
-  { readonly shape: readonly number[]; readonly dtype: StoredDtype; readonly file: string }
->;
+import { CheckpointError, ConfigError } from '../../../base/errors.js';
+import { torchDtypeName } from '../../../base/stored_dtypes.js';
+import type { TensorShapes } from '../../../checkpoints/model_format.js';
 
 type Config = Record<string, unknown>;
 
@@ -46,7 +40,7 @@ const FOREIGN: readonly (readonly [RegExp, string])[] = [
  * @param file its path, for messages
  * @throws ConfigError with the reason
  */
-export function refuseInexpressible(tensors: Shapes, config: Config, file: string): void {
+export function refuseInexpressible(tensors: TensorShapes, config: Config, file: string): void {
   const ssm = (config.ssm_cfg ?? {}) as Config;
   const expected = (holder: Config, key: string, wanted: unknown, reason: string): void => {
     const value = holder[key];
@@ -78,12 +72,12 @@ export function refuseInexpressible(tensors: Shapes, config: Config, file: strin
       if (pattern.test(name)) refuse(where, `tensor ${name}: ${what}.`, { tensor: name });
 }
 
-function dimension(tensors: Shapes, name: string, axis: number): number | null {
+function dimension(tensors: TensorShapes, name: string, axis: number): number | null {
   return tensors.get(name)?.shape[axis] ?? null;
 }
 
 /** A dimension that must be there. */
-function needed(tensors: Shapes, name: string, axis: number, file: string): number {
+function needed(tensors: TensorShapes, name: string, axis: number, file: string): number {
   const size = dimension(tensors, name, axis);
   if (size !== null && size > 0) return size;
   const shape = tensors.get(name)?.shape;
@@ -96,7 +90,7 @@ function needed(tensors: Shapes, name: string, axis: number, file: string): numb
 }
 
 /** Number of layers: one more than the highest index, all of which must be there. */
-function countLayers(tensors: Shapes): number {
+function countLayers(tensors: TensorShapes): number {
   let layers = 0;
   for (const name of tensors.keys()) {
     const found = /^backbone\.layers\.(\d+)\./.exec(name);
@@ -174,7 +168,7 @@ function vocabulary(file: string, config: Config, rows: number): number {
 export function deriveConfig(
   format: 'state-spaces' | 'mistral',
   config: Config,
-  tensors: Shapes,
+  tensors: TensorShapes,
   file: string,
 ): Record<string, unknown> {
   const ssm = (format === 'state-spaces' ? (config.ssm_cfg ?? {}) : {}) as Config;
