@@ -5,16 +5,12 @@ import * as path from 'node:path';
 import { spawnSync } from 'node:child_process';
 import { RandomAccessFile } from '../../src/base/files.js';
 import { CheckpointError } from '../../src/base/errors.js';
+import { rejection } from '../support/errors.js';
 
 describe('files', () => {
   let dir = '';
   beforeEach(() => (dir = fs.mkdtempSync(path.join(os.tmpdir(), 'files-'))));
   afterEach(() => fs.rmSync(dir, { recursive: true, force: true }));
-  const failure = async (promise: Promise<unknown>): Promise<Error> =>
-    promise.then(
-      () => expect.fail('no error'),
-      (e: unknown) => e as Error,
-    );
 
   it('are read within their size only', async () => {
     const name = path.join(dir, 'x');
@@ -31,20 +27,20 @@ describe('files', () => {
       [0, 2 ** 52],
     ] as const)
       // prettier-ignore
-      expect(await failure(file.read(offset, length))).to.be.instanceOf(CheckpointError);
+      expect(await rejection(file.read(offset, length))).to.be.instanceOf(CheckpointError);
     // a file that shrinks while it is read is no file of zeros
     fs.truncateSync(name, 3);
-    expect((await failure(file.read(0, 6))).message).to.match(/ended at byte 3/);
+    expect((await rejection(file.read(0, 6))).message).to.match(/ended at byte 3/);
     expect(() => file.readSync(2, 4)).to.throw(CheckpointError, /ended at byte 3/);
     await file.close();
-    expect((await failure(file.read(0, 1))).message).to.match(/was closed/);
+    expect((await rejection(file.read(0, 1))).message).to.match(/was closed/);
   });
 
   it('must be regular ones: a pipe would block', async () => {
     const pipe = path.join(dir, 'pipe');
     expect(spawnSync('mkfifo', [pipe]).status).to.equal(0);
-    expect((await failure(RandomAccessFile.open(pipe))).message).to.match(/not a regular file/);
-    expect((await failure(RandomAccessFile.open(dir))).message).to.match(/not a regular file/);
-    expect((await failure(RandomAccessFile.open(path.join(dir, 'gone')))).message).to.match(/no such file/);
+    expect((await rejection(RandomAccessFile.open(pipe))).message).to.match(/not a regular file/);
+    expect((await rejection(RandomAccessFile.open(dir))).message).to.match(/not a regular file/);
+    expect((await rejection(RandomAccessFile.open(path.join(dir, 'gone')))).message).to.match(/no such file/);
   });
 });

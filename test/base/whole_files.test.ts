@@ -13,16 +13,12 @@ import {
   writeFileAtomic,
   writeTogether,
 } from '../../src/base/whole_files.js';
+import { rejection } from '../support/errors.js';
 
 describe('files that are written', () => {
   let dir = '';
   beforeEach(() => (dir = fs.mkdtempSync(path.join(os.tmpdir(), 'files-'))));
   afterEach(() => fs.rmSync(dir, { recursive: true, force: true }));
-  const failure = async (promise: Promise<unknown>): Promise<Error> =>
-    promise.then(
-      () => expect.fail('no error'),
-      (e: unknown) => e as Error,
-    );
 
   it('get their name when whole, and leave nothing when given up', async () => {
     const name = path.join(dir, 'x');
@@ -37,12 +33,12 @@ describe('files that are written', () => {
     await other.abort();
     expect(fs.readdirSync(dir)).to.deep.equal(['x']);
     expect(fs.readFileSync(name, 'utf8')).to.equal('abc');
-    expect(await failure(other.write(Buffer.from('h')))).to.be.instanceOf(SaveError);
+    expect(await rejection(other.write(Buffer.from('h')))).to.be.instanceOf(SaveError);
   });
 
   it('leave nothing when their name is taken by a folder', async () => {
     fs.mkdirSync(path.join(dir, 'x'));
-    expect(await failure(writeFileAtomic(path.join(dir, 'x'), 'abc'))).to.be.instanceOf(SaveError);
+    expect(await rejection(writeFileAtomic(path.join(dir, 'x'), 'abc'))).to.be.instanceOf(SaveError);
     expect(fs.readdirSync(dir)).to.deep.equal(['x']);
   });
 
@@ -80,7 +76,7 @@ describe('files that are written', () => {
         if (fail) throw new Error('on purpose');
         aside.push(await writeAside(b, Buffer.from('two')));
       });
-    expect((await failure(write(true))).message).to.equal('on purpose');
+    expect((await rejection(write(true))).message).to.equal('on purpose');
     expect(fs.readdirSync(dir)).to.deep.equal([]);
     await write(false);
     expect([a, b].map((file) => fs.readFileSync(file, 'utf8'))).to.deep.equal(['one', 'two']);
@@ -100,7 +96,7 @@ describe('files that are written', () => {
     await replaceFolder(at('new'), at('folder'), at('old'));
     expect(fs.readdirSync(dir)).to.deep.equal(['folder']);
     expect(fs.readFileSync(at('folder', 'x'), 'utf8')).to.equal('2');
-    expect((await failure(replaceFolder(at('gone'), at('folder'), at('old')))).message).to.match(/ENOENT/);
+    expect((await rejection(replaceFolder(at('gone'), at('folder'), at('old')))).message).to.match(/ENOENT/);
     expect(fs.readdirSync(dir)).to.deep.equal(['folder']);
     expect(fs.readFileSync(at('folder', 'x'), 'utf8')).to.equal('2');
   });
