@@ -32,7 +32,28 @@ export default ts.config(
   {
     files: ['**/*.js', '**/*.mjs', '**/*.cjs'],
     languageOptions: {
-      globals: { process: 'readonly', console: 'readonly', URL: 'readonly', require: 'readonly', module: 'writable' },
+      globals: {
+        // of pages and workers, which examples/browser is
+        ...Object.fromEntries(
+          [
+            'document',
+            'navigator',
+            'performance',
+            'AbortController',
+            'caches',
+            'clients',
+            'addEventListener',
+            'skipWaiting',
+            'fetch',
+            'Response',
+          ].map((name) => [name, 'readonly']),
+        ),
+        process: 'readonly',
+        console: 'readonly',
+        URL: 'readonly',
+        require: 'readonly',
+        module: 'writable',
+      },
     },
   },
   {

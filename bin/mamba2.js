@@ -19,5 +19,14 @@ async function load() {
   return import(source.href);
 }
 
-const { main } = await load();
+/** Errors that the operating system makes of a low limit, before there is anybody to tell them. */
+function tooManyFiles(error) {
+  const text = `${error?.code} ${error?.message} ${error?.cause?.message}`;
+  if (!/EMFILE|ENFILE|too many open files/i.test(text)) throw error;
+  process.stderr.write('mamba2: Too many open files: the limit (`ulimit -n`) is too low. Raise it to 1024 or more.\n');
+  process.exit(1);
+}
+process.on('uncaughtException', tooManyFiles);
+
+const { main } = await load().catch(tooManyFiles);
 process.exitCode = await main(process.argv.slice(2));

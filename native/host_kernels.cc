@@ -1,9 +1,6 @@
-// Products with int4 weights on CPUs, called from programs that XLA compiles. int4_calls.h says what a call is made of, and
-// src/kernels/host/reference.ts what it computes, in plain loops; docs/decisions/011 why this is not XLA's code. The calls are XLA's foreign functions, whose headers come with TensorFlow's wheel; work
-// is shared among the threads that XLA gives.
+// The addon: makes kernels of our own for CPUs known to XLA (handlers.h), puts weights into large pages, and says what GPUs there are.
 #include <dlfcn.h>
 #include <node_api.h>
-#include <sched.h>
 #ifdef __linux__
 #include <malloc.h>
 #include <sys/mman.h>
@@ -11,7 +8,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -22,262 +18,13 @@
 #include <thread>
 #include <vector>
 
+#include "exports.h"
 #include "gpu_info.h"
-#include "int4_calls.h"
+#include "host_calls.h"
 
 #if defined(__x86_64__) && __has_include("xla/ffi/api/ffi.h")
 #define HOST_KERNELS 1
-#include <functional>
-#include <memory>
-
-#include "int4_tiles.h"
-#include "xla/ffi/api/ffi.h"
-
-namespace ffi = xla::ffi;
-
-namespace {
-
-// Numbered tasks, shared among threads. Those are asked for when this is made and may come late or never: whoever is there takes the
-// next task.
-class Team {
- public:
-  Team(ffi::ThreadPool pool, int64_t tasks) : shared_(std::make_shared<Shared>()) {
-    shared_->count = tasks;
-    const int64_t others = std::min<int64_t>(pool.num_threads(), tasks) - 1;
-    for (int64_t i = 0; i < others; i++)
-      pool.Schedule([shared = shared_] {
-        Wait([&] { return shared->ready.load(std::memory_order_acquire); });
-        Take(*shared);
-      });
-  }
-
-  // Does all tasks; none is being worked on when it returns. To be called once.
-  void Run(std::function<void(int64_t)> work) {
-    shared_->work = std::move(work);
-    shared_->ready.store(true, std::memory_order_release);
-    Take(*shared_);
-    Wait([&] { return shared_->done.load(std::memory_order_acquire) == shared_->count; });
-  }
-
- private:
-  struct Shared {
-    std::atomic<bool> ready{false};
-    std::atomic<int64_t> next{0}, done{0};
-    int64_t count = 0;
-    std::function<void(int64_t)> work;
-  };
-
-  // For what takes microseconds, unless the thread that it depends on is not running.
-  template <class F>
-  static void Wait(F done) {
-    for (int spins = 0; !done(); spins++) spins < 1000 ? _mm_pause() : static_cast<void>(sched_yield());
-  }
-
-  static void Take(Shared& shared) {
-    for (int64_t i; (i = shared.next.fetch_add(1, std::memory_order_relaxed)) < shared.count;) {
-      shared.work(i);
-      shared.done.fetch_add(1, std::memory_order_release);
-    }
-  }
-
-  std::shared_ptr<Shared> shared_;
-};
-
-// Rounded rows, kept by each thread for its next call.
-struct Scratch {
-  std::vector<int8_t> xq;
-  std::vector<float> step, vector;
-  std::vector<int32_t> sum;
-};
-
-Rows Reserve(const Sizes& s, Scratch* scratch) {
-  const int64_t count = s.rows * s.groups();
-  scratch->xq.resize(s.rows * s.inner);
-  scratch->step.resize(count);
-  scratch->sum.resize(count);
-  return {scratch->xq.data(), scratch->step.data(), scratch->sum.data()};
-}
-
-// Groups [from, to) of all rows of x.
-void RoundGroups(const Sizes& s, const float* x, int64_t from, int64_t to, Scratch* scratch) {
-  for (int64_t i = from; i < to; i++)
-    RoundGroup(x + i * s.group, s.group, &scratch->xq[i * s.group], &scratch->step[i], &scratch->sum[i]);
-}
-
-int64_t Tiles(const Sizes& s) { return (s.out + kTile - 1) / kTile; }
-
-// Tiles of a task: enough tasks that threads which begin late or are held up even out.
-int64_t TilesOfTask(const Sizes& s, const ffi::ThreadPool& pool) {
-  return std::max<int64_t>(1, Tiles(s) / (12 * std::max<int64_t>(1, pool.num_threads())));
-}
-
-// Outputs of tiles [from, to), into y [rows, row].
-void Multiply(const TileFn* tiles, const Sizes& s, Codes matrix, Rows rows, int64_t from, int64_t to, float* y, int64_t row) {
-  const int64_t groups = s.groups();
-  for (int64_t t = from; t < to; t++) {
-    const Codes tile = matrix.At(t * kTile * s.inner / 2, t * groups * kTile);
-    const int64_t columns = std::min<int64_t>(kTile, s.out - t * kTile);
-    for (int64_t r = 0; r < s.rows; r += kRows)
-      tiles[std::min<int64_t>(kRows, s.rows - r) - 1](
-          s, tile, {rows.xq + r * s.inner, rows.step + r * groups, rows.sum + r * groups}, y + r * row + t * kTile, columns);
-  }
-}
-
-// The memory of an operand.
-const void* Data(const ffi::RemainingArgs& args, size_t at) { return args.get<ffi::AnyBuffer>(at).value().untyped_data(); }
-
-ffi::Error WrongCall(const char* name, size_t got, size_t expected) {
-  return ffi::Error::InvalidArgument(std::string(name) + ": a call has " + std::to_string(got) + " numbers, expected " +
-                                     std::to_string(expected));
-}
-
-// See INT4_PRODUCT in src/kernels/host/spec.ts.
-template <const TileFn* kTiles>
-ffi::Error Int4Product(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::Result<ffi::AnyBuffer> y, ffi::Span<const int64_t> n) {
-  static thread_local Scratch kept;
-  Scratch& scratch = kept;
-  if (n.size() != Int4ProductCall::kNumbers) return WrongCall("Int4Product", n.size(), Int4ProductCall::kNumbers);
-  const Int4ProductCall c(n.begin());
-  const Int4ProductOperands in(c, [&](size_t at) { return Data(args, at); });
-  const Sizes s{c.rows, c.inner, c.group, c.out};
-  const Codes matrix{in.codes, in.scale, in.zero, c.bf16_levels};
-  const Rows rows = Reserve(s, &scratch);
-  const int64_t rounded = 16;  // rows at a time
-  Team(pool, (s.rows + rounded - 1) / rounded).Run([&](int64_t i) {
-    RoundGroups(s, in.x, rounded * i * s.groups(), std::min(rounded * (i + 1), s.rows) * s.groups(), &scratch);
-  });
-  const int64_t each = TilesOfTask(s, pool), tiles = Tiles(s);
-  float* to = static_cast<float*>(y->untyped_data());
-  Team(pool, (tiles + each - 1) / each).Run([&](int64_t i) {
-    Multiply(kTiles, s, matrix, rows, i * each, std::min((i + 1) * each, tiles), to, s.out);
-  });
-  return ffi::Error::Success();
-}
-
-// exp to about 1e-7 of itself (the polynomial is that of the Cephes library's expf).
-AVX2 inline __m256 Exp(__m256 x) {
-  x = _mm256_min_ps(_mm256_max_ps(x, _mm256_set1_ps(-87.0f)), _mm256_set1_ps(88.0f));
-  const __m256 n = _mm256_round_ps(_mm256_mul_ps(x, _mm256_set1_ps(1.44269504f)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-  x = _mm256_fnmadd_ps(n, _mm256_set1_ps(0.693359375f), x);
-  x = _mm256_fnmadd_ps(n, _mm256_set1_ps(-2.12194440e-4f), x);
-  __m256 p = _mm256_set1_ps(1.9875691500e-4f);
-  for (float c : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f})
-    p = _mm256_fmadd_ps(p, x, _mm256_set1_ps(c));
-  p = _mm256_add_ps(_mm256_fmadd_ps(p, _mm256_mul_ps(x, x), x), _mm256_set1_ps(1.0f));
-  const __m256i power = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
-  return _mm256_mul_ps(p, _mm256_castsi256_ps(power));
-}
-
-AVX2 inline __m256 Silu(__m256 x) {
-  return _mm256_div_ps(x, _mm256_add_ps(_mm256_set1_ps(1.0f), Exp(_mm256_sub_ps(_mm256_setzero_ps(), x))));
-}
-
-inline float Softplus(float x) { return std::max(x, 0.0f) + std::log1p(std::exp(-std::abs(x))); }
-
-// The vector that is multiplied: norm((x + D skipped) silu(gate)) gamma.
-AVX2 void Prepare(const Int4RowCall& c, const Int4RowOperands& in, float* v) {
-  const int64_t inner = c.inner;
-  std::memcpy(v, in.x, sizeof(float) * inner);
-  const int64_t each = c.has_skip ? inner / c.skip_heads : 0;
-  for (int64_t h = 0; c.has_skip && h < c.skip_heads; h++)
-    for (int64_t i = h * each; i < (h + 1) * each; i++) v[i] += in.d[h] * in.gate[c.skip_offset + i];
-  for (int64_t i = 0; c.has_gate && i < inner; i += 8)
-    _mm256_storeu_ps(v + i, _mm256_mul_ps(_mm256_loadu_ps(v + i), Silu(_mm256_loadu_ps(in.gate + i))));
-  const int64_t span = c.has_norm ? inner / c.norm_groups : 0;
-  for (int64_t from = 0; c.has_norm && from < inner; from += span) {
-    float sums[8] = {};
-    for (int64_t i = 0; i < span; i++) sums[i & 7] += v[from + i] * v[from + i];
-    float squares = 0;
-    for (float sum : sums) squares += sum;
-    const float factor = 1.0f / std::sqrt(squares / span + c.epsilon);
-    for (int64_t i = from; i < from + span; i++) v[i] *= factor * in.gamma[i];
-  }
-}
-
-// Four taps of eight channels, [8, 4], by tap.
-AVX2 inline void TransposeTaps(const float* taps, __m256 (&by_tap)[4]) {
-  const __m256 a = _mm256_loadu_ps(taps), b = _mm256_loadu_ps(taps + 8), c = _mm256_loadu_ps(taps + 16), d = _mm256_loadu_ps(taps + 24);
-  const __m256 p = _mm256_permute2f128_ps(a, c, 0x20), q = _mm256_permute2f128_ps(a, c, 0x31);
-  const __m256 r = _mm256_permute2f128_ps(b, d, 0x20), s = _mm256_permute2f128_ps(b, d, 0x31);
-  const __m256 low = _mm256_unpacklo_ps(p, q), high = _mm256_unpackhi_ps(p, q);
-  const __m256 low2 = _mm256_unpacklo_ps(r, s), high2 = _mm256_unpackhi_ps(r, s);
-  by_tap[0] = _mm256_shuffle_ps(low, low2, 0x44);
-  by_tap[1] = _mm256_shuffle_ps(low, low2, 0xee);
-  by_tap[2] = _mm256_shuffle_ps(high, high2, 0x44);
-  by_tap[3] = _mm256_shuffle_ps(high, high2, 0xee);
-}
-
-// The epilogue of an input projection: outputs [from, to) of y make some of those behind y.
-AVX2 void Epilogue(const Int4RowCall& c, const Int4RowOperands& in, int64_t from, int64_t to, float* y) {
-  const int64_t begin = std::max(from, c.first), middle = std::min(to, c.first + c.channels);
-  float* into = y + c.out - c.first;
-  const float* context = in.context + c.place;  // [taps-1, channels]
-  const __m256i eight = _mm256_mullo_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(c.taps));
-  for (int64_t o = begin; o < middle; o += 8) {
-    const int64_t channel = o - c.first;
-    const int count = static_cast<int>(std::min<int64_t>(8, middle - o));
-    const __m256i mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-    const __m256 zeros = _mm256_setzero_ps(), lanes = _mm256_castsi256_ps(mask);
-    __m256 sum = in.bias ? _mm256_maskload_ps(in.bias + channel, mask) : zeros;
-    if (c.taps == 4 && count == 8) {
-      // gathering one by one would take longer than all the rest
-      __m256 by_tap[4];
-      TransposeTaps(in.taps + channel * 4, by_tap);
-      for (int i = 0; i < 3; i++) sum = _mm256_fmadd_ps(_mm256_loadu_ps(context + i * c.channels + channel), by_tap[i], sum);
-      _mm256_storeu_ps(into + o, Silu(_mm256_fmadd_ps(_mm256_loadu_ps(y + o), by_tap[3], sum)));
-      continue;
-    }
-    for (int64_t i = 0; i < c.taps; i++) {
-      const float* old = i + 1 < c.taps ? context + i * c.channels + channel : y + o;
-      const __m256 tap = _mm256_mask_i32gather_ps(zeros, in.taps + channel * c.taps + i, eight, lanes, 4);
-      sum = _mm256_fmadd_ps(_mm256_maskload_ps(old, mask), tap, sum);
-    }
-    _mm256_maskstore_ps(into + o, mask, Silu(sum));
-  }
-  for (int64_t o = std::max(begin, c.first + c.channels); o < to; o++)
-    into[o] = std::min(std::max(Softplus(y[o] + in.dt_bias[o - c.first - c.channels]), c.low), c.high);
-}
-
-// See INT4_ROW in src/kernels/host/spec.ts.
-template <const TileFn* kTiles>
-ffi::Error Int4Row(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::Result<ffi::AnyBuffer> result, ffi::Span<const int64_t> n) {
-  static thread_local Scratch kept;
-  Scratch& scratch = kept;
-  if (n.size() != Int4RowCall::kNumbers) return WrongCall("Int4Row", n.size(), Int4RowCall::kNumbers);
-  const Int4RowCall c(n.begin());
-  const Sizes s{1, c.inner, c.group, c.out};
-  const int64_t each = TilesOfTask(s, pool), tiles = Tiles(s);
-  Team team(pool, (tiles + each - 1) / each);
-  const Int4RowOperands in(c, [&](size_t at) { return Data(args, at); });
-  const Codes matrix{in.codes, in.scale, in.zero, c.bf16_levels};
-  scratch.vector.resize(c.inner);
-  Prepare(c, in, scratch.vector.data());
-  const Rows rows = Reserve(s, &scratch);
-  RoundGroups(s, scratch.vector.data(), 0, s.groups(), &scratch);
-  float* y = static_cast<float*>(result->untyped_data());
-  team.Run([&](int64_t i) {
-    const int64_t from = i * each, to = std::min(from + each, tiles);
-    Multiply(kTiles, s, matrix, rows, from, to, y, c.out);
-    const int64_t last = std::min(to * kTile, c.out);
-    for (int64_t o = from * kTile; c.has_residual && o < last; o++) y[o] += in.residual[o];
-    if (c.has_epilogue) Epilogue(c, in, from * kTile, last, y);
-  });
-  return ffi::Error::Success();
-}
-
-template <auto kFunction>
-XLA_FFI_Error* Handler(XLA_FFI_CallFrame* frame) {
-  static auto* handler = ffi::Ffi::Bind()
-                             .Ctx<ffi::ThreadPool>()
-                             .RemainingArgs()
-                             .Ret<ffi::AnyBuffer>()
-                             .Attr<ffi::Span<const int64_t>>("sizes")
-                             .To(kFunction)
-                             .release();
-  return handler->Call(frame);
-}
-
-}  // namespace
+#include "handlers.h"
 #endif
 
 namespace {
@@ -293,11 +40,12 @@ std::vector<std::string> RegisterKernels() {
   const auto put = [&](const std::string& name, XLA_FFI_Handler* handler) {
     if (!ffi::Ffi::RegisterStaticHandler(get(), "tfjs_mamba2_" + name, "Host", handler)) names.push_back(name);
   };
-  put("int4_product_avx2", &Handler<Int4Product<kAvx2>>);
-  put("int4_row_avx2", &Handler<Int4Row<kAvx2>>);
-  if (!UsesVnni()) return names;
-  put("int4_product_vnni", &Handler<Int4Product<kVnni>>);
-  put("int4_row_vnni", &Handler<Int4Row<kVnni>>);
+  put("int4_product_avx2", &Handler<Int4Product<&kForms256>>);
+  put("dense_product_avx2", &Handler<DenseProduct<&kForms256>>);
+  put("layer_step_avx2", &Handler<StepOfLayer<&kForms256, kState256>>);
+  if (UsesAvx512()) put("dense_product_avx512", &Handler<DenseProduct<&kForms512>>);
+  if (UsesVnni()) put("int4_product_vnni", &Handler<Int4Product<&kForms512>>);
+  if (UsesAvx512() && UsesVnni()) put("layer_step_avx512", &Handler<StepOfLayer<&kForms512, kState512>>);
 #endif
   return names;
 }
@@ -425,17 +173,10 @@ napi_value Gpu(napi_env env, napi_callback_info) {
 NAPI_MODULE_INIT() {
   PinLibrary();
   EndCompactionWith(env);
-  napi_value fn;
-  napi_create_function(env, "register", NAPI_AUTO_LENGTH, Register, nullptr, &fn);
-  napi_set_named_property(env, exports, "register", fn);
-  napi_create_function(env, "compactMemory", NAPI_AUTO_LENGTH, CompactMemory, nullptr, &fn);
-  napi_set_named_property(env, exports, "compactMemory", fn);
-  napi_create_function(env, "gpu", NAPI_AUTO_LENGTH, Gpu, nullptr, &fn);
-  napi_set_named_property(env, exports, "gpu", fn);
-  napi_create_function(env, "tensorFloat32", NAPI_AUTO_LENGTH, TensorFloat32, nullptr, &fn);
-  napi_set_named_property(env, exports, "tensorFloat32", fn);
-  napi_value version;
-  napi_create_int32(env, kNativeVersion, &version);
-  napi_set_named_property(env, exports, "version", version);
+  Export(env, exports, "register", Register);
+  Export(env, exports, "compactMemory", CompactMemory);
+  Export(env, exports, "gpu", Gpu);
+  Export(env, exports, "tensorFloat32", TensorFloat32);
+  ExportVersion(env, exports, kNativeVersion);
   return exports;
 }

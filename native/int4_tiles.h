@@ -1,5 +1,5 @@
 // The arithmetic of int4 products on CPUs: x rounded to int8, and tiles of 32 outputs in two sets of instructions, AVX-512 VNNI and
-// AVX2. host_kernels.cc calls it.
+// AVX2. projection.h calls it.
 //
 //   y[r, o] = sum over groups g of step[r, g] * (scale[o, g] * sum_k (q[o, k] - 8) xq[r, k] + zero[o, g] * sum_k xq[r, k])
 //
@@ -12,7 +12,8 @@
 #include <cstdint>
 #include <cstring>
 
-#include "int4_calls.h"
+#include "elementwise.h"
+#include "host_calls.h"
 
 namespace {
 
@@ -45,7 +46,6 @@ struct Codes {
   }
 };
 
-#define AVX2 __attribute__((target("avx2,fma")))
 #define VNNI __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma")))
 
 AVX2 void RoundGroup(const float* x, int64_t size, int8_t* xq, float* step, int32_t* sum) {
@@ -95,7 +95,7 @@ AVX2 inline __m256 Load8(const char* from, int64_t at, bool bf16) {
 
 // A tile for R rows, by dot products of bytes: 64 a vector.
 template <int R>
-VNNI void TileVnni(const Sizes& s, Codes tile, Rows rows, float* y, int64_t columns) {
+VNNI void TileVnni(const Sizes& s, Codes tile, Rows rows, float* y, int64_t row, int64_t columns) {
   const int64_t groups = s.groups(), words = s.group / 8;
   const __m512i nibble = _mm512_set1_epi8(15);
   __m512 total[R][2];
@@ -130,13 +130,13 @@ VNNI void TileVnni(const Sizes& s, Codes tile, Rows rows, float* y, int64_t colu
   for (int r = 0; r < R; r++)
     for (int h = 0; h < 2 && columns > 16 * h; h++) {
       const __mmask16 mask = columns - 16 * h >= 16 ? 0xffff : (1u << (columns - 16 * h)) - 1;
-      _mm512_mask_storeu_ps(y + r * s.out + 16 * h, mask, total[r][h]);
+      _mm512_mask_storeu_ps(y + r * row + 16 * h, mask, total[r][h]);
     }
 }
 
 // The same without such instructions: pairs of products in int16. 16 products of at most 15 * 127 stay below 2^15.
 template <int R>
-AVX2 void TileAvx2(const Sizes& s, Codes tile, Rows rows, float* y, int64_t columns) {
+AVX2 void TileAvx2(const Sizes& s, Codes tile, Rows rows, float* y, int64_t row, int64_t columns) {
   const int64_t groups = s.groups(), words = s.group / 8;
   const __m256i nibble = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
   for (int r = 0; r < R; r++) {
@@ -171,11 +171,12 @@ AVX2 void TileAvx2(const Sizes& s, Codes tile, Rows rows, float* y, int64_t colu
     }
     alignas(32) float values[kTile];
     for (int v = 0; v < 4; v++) _mm256_store_ps(values + 8 * v, total[v]);
-    std::memcpy(y + r * s.out, values, sizeof(float) * columns);
+    std::memcpy(y + r * row, values, sizeof(float) * columns);
   }
 }
 
-using TileFn = void (*)(const Sizes&, Codes, Rows, float*, int64_t);
+// Up to `columns` outputs of R rows into y, whose rows are `row` apart.
+using TileFn = void (*)(const Sizes&, Codes, Rows, float* y, int64_t row, int64_t columns);
 // By rows, from 1 to kRows.
 constexpr TileFn kVnni[] = {TileVnni<1>, TileVnni<2>, TileVnni<3>, TileVnni<4>, TileVnni<5>, TileVnni<6>, TileVnni<7>, TileVnni<8>};
 constexpr TileFn kAvx2[] = {TileAvx2<1>, TileAvx2<2>, TileAvx2<3>, TileAvx2<4>, TileAvx2<5>, TileAvx2<6>, TileAvx2<7>, TileAvx2<8>};

@@ -9,6 +9,8 @@
 #include <mutex>
 #include <string>
 
+#include "exports.h"
+
 namespace {
 
 std::mutex guard;  // threads of JavaScript share file descriptor 2
@@ -86,13 +88,8 @@ napi_value SetEnvironment(napi_env env, napi_callback_info info) {
 }  // namespace
 
 NAPI_MODULE_INIT() {
-  const auto put = [&](const char* name, napi_callback call) {
-    napi_value fn;
-    napi_create_function(env, name, NAPI_AUTO_LENGTH, call, nullptr, &fn);
-    napi_set_named_property(env, exports, name, fn);
-  };
-  put("begin", Begin);
-  put("end", End);
-  put("setEnvironment", SetEnvironment);
+  Export(env, exports, "begin", Begin);
+  Export(env, exports, "end", End);
+  Export(env, exports, "setEnvironment", SetEnvironment);
   return exports;
 }

@@ -1,5 +1,5 @@
 /**
- * Writes native/int4_calls.h, the C++ side of src/kernels/host/spec.ts:
+ * Writes native/host_calls.h, the C++ side of src/kernels/host/spec.ts:
  *
  *     npx tsx scripts/native_header.ts
  *
@@ -8,14 +8,15 @@
 import { createHash } from 'node:crypto';
 import * as fs from 'node:fs';
 import { pathToFileURL } from 'node:url';
-import { type CallSpec, INT4_PRODUCT, INT4_ROW, TILE } from '../src/kernels/host/spec.js';
+import { type CallSpec, DENSE_PRODUCT, INT4_PRODUCT, LAYER_STEP, TILE } from '../src/kernels/host/spec.js';
 import { NATIVE_VERSION } from '../src/runtime/paths.js';
 
-export const HEADER = 'native/int4_calls.h';
+export const HEADER = 'native/host_calls.h';
 
 const CALLS: readonly [name: string, spec: CallSpec][] = [
   ['Int4Product', INT4_PRODUCT],
-  ['Int4Row', INT4_ROW],
+  ['DenseProduct', DENSE_PRODUCT],
+  ['LayerStep', LAYER_STEP],
 ];
 
 const TYPES = {
@@ -76,7 +77,7 @@ const versionLine = (version: number): string => `// Version ${version} is the d
 /** The header as it should be. */
 export function nativeHeader(): string {
   const lines = [
-    '// How programs call the int4 kernels of CPUs. Written by scripts/native_header.ts from src/kernels/host/spec.ts, which to edit.',
+    '// How programs call the kernels of CPUs. Written by scripts/native_header.ts from src/kernels/host/spec.ts, which to edit.',
     versionLine(NATIVE_VERSION),
     '#pragma once',
     '',

@@ -7,6 +7,7 @@ import { ensureDependencies, ensureRuntime, root, run } from './lib/ready.mjs';
 
 // The longest first, so that no process is left alone with one of them at the end; the others by name.
 const LONGEST = [
+  'checkpoints/fuzz/fuzz',
   'compiled_engine',
   'docs/readme',
   'generation/goldens',

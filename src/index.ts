@@ -4,7 +4,7 @@
  */
 
 // models
-export { AutoConfig, AutoModelForCausalLM, AutoTokenizer } from './models/auto/index.js';
+export { AutoConfig, AutoModelForCausalLM, AutoTokenizer, type AutoTokenizerOptions } from './models/auto/index.js';
 export {
   type CacheArrays,
   type CausalLMInputs,
@@ -38,6 +38,7 @@ export { exportLayersModel } from './models/mamba2/tfjs_export.js';
 // what every causal language model here has, whatever its network
 export type { Backbone, BackboneInputs, BackboneOutputs } from './models/backbone.js';
 export type { CausalLM } from './models/causal_lm.js';
+export type { EncodedIds, GenerateOptions } from './models/generate_arguments.js';
 export type { LMConfig, RecurrentLM } from './engine/recurrent_lm.js';
 export type { RecurrentCache } from './engine/states/cache.js';
 export type { NetworkWeights } from './engine/network_weights.js';
@@ -58,17 +59,26 @@ export {
 
 // text to ids and back
 export {
+  type AnyIds,
+  type ApplyChatOptions,
   type BatchEncodeOptions,
-  type BatchEncoding,
+  BatchEncoding,
   type ChatMessage,
   type ChatTemplateOptions,
   type DecodeOptions,
+  type EncodedRows,
   type EncodeOptions,
+  type PadOptions,
+  type RowDecoder,
+  type RowOfIds,
+  type RowsOfIds,
   type SpecialToken,
   type SpecialTokens,
   type TemplateMessage,
+  type TokenizerCallOptions,
   Tokenizer,
   type TokenizerBackendName,
+  type TokenizerFiles,
   type TokenizerOptions,
 } from './tokenizers/index.js';
 
@@ -85,11 +95,13 @@ export {
   type GenerationEngine,
   type GenerationOptions,
   type IdRow,
+  type PrefillReading,
   type RowsAlone,
   type StateArrays,
   type Streamer,
   TextIteratorStreamer,
   TextStreamer,
+  type TextIteratorStreamerOptions,
   type TextStreamerOptions,
   type Turn,
   type TurnOptions,
@@ -131,6 +143,30 @@ export {
   StopStringCriteria,
 } from './generation/index.js';
 
+// many requests at once
+export { Scheduler } from './engine/scheduler/scheduler.js';
+export { QueueFullError, SchedulerClosedError, StatesFullError, UnknownStateError } from './engine/scheduler/errors.js';
+export type {
+  KeptState,
+  KeptStates,
+  RequestScheduler,
+  Scheduled,
+  ScheduledRequest,
+  ScheduledResult,
+  ScheduledTimes,
+  ScheduledUsage,
+  SchedulerEvent,
+  SchedulerMetrics,
+  SchedulerOptions,
+  SchedulerWarmupOptions,
+  StateCacheMetrics,
+  StateCacheOptions,
+  TokenConstraint,
+  TokenEvent,
+  TokenLogprob,
+  TokenLogprobs,
+} from './engine/scheduler/types.js';
+
 // pipelines
 export {
   type Chat,
@@ -139,6 +175,8 @@ export {
   type FeatureModel,
   type GeneratedChat,
   type GeneratedText,
+  type GenerationCounts,
+  type GenerationWarmupOptions,
   perplexity,
   type PerplexityOptions,
   type PerplexityResult,
@@ -149,16 +187,20 @@ export {
   type TextGenerationOptions,
   type TextGenerationOutput,
   type TextGenerationPipeline,
+  type WarmupOptions,
 } from './pipelines/index.js';
 
 // LoRA adapters
 export {
   type AdapterValues,
+  type AddAdapterOptions,
   get_peft_model,
   load_adapter,
   load_peft_model,
   LoraConfig,
   type LoraConfigFields,
+  type LoraConfigNotes,
+  type MergeOptions,
   PeftModel,
   type PeftOptions,
   save_adapter,
@@ -168,25 +210,44 @@ export {
 export {
   AdamW,
   type AdamWArgs,
+  type BatchSource,
   CausalLMTrainer,
   type CompileArgs,
+  type DataFilesOption,
+  Dataset,
+  type DatasetDict,
   EarlyStoppingCallback,
+  type EarlyStoppingOptions,
   type Example,
   type ExampleSource,
   type FitArgs,
+  type EvaluateArgs,
   type FitCallback,
+  type FitExamples,
+  type FitLoss,
   type FitMetric,
+  IterableDataset,
+  type IterableDatasetDict,
   loadExamples,
+  load_dataset,
+  type LoadDatasetOptions,
   type LogEntry,
+  type OptimizerName,
   ProgressCallback,
   readExamples,
   type ReadOptions,
   type SchedulerType,
-  SFTTrainer,
+  type ArgumentFields,
+  SFTConfig,
+  type SFTConfigOptions,
+  type SFTFields,
   type SFTOptions,
+  SFTTrainer,
   type SFTTrainerOptions,
   shuffled,
+  type ShuffleOptions,
   splitExamples,
+  type SplitOptions,
   TensorBoardLog,
   type TokenizedExample,
   type TokenizeOptions,
@@ -196,7 +257,9 @@ export {
   type TrainerControl,
   type TrainerOptions,
   type TrainerState,
-  type TrainingArguments,
+  TrainingArguments,
+  type TrainingOptions,
+  type TrainOptions,
   type TrainOutput,
 } from './training/index.js';
 
@@ -204,6 +267,8 @@ export {
 export {
   configureRuntime,
   type Device,
+  type DeviceLike,
+  type DeviceMap,
   deviceReport,
   type DeviceReport,
   loadTensorFlow,
@@ -214,6 +279,9 @@ export {
   type SetupOptions,
   type SetupResult,
 } from './runtime/index.js';
+
+// names of element types
+export type { ComputeDtype, DtypeLike } from './base/compute_dtypes.js';
 
 // errors
 export {

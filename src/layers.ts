@@ -1,4 +1,7 @@
 /** `tfjs-mamba2/layers`: the layers of Mamba-2 as tf.layers layers, and the functions of tensors that they are made of. */
+import './runtime/file_handler.js';
+import './runtime/other_copies.js';
+
 export {
   CausalConv1D,
   type CausalConv1DArgs,

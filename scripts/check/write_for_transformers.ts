@@ -15,7 +15,7 @@ const out = process.argv[2]!;
 if (!out) throw new Error('usage: write_for_transformers.ts FOLDER');
 const trained = fileURLToPath(new URL('../../models/tiny-books-mamba2', import.meta.url));
 
-/** Small, with every option of the configuration that changes numbers. transformers norms over all channels. */
+/** Small, with every option of the configuration that changes numbers. Up to 5.22 transformers norms over all channels, later per group. */
 const small: Partial<Mamba2ConfigFields> = {
   vocab_size: 67,
   hidden_size: 16,
@@ -24,7 +24,6 @@ const small: Partial<Mamba2ConfigFields> = {
   state_size: 8,
   num_hidden_layers: 3,
   n_groups: 2,
-  norm_groups: 'full',
   use_bias: true,
   chunk_size: 8,
   time_step_limit: [0.001, 0.5],
@@ -37,9 +36,11 @@ async function write(name: string, model: Mamba2ForCausalLM, options: SaveOption
   // what is on disk now, so that rounding to a smaller type is part of both sides
   const saved = await Mamba2ForCausalLM.from_pretrained(dir);
   const v = saved.config.vocab_size;
+  // with one group both norms are the same
+  const groups = saved.config.n_groups > 1 ? saved.config.norm_groups : null;
   const input_ids = [0, 1].map((row) => Array.from({ length: 21 }, (_, i) => (row * 31 + i * i * 7 + 3) % v));
   const { logits, cache } = saved.forward({ input_ids });
-  fs.writeFileSync(path.join(dir, 'check.json'), JSON.stringify({ input_ids, logits: await logits.array() }));
+  fs.writeFileSync(path.join(dir, 'check.json'), JSON.stringify({ input_ids, groups, logits: await logits.array() }));
   logits.dispose();
   cache?.dispose();
   saved.dispose();
@@ -59,14 +60,14 @@ await write('books', books);
 await write('books-bfloat16', books, { dtype: 'bfloat16' });
 await write('books-shards', books, { max_shard_size: '1MB' });
 books.dispose();
-const untied = shake(new Mamba2ForCausalLM(new Mamba2Config(small)));
-await write('untied', untied);
-await write('untied-float16-shards', untied, { dtype: 'float16', max_shard_size: '5KB' });
-untied.dispose();
-const tied = shake(
-  new Mamba2ForCausalLM(
-    new Mamba2Config({ ...small, tie_word_embeddings: true, time_step_limit: [0, Infinity], use_bias: false }),
-  ),
-);
-await write('tied', tied);
-tied.dispose();
+for (const norm_groups of ['full', 'per_group'] as const) {
+  const name = norm_groups === 'full' ? '-full' : '';
+  const untied = shake(new Mamba2ForCausalLM(new Mamba2Config({ ...small, norm_groups })));
+  await write(`untied${name}`, untied);
+  await write(`untied${name}-float16-shards`, untied, { dtype: 'float16', max_shard_size: '5KB' });
+  untied.dispose();
+  const other = { tie_word_embeddings: true, time_step_limit: [0, Infinity] as [number, number], use_bias: false };
+  const tied = shake(new Mamba2ForCausalLM(new Mamba2Config({ ...small, norm_groups, ...other })));
+  await write(`tied${name}`, tied);
+  tied.dispose();
+}

@@ -27,7 +27,7 @@ cp "$(command -v node)" "$(command -v zstd)" "$rt/"
 for lib in liblz4.so.1 liblzma.so.5 libz.so.1; do cp -L "/lib/$(uname -m)-linux-gnu/$lib" "$rt/"; done
 runtime=$(cd "$root" && node --import tsx -e "import('./src/runtime/paths.ts').then((m) => console.log(m.runtimeDir('cpu') ?? ''))")
 [ -n "$runtime" ] || { echo 'pack.sh: the TensorFlow runtime is not set up; run `node bin/mamba2.js setup`' >&2; exit 1; }
-rsync -a --exclude=deps "$runtime/" "$rt/runtime/"
+rsync -a --exclude=deps --exclude=files.json "$runtime/" "$rt/runtime/" # files.json has the hashes of this machine's library
 sed -i 's/"variant": "cpu"/"variant": "gpu"/; s/"tensorflow-cpu /"tensorflow /' "$rt/runtime/runtime.json" # its library is another one there
 drop=(--exclude='*.map' --exclude='*.d.ts' --exclude='*fesm*' --exclude='*es2017*' --exclude='/@tensorflow/**/*.min.js' --exclude='tf.js' --exclude='*.md'
   --exclude='tokenizers.*darwin*' --exclude='tokenizers.*win32*' --exclude='tokenizers.*musl*' --exclude='tokenizers.*android*'

@@ -21,7 +21,9 @@ export const ROOMS = {
   peft: [...below, 'models'],
   training: [...below, 'models', 'peft'],
   pipelines: [...below, 'models', 'peft', 'training'],
-  cli: [...below, 'models', 'peft', 'training', 'pipelines'],
+  server: [...below, 'models'],
+  cli: [...below, 'models', 'peft', 'training', 'pipelines', 'server'],
+  browser: [...below, 'models', 'peft', 'training', 'pipelines'],
 };
 
 /** @param {string} file @returns {string | null} the room of a file below src/, null for files directly in src/ */

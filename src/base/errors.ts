@@ -6,6 +6,22 @@
 /** Facts about a failure, for programs: file, tensor, option, got, expected … */
 export type ErrorData = Readonly<Record<string, unknown>>;
 
+/** Most characters of a message. */
+const LONGEST = 10_000;
+
+/** What a terminal obeys: control characters other than the end of a line, and marks that turn the direction of a text. */
+// eslint-disable-next-line no-control-regex
+const OBEYED = /[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g;
+
+/**
+ * A message that is safe to print. Values are quoted where they are cited (quote.ts); here is where a name of a file or of a tensor
+ * that was not is caught.
+ */
+function printable(message: string): string {
+  const text = message.replace(OBEYED, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`);
+  return text.length <= LONGEST ? text : `${text.slice(0, LONGEST - 1)}…`;
+}
+
 /** Base of all errors thrown on purpose by this package. */
 export class Mamba2Error extends Error {
   override name = 'Mamba2Error';
@@ -14,9 +30,12 @@ export class Mamba2Error extends Error {
     readonly data: ErrorData = {},
     options?: { cause?: unknown },
   ) {
-    super(message, options);
+    super(printable(message), options);
   }
 }
+
+/** One of these classes, as what checks and reads for several rooms is given the room's own. */
+export type ErrorClass = new (message: string, data?: ErrorData, options?: { cause?: unknown }) => Mamba2Error;
 
 /** A configuration that is malformed, contradicts itself, or asks for what the model cannot express. */
 export class ConfigError extends Mamba2Error {

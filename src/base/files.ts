@@ -1,6 +1,8 @@
 /** Reading a file by offset. Writing one is in whole_files.ts. */
 import * as fs from 'node:fs';
+import { readBlock } from './blocks.js';
 import { CheckpointError } from './errors.js';
+import { changedError, openRegular, type OpenFile, unreadable } from './regular_file.js';
 import { readTextFileIfThere } from './text_files.js';
 
 /** One read call asks for at most this much: the operating system's own limit is 2 GiB. */
@@ -13,7 +15,14 @@ export interface ByteSource {
   /** bytes [offset, offset + length), freshly allocated; nothing is allocated when the range leaves the source */
   read(offset: number, length: number): Promise<Uint8Array>;
   readSync(offset: number, length: number): Uint8Array;
+  /** Has these bytes ready for one readSync(), where reading has to be waited for: a browser's files. */
+  hold?(offset: number, length: number): Promise<void>;
   close(): Promise<void>;
+}
+
+/** A handle of a file that cannot be read at once unless its bytes were held. */
+interface HoldingHandle {
+  hold?(offset: number, length: number): Promise<void>;
 }
 
 function outside(path: string, size: number, offset: number, length: number): CheckpointError {
@@ -47,77 +56,79 @@ export class BytesInMemory implements ByteSource {
   }
 }
 
-/** A regular file open for reading at any offset. Its size is taken once: a file that shrinks meanwhile is an error. */
+/** A regular file open for reading at any offset. One that is written to meanwhile is an error. */
 export class RandomAccessFile implements ByteSource {
-  private handle: fs.promises.FileHandle | null;
-
   private constructor(
     readonly path: string,
+    private open: OpenFile | null,
     readonly size: number,
-    handle: fs.promises.FileHandle,
-  ) {
-    this.handle = handle;
-  }
+  ) {}
 
   /** @throws CheckpointError when there is no such file, or it is not a regular one */
   static async open(file: string): Promise<RandomAccessFile> {
-    let handle: fs.promises.FileHandle | undefined;
-    try {
-      // a pipe or a device would block the open itself
-      const stat = await fs.promises.stat(file);
-      if (!stat.isFile()) throw new CheckpointError(`${file} is not a regular file.`, { file });
-      handle = await fs.promises.open(file, 'r');
-      return new RandomAccessFile(file, (await handle.stat()).size, handle);
-    } catch (error) {
-      await handle?.close();
-      if (error instanceof CheckpointError) throw error;
-      const code = (error as NodeJS.ErrnoException).code;
-      const why = code === 'ENOENT' ? 'there is no such file' : (error as Error).message;
-      throw new CheckpointError(`Cannot open ${file}: ${why}.`, { file, code }, { cause: error });
-    }
+    const open = await openRegular(file, CheckpointError);
+    return new RandomAccessFile(file, open, open.size);
   }
 
   /** Bytes [offset, offset + length), freshly allocated. Nothing is allocated when the range leaves the file. */
   async read(offset: number, length: number): Promise<Uint8Array> {
-    const handle = this.check(offset, length);
+    const { handle, modified } = this.check(offset, length);
+    const block = await readBlock(handle.fd, offset, length).catch((error: NodeJS.ErrnoException) => {
+      throw error.code === 'EOF' ? this.shrunk(offset) : unreadable(this.path, error, CheckpointError);
+    });
+    if (block) {
+      this.refuseChanged(await handle.stat(), modified);
+      return block;
+    }
     const out = new Uint8Array(length);
     for (let done = 0; done < length;) {
       const { bytesRead } = await handle.read(out, done, Math.min(SLICE, length - done), offset + done);
       if (bytesRead === 0) throw this.shrunk(offset + done);
       done += bytesRead;
     }
+    this.refuseChanged(await handle.stat(), modified);
     return out;
   }
 
   /** As read(), blocking. */
   readSync(offset: number, length: number): Uint8Array {
-    const handle = this.check(offset, length);
+    const { handle, modified } = this.check(offset, length);
     const out = new Uint8Array(length);
     for (let done = 0; done < length;) {
       const got = fs.readSync(handle.fd, out, done, Math.min(SLICE, length - done), offset + done);
       if (got === 0) throw this.shrunk(offset + done);
       done += got;
     }
+    this.refuseChanged(fs.fstatSync(handle.fd), modified);
     return out;
   }
 
-  async close(): Promise<void> {
-    const handle = this.handle;
-    this.handle = null;
-    await handle?.close();
+  async hold(offset: number, length: number): Promise<void> {
+    const { handle } = this.check(offset, length);
+    await (handle as HoldingHandle).hold?.(offset, length);
   }
 
-  private check(offset: number, length: number): fs.promises.FileHandle {
-    if (!this.handle) throw new CheckpointError(`${this.path} was closed.`, { file: this.path });
+  async close(): Promise<void> {
+    const { open } = this;
+    this.open = null;
+    await open?.handle.close();
+  }
+
+  private check(offset: number, length: number): OpenFile {
+    if (!this.open) throw new CheckpointError(`${this.path} was closed.`, { file: this.path });
     if (!(offset >= 0 && length >= 0 && offset + length <= this.size))
       throw outside(this.path, this.size, offset, length);
-    return this.handle;
+    return this.open;
   }
 
   private shrunk(at: number): CheckpointError {
     return new CheckpointError(`${this.path} ended at byte ${at} while it was read; it had ${this.size} bytes.`, {
       file: this.path,
     });
+  }
+
+  private refuseChanged(stat: fs.Stats, modified: number): void {
+    if (stat.size !== this.size || stat.mtimeMs !== modified) throw changedError(this.path, CheckpointError);
   }
 }
 

@@ -3,10 +3,9 @@
  * size. Anything else is an error that names the file, never text full of replacement characters.
  */
 import * as fs from 'node:fs';
-import { type ErrorData, Mamba2Error } from './errors.js';
-
-/** The error class that a reader throws: that of the room it is read for. */
-export type ErrorClass = new (message: string, data?: ErrorData, options?: { cause?: unknown }) => Mamba2Error;
+import type { ErrorClass } from './errors.js';
+import { plain } from './quote.js';
+import { openRegular, type OpenFile, readBytes, refuseChanged, unreadable } from './regular_file.js';
 
 /** Largest text that is read whole, in bytes: V8 holds no longer strings. */
 const MOST_BYTES = 512 * 1024 * 1024;
@@ -67,24 +66,6 @@ export function decodeText(bytes: Uint8Array, file: string, Failure: ErrorClass)
   }
 }
 
-function unreadable(file: string, cause: unknown, Failure: ErrorClass): Mamba2Error {
-  if (cause instanceof Failure) return cause;
-  const { code, message } = cause as NodeJS.ErrnoException;
-  const why = code === 'ENOENT' ? 'there is no such file' : message;
-  return new Failure(`Cannot read ${file}: ${why}.`, { file, code }, { cause });
-}
-
-/** A regular file that is not too large. @throws Failure otherwise: a pipe or a device would block or never end */
-async function checkFile(file: string, most: number, Failure: ErrorClass): Promise<void> {
-  const stat = await fs.promises.stat(file);
-  if (!stat.isFile()) throw new Failure(`${file} is not a regular file.`, { file });
-  if (stat.size > most)
-    throw new Failure(`${file} has ${stat.size} bytes; at most ${most} are expected of such a file.`, {
-      file,
-      size: stat.size,
-    });
-}
-
 /**
  * A file's text, without a byte-order mark.
  * @param most largest size in bytes. Default 512 MiB
@@ -93,12 +74,7 @@ async function checkFile(file: string, most: number, Failure: ErrorClass): Promi
  * const text = await readTextFile('README.md', ArgumentError);
  */
 export async function readTextFile(file: string, Failure: ErrorClass, most = MOST_BYTES): Promise<string> {
-  try {
-    await checkFile(file, most, Failure);
-    return decodeText(await fs.promises.readFile(file), file, Failure);
-  } catch (error) {
-    throw unreadable(file, error, Failure);
-  }
+  return decodeText(await readBytes(file, Failure, most), file, Failure);
 }
 
 /** As readTextFile; null where there is no such file. */
@@ -110,25 +86,63 @@ export async function readTextFileIfThere(file: string, Failure: ErrorClass, mos
   return there ? readTextFile(file, Failure, most) : null;
 }
 
+/** Deepest nesting of lists and objects in a file: what is deeper can be read, and neither written again nor shown. */
+const MOST_LEVELS = 500;
+
+/** Whether lists and objects lie in each other deeper than so many levels. */
+function isDeep(value: unknown, most: number): boolean {
+  let level = [value];
+  for (let depth = 0; level.length > 0; depth++) {
+    if (depth > most) return true;
+    const next: unknown[] = [];
+    for (const each of level) {
+      if (typeof each !== 'object' || each === null) continue;
+      for (const inner of Array.isArray(each) ? each : Object.values(each))
+        if (typeof inner === 'object' && inner !== null) next.push(inner);
+    }
+    level = next;
+  }
+  return false;
+}
+
 /** The value of a text in JSON. @throws Failure naming the file and the place */
 export function parseJson(text: string, file: string, Failure: ErrorClass): unknown {
+  let value: unknown;
   try {
-    return JSON.parse(text) as unknown;
+    value = JSON.parse(text) as unknown;
   } catch (cause) {
     const message = (cause as Error).message;
     const at = /position (\d+)/.exec(message)?.[1];
     const line = at === undefined ? undefined : text.slice(0, Number(at)).split('\n').length;
     throw new Failure(
-      `${file}${line === undefined ? '' : `, line ${line}`}: not valid JSON (${message}).`,
+      `${file}${line === undefined ? '' : `, line ${line}`}: not valid JSON (${plain(message, 200)}).`,
       { file, line },
       { cause },
     );
   }
+  if (isDeep(value, MOST_LEVELS))
+    throw new Failure(`${file}: lists and objects lie in each other deeper than ${MOST_LEVELS} levels.`, { file });
+  return value;
 }
 
 /** As readTextFile and parseJson. */
 export async function readJsonFile(file: string, Failure: ErrorClass, most?: number): Promise<unknown> {
   return parseJson(await readTextFile(file, Failure, most), file, Failure);
+}
+
+/**
+ * A file's text in pieces, as they come. Nothing but a piece is held.
+ * @throws Failure as readTextFile
+ */
+export async function* readPieces(file: string, Failure: ErrorClass): AsyncGenerator<string> {
+  const open = await openRegular(file, Failure);
+  try {
+    yield* decodedPieces(open, file, Failure);
+  } catch (error) {
+    throw unreadable(file, error, Failure);
+  } finally {
+    await open.handle.close();
+  }
 }
 
 /**
@@ -138,21 +152,16 @@ export async function readJsonFile(file: string, Failure: ErrorClass, most?: num
 export async function* readLines(file: string, Failure: ErrorClass): AsyncGenerator<[line: string, number: number]> {
   let number = 0;
   let rest = '';
-  try {
-    await checkFile(file, Infinity, Failure);
-    for await (const text of decodedPieces(file, Failure)) {
-      const lines = (rest + text).split('\n');
-      rest = lines.pop()!;
-      for (const line of lines) yield [line.endsWith('\r') ? line.slice(0, -1) : line, ++number];
-    }
-  } catch (error) {
-    throw error instanceof Mamba2Error ? error : unreadable(file, error, Failure);
+  for await (const text of readPieces(file, Failure)) {
+    const lines = (rest + text).split('\n');
+    rest = lines.pop()!;
+    for (const line of lines) yield [line.endsWith('\r') ? line.slice(0, -1) : line, ++number];
   }
   if (rest !== '') yield [rest.endsWith('\r') ? rest.slice(0, -1) : rest, number + 1];
 }
 
-async function* decodedPieces(file: string, Failure: ErrorClass): AsyncGenerator<string> {
-  const stream = fs.createReadStream(file, { highWaterMark: 1 << 18 });
+async function* decodedPieces(open: OpenFile, file: string, Failure: ErrorClass): AsyncGenerator<string> {
+  const stream = open.handle.createReadStream({ highWaterMark: 1 << 18, autoClose: false });
   let decoder: TextDecoder | null = null;
   let done = 0;
   try {
@@ -166,6 +175,7 @@ async function* decodedPieces(file: string, Failure: ErrorClass): AsyncGenerator
       yield decode(decoder, bytes, file, done, Failure);
       done += piece.length;
     }
+    await refuseChanged(open, file, Failure);
     if (decoder) yield decode(decoder, null, file, done, Failure);
   } finally {
     stream.destroy();

@@ -2,22 +2,54 @@
  * Writing files and folders so that they are either whole or not there: aside first, then renamed.
  */
 import * as fs from 'node:fs';
+import * as os from 'node:os';
 import * as path from 'node:path';
-import { randomBytes } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
 import { SaveError } from './errors.js';
+import { hasEnded, type ProcessName, thisProcess } from './processes.js';
+import { unfinishedUntil } from './stop_signals.js';
 
 /** One write call hands over at most this much: the operating system's own limit is 2 GiB. */
 const SLICE = 2 ** 30;
 
+/** A host as a file's name has it: names of hosts may be long. */
+const hostMark = (host: string): string => createHash('sha256').update(host).digest('hex').slice(0, 8);
+
+/** Names of files that are being written: the file's own, and whose it is. */
+const ASIDE = /^\..*\.(\d{1,10})-(\d+|-)-([0-9a-f]{8})-[0-9a-f]{12}\.part$/;
+
+/** Where a file is written before it has its name. Names may have 255 bytes: a long one is cut. */
+function asideOf(file: string): string {
+  const { pid, host, begin } = thisProcess();
+  const name = [...path.basename(file)].slice(0, 40).join('');
+  const mark = `${pid}-${begin}-${hostMark(host)}-${randomBytes(6).toString('hex')}`;
+  return path.join(path.dirname(file), `.${name}.${mark}.part`);
+}
+
+/** Removes what processes of this machine that are gone (killed, or out of memory) left half written in a folder. */
+async function removeLeftovers(folder: string): Promise<void> {
+  const names = await fs.promises.readdir(folder).catch((): string[] => []);
+  const host = os.hostname();
+  const own = hostMark(host);
+  for (const name of names) {
+    const [, pid, begin, mark] = ASIDE.exec(name) ?? [];
+    if (mark !== own) continue;
+    const writer: ProcessName = { pid: Number(pid), host, begin };
+    // what cannot be removed is no reason not to write
+    if (hasEnded(writer)) await fs.promises.rm(path.join(folder, name), { force: true }).catch(() => undefined);
+  }
+}
+
 /**
  * A file written aside, in the folder where it will be, and renamed when whole. Until `commit()` nothing has the final
- * name; after `abort()` nothing is left.
+ * name; after `abort()` nothing is left. What a process that was killed leaves goes when the next file is written there.
  */
 export class AtomicFile {
   /** bytes written so far */
   written = 0;
   private readonly aside: string;
   private handle: fs.promises.FileHandle | null;
+  private readonly settled: () => void;
 
   private constructor(
     readonly path: string,
@@ -26,11 +58,13 @@ export class AtomicFile {
   ) {
     this.aside = aside;
     this.handle = handle;
+    this.settled = unfinishedUntil(aside);
   }
 
-  /** @throws SaveError when the folder cannot be written */
+  /** Removes what killed processes left in the folder, too. @throws SaveError when the folder cannot be written */
   static async create(file: string): Promise<AtomicFile> {
-    const aside = path.join(path.dirname(file), `.${path.basename(file)}.${randomBytes(6).toString('hex')}.part`);
+    const aside = asideOf(file);
+    await removeLeftovers(path.dirname(file));
     try {
       return new AtomicFile(file, aside, await fs.promises.open(aside, 'wx'));
     } catch (error) {
@@ -71,6 +105,7 @@ export class AtomicFile {
     await this.finish();
     try {
       await fs.promises.rename(this.aside, file);
+      this.settled();
     } catch (error) {
       throw saveError(file, error);
     }
@@ -82,6 +117,7 @@ export class AtomicFile {
     this.handle = null;
     await handle?.close().catch(() => undefined);
     await fs.promises.rm(this.aside, { force: true });
+    this.settled();
   }
 }
 

@@ -3,6 +3,8 @@
  * and transformers 5.x `{"__float__": "Infinity"}`; both are read, the second is written unless asked otherwise.
  */
 import { CheckpointError } from '../base/errors.js';
+import { plain, quote } from '../base/quote.js';
+import { CONFIG_JSON_TABLE } from './save_options.js';
 
 const SPECIAL: Readonly<Record<string, number>> = { Infinity: Infinity, '-Infinity': -Infinity, NaN: NaN };
 const MARK = '__float__';
@@ -23,8 +25,9 @@ const WHOLE = '__whole__:';
 
 /** Replaces bare Infinity, -Infinity and NaN outside strings by their 5.x objects. */
 function wrapBareTokens(text: string): string {
-  // a string literal is matched first, so that a token inside one is never touched
-  return text.replace(/"(?:[^"\\]|\\.)*"|-?\bInfinity\b|\bNaN\b/gs, (token) =>
+  // A string literal is matched first, so that a token inside one is never touched; one that does not end takes the rest, since a
+  // search from each of its quotes would be of quadratic time.
+  return text.replace(/"(?:[^"\\]|\\.)*(?:"|\\?$)|-?\bInfinity\b|\bNaN\b/gs, (token) =>
     token.startsWith('"') ? token : `{"${MARK}":"${token}"}`,
   );
 }
@@ -45,16 +48,21 @@ export function parseConfigJson(text: string, file = 'config.json'): Record<stri
     if (keys.length !== 1 || keys[0] !== MARK) return part;
     const name = (part as Record<string, unknown>)[MARK];
     if (typeof name === 'string' && Object.hasOwn(SPECIAL, name)) return SPECIAL[name];
-    throw new CheckpointError(
-      `${file}: "${MARK}" is ${JSON.stringify(name)}; expected "Infinity", "-Infinity" or "NaN".`,
-      { file },
-    );
+    throw new CheckpointError(`${file}: "${MARK}" is ${quote(name)}; expected "Infinity", "-Infinity" or "NaN".`, {
+      file,
+    });
   };
   try {
     value = JSON.parse(wrapBareTokens(text), revive);
   } catch (error) {
     if (error instanceof CheckpointError) throw error;
-    throw new CheckpointError(`${file} is not valid JSON: ${(error as Error).message}`, { file }, { cause: error });
+    if (error instanceof RangeError)
+      throw new CheckpointError(`${file} is nested deeper than a configuration is.`, { file }, { cause: error });
+    throw new CheckpointError(
+      `${file} is not valid JSON: ${plain((error as Error).message, 200)}`,
+      { file },
+      { cause: error },
+    );
   }
   if (typeof value !== 'object' || value === null || Array.isArray(value))
     throw new CheckpointError(
@@ -66,11 +74,18 @@ export function parseConfigJson(text: string, file = 'config.json'): Record<stri
   return value as Record<string, unknown>;
 }
 
+/** Options of stringifyConfigJson. */
+export interface ConfigJsonOptions {
+  /** true writes Infinity as transformers 4.x does; default false */
+  legacy_json?: boolean;
+}
+
 /**
  * Writes a configuration as transformers does: two spaces, keys sorted, floats with a point, a newline at the end.
  * @param options legacy_json: true writes bare `Infinity` (the only form that transformers 4.x reads) instead of 5.x's object
  */
-export function stringifyConfigJson(config: Record<string, unknown>, options: { legacy_json?: boolean } = {}): string {
+export function stringifyConfigJson(config: Record<string, unknown>, options: ConfigJsonOptions = {}): string {
+  CONFIG_JSON_TABLE.check(options);
   const whole = (value: unknown): unknown =>
     Number.isInteger(value) && Math.abs(value as number) < 1e21 ? `${WHOLE}${value as number}` : value;
   const replacer = (key: string, value: unknown): unknown => {

@@ -4,6 +4,7 @@
  */
 import { CheckpointError } from '../base/errors.js';
 import type { StoredDtype } from './source.js';
+import { plain } from '../base/quote.js';
 
 /** One tensor of a container and the ways to read it. */
 export interface ContainerTensor {
@@ -13,6 +14,8 @@ export interface ContainerTensor {
   readonly file: string;
   read(): Promise<Uint8Array>;
   readSync(): Uint8Array;
+  /** Has the bytes ready for one readSync(), where there is something to wait for. */
+  hold?(): Promise<void>;
   slices(maxBytes: number): AsyncIterable<Uint8Array>;
 }
 
@@ -29,7 +32,7 @@ export function joinContainers(parts: readonly Container[]): Container {
     for (const [name, tensor] of part.tensors) {
       const other = tensors.get(name);
       if (other)
-        throw new CheckpointError(`Tensor ${name} is in two files: ${other.file} and ${tensor.file}.`, {
+        throw new CheckpointError(`Tensor ${plain(name)} is in two files: ${other.file} and ${tensor.file}.`, {
           tensor: name,
           file: tensor.file,
         });

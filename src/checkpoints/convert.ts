@@ -4,12 +4,15 @@
  */
 import * as fs from 'node:fs';
 import * as path from 'node:path';
+import { concatBytes, equalBytes } from '../base/bytes.js';
 import { ArgumentError, CheckpointError, ConfigError } from '../base/errors.js';
 import { decodeFloat32, DTYPE_BYTES, encodeFloat32, torchDtypeName, type FloatDtype } from '../base/stored_dtypes.js';
 import { saveCheckpoint, type SaveCheckpointOptions } from './save.js';
 import type { ModelFormat } from './model_format.js';
 import type { CheckpointSource, OutTensor, StoredDtype } from './source.js';
 import { validateCheckpoint } from './validate.js';
+import { readBytes } from '../base/regular_file.js';
+import { plain } from '../base/quote.js';
 
 /** Files that belong to a model beside its weights and configuration. */
 const COMPANION_FILES: readonly string[] = [
@@ -35,6 +38,14 @@ export function isCompanion(name: string): boolean {
     COMPANION_FILES.includes(name) ||
     (name.startsWith(`${TEMPLATES}/`) && /^[^/\\]+\.jinja$/.test(name.slice(TEMPLATES.length + 1)))
   );
+}
+
+/** Options of verifyConversion. */
+export interface VerifyOptions {
+  /** ends the comparison by throwing its reason */
+  signal?: AbortSignal;
+  /** called after each tensor */
+  on_tensor?: (name: string, bytes: number) => void;
 }
 
 /** Options of convertCheckpoint. */
@@ -75,7 +86,7 @@ function convertPiece(piece: Uint8Array, from: StoredDtype, to: StoredDtype, nam
     for (let i = 0; i < half.length; i++)
       if ((half[i]! & 0x7fff) === 0x7c00 && Number.isFinite(values[i]))
         throw new CheckpointError(
-          `${file}: tensor ${name} holds ${values[i]}, which is beyond float16's 65504. Convert to bfloat16 or float32.`,
+          `${file}: tensor ${plain(name)} holds ${values[i]}, which is beyond float16's 65504. Convert to bfloat16 or float32.`,
           { file, tensor: name, got: values[i] },
         );
   }
@@ -106,7 +117,7 @@ export function convertedTensors(
       data: async () => {
         const pieces: Uint8Array[] = [];
         for await (const piece of convertedSlices(source, name, target)) pieces.push(piece);
-        return Buffer.concat(pieces);
+        return concatBytes(pieces);
       },
       slices: () => convertedSlices(source, name, target),
     });
@@ -139,7 +150,7 @@ export async function companionFiles(dir: string): Promise<Record<string, Uint8A
   const templates = await fs.promises.readdir(path.join(dir, TEMPLATES)).catch((): string[] => []);
   for (const name of [...COMPANION_FILES, ...templates.map((file) => `${TEMPLATES}/${file}`).filter(isCompanion)]) {
     const file = path.join(dir, name);
-    if (fs.existsSync(file)) out[name] = await fs.promises.readFile(file);
+    if (fs.existsSync(file)) out[name] = await readBytes(file, CheckpointError);
   }
   return out;
 }
@@ -209,7 +220,7 @@ async function firstDifference(a: AsyncIterable<Uint8Array>, b: AsyncIterable<Ui
       }
       const length = Math.min(piece.byteLength, held.byteLength);
       const [left, right] = [piece.subarray(0, length), held.subarray(0, length)];
-      if (Buffer.compare(left, right) !== 0) return at + left.findIndex((byte, i) => byte !== right[i]);
+      if (!equalBytes(left, right)) return at + left.findIndex((byte, i) => byte !== right[i]);
       [piece, held, at] = [piece.subarray(length), held.subarray(length), at + length];
     }
   }
@@ -225,7 +236,7 @@ export async function verifyConversion(
   model: ModelFormat,
   source: CheckpointSource,
   copy: CheckpointSource,
-  options: { signal?: AbortSignal; on_tensor?: (name: string, bytes: number) => void } = {},
+  options: VerifyOptions = {},
 ): Promise<VerifyReport> {
   const { tied } = await validateCheckpoint(model, source);
   const differences: string[] = [];
@@ -235,16 +246,17 @@ export async function verifyConversion(
     options.signal?.throwIfAborted();
     const other = copy.tensors.get(name);
     tensors++;
-    if (!other) differences.push(`${name} is not in ${copy.dir}`);
+    if (!other) differences.push(`${plain(name)} is not in ${copy.dir}`);
     else if (other.shape.join() !== info.shape.join())
-      differences.push(`${name} has shape [${info.shape.join(', ')}], its copy [${other.shape.join(', ')}]`);
+      differences.push(`${plain(name)} has shape [${info.shape.join(', ')}], its copy [${other.shape.join(', ')}]`);
     else {
       const at = await firstDifference(convertedSlices(source, name, other.dtype), copy.readSlices(name));
-      if (at >= 0) differences.push(`${name} differs from element ${Math.floor(at / DTYPE_BYTES[other.dtype])} on`);
+      if (at >= 0)
+        differences.push(`${plain(name)} differs from element ${Math.floor(at / DTYPE_BYTES[other.dtype])} on`);
       options.on_tensor?.(name, other.bytes);
     }
   }
   for (const name of copy.tensors.keys())
-    if (!source.tensors.has(name)) differences.push(`${name} is in ${copy.dir} only`);
+    if (!source.tensors.has(name)) differences.push(`${plain(name)} is in ${copy.dir} only`);
   return { tensors, differences };
 }

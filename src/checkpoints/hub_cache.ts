@@ -9,6 +9,7 @@ import * as fs from 'node:fs';
 import * as os from 'node:os';
 import * as path from 'node:path';
 import { ArgumentError } from '../base/errors.js';
+import { quote } from '../base/quote.js';
 
 type Environment = Readonly<Record<string, string | undefined>>;
 
@@ -57,13 +58,16 @@ export function isRepoId(name: string): boolean {
   );
 }
 
+/** What a repository holds. */
+export type RepoType = 'model' | 'dataset';
+
 /** Folder of a repository in the cache. @throws ArgumentError when `repo` is no repository's name */
-export function repoFolder(root: string, repo: string): string {
+export function repoFolder(root: string, repo: string, type: RepoType = 'model'): string {
   if (!isRepoId(repo))
-    throw new ArgumentError(`${JSON.stringify(repo)} is no name of a model on the hub; expected "org/name".`, {
+    throw new ArgumentError(`${quote(repo)} is no name of a ${type} on the hub; expected "org/name".`, {
       got: repo,
     });
-  return path.join(root, ['models', ...repo.split('/')].join('--'));
+  return path.join(root, [`${type}s`, ...repo.split('/')].join('--'));
 }
 
 /** @throws ArgumentError when a revision or a file's path would leave its folder */
@@ -75,7 +79,7 @@ export function checkRelative(name: string, what: string): string {
     path.isAbsolute(name) ||
     parts.some((p) => p === '' || p === '.' || p === '..')
   )
-    throw new ArgumentError(`${what} ${JSON.stringify(name)} is not a relative path.`, { got: name });
+    throw new ArgumentError(`${what} ${quote(name)} is not a relative path.`, { got: name });
   return name;
 }
 

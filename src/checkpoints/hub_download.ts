@@ -24,6 +24,8 @@ export interface DownloadOptions {
   readonly access: HubAccess;
   /** called with the bytes on disk */
   readonly onBytes?: (bytes: number) => void;
+  /** called with what is waited for, where another process fetches the file already */
+  readonly onWait?: (what: string) => void;
   /** milliseconds before the first new attempt, doubled each time; default 500 */
   readonly retry_delay?: number;
 }
@@ -87,7 +89,10 @@ async function fetchRest(url: string, partial: string, file: HubFile, options: D
   if (!response.ok) throw statusError(response.status, url, file.path);
   // a server that ignores the range sends the file from its beginning
   if (response.status !== 206) have = 0;
-  const out = await fs.promises.open(partial, have > 0 ? 'a' : 'w').catch((error: unknown) => {
+  // in a cache that others can write to the place may be a link to a file of this user's
+  const { O_WRONLY, O_CREAT, O_APPEND, O_TRUNC, O_NOFOLLOW = 0 } = fs.constants;
+  const flags = O_WRONLY | O_CREAT | O_NOFOLLOW | (have > 0 ? O_APPEND : O_TRUNC);
+  const out = await fs.promises.open(partial, flags).catch((error: unknown) => {
     throw saveError(partial, error);
   });
   try {
@@ -142,7 +147,10 @@ export async function downloadBlob(
     async () => {
       if (!fs.existsSync(blob)) await downloadTo(blob, url, file, options);
     },
-    { signal: options.access.signal },
+    {
+      signal: options.access.signal,
+      onWait: (_, who) => options.onWait?.(`waiting for ${who}, which is fetching ${file.path} (${blob}.tfjs.lock)`),
+    },
   );
   return blob;
 }

@@ -113,7 +113,7 @@ async function inspectFolder<D extends ModelDimensions>(
     // say what is there all the same, as far as the files of weights can be read
     const problems = [message(error)];
     const nothing = { format: null, config: null, dimensions: null, problems };
-    if (findWeights(dir) === null) return summary(model, dir, [], nothing);
+    if ((await findWeights(dir)) === null) return summary(model, dir, [], nothing);
     try {
       const container = await openWeights(dir);
       const tensors = describe(container);

@@ -39,6 +39,11 @@ export interface ModelFormat<D extends ModelDimensions = ModelDimensions> {
   /** @throws ConfigError when the configuration or a tensor tells of parts that this package's model does not have */
   refuseInexpressible(tensors: TensorShapes, config: Config, file: string): void;
   /**
+   * A config.json of Hugging Face's layout in the keys, and with the values, that its writer reads.
+   * @throws ConfigError when it contradicts itself
+   */
+  huggingFaceConfig(config: Config, file: string): Config;
+  /**
    * The configuration in Hugging Face's keys, of a checkpoint that is not in Hugging Face's layout.
    * @throws ConfigError or CheckpointError when what is declared contradicts the shapes, or they do not tell
    */

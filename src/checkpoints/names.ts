@@ -2,6 +2,7 @@
 import { CheckpointError } from '../base/errors.js';
 import type { Container, ContainerTensor } from './container.js';
 import type { ModelFormat } from './model_format.js';
+import { plain } from '../base/quote.js';
 
 /**
  * A container's tensors under Hugging Face's names, in the shapes that go with them; the bytes stay as they are.
@@ -17,7 +18,7 @@ export function withHuggingFaceNames(
     const target = model.tensorName(name);
     if (out.has(target))
       throw new CheckpointError(
-        `${tensor.file}: tensors ${origin.get(target)} and ${name} are both ${target} in Hugging Face's naming.`,
+        `${tensor.file}: tensors ${plain(origin.get(target)!)} and ${plain(name)} are both ${plain(target)} in Hugging Face's naming.`,
         { file: tensor.file, tensor: name },
       );
     origin.set(target, name);

@@ -8,12 +8,14 @@ import { parseConfigJson } from './config_json.js';
 import type { Container, ContainerTensor } from './container.js';
 import { decodeFloat32, DTYPE_BYTES, isFloatDtype } from '../base/stored_dtypes.js';
 import { readTextIfThere } from '../base/files.js';
+import { isThere } from '../base/regular_file.js';
 import type { ModelFormat } from './model_format.js';
 import { withHuggingFaceNames } from './names.js';
 import { openSafetensorsContainer, openSharded } from './shards.js';
 import type { CheckpointSource, TensorInfo } from './source.js';
 import { openTfjsContainer, tfjsConfig } from './tfjs.js';
 import { openTorchContainer } from './torch.js';
+import { plain } from '../base/quote.js';
 
 const SLICE = 16 * 2 ** 20;
 
@@ -46,8 +48,20 @@ async function readKind(model: ModelFormat, dir: string): Promise<Kind> {
 
 /** Whether a folder's configuration is one of a model that can be loaded, judged without its weights. @throws ConfigError or CheckpointError */
 export async function judgeConfig(model: ModelFormat, dir: string): Promise<void> {
-  const { config, file } = await readKind(model, dir);
+  const { format, config, file } = await readKind(model, dir);
   model.refuseInexpressible(new Map(), config, file);
+  if (format === 'hf') model.dimensionsOf(model.huggingFaceConfig(config, file), file);
+}
+
+/**
+ * The configuration of a folder in Hugging Face's layout, read without its weights. Null for other layouts, whose configuration
+ * says less than their weights do.
+ * @throws ConfigError or CheckpointError as openCheckpoint
+ */
+export async function readConfigAlone(model: ModelFormat, dir: string): Promise<Record<string, unknown> | null> {
+  const { format, config, file } = await readKind(model, dir);
+  model.refuseInexpressible(new Map(), config, file);
+  return format === 'hf' ? config : null;
 }
 
 /** The weight files that may be there, in the order in which they are looked for, and how each is opened. */
@@ -64,13 +78,17 @@ const WEIGHTS: readonly (readonly [string, (file: string) => Promise<Container>]
 export const WEIGHT_FILES: readonly string[] = WEIGHTS.map(([name]) => name);
 
 /** The file of weights (or index) that a folder would be loaded from; null when there is none. */
-export function findWeights(dir: string): string | null {
-  return WEIGHT_FILES.map((name) => path.join(dir, name)).find((file) => fs.existsSync(file)) ?? null;
+export async function findWeights(dir: string): Promise<string | null> {
+  for (const name of WEIGHT_FILES) {
+    const file = path.join(dir, name);
+    if (await isThere(file)) return file;
+  }
+  return null;
 }
 
 /** Opens a folder's weights under their own names. @throws CheckpointError when there are none */
 export async function openWeights(dir: string): Promise<Container> {
-  const file = findWeights(dir);
+  const file = await findWeights(dir);
   if (file) return WEIGHTS.find(([name]) => name === path.basename(file))![1](file);
   throw new CheckpointError(`${dir} has no weights: none of ${WEIGHT_FILES.join(', ')} is there.`, {
     file: dir,
@@ -102,11 +120,15 @@ export class NamedCheckpoint implements CheckpointSource {
     return this.part(name).readSync();
   }
 
+  async hold(name: string): Promise<void> {
+    await this.part(name).hold?.();
+  }
+
   async readFloat32(name: string): Promise<Float32Array> {
     const part = this.part(name);
     if (!isFloatDtype(part.dtype))
       throw new CheckpointError(
-        `${part.file}: tensor ${name} is stored as ${part.dtype}; F32, F16, BF16 or F64 was expected.`,
+        `${part.file}: tensor ${plain(name)} is stored as ${part.dtype}; F32, F16, BF16 or F64 was expected.`,
         { file: part.file, tensor: name, got: part.dtype },
       );
     const size = DTYPE_BYTES[part.dtype];
@@ -130,7 +152,7 @@ export class NamedCheckpoint implements CheckpointSource {
   private part(name: string): ContainerTensor {
     const part = this.parts.get(name);
     if (part) return part;
-    throw new CheckpointError(`${this.dir} holds no tensor ${name}.`, { file: this.dir, tensor: name });
+    throw new CheckpointError(`${this.dir} holds no tensor ${plain(name)}.`, { file: this.dir, tensor: name });
   }
 }
 
@@ -152,7 +174,8 @@ export async function openCheckpoint(model: ModelFormat, dir: string): Promise<C
   try {
     const parts = withHuggingFaceNames(model, container);
     model.refuseInexpressible(parts, config, file);
-    const named = format === 'hf' ? config : model.deriveConfig(format, config, parts, file);
+    const named =
+      format === 'hf' ? model.huggingFaceConfig(config, file) : model.deriveConfig(format, config, parts, file);
     return new NamedCheckpoint(format, dir, named, parts, container);
   } catch (error) {
     await container.close();

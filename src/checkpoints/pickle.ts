@@ -3,6 +3,7 @@
  * uses. It builds plain data and runs nothing: a name outside the short list below ends the reading at once.
  */
 import { CheckpointError } from '../base/errors.js';
+import { plain, quote } from '../base/quote.js';
 
 /** A name from the pickle, one of ALLOWED. */
 class PickleGlobal {
@@ -214,7 +215,7 @@ class Unpickler {
   }
 
   private fail(what: string): CheckpointError {
-    const near = this.near ? ` (near ${JSON.stringify(this.near.slice(0, 200))})` : '';
+    const near = this.near ? ` (near ${quote(this.near, 200)})` : '';
     return new CheckpointError(
       `${this.file}: the pickle is not that of a plain state dict: ${what}${near}. Nothing of it was run. If the file is yours, save model.state_dict() with torch.save, or convert it to safetensors.`,
       { file: this.file, tensor: this.near, offset: this.at },
@@ -297,7 +298,7 @@ class Unpickler {
 
   private global(module: string, name: string): void {
     const full = `${module}.${name}`;
-    if (!ALLOWED.has(full)) throw this.fail(`it names ${full}, which is not allowed`);
+    if (!ALLOWED.has(full)) throw this.fail(`it names ${plain(full)}, which is not allowed`);
     this.stack.push(new PickleGlobal(full));
   }
 

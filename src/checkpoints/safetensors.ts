@@ -7,6 +7,7 @@ import { CheckpointError } from '../base/errors.js';
 import { DTYPE_BYTES, elementCount, isStoredDtype } from '../base/stored_dtypes.js';
 import { RandomAccessFile, type ByteSource } from '../base/files.js';
 import type { StoredDtype } from './source.js';
+import { plain, quote } from '../base/quote.js';
 
 /** Headers are some hundred bytes per tensor; safetensors itself allows four times as much. */
 const MAX_HEADER_BYTES = 25_000_000;
@@ -99,26 +100,23 @@ function parseEntry(
   file: string,
 ): SafetensorsEntry {
   const fail = (what: string, data: Record<string, unknown> = {}): never => {
-    throw new CheckpointError(`${file}: tensor ${name}: ${what}`, { file, tensor: name, ...data });
+    throw new CheckpointError(`${file}: tensor ${plain(name)}: ${what}`, { file, tensor: name, ...data });
   };
   if (typeof value !== 'object' || value === null) fail('its header entry is not an object.');
   const { dtype, shape, data_offsets: offsets } = value as Record<string, unknown>;
   if (!isStoredDtype(dtype))
-    return fail(
-      `dtype ${JSON.stringify(dtype)} is not supported; expected one of ${Object.keys(DTYPE_BYTES).join(', ')}.`,
-      {
-        got: dtype,
-      },
-    );
+    return fail(`dtype ${quote(dtype)} is not supported; expected one of ${Object.keys(DTYPE_BYTES).join(', ')}.`, {
+      got: dtype,
+    });
   if (!Array.isArray(shape) || shape.length > 32)
-    return fail(`shape ${JSON.stringify(shape)} is not a list of sizes.`, { got: shape });
+    return fail(`shape ${quote(shape)} is not a list of sizes.`, { got: shape });
   const count = elementCount(shape);
   if (count === null)
-    return fail(`shape ${JSON.stringify(shape)} is not a list of whole numbers whose product fits a file.`, {
+    return fail(`shape ${quote(shape)} is not a list of whole numbers whose product fits a file.`, {
       got: shape,
     });
   if (!Array.isArray(offsets) || offsets.length !== 2 || !offsets.every((o) => Number.isSafeInteger(o)))
-    return fail(`data_offsets ${JSON.stringify(offsets)} is not a pair of whole numbers.`, { got: offsets });
+    return fail(`data_offsets ${quote(offsets)} is not a pair of whole numbers.`, { got: offsets });
   const [begin, end] = offsets as [number, number];
   if (begin < 0 || end < begin) return fail(`data_offsets [${begin}, ${end}] is not a range.`, { got: offsets });
   if (end > dataBytes)
@@ -142,7 +140,7 @@ function checkContiguous(found: [string, SafetensorsEntry][], dataStart: number,
   for (const [name, entry] of ordered) {
     if (entry.begin !== at)
       throw new CheckpointError(
-        `${file}: tensor ${name}: its data ${entry.begin < at ? 'overlaps the tensor before it' : 'leaves a gap before it'}` +
+        `${file}: tensor ${plain(name)}: its data ${entry.begin < at ? 'overlaps the tensor before it' : 'leaves a gap before it'}` +
           ` (begins at byte ${entry.begin}, expected ${at}).`,
         { file, tensor: name, got: entry.begin, expected: at },
       );
@@ -219,6 +217,11 @@ export class SafetensorsFile {
     const { begin, end } = this.entry(name);
     return this.file.readSync(begin, end - begin);
   }
+  /** Has a tensor ready for one readSync(): in a browser, where files have to be waited for. */
+  async hold(name: string): Promise<void> {
+    const { begin, end } = this.entry(name);
+    await this.file.hold?.(begin, end - begin);
+  }
   /** The stored bytes of a tensor in pieces of at most `maxBytes`, a multiple of 8. */
   async *slices(name: string, maxBytes: number): AsyncGenerator<Uint8Array> {
     const { begin, end } = this.entry(name);
@@ -230,7 +233,8 @@ export class SafetensorsFile {
 
   private entry(name: string): SafetensorsEntry {
     const entry = this.header.entries.get(name);
-    if (!entry) throw new CheckpointError(`${this.path} holds no tensor ${name}.`, { file: this.path, tensor: name });
+    if (!entry)
+      throw new CheckpointError(`${this.path} holds no tensor ${plain(name)}.`, { file: this.path, tensor: name });
     return entry;
   }
 }

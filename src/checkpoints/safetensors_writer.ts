@@ -6,6 +6,7 @@ import { SaveError } from '../base/errors.js';
 import { DTYPE_BYTES, elementCount } from '../base/stored_dtypes.js';
 import { AtomicFile, writeTogether } from '../base/whole_files.js';
 import type { OutTensor, StoredDtype } from './source.js';
+import { SAFETENSORS_TABLE } from './save_options.js';
 
 /** What save functions tell about their progress: bytes of tensor data, and the tensor just written. */
 export interface SaveProgress {
@@ -104,6 +105,14 @@ export async function writeSafetensorsAside(
   }
 }
 
+/** Options of writeSafetensors. */
+export interface WriteSafetensorsOptions {
+  /** `__metadata__` of the file */
+  metadata?: Record<string, string>;
+  /** ends writing by throwing its reason */
+  signal?: AbortSignal;
+}
+
 /**
  * Writes a safetensors file: aside, then renamed.
  * @example await writeSafetensors('x.safetensors', [{ name: 'a', dtype: 'F32', shape: [1], data: () => bytes }])
@@ -112,8 +121,9 @@ export async function writeSafetensorsAside(
 export async function writeSafetensors(
   file: string,
   tensors: Iterable<OutTensor>,
-  options: { metadata?: Record<string, string>; signal?: AbortSignal } = {},
+  options: WriteSafetensorsOptions = {},
 ): Promise<void> {
+  SAFETENSORS_TABLE.check(options);
   const planned = storageOrder([...tensors].map(plan));
   await writeTogether(async (aside) => void aside.push(await writeSafetensorsAside(file, planned, options)));
 }

@@ -15,6 +15,8 @@ import {
   type SaveProgress,
 } from './safetensors_writer.js';
 import type { OutTensor } from './source.js';
+import { quote } from '../base/quote.js';
+import { SAVE_TABLE } from './save_options.js';
 
 /** Options of saveCheckpoint. */
 export interface SaveCheckpointOptions {
@@ -37,13 +39,10 @@ export function parseSize(size: number | string, option = 'max_shard_size'): num
     ? Math.floor(Number(found[1]) * (found[3] ? 1024 : 1000) ** ' KMGT'.indexOf(found[2]!.toUpperCase() || ' '))
     : NaN;
   if (!Number.isSafeInteger(bytes) || bytes <= 0)
-    throw new ArgumentError(
-      `${option} is ${JSON.stringify(size)}; expected a number of bytes or a size such as "5GB".`,
-      {
-        option,
-        got: size,
-      },
-    );
+    throw new ArgumentError(`${option} is ${quote(size)}; expected a number of bytes or a size such as "5GB".`, {
+      option,
+      got: size,
+    });
   return bytes;
 }
 
@@ -61,6 +60,8 @@ function intoShards(planned: readonly PlannedTensor[], limit: number): PlannedTe
   }
   return shards.length > 0 ? shards : [[]];
 }
+
+const INDEX = 'model.safetensors.index.json';
 
 /** Names of weight files that an earlier save may have left and that would be read beside or instead of the new ones. */
 const WEIGHT_FILE =
@@ -97,6 +98,7 @@ export async function saveCheckpoint(
   tensors: Iterable<OutTensor> | AsyncIterable<OutTensor>,
   options: SaveCheckpointOptions = {},
 ): Promise<void> {
+  SAVE_TABLE.check(options);
   const limit = parseSize(options.max_shard_size ?? '5GB');
   const metadata = options.metadata ?? { format: 'pt' };
   const planned: PlannedTensor[] = [];
@@ -129,14 +131,15 @@ export async function saveCheckpoint(
     if (!single) {
       const map = shards.flatMap((shard, i) => shard.map(({ tensor }) => [tensor.name, name(i)] as const));
       const index = { metadata: { total_size: total }, weight_map: Object.fromEntries(map) };
-      aside.push(
-        await writeAside(path.join(dir, 'model.safetensors.index.json'), JSON.stringify(index, null, 2) + '\n'),
-      );
+      aside.push(await writeAside(path.join(dir, INDEX), JSON.stringify(index, null, 2) + '\n'));
     }
     await writeExtraFiles(dir, options.extra_files ?? {}, aside);
     const text = stringifyConfigJson(config, { legacy_json: options.legacy_json });
     aside.push(await writeAside(path.join(dir, 'config.json'), text));
     options.signal?.throwIfAborted();
+    // Shards get their names one after the other. Without an index a process that is killed in between leaves no model, rather than one of
+    // an earlier save's shards and of this one's.
+    if (!single) await fs.promises.rm(path.join(dir, INDEX), { force: true });
     for (const file of aside) current.add(path.basename(file.path));
   });
   for (const file of await fs.promises.readdir(dir))

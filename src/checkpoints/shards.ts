@@ -7,6 +7,7 @@ import { CheckpointError } from '../base/errors.js';
 import { joinContainers, type Container, type ContainerTensor } from './container.js';
 import { readTextIfThere } from '../base/files.js';
 import { SafetensorsFile } from './safetensors.js';
+import { plain, quote } from '../base/quote.js';
 
 /** A safetensors file as a container. */
 export async function openSafetensorsContainer(path: string): Promise<Container> {
@@ -25,6 +26,7 @@ export function safetensorsContainer(file: SafetensorsFile): Container {
       file: path,
       read: () => file.read(name),
       readSync: () => file.readSync(name),
+      hold: () => file.hold(name),
       slices: (maxBytes) => file.slices(name, maxBytes),
     });
   return { tensors, close: () => file.close() };
@@ -48,7 +50,7 @@ export function parseIndex(text: string, file: string): Map<string, string> {
   for (const [name, shard] of Object.entries(map)) {
     if (typeof shard !== 'string' || shard === '' || shard === '.' || shard === '..' || /[/\\\0]/.test(shard))
       throw new CheckpointError(
-        `${file} puts tensor ${name} in ${JSON.stringify(shard)}; a file name in the same folder was expected.`,
+        `${file} puts tensor ${plain(name)} in ${quote(shard)}; a file name in the same folder was expected.`,
         { file, tensor: name, got: shard },
       );
     entries.set(name, shard);
@@ -77,7 +79,7 @@ export async function openSharded(indexFile: string, open: (file: string) => Pro
     for (const [name, shard] of index)
       if (!byFile.get(shard)!.tensors.has(name))
         throw new CheckpointError(
-          `${indexFile} says that tensor ${name} is in ${shard}, but that file does not hold it.`,
+          `${indexFile} says that tensor ${plain(name)} is in ${plain(shard)}, but that file does not hold it.`,
           {
             file: path.join(dir, shard),
             tensor: name,
@@ -87,7 +89,7 @@ export async function openSharded(indexFile: string, open: (file: string) => Pro
       for (const name of part.tensors.keys())
         if (index.get(name) !== shard)
           throw new CheckpointError(
-            `${path.join(dir, shard)} holds tensor ${name}, which ${indexFile} does not list there.`,
+            `${path.join(dir, shard)} holds tensor ${plain(name)}, which ${indexFile} does not list there.`,
             {
               file: path.join(dir, shard),
               tensor: name,

@@ -26,6 +26,8 @@ export interface CheckpointSource {
   /** the tensor's stored bytes, little endian, contiguous, freshly allocated (aligned to 8) */
   readBytes(name: string): Promise<Uint8Array>;
   readBytesSync(name: string): Uint8Array;
+  /** Has a tensor ready for one readBytesSync(); needed in a browser, where files have to be waited for. */
+  hold?(name: string): Promise<void>;
   /** decoded to float32 */
   readFloat32(name: string): Promise<Float32Array>;
   /** the tensor's stored bytes in order, in pieces of whole elements and at most `maxBytes` (default 16 MiB) */

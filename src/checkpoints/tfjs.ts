@@ -14,6 +14,8 @@ import { RandomAccessFile, readTextIfThere, type ByteSource } from '../base/file
 import { parseSize, writeExtraFiles, type SaveCheckpointOptions } from './save.js';
 import type { LayerJson, ModelFormat } from './model_format.js';
 import type { OutTensor, StoredDtype } from './source.js';
+import { plain, quote } from '../base/quote.js';
+import { SAVE_TFJS_TABLE } from './save_options.js';
 
 type Json = Record<string, unknown>;
 
@@ -86,6 +88,12 @@ function shardName(index: number, count: number): string {
   return `group1-shard${index + 1}of${count}.bin`;
 }
 
+/** Options of saveTfjs. */
+export interface SaveTfjsOptions extends SaveCheckpointOptions {
+  /** what model.json says of its writer; default this package */
+  generatedBy?: string;
+}
+
 /**
  * Writes a folder that tf.loadLayersModel reads, and openCheckpoint too.
  * @param topology the model's JSON, as LayersModel.toJSON gives it
@@ -98,8 +106,9 @@ export async function saveTfjs(
   topology: Json,
   config: Json,
   tensors: readonly OutTensor[],
-  options: SaveCheckpointOptions & { generatedBy?: string } = {},
+  options: SaveTfjsOptions = {},
 ): Promise<void> {
+  SAVE_TFJS_TABLE.check(options);
   const limit = parseSize(options.max_shard_size ?? 4_000_000);
   const parts = tensors.map((tensor) => {
     const size = DTYPE_BYTES[tensor.dtype === 'F16' ? 'F16' : 'F32'];
@@ -133,7 +142,12 @@ export async function saveTfjs(
       weightsManifest: [{ paths, weights: parts.map(({ entry }) => entry) }],
     };
     await writeExtraFiles(dir, options.extra_files ?? {}, aside);
-    aside.push(await writeAside(path.join(dir, 'config.json'), stringifyConfigJson(config, options)));
+    aside.push(
+      await writeAside(
+        path.join(dir, 'config.json'),
+        stringifyConfigJson(config, { legacy_json: options.legacy_json }),
+      ),
+    );
     aside.push(await writeAside(path.join(dir, 'model.json'), JSON.stringify(model)));
     options.signal?.throwIfAborted();
   });
@@ -192,10 +206,13 @@ function exactBf16(bytes: Uint8Array, file: string, name: string): Uint8Array {
   const out = new Uint16Array(halves.length / 2);
   for (let i = 0; i < out.length; i++) {
     if (halves[2 * i] !== 0)
-      throw new CheckpointError(`${file}: tensor ${name} is said to be BF16, but element ${i} has more digits.`, {
-        file,
-        tensor: name,
-      });
+      throw new CheckpointError(
+        `${file}: tensor ${plain(name)} is said to be BF16, but element ${i} has more digits.`,
+        {
+          file,
+          tensor: name,
+        },
+      );
     out[i] = halves[2 * i + 1]!;
   }
   return new Uint8Array(out.buffer);
@@ -205,17 +222,17 @@ function exactBf16(bytes: Uint8Array, file: string, name: string): Uint8Array {
 function dtypesOf(weight: ManifestWeight, file: string): { inFile: StoredDtype; shown: StoredDtype } {
   const { dtype, quantization, stored_dtype: shown } = weight;
   const fail = (what: string): never => {
-    throw new CheckpointError(`${file}: tensor ${weight.name}: ${what} is not supported.`, {
+    throw new CheckpointError(`${file}: tensor ${plain(weight.name)}: ${what} is not supported.`, {
       file,
       tensor: weight.name,
     });
   };
   if (quantization) {
-    if (dtype !== 'float32' || quantization.dtype !== 'float16') fail(`quantization to ${String(quantization.dtype)}`);
+    if (dtype !== 'float32' || quantization.dtype !== 'float16') fail(`quantization to ${quote(quantization.dtype)}`);
     return { inFile: 'F16', shown: 'F16' };
   }
   if (dtype === 'int32') return { inFile: 'I32', shown: 'I32' };
-  if (dtype !== 'float32') fail(`dtype ${JSON.stringify(dtype)}`);
+  if (dtype !== 'float32') fail(`dtype ${quote(dtype)}`);
   return { inFile: 'F32', shown: shown === 'BF16' ? 'BF16' : 'F32' };
 }
 
@@ -253,7 +270,7 @@ export async function openTfjsContainer(modelFile: string): Promise<Container> {
       for (const name of paths) {
         if (name === '' || name.startsWith('.') || /[/\\\0]/.test(name))
           throw new CheckpointError(
-            `${modelFile} names the shard ${JSON.stringify(name)}; a file name in the same folder was expected.`,
+            `${modelFile} names the shard ${quote(name)}; a file name in the same folder was expected.`,
             { file: modelFile, got: name },
           );
         files.push(await RandomAccessFile.open(path.join(path.dirname(modelFile), name)));
@@ -264,7 +281,10 @@ export async function openTfjsContainer(modelFile: string): Promise<Container> {
       for (const weight of weights) {
         const name = weight.name.replace('/', '.');
         if (tensors.has(name))
-          throw new CheckpointError(`${modelFile} lists tensor ${name} twice.`, { file: modelFile, tensor: name });
+          throw new CheckpointError(`${modelFile} lists tensor ${plain(name)} twice.`, {
+            file: modelFile,
+            tensor: name,
+          });
         const tensor = tensorOf(bytes, name, weight, at);
         tensors.set(name, tensor.tensor);
         at = tensor.end;
@@ -299,7 +319,7 @@ function tensorOf(
   const count = elementCount(weight.shape);
   if (count === null || !(begin + count * DTYPE_BYTES[inFile] <= bytes.size))
     throw new CheckpointError(
-      `${file}: tensor ${name} of shape [${weight.shape.join(', ')}] reaches past the end of its shards.`,
+      `${file}: tensor ${plain(name)} of shape ${quote(weight.shape)} reaches past the end of its shards.`,
       { file, tensor: name },
     );
   const length = count * DTYPE_BYTES[inFile];

@@ -9,6 +9,7 @@ import { RandomAccessFile, type ByteSource } from '../base/files.js';
 import { PickleTensor, unpickle, type PickleValue } from './pickle.js';
 import type { StoredDtype } from './source.js';
 import { crc32, readZipDirectory, type ZipEntry } from './zip.js';
+import { plain, quote } from '../base/quote.js';
 
 const DTYPES: Readonly<Record<string, StoredDtype>> = {
   HalfStorage: 'F16',
@@ -92,14 +93,14 @@ function viewOf(
 ): ContainerTensor {
   const { storage, offset, shape, strides } = tensor;
   const fail = (what: string): CheckpointError =>
-    new CheckpointError(`${file.path}: tensor ${name}: ${what}`, { file: file.path, tensor: name });
+    new CheckpointError(`${file.path}: tensor ${plain(name)}: ${what}`, { file: file.path, tensor: name });
   const dtype = DTYPES[storage.type.slice('torch.'.length)];
-  if (!dtype) throw fail(`storages of type ${storage.type} are not supported.`);
-  if (!entry) throw fail(`its storage ${storage.key} is not in the file. Fetch the file again.`);
+  if (!dtype) throw fail(`storages of type ${plain(storage.type)} are not supported.`);
+  if (!entry) throw fail(`its storage ${plain(storage.key)} is not in the file. Fetch the file again.`);
   const size = DTYPE_BYTES[dtype];
   if (entry.end - entry.begin !== storage.elements * size)
     throw fail(
-      `its storage ${storage.key} has ${entry.end - entry.begin} bytes; ${storage.elements} elements of ${dtype} take ${storage.elements * size}.`,
+      `its storage ${plain(storage.key)} has ${entry.end - entry.begin} bytes; ${storage.elements} elements of ${dtype} take ${storage.elements * size}.`,
     );
   const count = elementCount(shape);
   if (count === null) throw fail(`shape [${shape.join(', ')}] is too large.`);
@@ -153,7 +154,7 @@ function verifier(file: ByteSource): (entry: ZipEntry) => void {
       crc = crc32(file.readSync(at, Math.min(SLICE, entry.end - at)), crc);
     if (crc !== entry.crc)
       throw new CheckpointError(
-        `${file.path}: entry ${entry.name} does not match its checksum. Fetch the file again.`,
+        `${file.path}: entry ${plain(entry.name)} does not match its checksum. Fetch the file again.`,
         {
           file: file.path,
           entry: entry.name,
@@ -198,7 +199,7 @@ export async function torchContainer(file: ByteSource): Promise<Container> {
     if (order) {
       const text = new TextDecoder().decode(await file.read(order.begin, Math.min(16, order.end - order.begin)));
       if (text !== 'little')
-        throw new CheckpointError(`${file.path}: its byte order is ${JSON.stringify(text)}; "little" was expected.`, {
+        throw new CheckpointError(`${file.path}: its byte order is ${quote(text)}; "little" was expected.`, {
           file: file.path,
           got: text,
         });

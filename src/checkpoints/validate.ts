@@ -3,10 +3,12 @@
  * weight is used: a missing tensor is never initialised at random, a contradiction never resolved by guessing.
  */
 import * as path from 'node:path';
+import { equalBytes } from '../base/bytes.js';
 import { CheckpointError } from '../base/errors.js';
 import { isFloatDtype } from '../base/stored_dtypes.js';
 import type { ModelFormat } from './model_format.js';
 import type { CheckpointSource } from './source.js';
+import { plain } from '../base/quote.js';
 
 /** What validateCheckpoint found out beside "all is well". */
 export interface CheckpointReport {
@@ -50,23 +52,23 @@ export function findDisagreements(
     const info = source.tensors.get(name);
     if (options.replaced?.(name) || (!info && optional.has(name))) continue;
     const asked = `[${shape.join(', ')}]`;
-    if (!info) problems.push({ tensor: name, what: `${name} is missing (expected shape ${asked})` });
+    if (!info) problems.push({ tensor: name, what: `${plain(name)} is missing (expected shape ${asked})` });
     else if (info.shape.join() !== shape.join())
       problems.push({
         tensor: name,
-        what: `${name} in ${info.file} has shape [${info.shape.join(', ')}]; config.json asks for ${asked}`,
+        what: `${plain(name)} in ${info.file} has shape [${info.shape.join(', ')}]; config.json asks for ${asked}`,
       });
     else if (!isFloatDtype(info.dtype))
       problems.push({
         tensor: name,
-        what: `${name} in ${info.file} is stored as ${info.dtype}; F32, F16, BF16 or F64 was expected`,
+        what: `${plain(name)} in ${info.file} is stored as ${info.dtype}; F32, F16, BF16 or F64 was expected`,
       });
   }
   for (const [name, info] of source.tensors)
     if (!expected.has(name) && !optional.has(name) && !options.allow?.(name))
       problems.push({
         tensor: name,
-        what: `${name} in ${info.file} has no place in the model that config.json describes`,
+        what: `${plain(name)} in ${info.file} has no place in the model that config.json describes`,
       });
   return problems;
 }
@@ -78,7 +80,7 @@ async function sameBytes(source: CheckpointSource, a: string, b: string): Promis
   const other = source.readSlices(b)[Symbol.asyncIterator]();
   for await (const piece of source.readSlices(a)) {
     const { value } = (await other.next()) as { value: Uint8Array };
-    if (Buffer.compare(piece, value) !== 0) return false;
+    if (!equalBytes(piece, value)) return false;
   }
   return true;
 }

@@ -5,6 +5,7 @@
 import * as zlib from 'node:zlib';
 import { CheckpointError } from '../base/errors.js';
 import type { ByteSource } from '../base/files.js';
+import { plain } from '../base/quote.js';
 
 const END = 0x06054b50;
 const END64 = 0x06064b50;
@@ -98,14 +99,14 @@ function zip64Fields(file: string, name: string, extra: DataView, fields: number
       return fields.map((value) => {
         if (value !== 0xffffffff) return value;
         if (next + 8 > Math.min(at + 4 + length, extra.byteLength))
-          throw broken(file, `entry ${name}: its zip64 field is too short.`);
+          throw broken(file, `entry ${plain(name)}: its zip64 field is too short.`);
         next += 8;
         return offset64(extra, next - 8);
       });
     }
     at += 4 + length;
   }
-  if (fields.includes(0xffffffff)) throw broken(file, `entry ${name}: its zip64 field is missing.`);
+  if (fields.includes(0xffffffff)) throw broken(file, `entry ${plain(name)}: its zip64 field is missing.`);
   return fields;
 }
 
@@ -132,13 +133,13 @@ export async function readZipDirectory(file: ByteSource): Promise<Map<string, Zi
     const method = data.getUint16(at + 10, true);
     if (method !== 0 || (flags & 1) !== 0)
       throw new CheckpointError(
-        `${file.path}: entry ${name} is ${method !== 0 ? 'compressed' : 'encrypted'}; torch.save stores entries as they are. Save the file again with torch.save.`,
+        `${file.path}: entry ${plain(name)} is ${method !== 0 ? 'compressed' : 'encrypted'}; torch.save stores entries as they are. Save the file again with torch.save.`,
         { file: file.path, entry: name, method },
       );
     const extra = view(bytes.subarray(at + 46 + nameLength, at + 46 + nameLength + extraLength));
     const raw = [24, 20, 42].map((field) => data.getUint32(at + field, true));
     const [size, stored, local] = zip64Fields(file.path, name, extra, raw) as [number, number, number];
-    if (size !== stored) throw broken(file.path, `entry ${name}: its two sizes, ${size} and ${stored}, differ.`);
+    if (size !== stored) throw broken(file.path, `entry ${plain(name)}: its two sizes, ${size} and ${stored}, differ.`);
     found.push({ name, crc: data.getUint32(at + 16, true), size, local });
     at = next;
   }
@@ -157,15 +158,17 @@ async function locate(
   const entries = new Map<string, ZipEntry>();
   let last = 0;
   for (const { name, crc, size, local } of [...found].sort((a, b) => a.local - b.local)) {
-    if (entries.has(name)) throw broken(file.path, `entry ${name} is there twice.`);
-    if (!(local >= last && local + 30 <= limit)) throw broken(file.path, `entry ${name} lies outside its place.`);
+    if (entries.has(name)) throw broken(file.path, `entry ${plain(name)} is there twice.`);
+    if (!(local >= last && local + 30 <= limit))
+      throw broken(file.path, `entry ${plain(name)} lies outside its place.`);
     const header = view(await file.read(local, 30));
-    if (header.getUint32(0, true) !== LOCAL) throw broken(file.path, `entry ${name} has no header of its own.`);
+    if (header.getUint32(0, true) !== LOCAL) throw broken(file.path, `entry ${plain(name)} has no header of its own.`);
     const nameLength = header.getUint16(26, true);
     const begin = local + 30 + nameLength + header.getUint16(28, true);
-    if (!(begin + size <= limit)) throw broken(file.path, `entry ${name} (${size} bytes) reaches past the data's end.`);
+    if (!(begin + size <= limit))
+      throw broken(file.path, `entry ${plain(name)} (${size} bytes) reaches past the data's end.`);
     if (new TextDecoder().decode(await file.read(local + 30, nameLength)) !== name)
-      throw broken(file.path, `entry ${name} has another name in its own header.`);
+      throw broken(file.path, `entry ${plain(name)} has another name in its own header.`);
     last = begin + size;
     entries.set(name, { name, begin, end: last, crc: unchecked ? null : crc });
   }

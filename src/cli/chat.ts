@@ -10,6 +10,7 @@ import {
   addModelOptions,
   addSamplingOptions,
   loadModel,
+  loadTokenizer,
   samplingOptions,
   type ModelOptions,
   type SamplingOptions,
@@ -39,12 +40,9 @@ export function registerChat(program: Command): void {
 }
 
 async function chat(options: Options): Promise<void> {
-  const [{ AutoTokenizer }, { ChatSession, TextStreamer }] = await Promise.all([
-    import('../models/auto/index.js'),
-    import('../generation/index.js'),
-  ]);
+  const { ChatSession, TextStreamer } = await import('../generation/index.js');
   const chat_template = options.chatTemplate ? await readTemplate(options.chatTemplate) : undefined;
-  const tokenizer = await AutoTokenizer.from_pretrained(options.model);
+  const tokenizer = await loadTokenizer(options);
   // A model without a template should say so before its weights are read.
   await tokenizer.apply_chat_template([{ role: 'user', content: 'Hello' }], { chat_template });
   const model = await loadModel(options);

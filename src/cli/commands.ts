@@ -12,8 +12,10 @@ import { registerFinetune } from './finetune.js';
 import { registerInspect } from './inspect.js';
 import { registerGenerate, registerRun } from './generate.js';
 import { registerQuantize } from './quantize.js';
+import { registerServe } from './serve.js';
 import { registerSetup } from './setup.js';
 import { registerState } from './state.js';
+import { registerWorker } from './worker.js';
 
 export type RegisterCommand = (program: Command) => void;
 
@@ -22,8 +24,10 @@ export const COMMANDS: readonly RegisterCommand[] = [
   registerRun,
   registerChat,
   registerState,
+  registerServe,
   registerEval,
   registerFinetune,
+  registerWorker,
   registerSetup,
   registerEnv,
   registerInspect,

@@ -4,6 +4,7 @@ import { DTYPE_BYTES, floatDtypeOf, type FloatDtype } from '../base/stored_dtype
 import type { ConvertReport } from '../checkpoints/convert.js';
 import type { CheckpointSource } from '../checkpoints/source.js';
 import { ArgumentError, CheckpointError } from '../base/errors.js';
+import { onStopSignal } from '../base/stop_signals.js';
 import { numberIn } from './options.js';
 import { note } from './output.js';
 import { formatBytes, ProgressBar } from './progress.js';
@@ -71,12 +72,12 @@ export async function convert(src: string, dst: string, options: ConvertCommandO
     });
   const { openCheckpoint } = await import('../models/checkpoints.js');
   const stop = new AbortController();
-  const interrupt = (): void => stop.abort(new CheckpointError('Interrupted. Nothing that looks finished was left.'));
-  process.once('SIGINT', interrupt).once('SIGTERM', interrupt);
-  const dir = await locate(src, options.revision, stop.signal);
-  if (options.quantize) return quantize(dir, dst, options, stop.signal);
-  const source = await openCheckpoint(dir);
+  const off = onStopSignal(() => stop.abort(new CheckpointError('Interrupted. Nothing that looks finished was left.')));
+  let source: CheckpointSource | null = null;
   try {
+    const dir = await locate(src, options.revision, stop.signal);
+    if (options.quantize) return await quantize(dir, dst, options, stop.signal);
+    source = await openCheckpoint(dir);
     const start = performance.now();
     const report = await write(source, dst, options, stop.signal);
     for (const warning of report.warnings) note(`Warning: ${warning}`);
@@ -84,8 +85,8 @@ export async function convert(src: string, dst: string, options: ConvertCommandO
     note(`Wrote ${report.tensors} tensors, ${formatBytes(report.bytes)}, to ${dst} in ${seconds.toFixed(1)} s.`);
     if (options.verify) await verify(source, dst, report.bytes, stop.signal);
   } finally {
-    process.off('SIGINT', interrupt).off('SIGTERM', interrupt);
-    await source.close();
+    off();
+    await source?.close();
   }
 }
 
@@ -96,7 +97,7 @@ async function locate(src: string, revision: string | undefined, signal: AbortSi
   try {
     const onProgress = ({ written, total }: { written: number; total: number }): void => bar.update(written, total);
     const onWarning = (message: string): void => note(`Warning: ${message}`);
-    return (await locateModel(src, { revision, signal, on_progress: onProgress, on_warning: onWarning })).dir;
+    return await locateModel(src, { revision, signal, on_progress: onProgress, on_warning: onWarning });
   } finally {
     bar.end();
   }

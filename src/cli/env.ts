@@ -1,11 +1,12 @@
 /** `mamba2 env`: what models run on here. */
-import { Option, type Command } from 'commander';
-import { DEVICES, type Device } from '../base/devices.js';
+import type { Command } from 'commander';
+import type { DeviceLike } from '../base/devices.js';
 import type { DeviceReport } from '../runtime/index.js';
+import { deviceFrom } from './options.js';
 import { table, write } from './output.js';
 
 interface Options {
-  device: Device;
+  device: DeviceLike;
   json?: boolean;
 }
 
@@ -13,7 +14,7 @@ export function registerEnv(program: Command): void {
   program
     .command('env')
     .description('show versions and the device in use')
-    .addOption(new Option('--device <device>', 'the device to ask for').choices(DEVICES).default('auto'))
+    .option('--device <device>', 'the device to ask for', deviceFrom, 'auto')
     .option('--json', 'print JSON')
     .action(async (options: Options) => {
       const { selectBackend } = await import('../runtime/index.js');

@@ -2,7 +2,7 @@
 import type { Command } from 'commander';
 import { ArgumentError } from '../base/errors.js';
 import { readTextFile } from '../base/text_files.js';
-import { addModelOptions, loadModel, numberIn, type ModelOptions } from './options.js';
+import { addModelOptions, loadModel, loadTokenizer, numberIn, type ModelOptions } from './options.js';
 import { note, table, write } from './output.js';
 
 interface Options extends ModelOptions {
@@ -24,11 +24,8 @@ export function registerEval(program: Command): void {
 
 async function evalPerplexity(options: Options): Promise<void> {
   const text = await readTextFile(options.file, ArgumentError);
-  const [{ AutoTokenizer }, { perplexity }] = await Promise.all([
-    import('../models/auto/index.js'),
-    import('../pipelines/index.js'),
-  ]);
-  const tokenizer = await AutoTokenizer.from_pretrained(options.model);
+  const { perplexity } = await import('../pipelines/index.js');
+  const tokenizer = await loadTokenizer(options);
   const ids = (await tokenizer.encode(text)).slice(0, options.maxTokens);
   const model = await loadModel(options);
   try {
@@ -39,9 +36,9 @@ async function evalPerplexity(options: Options): Promise<void> {
     const { tokens, mean_nll, perplexity: value } = await perplexity(model, ids, { on_progress: onProgress });
     const seconds = (performance.now() - started) / 1000;
     if (options.json) {
-      await write(
-        `${JSON.stringify({ model: options.model, file: options.file, tokens, mean_nll, perplexity: value })}\n`,
-      );
+      const { model: name, file } = options;
+      const times = { seconds, tokens_per_second: tokens / seconds };
+      await write(`${JSON.stringify({ model: name, file, tokens, mean_nll, perplexity: value, ...times })}\n`);
       return;
     }
     note(`${(tokens / seconds).toFixed(0)} tokens per second`);

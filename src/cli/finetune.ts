@@ -2,8 +2,19 @@
 import * as path from 'node:path';
 import { Option, type Command } from 'commander';
 import { ArgumentError } from '../base/errors.js';
-import { addModelOptions, keepCompiledPrograms, numberIn, type ModelOptions } from './options.js';
+import { computeDtypeOf } from '../base/compute_dtypes.js';
+import { omit } from '../base/omit.js';
+import {
+  addModelOptions,
+  hubOptions,
+  keepCompiledPrograms,
+  loadingOptions,
+  loadTokenizer,
+  numberIn,
+  type ModelOptions,
+} from './options.js';
 import { note, table, write } from './output.js';
+import type { Example } from '../training/data/readers.js';
 
 interface Options extends ModelOptions {
   train: string;
@@ -34,6 +45,9 @@ interface Options extends ModelOptions {
   prompt?: string;
   merge?: boolean;
   tensorboard?: boolean;
+  json?: boolean;
+  workers?: string[];
+  dataParallel?: 'auto' | number;
 }
 
 const whole = { min: 1, whole: true };
@@ -42,7 +56,7 @@ export function registerFinetune(program: Command): void {
   const command = program.command('finetune').description('train a model, or a LoRA adapter on it, on a file of texts');
   addModelOptions(command);
   command
-    .requiredOption('--train <file>', 'examples: .jsonl, .txt or .parquet')
+    .requiredOption('--train <file>', 'examples: .jsonl, .json, .csv, .txt or .parquet')
     .option('--eval <file>', 'examples for evaluation (default: a share of --train)')
     .option('--eval-share <share>', 'share of --train kept for evaluation', numberIn({ min: 0, max: 0.9 }), 0.1)
     .option('--output <dir>', 'folder for checkpoints, logs and the result', 'finetuned')
@@ -83,7 +97,22 @@ export function registerFinetune(program: Command): void {
     .option('--prompt <text>', 'continue this text before and after training')
     .option('--merge', 'with --lora: also write the model with the adapter merged in, to OUTPUT/merged')
     .option('--tensorboard', 'write event files for TensorBoard, to OUTPUT/runs')
+    .option(
+      '--data-parallel <n>',
+      'replicas on the GPUs of this machine, which share each batch; or auto',
+      replicasFrom,
+    )
+    .option('--workers <addresses>', 'replicas on workers (mamba2 worker): HOST:PORT,HOST:PORT', workersFrom)
+    .option('--json', 'print the result as one line of JSON')
     .action(finetune);
+}
+
+function workersFrom(text: string, before: string[] = []): string[] {
+  return [...before, ...text.split(',').map((each) => each.trim())].filter((each) => each !== '');
+}
+
+function replicasFrom(text: string): 'auto' | number {
+  return text === 'auto' ? text : numberIn(whole)(text);
 }
 
 /** The key of the text: the one asked for, 'text', or the only one that can be meant. */
@@ -103,24 +132,85 @@ function fieldOf(example: Readonly<Record<string, unknown>>, asked: string | und
   });
 }
 
+/** Training holds its weights in float32. @throws ArgumentError for another type */
+function refuseTypes({ dtype, torchDtype, stateDtype }: Options): void {
+  const narrow = [
+    ['--dtype', dtype],
+    ['--torch-dtype', torchDtype],
+    ['--state-dtype', stateDtype],
+  ].find(([, value]) => value !== undefined && !['auto', 'float32'].includes(computeDtypeOf(value) ?? ''));
+  if (narrow)
+    throw new ArgumentError(
+      `${narrow[0]} ${narrow[1]}: weights and states are float32 in training. --bf16 computes products in bfloat16.`,
+      { got: narrow[1] },
+    );
+}
+
 /** The tokenizer's files, so that the result is a model folder of its own. */
-async function tokenizerFiles(name: string): Promise<Record<string, Uint8Array>> {
+async function tokenizerFiles(options: Options): Promise<Record<string, Uint8Array>> {
   const { companionFiles } = await import('../checkpoints/index.js');
   const { locateModel } = await import('../models/locate.js');
-  const { dir } = await locateModel(name, {}, 'tokenizer');
+  const { tokenizer, model } = options;
+  const hub = hubOptions(options);
+  const dir = await locateModel(tokenizer ?? model, tokenizer === undefined ? hub : omit(hub, 'revision'), 'tokenizer');
   const files = Object.entries(await companionFiles(dir));
   return Object.fromEntries(files.filter(([file]) => file !== 'generation_config.json'));
 }
 
+/** What a run is told by, on a terminal or as JSON. */
+interface Finetuned {
+  output_dir: string;
+  global_step: number;
+  stopped_by: string | null;
+  training_loss: number;
+  eval_loss_before?: number;
+  eval_loss_after?: number;
+  seconds: number;
+  tokens_per_second: number;
+  text_before?: string;
+  text_after?: string;
+  /** folders of what was made */
+  adapter?: string;
+  model?: string;
+  merged?: string;
+}
+
+function rowsOf(made: Finetuned): [string, string][] {
+  const { global_step, stopped_by, training_loss, eval_loss_before: first, eval_loss_after: last } = made;
+  const rows: [string, string | undefined][] = [
+    ['updates', `${global_step}${stopped_by ? ` (stopped by ${stopped_by})` : ''}`],
+    ['training loss', training_loss.toFixed(4)],
+    ['evaluation loss', first === undefined ? undefined : `${first.toFixed(4)} before, ${last!.toFixed(4)} after`],
+    ['time', `${made.seconds.toFixed(1)} s, ${Math.round(made.tokens_per_second)} tokens per second`],
+    ['before', made.text_before === undefined ? undefined : JSON.stringify(made.text_before)],
+    ['after', made.text_after === undefined ? undefined : JSON.stringify(made.text_after)],
+    ['model', made.model],
+    ['adapter', made.adapter],
+    ['merged model', made.merged],
+  ];
+  return rows.filter((row): row is [string, string] => row[1] !== undefined);
+}
+
 async function finetune(options: Options): Promise<void> {
-  const [{ AutoModelForCausalLM, AutoTokenizer }, training, { PeftModel, save_adapter }] = await Promise.all([
+  refuseTypes(options);
+  const [{ loadExamples }, { aloneIn }] = await Promise.all([
+    import('../training/index.js'),
+    import('../training/output_lock.js'),
+  ]);
+  const examples = await loadExamples(options.train, { sample_by: options.sampleBy });
+  if (examples.length === 0) throw new ArgumentError(`${options.train} has no examples`, { file: options.train });
+  // held from before the model is loaded until the result is written: a second run is told at once
+  const made = await aloneIn(options.output, () => run(options, examples));
+  await write(options.json ? `${JSON.stringify(made)}\n` : table(rowsOf(made)));
+}
+
+async function run(options: Options, examples: Example[]): Promise<Finetuned> {
+  const [{ AutoModelForCausalLM }, training, { PeftModel, save_adapter }] = await Promise.all([
     import('../models/auto/index.js'),
     import('../training/index.js'),
     import('../peft/index.js'),
   ]);
   const onWarning = (message: string): void => note(`Warning: ${message}`);
-  const examples = await training.loadExamples(options.train, { sample_by: options.sampleBy });
-  if (examples.length === 0) throw new ArgumentError(`${options.train} has no examples`, { file: options.train });
   const field = fieldOf(examples[0]!, options.textField);
   let [train, test] = [examples, [] as typeof examples];
   if (options.eval) test = await training.loadExamples(options.eval, { sample_by: options.sampleBy });
@@ -132,13 +222,12 @@ async function finetune(options: Options): Promise<void> {
     ));
   }
   await keepCompiledPrograms();
-  const tokenizer = await AutoTokenizer.from_pretrained(options.model);
-  const { device } = options;
+  const tokenizer = await loadTokenizer(options);
   const model = await AutoModelForCausalLM.from_pretrained(options.model, {
-    device,
+    ...loadingOptions(options),
     engine: 'eager',
-    onWarning,
-  } as never);
+    on_warning: onWarning,
+  });
   const rank = options.lora === true ? 8 : options.lora;
   const trainer = new training.SFTTrainer({
     model,
@@ -170,11 +259,13 @@ async function finetune(options: Options): Promise<void> {
       gradient_checkpointing: options.gradientCheckpointing ?? false,
       eval_strategy: test.length > 0 ? 'epoch' : 'no',
       save_strategy: options.saveSteps ? 'steps' : 'epoch',
-      save_steps: options.saveSteps ?? 1,
+      save_steps: options.saveSteps,
       save_total_limit: 2,
       logging_steps: 5,
       bf16: options.bf16 ?? false,
-      engine: (options.engine ?? 'auto') as 'auto',
+      engine: options.engine ?? 'auto',
+      workers: options.workers ?? null,
+      data_parallel: options.dataParallel ?? null,
       seed: options.seed,
       report_to: options.tensorboard ? ['tensorboard'] : [],
     },
@@ -186,7 +277,7 @@ async function finetune(options: Options): Promise<void> {
     const sample = async (): Promise<string> => {
       const { input_ids } = await tokenizer.batch_encode([options.prompt!]);
       const [ids] = await model.generate({ input_ids, max_new_tokens: 40, do_sample: false });
-      return JSON.stringify(await tokenizer.decode(ids!, { skip_special_tokens: true }));
+      return tokenizer.decode(ids!, { skip_special_tokens: true });
     };
     const before = options.prompt === undefined ? null : await sample();
     const first = test.length > 0 ? await trainer.evaluate() : null;
@@ -195,38 +286,36 @@ async function finetune(options: Options): Promise<void> {
     const end = trainer.state.log_history.filter((e) => 'eval_loss' in e).at(-1);
     const done = end?.step === trainer.state.global_step ? { eval_loss: end['eval_loss']! } : null;
     const last = test.length > 0 ? (done ?? (await trainer.evaluate())) : null;
-    const result = path.join(options.output, rank === undefined ? 'model' : 'adapter');
+    const kind = rank === undefined ? 'model' : 'adapter';
+    const result = path.join(options.output, kind);
     trainer.sync();
     const trained = trainer.model;
     if (trained instanceof PeftModel) await save_adapter(trained, result);
-    else await trained.save_pretrained(result, { dtype: 'float32', extra_files: await tokenizerFiles(options.model) });
-    const rows: [string, string][] = [
-      ['updates', `${out.global_step}${out.stopped_by ? ` (stopped by ${out.stopped_by})` : ''}`],
-      ['training loss', out.training_loss.toFixed(4)],
-      ...(first && last
-        ? ([['evaluation loss', `${first.eval_loss.toFixed(4)} before, ${last.eval_loss.toFixed(4)} after`]] as [
-            string,
-            string,
-          ][])
-        : []),
-      ['time', `${out.train_runtime.toFixed(1)} s, ${Math.round(out.train_tokens_per_second)} tokens per second`],
-      ...(before === null
-        ? []
-        : ([
-            ['before', before],
-            ['after', await sample()],
-          ] as [string, string][])),
-      [rank === undefined ? 'model' : 'adapter', result],
-    ];
-    if (options.merge && trained instanceof PeftModel) {
-      const merged = trained.merge_and_unload();
-      const dir = path.join(options.output, 'merged');
-      await merged.save_pretrained(dir, { dtype: 'float32', extra_files: await tokenizerFiles(options.model) });
-      merged.dispose();
-      rows.push(['merged model', dir]);
+    else await trained.save_pretrained(result, { dtype: 'float32', extra_files: await tokenizerFiles(options) });
+    const made: Finetuned = {
+      output_dir: options.output,
+      global_step: out.global_step,
+      stopped_by: out.stopped_by,
+      training_loss: out.training_loss,
+      ...(first && last && { eval_loss_before: first.eval_loss, eval_loss_after: last.eval_loss }),
+      seconds: out.train_runtime,
+      tokens_per_second: out.train_tokens_per_second,
+      ...(before !== null && { text_before: before, text_after: await sample() }),
+      [kind]: result,
+    };
+    if (trained instanceof PeftModel) {
+      if (options.merge) {
+        const merged = trained.merge_and_unload();
+        made.merged = path.join(options.output, 'merged');
+        await merged.save_pretrained(made.merged, {
+          dtype: 'float32',
+          extra_files: await tokenizerFiles(options),
+        });
+        merged.dispose();
+      }
+      trained.dispose();
     }
-    await write(table(rows));
-    if (trained instanceof PeftModel) trained.dispose();
+    return made;
   } finally {
     trainer.dispose();
     model.dispose();

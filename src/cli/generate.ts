@@ -9,6 +9,7 @@ import {
   keepCompiledPrograms,
   loadingOptions,
   loadModel,
+  loadTokenizer,
   readContinuation,
   readPrompt,
   samplingOptions,
@@ -55,30 +56,42 @@ async function generate(words: string[], options: Options): Promise<void> {
     import('../generation/index.js'),
   ]);
   await keepCompiledPrograms();
-  const generator = await pipeline('text-generation', options.model, loadingOptions(options));
+  const began = performance.now();
+  const generator = await pipeline('text-generation', options.model, {
+    ...loadingOptions(options),
+    ...(options.tokenizer !== undefined && { tokenizer: options.tokenizer }),
+  });
+  const loaded = performance.now();
   try {
     const streaming = options.stream && !options.json;
     const streamer = new TextStreamer(generator.tokenizer, { skip_special_tokens: true, callback_function: write });
     const rows = await generator(prompt, {
       ...samplingOptions(options),
       ...(streaming ? { streamer } : {}),
+      return_dict: true,
     });
-    const text = rows[0]!.generated_text;
-    if (options.json) await write(`${JSON.stringify({ model: options.model, prompt, generated_text: text })}\n`);
-    else await write(streaming ? '\n' : `${text}\n`);
+    const { generated_text: text, ...counts } = rows[0]!;
+    if (options.json) {
+      const times = timesOf(began, loaded, counts.completion_tokens);
+      await write(`${JSON.stringify({ model: options.model, prompt, generated_text: text, ...counts, ...times })}\n`);
+    } else await write(streaming ? '\n' : `${text}\n`);
   } finally {
     generator.dispose();
   }
 }
 
+/** How long it took to load and to write, the reading of the prompt and compiling included. */
+function timesOf(began: number, loaded: number, tokens: number): Record<string, number> {
+  const seconds = (performance.now() - loaded) / 1000;
+  return { load_seconds: (loaded - began) / 1000, seconds, tokens_per_second: tokens / seconds };
+}
+
 /** Goes on from a saved state: feeds the new text alone, and prints it with what follows. */
 async function continueState(words: string[], options: Options, file: string): Promise<void> {
   const prompt = await readContinuation(words);
-  const [{ AutoTokenizer }, { Mamba2State }] = await Promise.all([
-    import('../models/auto/index.js'),
-    import('../models/mamba2/index.js'),
-  ]);
-  const tokenizer = await AutoTokenizer.from_pretrained(options.model);
+  const { Mamba2State } = await import('../models/mamba2/index.js');
+  const began = performance.now();
+  const tokenizer = await loadTokenizer(options);
   const model = await loadModel(options);
   try {
     const state = await Mamba2State.load(model, file);
@@ -88,15 +101,27 @@ async function continueState(words: string[], options: Options, file: string): P
         got: state.batch,
       });
     }
+    const loaded = performance.now();
     let text = '';
     const streaming = options.stream && !options.json;
     const take = streaming ? write : (piece: string): void => void (text += piece);
     const streamer = await streamerAfter(tokenizer, state.ids[0]!, take);
     const ids = prompt === '' ? [] : await tokenizer.encode(prompt, { add_special_tokens: false });
-    await model.generate({ ...samplingOptions(options), input_ids: [ids], state, tokenizer, streamer });
+    const out = await model.generate({
+      ...samplingOptions(options),
+      input_ids: [ids],
+      state,
+      tokenizer,
+      streamer,
+      return_dict_in_generate: true,
+    });
     state.dispose();
     if (options.json) {
-      await write(`${JSON.stringify({ model: options.model, state: file, prompt, generated_text: text })}\n`);
+      const completion_tokens = out.new_tokens[0]!.length;
+      const counts = { finish_reason: out.finish_reasons[0], prompt_tokens: ids.length, completion_tokens };
+      const times = timesOf(began, loaded, completion_tokens);
+      const result = { model: options.model, state: file, prompt, generated_text: text, ...counts, ...times };
+      await write(`${JSON.stringify(result)}\n`);
     } else await write(streaming ? '\n' : `${text}\n`);
   } finally {
     model.dispose();

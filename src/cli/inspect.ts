@@ -49,7 +49,7 @@ function text(found: Inspection, withTensors: boolean): string {
   for (const [dtype, { elements, bytes }] of Object.entries(found.dtypes))
     rows.push(['Stored as', `${dtype}: ${elements.toLocaleString('en-US')} elements, ${formatBytes(bytes)}`]);
   const quantization = found.config?.quantization_config as { quant_method?: string } | undefined;
-  if (quantization) rows.push(['Quantised', quantization.quant_method ?? 'yes']);
+  if (quantization) rows.push(['Quantised', String(quantization.quant_method ?? 'yes')]);
   const d = found.dimensions;
   if (d) {
     rows.push(

@@ -1,8 +1,13 @@
 /** Options that several commands share, and how their values are read. */
 import { InvalidArgumentError, Option, type Command } from 'commander';
 import { ArgumentError } from '../base/errors.js';
-import type { Mamba2ForCausalLM, ProgramDtype } from '../models/mamba2/index.js';
-import { DEVICES, type Device } from '../base/devices.js';
+import { computeDtypeKind, computeDtypeOf, type DtypeLike } from '../base/compute_dtypes.js';
+import { deviceKind, type DeviceLike, type DeviceMap, deviceMapKind, DEVICES } from '../base/devices.js';
+import { omit } from '../base/omit.js';
+import type { Kind } from '../base/option_kinds.js';
+import type { HubOptions } from '../checkpoints/hub_options.js';
+import type { EngineKind, Mamba2ForCausalLM, PretrainedOptions } from '../models/mamba2/index.js';
+import type { Tokenizer } from '../tokenizers/index.js';
 
 /** A parser of numbers within bounds, for commander: a wrong one is wrong usage, told before anything is loaded. */
 export function numberIn(bounds: { min?: number; max?: number; above?: number; whole?: boolean }) {
@@ -26,45 +31,101 @@ export function numberIn(bounds: { min?: number; max?: number; above?: number; w
   };
 }
 
-/** What from_pretrained() takes as dtype. */
-const DTYPES: readonly ProgramDtype[] = ['auto', 'float32', 'bfloat16'];
+const UNITS: Readonly<Record<string, number>> = { '': 1, k: 2 ** 10, m: 2 ** 20, g: 2 ** 30, t: 2 ** 40 };
+
+/** A number of bytes: 1048576, 512M, 1.5G. */
+export function bytesFrom(text: string): number {
+  const [, digits, unit] = /^\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\s*$/i.exec(text) ?? [];
+  if (digits === undefined) throw new InvalidArgumentError('Expected a number of bytes, such as 512M or 4G.');
+  return Math.floor(Number(digits) * UNITS[unit!.toLowerCase()]!);
+}
+
+/** Reads a value by the kind that the function behind it takes: told as wrong usage, before anything is loaded. */
+function read<T>(kind: Kind, value: (text: string) => T): (text: string) => T {
+  return (text) => {
+    if (kind.ok(value(text))) return value(text);
+    throw new InvalidArgumentError(`Expected ${kind.expected}.`);
+  };
+}
+
+/** A device: a GPU's number is a number. */
+export const deviceFrom = read(deviceKind, (text) => (/^-?\d+$/.test(text) ? Number(text) : text) as DeviceLike);
+const deviceMapFrom = read(deviceMapKind, (text) => (/^-?\d+$/.test(text) ? Number(text) : text) as DeviceMap);
+const dtypeFrom = read(computeDtypeKind, (text) => text as DtypeLike);
+
+/** The types of states, by any of their names. */
+function stateDtypeFrom(text: string): 'float32' | 'bfloat16' {
+  const dtype = computeDtypeOf(text);
+  if (dtype === 'float32' || dtype === 'bfloat16') return dtype;
+  throw new InvalidArgumentError('Expected float32 or bfloat16.');
+}
 
 export interface ModelOptions {
   model: string;
-  device: Device;
-  dtype?: string;
-  engine?: string;
-  stateDtype?: string;
+  tokenizer?: string;
+  device?: DeviceLike;
+  deviceMap?: DeviceMap;
+  dtype?: DtypeLike;
+  torchDtype?: DtypeLike;
+  engine?: EngineKind;
+  stateDtype?: 'float32' | 'bfloat16';
+  revision?: string;
+  cacheDir?: string;
+  localFilesOnly?: boolean;
 }
 
-/** `--model --device --dtype --engine --state-dtype`. */
+/** `--model --tokenizer --device --dtype --engine …`. */
 export function addModelOptions(command: Command): Command {
   return command
-    .requiredOption('--model <dir>', 'folder of the model: config.json, weights, tokenizer')
-    .addOption(new Option('--device <device>', 'where to run').choices(DEVICES).default('auto'))
-    .addOption(
-      new Option(
-        '--dtype <type>',
-        'how to hold the matrices (default: bfloat16 where the checkpoint has it, else float32)',
-      ).choices(DTYPES),
+    .requiredOption('--model <name>', 'folder of the model (config.json, weights, tokenizer), or a name on the hub')
+    .option('--tokenizer <name>', 'a tokenizer apart: its folder, or a repository of the hub (default: the model’s)')
+    .option(
+      '--device <device>',
+      `where to run: ${DEVICES.join(', ')}, cuda, cuda:1, or the number of a GPU (default: auto)`,
+      deviceFrom,
     )
+    .option('--device-map <map>', 'auto, or a device: a model lies on one', deviceMapFrom)
+    .option(
+      '--dtype <type>',
+      'how to hold the matrices: auto, float32 or bfloat16 (default: bfloat16 where the checkpoint has it, else float32)',
+      dtypeFrom,
+    )
+    .option('--torch-dtype <type>', 'the same by its name in transformers', dtypeFrom)
     .addOption(new Option('--engine <engine>', 'op by op, or compiled by XLA').choices(['auto', 'eager', 'compiled']))
-    .addOption(
-      new Option(
-        '--state-dtype <type>',
-        'how to hold states between tokens (default: float32; bfloat16 is faster on a GPU)',
-      ).choices(['float32', 'bfloat16']),
-    );
+    .option(
+      '--state-dtype <type>',
+      'how to hold states between tokens: float32 or bfloat16 (default: float32; bfloat16 is faster on a GPU)',
+      stateDtypeFrom,
+    )
+    .option('--revision <revision>', 'branch, tag or commit on the hub (default: main)')
+    .option('--cache-dir <dir>', 'folder of the hub’s cache (default: as huggingface_hub)')
+    .option('--local-files-only', 'never use the network');
+}
+
+/** What these options stand for on the hub. */
+export function hubOptions({ revision, cacheDir, localFilesOnly }: ModelOptions): HubOptions {
+  return {
+    ...(revision !== undefined && { revision }),
+    ...(cacheDir !== undefined && { cache_dir: cacheDir }),
+    ...(localFilesOnly !== undefined && { local_files_only: localFilesOnly }),
+  };
 }
 
 /** What these options stand for when a model is loaded. */
-export function loadingOptions({
-  device,
-  dtype,
-  engine,
-  stateDtype,
-}: ModelOptions): Record<string, string | undefined> {
-  return { device, dtype, engine, state_dtype: stateDtype };
+export function loadingOptions(options: ModelOptions): PretrainedOptions {
+  const { device, deviceMap, dtype, torchDtype, engine, stateDtype } = options;
+  const given = { device, device_map: deviceMap, dtype, torch_dtype: torchDtype, engine, state_dtype: stateDtype };
+  if (device === undefined && deviceMap === undefined) given.device = 'auto';
+  const set = Object.entries(given).filter(([, value]) => value !== undefined);
+  return { ...(Object.fromEntries(set) as PretrainedOptions), ...hubOptions(options) };
+}
+
+/** The tokenizer that the options name: the model's, or one apart. */
+export async function loadTokenizer(options: ModelOptions): Promise<Tokenizer> {
+  const { AutoTokenizer } = await import('../models/auto/index.js');
+  if (options.tokenizer === undefined) return AutoTokenizer.from_pretrained(options.model, hubOptions(options));
+  // a repository apart has revisions of its own
+  return AutoTokenizer.from_pretrained(options.tokenizer, omit(hubOptions(options), 'revision'));
 }
 
 export interface SamplingOptions {
@@ -81,7 +142,7 @@ export interface SamplingOptions {
 export function addSamplingOptions(command: Command, maxNewTokens: number): Command {
   return command
     .option('--max-new-tokens <n>', 'most tokens to write', numberIn({ min: 1, whole: true }), maxNewTokens)
-    .option('--temperature <t>', 'sample: below 1 bolder, above 1 wilder; 0 takes the best', numberIn({ min: 0 }))
+    .option('--temperature <t>', 'sample: below 1 more careful, above 1 bolder; 0 takes the best', numberIn({ min: 0 }))
     .option('--top-k <k>', 'sample from the k best; 0 for all', numberIn({ min: 0, whole: true }))
     .option('--top-p <p>', 'sample from the best with this probability together', numberIn({ min: 0, max: 1 }))
     .option('--min-p <p>', 'sample from those this fraction as likely as the best', numberIn({ min: 0, max: 1 }))

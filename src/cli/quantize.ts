@@ -3,6 +3,7 @@ import { Option, type Command } from 'commander';
 import { CheckpointError } from '../base/errors.js';
 import type { CheckpointQuantization } from '../models/quantize.js';
 import type { QuantizationConfig, Rounding, ScaleDtype } from '../quant/config.js';
+import { onStopSignal } from '../base/stop_signals.js';
 import { note, write } from './output.js';
 import { formatBytes, ProgressBar } from './progress.js';
 
@@ -77,8 +78,7 @@ async function quantize(src: string, dst: string, options: QuantizeCommandOption
   const { quantizeCheckpoint } = await import('../models/quantize.js');
   const config = await configOf(options);
   const stop = new AbortController();
-  const interrupt = (): void => stop.abort(new CheckpointError('Interrupted. Nothing that looks finished was left.'));
-  process.once('SIGINT', interrupt).once('SIGTERM', interrupt);
+  const off = onStopSignal(() => stop.abort(new CheckpointError('Interrupted. Nothing that looks finished was left.')));
   const bar = new ProgressBar('Quantising');
   const start = performance.now();
   try {
@@ -95,7 +95,7 @@ async function quantize(src: string, dst: string, options: QuantizeCommandOption
     note(summary(done, dst, (performance.now() - start) / 1000));
   } finally {
     bar.end();
-    process.off('SIGINT', interrupt).off('SIGTERM', interrupt);
+    off();
   }
 }
 

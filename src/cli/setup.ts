@@ -15,7 +15,7 @@ export function registerSetup(program: Command): void {
     .description('fetch TensorFlow and build the addon for it, once for all projects of this user')
     .option('--gpu', 'the TensorFlow that runs on NVIDIA GPUs too, and CUDA 12 unless it is installed')
     .option('--libtensorflow <dir>', 'use the TensorFlow libraries in this folder instead of downloading them')
-    .option('--python <program>', 'the Python 3 whose pip downloads TensorFlow', 'python3')
+    .option('--python <program>', 'the Python 3 whose pip downloads TensorFlow (default: python3)')
     .option('--force', 'set up anew even if it is done')
     .action(async (options: Options) => {
       const { setupRuntime } = await import('../runtime/setup.js');

@@ -1,13 +1,14 @@
 /** `mamba2 state`: what a model has read, kept in a file; `mamba2 generate --state` goes on from it. */
 import type { Command } from 'commander';
 import type { StateInfo } from '../models/mamba2/index.js';
-import { addModelOptions, loadModel, readPrompt, type ModelOptions } from './options.js';
+import { addModelOptions, loadModel, loadTokenizer, readPrompt, type ModelOptions } from './options.js';
 import { note, table, write } from './output.js';
 import { formatBytes } from './progress.js';
 
 interface SaveOptions extends ModelOptions {
   file: string;
   from?: string;
+  json?: boolean;
 }
 
 interface LoadOptions extends ModelOptions {
@@ -25,6 +26,7 @@ export function registerState(program: Command): void {
   saving
     .requiredOption('--file <state>', 'the file to write (safetensors)')
     .option('--from <state>', 'go on from a state kept before')
+    .option('--json', 'print what the file says about itself as JSON')
     .action(save);
   const loading = state.command('load').description('load a state into its model, and tell whether it fits');
   addModelOptions(loading);
@@ -42,9 +44,8 @@ export function registerState(program: Command): void {
 
 async function save(words: string[], options: SaveOptions): Promise<void> {
   const text = await readPrompt(words);
-  const { AutoTokenizer } = await import('../models/auto/index.js');
   const { inspectState, Mamba2State } = await import('../models/mamba2/index.js');
-  const tokenizer = await AutoTokenizer.from_pretrained(options.model);
+  const tokenizer = await loadTokenizer(options);
   const model = await loadModel(options);
   try {
     const from = options.from === undefined ? undefined : await Mamba2State.load(model, options.from);
@@ -53,8 +54,9 @@ async function save(words: string[], options: SaveOptions): Promise<void> {
     };
     const state = await model.prefill(text, { tokenizer, state: from, on_progress: onProgress });
     await state.save(options.file);
-    const { bytes } = await inspectState(options.file);
-    note(`${state.seen[0]} tokens kept in ${options.file} (${formatBytes(bytes)})`);
+    const info = await inspectState(options.file);
+    if (options.json) await print(info, true);
+    else note(`${state.seen[0]} tokens kept in ${options.file} (${formatBytes(info.bytes)})`);
     state.dispose();
   } finally {
     model.dispose();

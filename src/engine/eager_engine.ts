@@ -1,19 +1,30 @@
 /** Decoding op by op on any tfjs backend: the engine of tests, browsers and machines without native TensorFlow. */
+import { checkMemory } from '../base/memory.js';
+import { FEWER_ROWS, logitsBytes, stateBytes } from './memory.js';
+import { letOthersRun } from '../base/async.js';
+import { Turns } from '../base/turns.js';
 import * as tf from '@tensorflow/tfjs';
 import { ArgumentError, DisposedError, GenerationError } from '../base/errors.js';
 import { checkIds } from '../generation/ids.js';
-import type { EngineState, GenerationEngine, StateArrays } from '../generation/engine.js';
+import type { EngineState, GenerationEngine, PrefillReading, StateArrays, StateFiles } from '../generation/engine.js';
 import type { NetworkWeights } from './network_weights.js';
+import { handOutRows } from './hidden_rows.js';
 import { checkStateArrays, stateTensors } from './states/arrays.js';
 import { RecurrentCache, type StatesOf, statesFromArrays, zeroStates } from './states/cache.js';
+import { stateFiles } from './states/file.js';
 
 /** Tokens per prefill call: bounds memory, and gives an abort a place to act. */
 const SEGMENT = 512;
+
+/** Milliseconds of work after which others may run, between two layers. In a page, to let them costs some milliseconds itself. */
+const ALONE = 25;
 
 /** State of a batch: the cache, and the logits after each row's last token on the host. */
 export class EagerState implements EngineState {
   private disposed = false;
   seen: number[];
+  /** Others may run within a call: calls on one state follow one another. */
+  readonly turns = new Turns();
 
   constructor(
     private readonly network: StatesOf,
@@ -34,12 +45,15 @@ export class EagerState implements EngineState {
   }
 
   async clone(): Promise<EagerState> {
-    return new EagerState(this.network, this.cache.clone(), [...this.rows], this.seen);
+    return this.turns.take(() => new EagerState(this.network, this.cache.clone(), [...this.rows], this.seen));
   }
 
   async select(rows: readonly number[]): Promise<EagerState> {
+    checkMemory(rows.length * stateBytes(this.network), `A state of ${rows.length} rows`, FEWER_ROWS);
     const pick = <T>(from: readonly T[]): T[] => rows.map((row) => from[row]!);
-    return new EagerState(this.network, this.cache.select(rows), pick(this.rows), pick(this.seen));
+    return this.turns.take(
+      () => new EagerState(this.network, this.cache.select(rows), pick(this.rows), pick(this.seen)),
+    );
   }
 
   async toArrays(): Promise<StateArrays> {
@@ -69,16 +83,27 @@ export class EagerState implements EngineState {
 export class EagerEngine implements GenerationEngine {
   readonly kind = 'eager';
 
-  constructor(private readonly weights: NetworkWeights) {}
+  readonly state_files: StateFiles;
+
+  constructor(private readonly weights: NetworkWeights) {
+    this.state_files = stateFiles(weights);
+  }
 
   get vocab_size(): number {
     return this.weights.network.config.vocab_size;
+  }
+
+  /** States before and after a token, and logits as a tensor and as arrays. */
+  memoryFor(rows: number): number {
+    const { network } = this.weights;
+    return rows * (2 * stateBytes(network) + 2 * logitsBytes(network));
   }
 
   async createState(batch: number): Promise<EagerState> {
     if (!Number.isInteger(batch) || batch < 1)
       throw new ArgumentError(`state: batch is ${batch}, expected a positive integer`, { batch });
     const { network } = this.weights;
+    checkMemory(batch * stateBytes(network), `A state of ${batch} rows`, FEWER_ROWS);
     return new EagerState(network, new RecurrentCache(zeroStates(network, batch)), new Array<null>(batch).fill(null));
   }
 
@@ -98,11 +123,11 @@ export class EagerEngine implements GenerationEngine {
     return new EagerState(network, cache, rows, seen);
   }
 
-  async prefill(
-    state: EngineState,
-    rows: readonly Int32Array[],
-    options: { signal?: AbortSignal; on_progress?: (done: number, total: number) => void } = {},
-  ): Promise<void> {
+  async prefill(state: EngineState, rows: readonly Int32Array[], options: PrefillReading = {}): Promise<void> {
+    return this.own(state, rows.length).turns.take(() => this.read(state, rows, options));
+  }
+
+  private async read(state: EngineState, rows: readonly Int32Array[], options: PrefillReading): Promise<void> {
     const own = this.own(state, rows.length);
     const longest = Math.max(...rows.map((row) => row.length));
     rows.forEach((row, i) => checkIds(row, i, this.vocab_size, 'prefill'));
@@ -111,32 +136,43 @@ export class EagerEngine implements GenerationEngine {
       await this.feed(
         own,
         rows.map((row) => row.subarray(Math.min(begin, row.length), begin + SEGMENT)),
+        options.on_hidden && ((row, hidden, count) => options.on_hidden!(row, hidden, begin, count)),
       );
-      options.on_progress?.(Math.min(begin + SEGMENT, longest), longest);
+      await options.on_progress?.(Math.min(begin + SEGMENT, longest), longest);
+      if (begin + SEGMENT < longest) await letOthersRun();
     }
   }
 
   async step(state: EngineState, tokens: Int32Array): Promise<void> {
     const own = this.own(state, tokens.length);
     tokens.forEach((token, i) => checkIds([token], i, this.vocab_size, 'step'));
-    await this.feed(
-      own,
-      Array.from(tokens, (token) => Int32Array.of(token)),
+    await own.turns.take(() =>
+      this.feed(
+        own,
+        Array.from(tokens, (token) => Int32Array.of(token)),
+      ),
     );
   }
 
   async logits(state: EngineState): Promise<Float32Array[]> {
-    return this.own(state, state.batch).rows.map((row, i) => {
-      if (!row)
-        throw new GenerationError(`logits: row ${i} has none: it was fed no token yet. Feed it at least one.`, {
-          row: i,
-        });
-      return row.slice();
-    });
+    const own = this.own(state, state.batch);
+    return own.turns.take(() =>
+      own.rows.map((row, i) => {
+        if (!row)
+          throw new GenerationError(`logits: row ${i} has none: it was fed no token yet. Feed it at least one.`, {
+            row: i,
+          });
+        return row.slice();
+      }),
+    );
   }
 
   /** One segment: rows are padded on the right, which changes nothing; the head runs only where a row got its last token. */
-  private async feed(state: EagerState, rows: readonly Int32Array[]): Promise<void> {
+  private async feed(
+    state: EagerState,
+    rows: readonly Int32Array[],
+    take?: (row: number, hidden: Float32Array, count: number) => void,
+  ): Promise<void> {
     const { network } = this.weights;
     const weights = this.weights.all();
     const [b, t] = [rows.length, Math.max(...rows.map((row) => row.length))];
@@ -147,21 +183,58 @@ export class EagerEngine implements GenerationEngine {
       ids.set(row, i * t);
       mask.fill(1, i * t, i * t + row.length);
     });
-    const out = tf.tidy(() => {
-      const embedded = network.embed(weights, tf.tensor2d(ids, [b, t], 'int32'));
-      const even = rows.every((row) => row.length === t);
-      const { h, states } = network.hidden(weights, embedded, {
-        states: state.cache.layers.map((values) => ({ values })),
-        mask: even ? undefined : tf.tensor2d(mask, [b, t]),
+    const even = rows.every((row) => row.length === t);
+    const masked = even ? undefined : tf.tensor2d(mask, [b, t]);
+    const states: Record<string, tf.Tensor>[] = [];
+    let h = tf.tidy(() => network.embed(weights, tf.tensor2d(ids, [b, t], 'int32')));
+    let logits: tf.Tensor;
+    try {
+      let since = performance.now();
+      for (let i = 0; i < network.config.num_hidden_layers; i++) {
+        const all = this.weights.all(); // throws where the model was disposed of meanwhile, as the cache does
+        const out = tf.tidy(() => {
+          const run = network.hidden(all, h, {
+            states: state.cache.layers.map((values) => ({ values })),
+            mask: masked,
+            layers: [i, i + 1],
+          });
+          return { h: run.h, states: { ...run.states[0]!.values } };
+        });
+        h.dispose();
+        h = out.h;
+        states.push(out.states);
+        if (performance.now() - since < ALONE) continue;
+        await letOthersRun();
+        since = performance.now();
+        void state.cache;
+      }
+      logits = tf.tidy(() => {
+        const last = tf.tensor1d(
+          live.map((i) => i * t + rows[i]!.length - 1),
+          'int32',
+        );
+        const ends = tf.gather(tf.reshape(h, [b * t, h.shape[2]]), last); // [live, d]
+        return network.head(this.weights.all(), ends);
       });
-      const last = tf.tensor1d(
-        live.map((i) => i * t + rows[i]!.length - 1),
-        'int32',
-      );
-      const ends = tf.gather(tf.reshape(h, [b * t, h.shape[2]]), last); // [live, d]
-      return { states: states.map(({ values }) => ({ ...values })), logits: network.head(weights, ends) };
-    });
+    } catch (error) {
+      tf.dispose([h, states]);
+      throw error;
+    } finally {
+      masked?.dispose();
+    }
+    if (!take) h.dispose();
+    const out = { states, logits, ...(take && { h }) };
     state.cache.advance(out.states, t);
+    if (take && out.h) {
+      const hidden = await out.h.data<'float32'>();
+      out.h.dispose();
+      handOutRows(
+        hidden,
+        rows.map((row) => row.length),
+        t,
+        take,
+      );
+    }
     const flat = await out.logits.data<'float32'>();
     out.logits.dispose();
     const v = this.vocab_size;

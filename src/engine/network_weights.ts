@@ -1,10 +1,10 @@
 /** The weights of a network: where they come from, and what stands in for them. */
 import * as tf from '@tensorflow/tfjs';
 import { ConfigError, DisposedError } from '../base/errors.js';
-import { decodeFloat32 } from '../base/stored_dtypes.js';
 import type { CheckpointSource } from '../checkpoints/source.js';
 import type { WeightStorage } from '../layers/storage.js';
 import type { StoredMatrix, Weight, Weights, WeightSpec } from '../layers/weights.js';
+import { fileTensor, readBeforeClosing } from './file_tensors.js';
 import type { RecurrentLM } from './recurrent_lm.js';
 
 /** The weights of a network: where they come from, and the layer variables they become when run eagerly. */
@@ -12,12 +12,16 @@ export class NetworkWeights<N extends RecurrentLM = RecurrentLM> {
   private record: Weights | null = null;
   private plain: Record<string, tf.Variable> | null = null;
   private readonly stored = new Map<string, StoredMatrix>();
+  /** All forms that ever stood in for a weight: what they hold goes with the model. */
+  private readonly owned = new Set<StoredMatrix>();
   private models: { backbone: tf.LayersModel; causal: tf.LayersModel } | null = null;
   private disposed = false;
   private changes = 0;
   /** Where the values of all tensors lay when last looked at: assigning to a variable gives it others. */
   private readonly seen = new Map<tf.Tensor, tf.DataId>();
   private readonly watchers = new Set<() => void>();
+  /** Data of tensors whose values may still be in the file alone. */
+  private readonly inFile: tf.DataId[] = [];
 
   constructor(
     readonly network: N,
@@ -58,6 +62,12 @@ export class NetworkWeights<N extends RecurrentLM = RecurrentLM> {
     for (const tensor of tensors) this.seen.set(tensor, tensor.dataId);
   }
 
+  /** Has the weights ready that will be read from the checkpoint, where files have to be waited for: in a browser. */
+  async hold(): Promise<void> {
+    const { source, network } = this;
+    for (const { name } of network.weightSpecs()) if (!this.stored.has(name)) await source?.hold?.(name);
+  }
+
   /** Builds the layers and fills them: from the checkpoint, one tensor at a time, or freshly initialised. */
   layersModels(): { backbone: tf.LayersModel; causal: tf.LayersModel } {
     if (this.disposed) throw new DisposedError('This model was disposed');
@@ -65,7 +75,7 @@ export class NetworkWeights<N extends RecurrentLM = RecurrentLM> {
     if (this.plain) throw new ConfigError('A model with stored (quantised) weights has no LayersModel', {});
     const { network, source } = this;
     for (const { prefix, layer } of network.namedLayers()) {
-      if (source) layer.source = (spec) => readWeight(source, prefix, spec);
+      if (source) layer.source = (spec) => this.read(source, prefix + spec.name, spec.shape);
     }
     const ids = tf.input({ shape: [null], dtype: 'int32', name: 'input_ids' });
     const { hidden, logits } = network.connect(ids);
@@ -101,8 +111,11 @@ export class NetworkWeights<N extends RecurrentLM = RecurrentLM> {
     const before = this.stored.get(name);
     if (matrix === (before ?? null)) return;
     if (before) for (const tensor of madeOf(before)) this.seen.delete(tensor);
-    if (matrix) this.stored.set(name, matrix);
-    else this.stored.delete(name);
+    if (matrix) {
+      this.stored.set(name, matrix);
+      // a module that is trained whole is a variable, and another's
+      if (!((matrix as object) instanceof tf.Tensor)) this.owned.add(matrix);
+    } else this.stored.delete(name);
     for (const form of this.stored.values()) this.look(madeOf(form));
     this.record = null;
     this.change();
@@ -137,12 +150,18 @@ export class NetworkWeights<N extends RecurrentLM = RecurrentLM> {
             name: spec.name,
           });
         const source = this.source;
-        made[spec.name] = tf.tidy(() => tf.variable(readWeight(source, '', spec)));
+        made[spec.name] = tf.tidy(() => tf.variable(this.read(source, spec.name, spec.shape)));
       }
       this.plain = made;
       this.look(Object.values(made));
     }
     return this.plain;
+  }
+
+  private read(source: CheckpointSource, name: string, shape: readonly number[]): tf.Tensor {
+    const tensor = fileTensor(source, name, shape);
+    this.inFile.push(tensor.dataId);
+    return tensor;
   }
 
   dispose(): void {
@@ -151,10 +170,14 @@ export class NetworkWeights<N extends RecurrentLM = RecurrentLM> {
     // both models share their layers: disposing one would leave the other's count above zero
     if (this.models) for (const { layer } of this.network.namedLayers()) layer.weights.forEach((w) => w.dispose());
     if (this.plain) tf.dispose(this.plain);
+    for (const form of this.owned) form.dispose?.();
+    this.owned.clear();
     this.record = null;
     this.models = null;
     this.seen.clear();
     this.watchers.clear();
+    // another model may have taken them over
+    readBeforeClosing(this.inFile);
     void this.source?.close();
   }
 }
@@ -162,10 +185,4 @@ export class NetworkWeights<N extends RecurrentLM = RecurrentLM> {
 /** Tensors that may be assigned to. A variable of its own may also stand in for a weight: a module trained whole. */
 function madeOf(form: StoredMatrix | tf.Tensor): readonly tf.Tensor[] {
   return form instanceof tf.Tensor ? [form] : (form.tensors ?? []);
-}
-
-function readWeight(source: CheckpointSource, prefix: string, spec: WeightSpec): tf.Tensor {
-  const name = prefix + spec.name;
-  const info = source.tensors.get(name)!;
-  return tf.tensor(decodeFloat32(source.readBytesSync(name), info.dtype), spec.shape);
 }

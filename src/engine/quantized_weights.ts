@@ -4,6 +4,7 @@ import { decodeFloat32, DTYPE_BYTES } from '../base/stored_dtypes.js';
 import type { CheckpointSource, OutTensor } from '../checkpoints/source.js';
 import { CheckpointError, ConfigError } from '../base/errors.js';
 import {
+  heldOnce,
   Int4WeightOnlyConfig,
   MatrixQuantizer,
   packedBytes,
@@ -148,7 +149,7 @@ export async function quantizeWeights(
     if (!names.includes(spec.name)) continue;
     options.signal?.throwIfAborted();
     const { matrix, error } = await quantizeOne(weights, spec, config);
-    matrices.set(spec.name, matrix);
+    matrices.set(spec.name, heldOnce(matrix));
     rows.push(reportRow(spec.name, matrix, error));
     options.on_progress?.(rows.length, names.length, spec.name);
   }
@@ -215,6 +216,7 @@ async function readPacked(source: CheckpointSource, spec: WeightSpec): Promise<Q
   const zero = layout.bits === 4 ? await read('zero_point') : null;
   if (layout.bits === 8) await refuseZeros(source, packedName(spec.name, 'zero_point'));
   // codes stay in the file until somebody wants them: a compiled program keeps its own, and the host then none
+  await source.hold?.(packedName(spec.name, 'qdata'));
   const codes = (): Uint8Array => source.readBytesSync(packedName(spec.name, 'qdata'));
   return unpackWeight(spec.name, spec.shape, layout, codes, await read('scale'), zero);
 }

@@ -2,6 +2,7 @@
  * What a network of recurrent blocks is to those who run it: the engines that generate, adapters and training. They know
  * weights by the names of the checkpoint, states by the names of `stateSpecs()`, and nothing else of an architecture.
  */
+import type { Pieces } from '../base/pieces.js';
 import type * as tf from '@tensorflow/tfjs';
 import type { SpecLayer } from '../layers/base.js';
 import type { Weights, WeightSpec } from '../layers/weights.js';
@@ -68,6 +69,8 @@ export interface HiddenOptions {
   mask?: tf.Tensor2D;
   /** Number of the document that each position belongs to, [b, t], each in one run: nothing passes from one to the next. */
   segments?: tf.Tensor2D;
+  /** Only these layers, from the first up to but not including the second; the final norm comes after the last of all. States are of all layers. */
+  layers?: readonly [from: number, to: number];
   /** Leave out the final norm. */
   withoutNorm?: boolean;
   /** The stream passes through it before and after each block. */
@@ -127,10 +130,24 @@ export interface RecurrentLM<C extends LMConfig = LMConfig> {
    * @returns the normed stream [b, t, d] and the new states, all new tensors
    */
   hidden(weights: Weights, embedded: tf.Tensor3D, options?: HiddenOptions): Hidden;
+  /** hidden() in pieces: a yield between layers, where the event loop may run. Default: all of hidden() in one piece. */
+  hiddenInPieces?(
+    weights: Weights,
+    embedded: tf.Tensor3D,
+    options?: HiddenOptions,
+  ): Generator<undefined, Hidden, undefined>;
   /** @param h normed, [..., d] @returns logits [..., v], float32 */
   head(weights: Weights, h: tf.Tensor): tf.Tensor;
   /** Final norm and head of one position. @param h before the norm, [b, d] @param handover see Hidden @returns [b, v], float32 */
   normedHead(weights: Weights, h: tf.Tensor2D, handover?: unknown): tf.Tensor2D;
+}
+
+/** hiddenInPieces() of a network that may not have it. */
+export function* hiddenOf(
+  network: Pick<RecurrentLM, 'hidden' | 'hiddenInPieces'>,
+  ...args: Parameters<RecurrentLM['hidden']>
+): Pieces<Hidden> {
+  return network.hiddenInPieces ? yield* network.hiddenInPieces(...args) : network.hidden(...args);
 }
 
 /** The name of the matrix that makes logits: the head's own, or the embedding's where it is tied. */

@@ -1,3 +1,4 @@
+import { letOthersRun } from '../base/async.js';
 import { GenerationError } from '../base/errors.js';
 import type { ResolvedOptions } from './config.js';
 import { RandomStream } from './random.js';
@@ -5,7 +6,7 @@ import { finishOf, limitOf, processorsOf, streamOf } from './run.js';
 import type { Run } from './run.js';
 import { logSoftmax } from './scores.js';
 import type { FinishReason } from './stopping.js';
-import type { LogitsProcessor } from './processors.js';
+import { applyProcessors, type LogitsProcessor } from './processors.js';
 
 /** Added to what must not be chosen; sums of log-probabilities stay far above it. */
 const NEVER = -1e9;
@@ -78,6 +79,7 @@ export async function beamSearch(run: Run): Promise<BeamResult> {
     await guidance?.select(origins);
     await engine.step(run.state, Int32Array.from(tokens));
     await guidance?.step(Int32Array.from(tokens));
+    await letOthersRun(); // that is where an abort is seen
   }
   const rows = searches.flatMap((search) =>
     search.finished.slice(0, o.num_return_sequences).map((h) => ({
@@ -117,7 +119,7 @@ async function advance(run: Run, search: Search, scores: Float32Array[]): Promis
   const first = search.batch_id * n;
   scores.forEach((row, beam) => {
     const ids = [...search.prompt, ...search.running[beam]!.tokens];
-    for (const processor of search.processors) processor.process(ids, row, first + beam);
+    applyProcessors(search.processors, ids, row, first + beam);
   });
   const candidates: (Hypothesis & { sum: number })[] = [];
   // Enough that num_beams are left even if the best ones all end.

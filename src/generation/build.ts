@@ -53,7 +53,8 @@ export function buildProcessors(o: ResolvedOptions, row: RowContext): LogitsProc
   const custom = row.custom ?? [];
   const merged = list.filter((ours) => !custom.some((theirs) => theirs.constructor === ours.constructor));
   merged.push(...custom);
-  if (o.do_sample) merged.push(...buildWarpers(o));
+  // With beams, at least one id that does not end the row must be left to go on with.
+  if (o.do_sample) merged.push(...buildWarpers(o, o.num_beams > 1 ? Math.max(2, eos.length + 1) : 1));
   if (o.renormalize_logits) merged.push(new p.LogitNormalization());
   // Once more, for processors that bring removed ids back.
   if (row.vocab_limit !== undefined && o.remove_invalid_values) {
@@ -62,12 +63,16 @@ export function buildProcessors(o: ResolvedOptions, row: RowContext): LogitsProc
   return merged;
 }
 
-function buildWarpers(o: ResolvedOptions): LogitsProcessor[] {
+type Warping = Pick<
+  ResolvedOptions,
+  'temperature' | 'top_k' | 'top_p' | 'min_p' | 'typical_p' | 'epsilon_cutoff' | 'eta_cutoff'
+> & { readonly top_h?: ResolvedOptions['top_h'] };
+
+/** What sampling leaves of the scores, in the order in which transformers applies it. @param keep ids that stay in any case */
+export function buildWarpers(o: Readonly<Warping>, keep = 1): LogitsProcessor[] {
   const list: LogitsProcessor[] = [];
-  // With beams, at least one id that does not end the row must be left to go on with.
-  const keep = o.num_beams > 1 ? Math.max(2, o.eos_token_id.length + 1) : 1;
   if (o.temperature !== 1) list.push(new w.TemperatureLogitsWarper(o.temperature));
-  if (o.top_h !== null) list.push(new w.TopHLogitsWarper(o.top_h));
+  if (o.top_h != null) list.push(new w.TopHLogitsWarper(o.top_h));
   if (o.top_k !== 0) list.push(new w.TopKLogitsWarper(o.top_k, keep));
   if (o.top_p < 1) list.push(new w.TopPLogitsWarper(o.top_p, keep));
   if (o.min_p !== null) list.push(new w.MinPLogitsWarper(o.min_p, keep));

@@ -1,9 +1,12 @@
 import { GenerationError } from '../base/errors.js';
+import { omit } from '../base/omit.js';
+import * as kinds from '../base/option_kinds.js';
+import { OptionTable } from '../base/options.js';
 import type { ChatMessage, ChatTemplateOptions, Tokenizer } from '../tokenizers/index.js';
 import type { GenerationConfig } from './config.js';
 import type { EngineState, GenerationEngine, StateArrays } from './engine.js';
 import { generate } from './generate.js';
-import type { GenerateInputs } from './inputs.js';
+import { GENERATE_TABLE, type GenerateInputs } from './inputs.js';
 import type { FinishReason } from './stopping.js';
 
 /** Options of a turn: those of generate(), but for what the session itself sets. */
@@ -18,6 +21,26 @@ export type TurnOptions = Omit<
   | 'num_beams'
   | 'num_return_sequences'
 >;
+
+/** What the session sets itself. */
+const OWN = [
+  ...(['input_ids', 'attention_mask', 'state', 'history', 'return_state'] as const),
+  ...(['tokenizer', 'num_beams', 'num_return_sequences'] as const),
+];
+const TURN_TABLE = new OptionTable<TurnOptions>('send()', omit(GENERATE_TABLE.rules, ...OWN), {
+  others: {
+    ...GENERATE_TABLE.others,
+    ...Object.fromEntries(OWN.map((name) => [name, { why: 'a chat session sets it itself', off: [null] }])),
+  },
+  error: GenerationError,
+});
+
+type TemplateOptions = Pick<ChatTemplateOptions, 'chat_template' | 'tools' | 'template_variables'>;
+const TEMPLATE_TABLE = new OptionTable<TemplateOptions>('new ChatSession()', {
+  chat_template: { kind: kinds.orNull(kinds.text) },
+  tools: { kind: kinds.orNull(kinds.listOf(kinds.anything)) },
+  template_variables: { kind: kinds.object },
+});
 
 /** What a turn gave. */
 export interface Turn {
@@ -67,8 +90,10 @@ export class ChatSession {
     private readonly engine: GenerationEngine,
     private readonly tokenizer: Tokenizer,
     private readonly config: GenerationConfig,
-    private readonly template: Pick<ChatTemplateOptions, 'chat_template' | 'tools' | 'template_variables'> = {},
-  ) {}
+    private readonly template: TemplateOptions = {},
+  ) {
+    TEMPLATE_TABLE.check(template);
+  }
 
   /**
    * Says something and waits for the answer. An abort during the answer keeps what there is of it; when the turn fails
@@ -77,6 +102,7 @@ export class ChatSession {
    * @throws TokenizerError when there is no chat template or it refuses the conversation; GenerationError as generate()
    */
   async send(content: string, options: TurnOptions = {}): Promise<Turn> {
+    TURN_TABLE.check(options);
     const messages = [...this.messages, { role: 'user', content }];
     const text = await this.tokenizer.apply_chat_template(messages, {
       ...this.template,

@@ -2,7 +2,7 @@ import path from 'node:path';
 import { GenerationError } from '../base/errors.js';
 import { parseJson, readTextFileIfThere } from '../base/text_files.js';
 import { writeFileAtomic } from '../base/whole_files.js';
-import { checkOption, isOption, OPTION_NAMES } from './options.js';
+import { checkFileOption, GENERATION_TABLE, OPTION_NAMES } from './option_rules.js';
 import type { GenerationOptions } from './options.js';
 
 /** Options with every default filled in; lists where transformers takes a value or a list. */
@@ -43,6 +43,8 @@ export interface ResolvedOptions {
   output_scores: boolean;
   output_logits: boolean;
   pad_token_id: number;
+  /** The id that is padding in prompts without a mask: pad_token_id where it is set and ends no row. */
+  prompt_padding: number | null;
   bos_token_id: number | null;
   eos_token_id: readonly number[];
   prefill_chunk_size: number | null;
@@ -66,7 +68,8 @@ export class GenerationConfig {
    * @throws GenerationError for an unknown option or a wrong value
    */
   constructor(options: GenerationOptions = {}) {
-    this.#assign(options as Record<string, unknown>, 'call');
+    GENERATION_TABLE.check(options);
+    for (const [name, value] of Object.entries(options)) if (value !== undefined) this.#keep(name, value);
   }
 
   /**
@@ -84,7 +87,7 @@ export class GenerationConfig {
       throw new GenerationError(`${file} holds ${text.slice(0, 40)}; expected an object.`, { file });
     }
     const config = new GenerationConfig();
-    config.#assign(values as Record<string, unknown>, 'file');
+    config.#read(values);
     return config;
   }
 
@@ -92,22 +95,22 @@ export class GenerationConfig {
   static from_model_config(modelConfig: Record<string, unknown>): GenerationConfig {
     const config = new GenerationConfig();
     for (const key of ['bos_token_id', 'eos_token_id', 'pad_token_id']) {
-      if (modelConfig[key] !== undefined) config.#assign({ [key]: modelConfig[key] }, 'file');
+      if (modelConfig[key] !== undefined) config.#read({ [key]: modelConfig[key] });
     }
     return config;
   }
 
-  #assign(values: Record<string, unknown>, origin: 'call' | 'file'): void {
-    for (const [key, value] of Object.entries(values)) {
+  #keep(name: string, value: unknown): void {
+    if (GENERATION_TABLE.has(name)) Object.assign(this, { [name]: value });
+    else this.#rest[name] = value;
+  }
+
+  /** What a file holds that is no option is judged when it is used: a model must not fail to load because of it. */
+  #read(values: object): void {
+    for (const [name, value] of Object.entries(values)) {
       if (value === undefined) continue;
-      if (isOption(key)) {
-        checkOption(key, value, origin);
-        Object.assign(this, { [key]: value });
-      } else {
-        // What a file holds beyond that is judged when it is used: a model must not fail to load because of it.
-        if (origin === 'call') checkOption(key, value, origin);
-        this.#rest[key] = value;
-      }
+      if (GENERATION_TABLE.has(name)) checkFileOption(name, value);
+      this.#keep(name, value);
     }
   }
 
@@ -119,15 +122,15 @@ export class GenerationConfig {
    * @param over a config given with the call; plain options are taken as one
    * @throws GenerationError for an unknown or unsupported option or a wrong value, by name
    */
-  resolve(call: Record<string, unknown> = {}, over?: GenerationConfig | null): ResolvedOptions {
+  resolve(call: Record<string, unknown> = {}, over?: GenerationConfig | GenerationOptions | null): ResolvedOptions {
     const upper = over == null || over instanceof GenerationConfig ? over : new GenerationConfig(over);
     const asked = { ...set(upper ?? {}), ...set(call) };
     const given = { ...set(this), ...asked };
     for (const [key, value] of Object.entries({ ...this.#rest, ...(upper ? upper.#rest : {}) })) {
-      if (given[key] === undefined) checkOption(key, value, 'file');
+      if (given[key] === undefined) checkFileOption(key, value);
     }
     // Fields too: they may have been changed since, or added.
-    for (const [key, value] of Object.entries(given)) checkOption(key, value, 'call');
+    GENERATION_TABLE.check(given);
     // A length given in the call wins over the other kind of length in the model's config.
     if (asked.max_length != null && asked.max_new_tokens === undefined) given.max_new_tokens = null;
     const options = withDefaults(given);
@@ -135,7 +138,12 @@ export class GenerationConfig {
     return options;
   }
 
-  /** The options that are set, and what else the file held. */
+  /** The options that are set, and what else the file held: what generation_config.json would hold. */
+  to_dict(): Record<string, unknown> {
+    return this.toJSON();
+  }
+
+  /** As to_dict(); what JSON.stringify writes. */
   toJSON(): Record<string, unknown> {
     const out: Record<string, unknown> = { ...this.#rest };
     for (const name of OPTION_NAMES) if (this[name] !== undefined) out[name] = this[name];
@@ -200,6 +208,7 @@ function withDefaults(o: GenerationOptions): ResolvedOptions {
     output_scores: o.output_scores ?? false,
     output_logits: o.output_logits ?? false,
     pad_token_id: o.pad_token_id ?? eos[0] ?? 0,
+    prompt_padding: o.pad_token_id == null || eos.includes(o.pad_token_id) ? null : o.pad_token_id,
     bos_token_id: o.bos_token_id ?? null,
     eos_token_id: eos,
     prefill_chunk_size: o.prefill_chunk_size ?? null,

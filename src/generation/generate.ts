@@ -1,9 +1,12 @@
+import { letOthersRun } from '../base/async.js';
 import { GenerationError } from '../base/errors.js';
+import { checkMemory } from '../base/memory.js';
 import { beamSearch } from './beam.js';
 import type { GenerationConfig, ResolvedOptions } from './config.js';
+import { checkEffects } from './effects.js';
 import type { EngineState, GenerationEngine } from './engine.js';
 import { Guidance } from './guidance.js';
-import { optionsOf, readNegativePrompts, readPrompts } from './inputs.js';
+import { GENERATE_TABLE, optionsOf, readNegativePrompts, readPrompts } from './inputs.js';
 import type { GenerateInputs, GenerateOutput, Prompt } from './inputs.js';
 import { freshSeed, RandomStream } from './random.js';
 import { criteriaOf, limitOf, newTokens, processorsOf, streamOf } from './run.js';
@@ -42,7 +45,10 @@ export interface GenerateCall {
 }
 
 /** Whoever reads from the streamer must not wait for ever. */
-async function tellingStreamer<T>({ streamer }: GenerateInputs, work: () => Promise<T>): Promise<T> {
+export async function tellingStreamer<T>(
+  { streamer }: Pick<GenerateInputs, 'streamer'>,
+  work: () => T | Promise<T>,
+): Promise<T> {
   try {
     return await work();
   } catch (error) {
@@ -65,8 +71,8 @@ export function prepareCall(
   known?: () => Promise<number | undefined>,
 ): Promise<GenerateCall> {
   return tellingStreamer(inputs, async () => {
-    const vocab_limit = inputs.vocab_limit ?? inputs.tokenizer?.vocab_size ?? (await known?.());
     const options = resolveOptions(config, inputs);
+    const vocab_limit = inputs.vocab_limit ?? inputs.tokenizer?.vocab_size ?? (await known?.());
     checkInputs(options, inputs, engine, vocab_limit);
     const prompts = readPrompts(inputs, options, engine.vocab_size);
     checkLengths(options, prompts);
@@ -108,8 +114,21 @@ async function generateRows(engine: GenerationEngine, call: GenerateCall): Promi
  * @param config the model's own options
  * @throws GenerationError for an unknown or unsupported option or a wrong value, by name
  */
-export function resolveOptions(config: GenerationConfig, inputs: GenerateInputs): ResolvedOptions {
+function resolveOptions(config: GenerationConfig, inputs: GenerateInputs): ResolvedOptions {
+  GENERATE_TABLE.check(inputs);
   return config.resolve(optionsOf(inputs), inputs.generation_config);
+}
+
+/**
+ * As resolveOptions(), and refuses options that have no effect beside the others of the call.
+ * @param whole whether the caller gets a GenerateOutput
+ */
+export function resolveCall(config: GenerationConfig, inputs: GenerateInputs, whole = false): ResolvedOptions {
+  const resolved = resolveOptions(config, inputs);
+  const { do_sample, num_beams } = resolved;
+  const gets = whole || resolved.return_dict_in_generate || inputs.return_state === true;
+  checkEffects(optionsOf(inputs), { do_sample, num_beams, whole: gets });
+  return resolved;
 }
 
 function checkInputs(
@@ -162,9 +181,22 @@ function checkLengths(o: ResolvedOptions, prompts: readonly Prompt[]): void {
   });
 }
 
+/** @throws DeviceError for more rows than the host has memory for */
+function checkRoom(engine: GenerationEngine, o: ResolvedOptions, prompts: number): void {
+  const option = o.num_beams > 1 ? 'num_beams' : 'num_return_sequences';
+  const copies = o[option];
+  const rows = prompts * copies;
+  checkMemory(
+    engine.memoryFor?.(rows) ?? 0,
+    `generate(): ${rows} rows (${copies > 1 ? `${prompts} × ${option} ${copies}` : 'prompts'})`,
+    copies > 1 ? `Lower ${option}, or pass fewer prompts at once.` : 'Pass fewer prompts at once (batch_size).',
+  );
+}
+
 async function start(engine: GenerationEngine, call: GenerateCall): Promise<Run> {
   const { options, inputs, prompts, vocab_limit } = call;
   inputs.signal?.throwIfAborted();
+  checkRoom(engine, options, prompts.length);
   const negative = options.guidance_scale === null ? null : readNegativePrompts(inputs, prompts, engine.vocab_size);
   const guidance = negative
     ? await Guidance.create(engine, options.guidance_scale!, negative, inputs.signal ?? undefined)
@@ -207,7 +239,8 @@ async function prefill(run: Run): Promise<void> {
   for (let at = 0; at < longest; at += size) {
     const chunk = rows.map((row) => row.subarray(at, at + size));
     await engine.prefill(run.state, chunk, { signal });
-    inputs.on_progress?.(Math.min(at + size, longest), longest);
+    await inputs.on_progress?.(Math.min(at + size, longest), longest);
+    await letOthersRun();
   }
 }
 

@@ -2,7 +2,7 @@
  * From prompts to new tokens: options (GenerationConfig), logits processors and warpers, stopping criteria, streamers,
  * and the generate loop over a GenerationEngine.
  */
-export type { EngineSampling, EngineState, GenerationEngine, StateArrays } from './engine.js';
+export type { EngineSampling, EngineState, GenerationEngine, PrefillReading, StateArrays } from './engine.js';
 export { GenerationConfig } from './config.js';
 export type { ResolvedOptions } from './config.js';
 export type { GenerationOptions } from './options.js';
@@ -15,5 +15,5 @@ export * from './processors.js';
 export * from './warpers.js';
 export * from './stopping.js';
 export { TextIteratorStreamer, TextStreamer } from './streamers.js';
-export type { Streamer, TextStreamerOptions } from './streamers.js';
+export type { Streamer, TextIteratorStreamerOptions, TextStreamerOptions } from './streamers.js';
 export { RandomStream } from './random.js';

@@ -2,7 +2,10 @@ import { ArgumentError, GenerationError } from '../base/errors.js';
 import type { Tokenizer } from '../tokenizers/index.js';
 import type { GenerationConfig, ResolvedOptions } from './config.js';
 import type { EngineState } from './engine.js';
+import * as kinds from '../base/option_kinds.js';
+import { type OptionRules, OptionTable, type OtherNames } from '../base/options.js';
 import { checkIds, type IdRow, type IdsLike, readRows } from './ids.js';
+import { GENERATION_OTHERS, GENERATION_RULES, GENERATION_TABLE } from './option_rules.js';
 import type { GenerationOptions } from './options.js';
 import type { LogitsProcessor, PrefixAllowedTokens } from './processors.js';
 import type { FinishReason, StoppingCriteria } from './stopping.js';
@@ -12,10 +15,13 @@ import type { Streamer } from './streamers.js';
 export interface GenerateInputs extends GenerationOptions {
   /** Prompts, one row each; rows may be of different lengths, or padded on any side with an attention_mask. */
   input_ids: IdsLike;
-  /** 1 for text and 0 for padding, of the shape of input_ids. Default: all text. */
+  /**
+   * 1 for text and 0 for padding, of the shape of input_ids. Default: ids that are pad_token_id are padding, unless it is an end token too or not
+   * set; all else is text.
+   */
   attention_mask?: IdsLike | null;
   /** Options to start from instead of the model's own. */
-  generation_config?: GenerationConfig | null;
+  generation_config?: GenerationConfig | GenerationOptions | null;
   /** Takes tokens as they come. */
   streamer?: Streamer | null;
   /** Needed by stop_strings; also tells which ids pad the vocabulary. */
@@ -31,8 +37,8 @@ export interface GenerateInputs extends GenerationOptions {
   negative_prompt_attention_mask?: IdsLike | null;
   /** Stops: during the prefill by throwing its reason, afterwards by returning what there is (finish reason 'abort'). */
   signal?: AbortSignal | null;
-  /** Called after each segment of the prefill with ids done and in all. */
-  on_progress?: (done: number, total: number) => void;
+  /** Called, and waited for, after each segment of the prefill with ids done and in all. */
+  on_progress?: (done: number, total: number) => unknown;
   /**
    * A state to go on from, one row per prompt; input_ids are then what comes after it (rows may be empty). It is
    * advanced in place, up to and including the last new token, where rows are one to one (no beams, one sequence per
@@ -81,29 +87,68 @@ export interface GenerateOutput {
   state?: EngineState;
 }
 
-const INPUT_KEYS = new Set([
-  'input_ids',
-  'attention_mask',
-  'generation_config',
-  'streamer',
-  'tokenizer',
-  'logits_processor',
-  'stopping_criteria',
-  'prefix_allowed_tokens_fn',
-  'negative_prompt_ids',
-  'negative_prompt_attention_mask',
-  'signal',
-  'on_progress',
-  'state',
-  'history',
-  'return_state',
-  'vocab_limit',
-  'first_stream',
-]);
+const streamer = kinds.having('a streamer: an object with put() and end(), such as a TextStreamer', 'put', 'end');
+const processor = kinds.having('a logits processor', 'process');
+const criterion = kinds.having('a stopping criterion', 'done');
+const { orNull, listOf, anything } = kinds;
 
-/** The options among the inputs of a call. */
+/** Rules of what generate() takes beside GenerationOptions. Ids, masks and states are judged by their readers, which say where a value is wrong. */
+export const INPUT_RULES: OptionRules<Omit<GenerateInputs, keyof GenerationOptions>> = {
+  input_ids: { kind: anything },
+  attention_mask: { kind: anything },
+  generation_config: { kind: orNull(kinds.named('a GenerationConfig, or an object of its options', kinds.object)) },
+  streamer: { kind: orNull(streamer) },
+  tokenizer: { kind: orNull(kinds.having('a Tokenizer', 'encode', 'decode')) },
+  logits_processor: {
+    kind: orNull(listOf(processor, 'logits processors, objects with process(input_ids, scores, row)')),
+  },
+  stopping_criteria: {
+    kind: orNull(listOf(criterion, 'stopping criteria, objects with done(input_ids, scores, row)')),
+  },
+  prefix_allowed_tokens_fn: { kind: orNull(kinds.func) },
+  negative_prompt_ids: { kind: anything },
+  negative_prompt_attention_mask: { kind: anything },
+  signal: { kind: orNull(kinds.abortSignal) },
+  on_progress: { kind: kinds.func },
+  state: { kind: orNull(kinds.having('a state: what model.prefill() or return_state gave', 'select', 'dispose')) },
+  history: { kind: anything },
+  return_state: { kind: orNull(kinds.boolean) },
+  vocab_limit: { kind: orNull(kinds.integer({ min: 1 })) },
+  first_stream: {
+    kind: kinds.named(
+      'the number of a stream, or a list of one per prompt',
+      kinds.either(kinds.integer({ min: 0 }), listOf(kinds.integer({ min: 0 }))),
+    ),
+  },
+};
+
+/** What transformers and transformers.js call otherwise, or have besides. */
+const INPUT_OTHERS: OtherNames = {
+  ...GENERATION_OTHERS,
+  inputs: 'input_ids',
+  prompt: 'input_ids',
+  callback_function: 'streamer',
+  past_key_values: 'state',
+  cache_params: 'state',
+  abort_signal: 'signal',
+  inputs_embeds: { why: 'generate() goes on from ids; feed embeddings with model.forward()', off: [null] },
+  token_type_ids: { why: 'the model has no token types', off: [null] },
+  synced_gpus: { why: 'one process generates', off: [null, false] },
+  custom_generate: { why: 'no code of a repository is ever run', off: [null] },
+  negative_prompt: 'negative_prompt_ids',
+};
+
+/** All that a call of generate() takes. */
+export const GENERATE_TABLE = new OptionTable<GenerateInputs>(
+  'generate()',
+  { ...GENERATION_RULES, ...INPUT_RULES },
+  { others: INPUT_OTHERS, error: GenerationError },
+);
+
+/** The options of generation among the inputs of a call, those that are off included: they may be on in a file. */
 export function optionsOf(inputs: GenerateInputs): Record<string, unknown> {
-  return Object.fromEntries(Object.entries(inputs).filter(([key]) => !INPUT_KEYS.has(key)));
+  const ofGeneration = (name: string): boolean => GENERATION_TABLE.has(name) || Object.hasOwn(GENERATION_OTHERS, name);
+  return Object.fromEntries(Object.entries(inputs).filter(([name]) => ofGeneration(name)));
 }
 
 /** One prompt, ready to be fed. */
@@ -127,8 +172,11 @@ export function readPrompts(inputs: GenerateInputs, o: ResolvedOptions, vocab_si
   if (rows.length === 0) {
     throw new GenerationError('input_ids has no rows; expected at least one prompt.', { option: 'input_ids' });
   }
-  const feeds = unpad(rows, inputs.attention_mask, 'attention_mask');
   const { state, history } = inputs;
+  // as transformers infers a mask (GenerationMixin._prepare_attention_mask_for_generation); what follows a state has no padding
+  const inferred = (row: number[]): number[] => (state ? row : row.filter((id) => id !== o.prompt_padding));
+  const feeds =
+    inputs.attention_mask == null ? rows.map(inferred) : unpad(rows, inputs.attention_mask, 'attention_mask');
   if (state && state.batch !== rows.length) {
     throw new GenerationError(
       `The state has ${state.batch} rows and input_ids ${rows.length}: there must be one prompt per row of the state.`,

@@ -2,7 +2,9 @@
  * Logits processors: each changes one row of scores in place before a token is chosen. Names, order of effects and
  * arithmetic are those of transformers' generation/logits_process.py (5.18); sums are taken in float64.
  */
+import { isPromise } from '../base/async.js';
 import { GenerationError } from '../base/errors.js';
+import { quote } from '../base/quote.js';
 import { logSoftmax } from './scores.js';
 
 /** Changes the scores of the next token. Own classes may be given to generate() as `logits_processor`. */
@@ -13,6 +15,31 @@ export interface LogitsProcessor {
    * @param row which row of the batch, or which beam
    */
   process(input_ids: readonly number[], scores: Float32Array, row: number): void;
+}
+
+/**
+ * Applies processors to a row of scores, in order.
+ * @throws GenerationError for one that is asynchronous: the token would be chosen before it has done anything
+ */
+export function applyProcessors(
+  processors: readonly LogitsProcessor[],
+  input_ids: readonly number[],
+  scores: Float32Array,
+  row: number,
+): void {
+  for (const processor of processors) {
+    const result: unknown = processor.process(input_ids, scores, row);
+    if (isPromise(result))
+      throw promised(`process() of the logits processor ${processor.constructor.name}`, 'change the scores');
+  }
+}
+
+function promised(what: string, then: string): GenerationError {
+  return new GenerationError(
+    `${what} returned a promise. It must ${then} before it returns: make it a plain function, not an async one, and ` +
+      `fetch what it needs before generate() is called.`,
+    { what },
+  );
 }
 
 const eachOf = (ids: readonly number[], scores: Float32Array, value: number): void => {
@@ -44,7 +71,10 @@ export class MinNewTokensLengthLogitsProcessor implements LogitsProcessor {
 
 /** Makes ids that occurred less likely (penalty above 1) or more (below 1): positive scores are divided, negative ones multiplied. */
 export class RepetitionPenaltyLogitsProcessor implements LogitsProcessor {
-  constructor(private readonly penalty: number) {}
+  private readonly penalty: number;
+  constructor(penalty: number) {
+    this.penalty = Math.fround(penalty); // as torch multiplies float32, and as programs do
+  }
   process(input_ids: readonly number[], scores: Float32Array): void {
     for (const id of new Set(input_ids)) {
       if (id < scores.length) scores[id] = scores[id]! < 0 ? scores[id]! * this.penalty : scores[id]! / this.penalty;
@@ -112,7 +142,15 @@ export class PrefixConstrainedLogitsProcessor implements LogitsProcessor {
     private readonly batch_id: number,
   ) {}
   process(input_ids: readonly number[], scores: Float32Array): void {
-    const ids = new Set(this.allowed(this.batch_id, input_ids));
+    const allowed: unknown = this.allowed(this.batch_id, input_ids);
+    if (isPromise(allowed)) throw promised('prefix_allowed_tokens_fn', 'return a list of ids');
+    if (!Array.isArray(allowed) && !ArrayBuffer.isView(allowed) && !(allowed instanceof Set)) {
+      throw new GenerationError(
+        `prefix_allowed_tokens_fn returned ${quote(allowed)} for row ${this.batch_id}; expected a list of ids.`,
+        { row: this.batch_id, got: allowed },
+      );
+    }
+    const ids = new Set(allowed as Iterable<number>);
     if (ids.size === 0) {
       throw new GenerationError(
         `prefix_allowed_tokens_fn returned an empty list for row ${this.batch_id} after ${input_ids.length} ids: no ` +

@@ -1,6 +1,7 @@
-import { GenerationError } from '../base/errors.js';
+import { letOthersRun } from '../base/async.js';
 import type { EngineSampling } from './engine.js';
-import { argmax, draw, hasNaN } from './scores.js';
+import { argmax, draw, hasInvalid, hasNaN, noChoice } from './scores.js';
+import { applyProcessors } from './processors.js';
 import { finishOf } from './run.js';
 import type { Row, Run } from './run.js';
 
@@ -28,6 +29,7 @@ export async function sampleRows(run: Run, rows: readonly Row[]): Promise<Trace>
     if (sampling) await decodeBlock(run, rows, sampling);
     else live = await decodeStep(run, rows, live, trace);
     await run.inputs.streamer?.put(rows.map((row, i) => row.ids.slice(before[i])));
+    await letOthersRun(); // that is where an abort is seen
   }
   return trace;
 }
@@ -44,9 +46,10 @@ async function decodeStep(run: Run, rows: readonly Row[], live: Row[], trace: Tr
     if (row.finish !== null) continue;
     const number = rows.indexOf(row);
     const scores = logits[at]!;
+    if (!options.remove_invalid_values && hasInvalid(scores)) throw noChoice(true, number, row.ids.length);
     if (options.output_logits) keptLogits[number] = scores.slice();
     if (unconditional) guidance!.apply(scores, unconditional[at]!);
-    for (const processor of row.processors) processor.process(row.ids, scores, number);
+    applyProcessors(row.processors, row.ids, scores, number);
     if (options.output_scores) keptScores[number] = scores;
     row.ids.push(choose(scores, row, number));
     const count = row.ids.length - row.prompt_length;
@@ -62,14 +65,7 @@ function choose(scores: Float32Array, row: Row, number: number): number {
   const id = row.random ? draw(scores, row.random.uniform()) : argmax(scores).index;
   const nan = hasNaN(scores);
   if (id >= 0 && !nan) return id;
-  throw new GenerationError(
-    nan
-      ? `The scores of row ${number} are NaN after ${row.ids.length} ids: the model's weights or a processor are wrong. ` +
-          `remove_invalid_values: true would hide it.`
-      : `No token is left to choose in row ${number} after ${row.ids.length} ids: the options remove every one of them. ` +
-          `Loosen suppress_tokens, bad_words_ids, prefix_allowed_tokens_fn or the processors given.`,
-    { row: number, length: row.ids.length },
-  );
+  throw noChoice(nan, number, row.ids.length);
 }
 
 /** Feeds the tokens just chosen. Rows that ended are dropped or left where they are. */
@@ -160,7 +156,7 @@ function engineSampling(run: Run): EngineSampling | null {
     o.remove_invalid_values ||
     o.exponential_decay_length_penalty !== null ||
     // Normalised scores choose the same token; only a caller who reads them could tell.
-    (o.do_sample && (o.top_h !== null || o.typical_p < 1 || o.epsilon_cutoff > 0 || o.eta_cutoff > 0));
+    (o.do_sample && o.top_h !== null);
   if (here) return null;
   const padding =
     vocab_limit === undefined
@@ -173,6 +169,7 @@ function engineSampling(run: Run): EngineSampling | null {
     top_p: o.do_sample ? o.top_p : 1,
     min_p: o.do_sample ? o.min_p : null,
     repetition_penalty: o.repetition_penalty,
+    ...(o.do_sample && { typical_p: o.typical_p, epsilon_cutoff: o.epsilon_cutoff, eta_cutoff: o.eta_cutoff }),
     suppress: [...o.suppress_tokens, ...padding],
     eos: o.eos_token_id,
     pad_token_id: o.pad_token_id,

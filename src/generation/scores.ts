@@ -2,6 +2,7 @@
  * Arithmetic on one row of scores: sums in float64, removed entries are -Infinity. A token with score -Infinity has
  * probability 0.
  */
+import { GenerationError } from '../base/errors.js';
 
 /**
  * Indices of the entries that are left (not -Infinity), best first or worst first; ties by index in ascending order. NaN
@@ -27,10 +28,31 @@ const INDEX_RANGE = 2 ** 21;
 /** The bits of NaN without a sign. */
 const QUIET_NAN = 0x7fc00000;
 
+/** Whether a logit, as the model gives it, is NaN or Infinity. -Infinity is an id that is never chosen. */
+export function hasInvalid(logits: Float32Array): boolean {
+  for (let i = 0; i < logits.length; i++) if (!(logits[i]! < Infinity)) return true;
+  return false;
+}
+
 /** Whether a score is NaN. */
 export function hasNaN(scores: Float32Array): boolean {
   for (let i = 0; i < scores.length; i++) if (Number.isNaN(scores[i])) return true;
   return false;
+}
+
+/**
+ * The error for a row that can choose no id.
+ * @param nan whether a score is NaN, or a logit of the model's infinite; else none is left @param length how many ids the row has
+ */
+export function noChoice(nan: boolean, row: number, length: number): GenerationError {
+  return new GenerationError(
+    nan
+      ? `The scores of row ${row} are NaN after ${length} ids, or infinite: the model's weights or a processor are wrong. ` +
+          `remove_invalid_values: true would hide it.`
+      : `No token is left to choose in row ${row} after ${length} ids: the options remove every one of them. ` +
+          `Loosen suppress_tokens, bad_words_ids, prefix_allowed_tokens_fn or the processors given.`,
+    { row, length },
+  );
 }
 
 /** The k-th largest score (1 is the largest); -Infinity where fewer are left. */

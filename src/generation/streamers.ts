@@ -1,3 +1,5 @@
+import * as kinds from '../base/option_kinds.js';
+import { OptionTable, type OptionRules, type OtherNames } from '../base/options.js';
 import { GenerationError } from '../base/errors.js';
 import { IncrementalDecoder } from '../tokenizers/index.js';
 import type { DecodeOptions, Tokenizer } from '../tokenizers/index.js';
@@ -29,6 +31,31 @@ export interface TextStreamerOptions extends DecodeOptions {
   token_callback_function?: (ids: readonly number[]) => void | Promise<void>;
 }
 
+const RULES: OptionRules<TextStreamerOptions> = {
+  skip_special_tokens: { kind: kinds.boolean },
+  clean_up_tokenization_spaces: { kind: kinds.orNull(kinds.boolean) },
+  skip_prompt: { kind: kinds.boolean, default: false },
+  callback_function: { kind: kinds.func },
+  token_callback_function: { kind: kinds.func },
+};
+const OTHERS: OtherNames = {
+  decode_kwargs: { why: 'skip_special_tokens and clean_up_tokenization_spaces are options themselves', off: [null] },
+  timeout: { why: 'a reader waits as long as generation takes; stop it with the signal of generate()', off: [null] },
+  on_finalized_text: 'callback_function',
+};
+const STREAMER_TABLE = new OptionTable<TextStreamerOptions>('new TextStreamer()', RULES, { others: OTHERS });
+
+/** Options of TextIteratorStreamer. */
+export interface TextIteratorStreamerOptions extends TextStreamerOptions {
+  /** Unread pieces to keep at most. Default 16. */
+  high_water_mark?: number;
+}
+const ITERATOR_TABLE = new OptionTable<TextIteratorStreamerOptions>(
+  'new TextIteratorStreamer()',
+  { ...RULES, high_water_mark: { kind: kinds.integer({ min: 1 }), default: 16 } },
+  { others: OTHERS },
+);
+
 /** CJK ideographs: these scripts put no spaces between words (the blocks of transformers' TextStreamer). */
 const IDEOGRAPH =
   /[\u4E00-\u9FFF\u3400-\u4DBF\u{20000}-\u{2A6DF}\u{2A700}-\u{2B73F}\u{2B740}-\u{2B81F}\u{2B820}-\u{2CEAF}\uF900-\uFAFF\u{2F800}-\u{2FA1F}]$/u;
@@ -49,6 +76,7 @@ export class TextStreamer implements Streamer {
   private prompt = true;
 
   constructor(tokenizer: Pick<Tokenizer, 'decode'>, options: TextStreamerOptions = {}) {
+    if (!(this instanceof TextIteratorStreamer)) STREAMER_TABLE.check(options);
     this.options = options;
     const { skip_special_tokens, clean_up_tokenization_spaces } = options;
     this.decoder = new IncrementalDecoder(tokenizer, { skip_special_tokens, clean_up_tokenization_spaces });
@@ -149,10 +177,10 @@ export class TextIteratorStreamer extends TextStreamer implements AsyncIterable<
   private everRead = false;
   private wake: (() => void)[] = [];
 
-  /** @param options those of TextStreamer, and `high_water_mark`: unread pieces to keep at most (default 16) */
-  constructor(tokenizer: Pick<Tokenizer, 'decode'>, options: TextStreamerOptions & { high_water_mark?: number } = {}) {
-    super(tokenizer, options);
-    this.mark = options.high_water_mark ?? 16;
+  constructor(tokenizer: Pick<Tokenizer, 'decode'>, options: TextIteratorStreamerOptions = {}) {
+    const filled = ITERATOR_TABLE.fill<'high_water_mark'>(options);
+    super(tokenizer, filled);
+    this.mark = filled.high_water_mark;
   }
 
   protected override async on_finalized_text(text: string, stream_end: boolean): Promise<void> {

@@ -14,7 +14,10 @@ function cutBelow(scores: Float32Array, probabilities: Float64Array, bound: numb
 
 /** Divides scores by the temperature. */
 export class TemperatureLogitsWarper implements LogitsProcessor {
-  constructor(private readonly temperature: number) {}
+  private readonly temperature: number;
+  constructor(temperature: number) {
+    this.temperature = Math.fround(temperature); // as torch divides float32, and as programs do
+  }
   process(_input_ids: readonly number[], scores: Float32Array): void {
     for (let i = 0; i < scores.length; i++) scores[i]! /= this.temperature;
   }

@@ -36,8 +36,14 @@ export interface TraceResult {
   assign?: Record<string, tf.Tensor>;
 }
 
-/** Pure function of inputs and variables; it is traced once and must not read values. */
-export type TracedFunction = (inputs: Record<string, tf.Tensor>, vars: Record<string, tf.Tensor>) => TraceResult;
+/**
+ * Pure function of inputs and variables; it is traced once and must not read values. It may be a generator that returns its result: at each
+ * `yield` of one that compile() traces (`deferTracing`) the event loop may run. A yield must not lie within tf.tidy or a gradient.
+ */
+export type TracedFunction = (
+  inputs: Record<string, tf.Tensor>,
+  vars: Record<string, tf.Tensor>,
+) => TraceResult | Generator<undefined, TraceResult, undefined>;
 
 export interface DefineOptions {
   /** Compile with XLA (default true). False runs the same graph op by op in TensorFlow: slower, starts at once. */
@@ -95,6 +101,8 @@ export interface ProgramOptions {
   onCompile?: CompileHook;
   /** Keeps the graph, and takes a kept one instead of tracing: functions are then traced at compile(), if at all. Default: none. */
   graphCache?: GraphCache;
+  /** Functions are traced by compile(), between which others may run, and what is wrong with them is told then. Default false: when they are defined. */
+  deferTracing?: boolean;
   /** Shown in error messages and in XLA's profiles. */
   name?: string;
   /** What makes the program smaller, in a sentence, for who reads that the device has not enough memory for it. */

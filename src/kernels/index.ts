@@ -15,5 +15,9 @@ export {
 } from './few_rows/call.js';
 export { type OneRowInputs, oneRowProduct } from './one_row/call.js';
 export { ssmStep } from './ssm_step/call.js';
-export { int4Instructions, int4Product, int4Row, type Instructions, type TiledMatrix } from './host/call.js';
+export { int4Instructions, int4Product, type Instructions, type TiledMatrix } from './host/call.js';
+export { denseInstructions, denseProduct } from './host/dense.js';
+export { type HostMatrix, layerInstructions, layerStep } from './host/layer.js';
 export { TILE } from './host/spec.js';
+export { wasmDense } from './wasm/dense.js';
+export { heldBytes, type PackedMatrix, packedProduct, packedRows, wasmTakes } from './wasm/packed.js';

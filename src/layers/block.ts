@@ -5,7 +5,16 @@ import { single, SpecLayer } from './base.js';
 import { stepPaths, takePath } from './decode/choose.js';
 import { oneRowStep } from './decode/one_row_step.js';
 import { mixerForward, type MixerOptions, type MixerState } from './mixer.js';
-import { type Mamba2MixerArgs, mixerConfig, type MixerSpec, mixerSpec, mixerWeightSpecs } from './mixer_spec.js';
+import { mixerOptions } from './call_options.js';
+import { checkedArgs, layerTable } from './layer_args.js';
+import {
+  type Mamba2MixerArgs,
+  MIXER_RULES,
+  mixerConfig,
+  type MixerSpec,
+  mixerSpec,
+  mixerWeightSpecs,
+} from './mixer_spec.js';
 import { rmsNorm, rmsParts } from './rms_norm.js';
 import { tensor, type WeightSpec, type Weights } from './weights.js';
 
@@ -42,13 +51,16 @@ export function blockForward(
       const inputScale = factor as tf.Tensor3D;
       return added(mixerForward(spec, own, scaled as tf.Tensor3D, { ...options, inputScale }));
     };
-    const out = takePath(stepPaths(spec, own, { rows: b, tokens: t, ...options }), {
-      one_row: () => oneRowStep(spec, own, x, gamma, options),
-      kernels: normInParts,
-      merged: normInParts,
-      plain: afterNorm,
-      scan: afterNorm,
-    })!;
+    const out = takePath(
+      stepPaths(spec, own, { rows: b, tokens: t, state: options.state, mergeStep: options.mergeStep }),
+      {
+        one_row: () => oneRowStep(spec, own, x, gamma, options),
+        kernels: normInParts,
+        merged: normInParts,
+        plain: afterNorm,
+        scan: afterNorm,
+      },
+    )!;
     return [out.y, out.state.conv, out.state.ssm, out.state.stored];
   });
   const state: MixerState = { conv: conv as tf.Tensor3D, ssm: ssm as tf.Tensor4D, ...(stored && { stored }) };
@@ -63,6 +75,10 @@ export function blockWeightSpecs(spec: MixerSpec): WeightSpec[] {
   ];
 }
 
+const TABLE = layerTable<Mamba2MixerArgs>('new Mamba2Block()', MIXER_RULES);
+const FORWARD_TABLE = mixerOptions('Mamba2Block.forward()');
+const CALL_TABLE = mixerOptions('Mamba2Block.callAndReturnState()');
+
 /**
  * The block as a layer: [b, t, d] -> [b, t, d]. Takes the arguments of Mamba2Mixer; weights `norm.weight` and `mixer.*`.
  * Source: Hugging Face Mamba2Block.
@@ -76,7 +92,7 @@ export class Mamba2Block extends SpecLayer {
   readonly spec: MixerSpec;
 
   constructor(args: Mamba2MixerArgs) {
-    super(args);
+    super(checkedArgs(TABLE, args, ['hiddenSize', 'numHeads']));
     this.spec = mixerSpec(args);
   }
 
@@ -85,13 +101,15 @@ export class Mamba2Block extends SpecLayer {
   }
 
   forward(x: tf.Tensor3D, weights: Weights, options?: MixerOptions): { y: tf.Tensor3D; state: MixerState } {
+    FORWARD_TABLE.check(options);
     return blockForward(this.spec, weights, x, options);
   }
 
   /** As call, with a state in and out. */
   callAndReturnState(x: tf.Tensor3D, options?: MixerOptions): { y: tf.Tensor3D; state: MixerState } {
+    CALL_TABLE.check(options);
     this.ensureBuilt(x.shape);
-    return this.forward(x, this.weightMap(), options);
+    return blockForward(this.spec, this.weightMap(), x, options);
   }
 
   override call(inputs: tf.Tensor | tf.Tensor[]): tf.Tensor {

@@ -1,8 +1,10 @@
 /** The causal convolution as a tf.layers layer; its maths is in convolution.ts. */
 import * as tf from '@tensorflow/tfjs';
+import * as kinds from '../base/option_kinds.js';
 import { silu } from './activations.js';
 import { type LayerArgs, single, SpecLayer } from './base.js';
 import { causalConv, type ConvOutputs } from './convolution.js';
+import { checkedArgs, layerTable, size } from './layer_args.js';
 import { tensor, type WeightSpec, type Weights } from './weights.js';
 
 export interface CausalConv1DArgs extends LayerArgs {
@@ -15,6 +17,13 @@ export interface CausalConv1DArgs extends LayerArgs {
   /** 'silu' (default) or null for none. */
   activation?: 'silu' | null;
 }
+
+const TABLE = layerTable<CausalConv1DArgs>('new CausalConv1D()', {
+  channels: { kind: size },
+  kernelSize: { kind: size, default: 4 },
+  useBias: { kind: kinds.boolean, default: true },
+  activation: { kind: kinds.named("'silu' or null", (v) => v === 'silu' || v === null), default: 'silu' },
+});
 
 /** Fresh weights as PyTorch's Conv1d has them: uniform within ±1/sqrt(k). */
 export function convWeightSpecs(prefix: string, channels: number, taps: number, useBias: boolean): WeightSpec[] {
@@ -44,7 +53,7 @@ export class CausalConv1D extends SpecLayer {
   readonly activation: 'silu' | null;
 
   constructor(args: CausalConv1DArgs) {
-    super(args);
+    super(checkedArgs(TABLE, args, ['channels']));
     this.channels = args.channels;
     this.kernelSize = args.kernelSize ?? 4;
     this.useBias = args.useBias ?? true;

@@ -1,7 +1,10 @@
 /** Token embedding and language-model head. A tied head is the embedding applied in reverse. */
 import * as tf from '@tensorflow/tfjs';
 import { ArgumentError } from '../base/errors.js';
+import { anything, boolean, orNull } from '../base/option_kinds.js';
+import { OptionTable } from '../base/options.js';
 import { type LayerArgs, single, SpecLayer } from './base.js';
+import { checkedArgs, layerTable, positive, size } from './layer_args.js';
 import { linear, lookup, type WeightSpec, type Weights } from './weights.js';
 
 export interface TokenEmbeddingArgs extends LayerArgs {
@@ -12,6 +15,26 @@ export interface TokenEmbeddingArgs extends LayerArgs {
   /** Standard deviation of fresh rows. Default 0.1. */
   initializerRange?: number;
 }
+
+const RULES = {
+  vocabSize: { kind: size },
+  hiddenSize: { kind: size },
+  initializerRange: { kind: positive, default: 0.1 },
+};
+const EMBEDDING_TABLE = layerTable<TokenEmbeddingArgs>('new TokenEmbedding()', RULES);
+const HEAD_TABLE = layerTable<TokenEmbeddingArgs>('new LMHead()', RULES);
+/** Keyword arguments of call(). tfjs hands `training` and `mask` to every layer of a model that runs; they change nothing here. */
+interface CallArgs {
+  /** As the tied head: hidden states to logits. Hidden states of three axes are taken so in any case. */
+  reverse?: boolean;
+  training?: boolean;
+  mask?: unknown;
+}
+const CALL_TABLE = new OptionTable<CallArgs>('TokenEmbedding.call()', {
+  reverse: { kind: boolean, default: false },
+  training: { kind: orNull(boolean) },
+  mask: { kind: anything },
+});
 
 /**
  * Ids to vectors: int32 [b, t] -> [b, t, d]; one weight, `weight` [v, d]. Applied to hidden states it is the tied head:
@@ -28,7 +51,7 @@ export class TokenEmbedding extends SpecLayer {
   readonly initializerRange: number;
 
   constructor(args: TokenEmbeddingArgs) {
-    super(args);
+    super(checkedArgs(EMBEDDING_TABLE, args, ['vocabSize', 'hiddenSize']));
     this.vocabSize = args.vocabSize;
     this.hiddenSize = args.hiddenSize;
     this.initializerRange = args.initializerRange ?? 0.1;
@@ -77,6 +100,7 @@ export class TokenEmbedding extends SpecLayer {
   }
 
   override call(inputs: tf.Tensor | tf.Tensor[], kwargs?: { reverse?: boolean }): tf.Tensor {
+    CALL_TABLE.check(kwargs ?? undefined);
     const x = single(inputs);
     // the rank decides: a tf.LayersModel does not hand keyword arguments on to its layers when it runs
     if (kwargs?.reverse || x.rank >= 3) return this.reverse(x, this.weightMap());
@@ -109,7 +133,7 @@ export class LMHead extends SpecLayer {
   readonly initializerRange: number;
 
   constructor(args: TokenEmbeddingArgs) {
-    super(args);
+    super(checkedArgs(HEAD_TABLE, args, ['vocabSize', 'hiddenSize']));
     this.vocabSize = args.vocabSize;
     this.hiddenSize = args.hiddenSize;
     this.initializerRange = args.initializerRange ?? 0.1;

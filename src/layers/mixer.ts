@@ -14,7 +14,16 @@ import { stepPaths, takePath } from './decode/choose.js';
 import type { StoredState } from './decode/kernel_inputs.js';
 import { kernelsStep } from './decode/kernels_step.js';
 import { opsStep } from './decode/ops_step.js';
-import { type Mamba2MixerArgs, mixerConfig, type MixerSpec, mixerSpec, mixerWeightSpecs } from './mixer_spec.js';
+import { mixerOptions } from './call_options.js';
+import { checkedArgs, layerTable } from './layer_args.js';
+import {
+  type Mamba2MixerArgs,
+  MIXER_RULES,
+  mixerConfig,
+  type MixerSpec,
+  mixerSpec,
+  mixerWeightSpecs,
+} from './mixer_spec.js';
 import { rmsParts } from './rms_norm.js';
 import { rmsNormByGroups } from './rms_norm_gated.js';
 import { ssdChunkScan } from './ssd.js';
@@ -135,7 +144,7 @@ export function mixerForward(
     });
   }
   const { mask, state, mergeStep } = options;
-  const paths = stepPaths(spec, weights, { rows: b, tokens: t, state, mask, mergeStep });
+  const paths = stepPaths(spec, weights, { rows: b, tokens: t, state, mergeStep });
   const step = paths[0] !== 'scan';
   // a single token with a state is of the state's document
   const segments = step ? undefined : options.segments;
@@ -184,6 +193,10 @@ export function mixerForward(
   return { y: y as tf.Tensor3D, state: after };
 }
 
+const TABLE = layerTable<Mamba2MixerArgs>('new Mamba2Mixer()', MIXER_RULES);
+const FORWARD_TABLE = mixerOptions('Mamba2Mixer.forward()');
+const CALL_TABLE = mixerOptions('Mamba2Mixer.callAndReturnState()');
+
 /**
  * The mixer as a layer: [b, t, d] -> [b, t, d]. Weights under the checkpoint's names and shapes: `dt_bias`, `A_log`,
  * `D` [h], `conv1d.weight` [convSize, 1, k], `in_proj.weight` [projSize, d], `norm.weight`, `out_proj.weight`.
@@ -199,7 +212,7 @@ export class Mamba2Mixer extends SpecLayer {
   readonly spec: MixerSpec;
 
   constructor(args: Mamba2MixerArgs) {
-    super(args);
+    super(checkedArgs(TABLE, args, ['hiddenSize', 'numHeads']));
     this.spec = mixerSpec(args);
   }
 
@@ -208,13 +221,15 @@ export class Mamba2Mixer extends SpecLayer {
   }
 
   forward(u: tf.Tensor3D, weights: Weights, options?: MixerOptions): { y: tf.Tensor3D; state: MixerState } {
+    FORWARD_TABLE.check(options);
     return mixerForward(this.spec, weights, u, options);
   }
 
   /** As call, with a state in and out. */
   callAndReturnState(u: tf.Tensor3D, options?: MixerOptions): { y: tf.Tensor3D; state: MixerState } {
+    CALL_TABLE.check(options);
     this.ensureBuilt(u.shape);
-    return this.forward(u, this.weightMap(), options);
+    return mixerForward(this.spec, this.weightMap(), u, options);
   }
 
   override call(inputs: tf.Tensor | tf.Tensor[]): tf.Tensor {

@@ -1,10 +1,14 @@
 /** Sizes and constants of a mixer, and its weights as they are described before they exist. */
 import type * as tf from '@tensorflow/tfjs';
 import { ConfigError } from '../base/errors.js';
+import * as kinds from '../base/option_kinds.js';
+import type { OptionRules } from '../base/options.js';
 import type { LayerArgs } from './base.js';
 import { convWeightSpecs } from './causal_conv1d.js';
-import { type NormGroups, normGroupsOf } from './rms_norm_gated.js';
+import { positive, size } from './layer_args.js';
+import { NORM_GROUPS, type NormGroups, normGroupsOf } from './rms_norm_gated.js';
 import type { WeightSpec } from './weights.js';
+import { omit } from '../base/omit.js';
 
 export interface Mamba2MixerArgs extends LayerArgs {
   /** Model width, d. */
@@ -41,6 +45,34 @@ export interface Mamba2MixerArgs extends LayerArgs {
   outProjDivisor?: number;
 }
 
+/** Rules of what a mixer has of its own. */
+export const MIXER_RULES: OptionRules<Omit<Mamba2MixerArgs, keyof LayerArgs>> = {
+  hiddenSize: { kind: size },
+  numHeads: { kind: size },
+  headDim: { kind: size, default: 64 },
+  nGroups: { kind: size, default: 1 },
+  stateSize: { kind: size, default: 128 },
+  convKernel: { kind: size, default: 4 },
+  chunkSize: { kind: size, default: 64 },
+  useBias: { kind: kinds.boolean, default: false },
+  useConvBias: { kind: kinds.boolean, default: true },
+  epsilon: { kind: positive, default: 1e-5 },
+  timeStepLimit: {
+    // JSON has no Infinity: a saved layer has null for it
+    kind: kinds.named('two numbers, the lower first', (v) => {
+      if (!Array.isArray(v) || v.length !== 2) return false;
+      const [low, high] = [(v[0] ?? 0) as unknown, (v[1] ?? Infinity) as unknown];
+      return typeof low === 'number' && typeof high === 'number' && low <= high;
+    }),
+  },
+  normGroups: { kind: NORM_GROUPS, default: 'per_group' },
+  initializerRange: { kind: positive, default: 0.1 },
+  timeStepMin: { kind: positive, default: 0.001 },
+  timeStepMax: { kind: positive, default: 0.1 },
+  timeStepFloor: { kind: positive, default: 0.0001 },
+  outProjDivisor: { kind: positive, default: 1 },
+};
+
 /** Sizes and constants of a mixer, all decided. */
 export interface MixerSpec extends Required<Omit<Mamba2MixerArgs, keyof LayerArgs>> {
   /** h·p */
@@ -72,29 +104,6 @@ export function mixerSpec(args: Mamba2MixerArgs): MixerSpec {
     timeStepFloor: args.timeStepFloor ?? 1e-4,
     outProjDivisor: args.outProjDivisor ?? 1,
   };
-  for (const key of ['hiddenSize', 'numHeads', 'headDim', 'nGroups', 'stateSize', 'convKernel', 'chunkSize'] as const) {
-    if (!Number.isInteger(full[key]) || full[key] < 1) {
-      throw new ConfigError(`Mamba2Mixer: ${key} is ${full[key]}, expected a positive integer`, { [key]: full[key] });
-    }
-  }
-  for (const key of [
-    'epsilon',
-    'initializerRange',
-    'timeStepMin',
-    'timeStepMax',
-    'timeStepFloor',
-    'outProjDivisor',
-  ] as const) {
-    if (!(full[key] > 0)) {
-      throw new ConfigError(`Mamba2Mixer: ${key} is ${full[key]}, expected a positive number`, { [key]: full[key] });
-    }
-  }
-  if (!(full.timeStepLimit[0] <= full.timeStepLimit[1])) {
-    throw new ConfigError(
-      `Mamba2Mixer: timeStepLimit is [${full.timeStepLimit}], expected two numbers, the lower first`,
-      { timeStepLimit: full.timeStepLimit },
-    );
-  }
   if (full.numHeads % full.nGroups !== 0) {
     throw new ConfigError(`Mamba2Mixer: nGroups ${full.nGroups} does not divide numHeads ${full.numHeads}`, full);
   }
@@ -152,8 +161,7 @@ export function mixerWeightSpecs(spec: MixerSpec, prefix = ''): WeightSpec[] {
 
 /** The arguments that rebuild a mixer, fit for JSON. */
 export function mixerConfig(spec: MixerSpec): tf.serialization.ConfigDict {
-  const derived = ['innerSize', 'convSize', 'projSize'];
-  const args = Object.fromEntries(Object.entries(spec).filter(([key]) => !derived.includes(key)));
+  const args = omit(spec, 'innerSize', 'convSize', 'projSize');
   const [low, high] = spec.timeStepLimit;
   return { ...args, timeStepLimit: [low, Number.isFinite(high) ? high : null] };
 }

@@ -1,6 +1,7 @@
 /** RMSNorm: w · x / sqrt(mean(x²) + epsilon), the norm before each block and before the head. */
 import * as tf from '@tensorflow/tfjs';
 import { type LayerArgs, single, SpecLayer } from './base.js';
+import { checkedArgs, layerTable, positive, size } from './layer_args.js';
 import { tensor, type WeightSpec, type Weights } from './weights.js';
 
 /**
@@ -48,6 +49,11 @@ export interface RMSNormArgs extends LayerArgs {
   epsilon?: number;
 }
 
+const TABLE = layerTable<RMSNormArgs>('new RMSNorm()', {
+  size: { kind: size },
+  epsilon: { kind: positive, default: 1e-5 },
+});
+
 /**
  * RMSNorm as a tf.layers layer. Input and output [..., d]; one weight, `weight` [d], of ones at first.
  * Source: Hugging Face Mamba2RMSNorm.
@@ -61,7 +67,7 @@ export class RMSNorm extends SpecLayer {
   readonly epsilon: number;
 
   constructor(args: RMSNormArgs) {
-    super(args);
+    super(checkedArgs(TABLE, args, ['size']));
     this.size = args.size;
     this.epsilon = args.epsilon ?? 1e-5;
   }

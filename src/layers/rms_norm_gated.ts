@@ -5,8 +5,10 @@
  */
 import * as tf from '@tensorflow/tfjs';
 import { ArgumentError } from '../base/errors.js';
+import * as kinds from '../base/option_kinds.js';
 import { silu } from './activations.js';
 import { type LayerArgs, SpecLayer } from './base.js';
+import { checkedArgs, layerTable, positive, size } from './layer_args.js';
 import { rmsNorm, scaleByRms } from './rms_norm.js';
 import { tensor, type WeightSpec, type Weights } from './weights.js';
 
@@ -22,6 +24,11 @@ export function normGroupsOf(value: string | undefined): NormGroups {
   if (value === 'full') return value;
   throw new ArgumentError(`normGroups is '${value}', expected 'per_group' or 'full'`, { normGroups: value });
 }
+
+/** What normGroups takes; 'perGroup' is what tf.loadLayersModel makes of 'per_group'. */
+export const NORM_GROUPS = kinds.named("'per_group' or 'full'", (v) =>
+  ['per_group', 'perGroup', 'full'].includes(v as string),
+);
 
 /** @param y [..., d] @param gate [..., d] @param weight [d] @param groups number of groups normalised apart */
 export function rmsNormGated(
@@ -49,11 +56,18 @@ export interface RMSNormGatedArgs extends LayerArgs {
   size: number;
   /** Groups of channels, g; divides size. Default 1. */
   groups?: number;
-  /** 'per_group' (default) or 'full': one norm over all channels, as transformers 5 does. */
+  /** 'per_group' (default) or 'full': one norm over all channels, as transformers up to 5.22 does. */
   normGroups?: NormGroups;
   /** Default 1e-5. */
   epsilon?: number;
 }
+
+const TABLE = layerTable<RMSNormGatedArgs>('new RMSNormGated()', {
+  size: { kind: size },
+  groups: { kind: size, default: 1 },
+  normGroups: { kind: NORM_GROUPS, default: 'per_group' },
+  epsilon: { kind: positive, default: 1e-5 },
+});
 
 /**
  * Gated RMSNorm as a layer of two inputs [y, gate], both [..., d]; output [..., d]; one weight, `weight` [d].
@@ -72,7 +86,7 @@ export class RMSNormGated extends SpecLayer {
   readonly epsilon: number;
 
   constructor(args: RMSNormGatedArgs) {
-    super(args);
+    super(checkedArgs(TABLE, args, ['size']));
     this.size = args.size;
     this.groups = args.groups ?? 1;
     this.normGroups = normGroupsOf(args.normGroups);

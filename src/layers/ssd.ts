@@ -13,6 +13,9 @@
  */
 import * as tf from '@tensorflow/tfjs';
 import { ArgumentError } from '../base/errors.js';
+import * as kinds from '../base/option_kinds.js';
+import { OptionTable } from '../base/options.js';
+import { checkInputs, tensorOf } from './call_options.js';
 import { einsum } from './einsum.js';
 import { bordersOf, decayMatrix, sumLogDecays } from './ssd_decays.js';
 import { productsOf } from './ssd_products.js';
@@ -46,6 +49,28 @@ export interface SsdOutputs {
   /** State after the last token, [b, h, p, n] */
   finalState: tf.Tensor4D;
 }
+
+const SCAN_TABLE = new OptionTable<SsdInputs>(
+  'ssdChunkScan()',
+  {
+    x: { kind: tensorOf('b, t, h, p') },
+    dt: { kind: tensorOf('b, t, h') },
+    A: { kind: tensorOf('h') },
+    B: { kind: tensorOf('b, t, g, n') },
+    C: { kind: tensorOf('b, t, g, n') },
+    initialState: { kind: tensorOf('b, h, p, n') },
+    segments: { kind: tensorOf('b, t') },
+    bf16: { kind: kinds.boolean, default: false },
+  },
+  {
+    others: {
+      initial_state: 'initialState',
+      initial_states: 'initialState',
+      state: 'initialState',
+      seq_idx: 'segments',
+    },
+  },
+);
 
 function check(inputs: SsdInputs): { b: number; t: number; h: number; p: number; g: number; n: number } {
   const [b, t, h, p] = inputs.x.shape;
@@ -83,6 +108,7 @@ function padTokens<T extends tf.Tensor>(x: T, extra: number): T {
  * const { y, finalState } = ssdChunkScan({ x, dt, A, B, C }, 64); // y [b, t, h, p]
  */
 export function ssdChunkScan(inputs: SsdInputs, chunkSize: number): SsdOutputs {
+  checkInputs(SCAN_TABLE, inputs, ['x', 'dt', 'A', 'B', 'C']);
   const { b, t, h, p, g, n } = check(inputs);
   if (!(Number.isInteger(chunkSize) && chunkSize > 0)) {
     throw new ArgumentError(`SSD scan: chunk size ${chunkSize} is not a positive integer`, { chunkSize });
@@ -152,11 +178,25 @@ export interface SsdStepInputs {
   state: tf.Tensor4D;
 }
 
+const STEP_TABLE = new OptionTable<SsdStepInputs>(
+  'ssdStep()',
+  {
+    x: { kind: tensorOf('b, h, p') },
+    dt: { kind: tensorOf('b, h') },
+    A: { kind: tensorOf('h') },
+    B: { kind: tensorOf('b, g, n') },
+    C: { kind: tensorOf('b, g, n') },
+    state: { kind: tensorOf('b, h, p, n') },
+  },
+  { others: { initialState: 'state', ssm: 'state', ssm_state: 'state' } },
+);
+
 /**
  * One token of the same recurrence (spec B.5).
  * @returns y [b, h, p] without the D skip, and the new state [b, h, p, n]
  */
 export function ssdStep(inputs: SsdStepInputs): { y: tf.Tensor3D; state: tf.Tensor4D } {
+  checkInputs(STEP_TABLE, inputs, ['x', 'dt', 'A', 'B', 'C', 'state']);
   const { x, dt, A, B, C, state } = inputs;
   const [b, h] = x.shape;
   return tf.tidy(() => {

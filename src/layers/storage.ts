@@ -4,7 +4,7 @@
  */
 import type * as tf from '@tensorflow/tfjs';
 import { gatherRows, matMulStored, type VariableSpec } from '../jit/index.js';
-import { fewRowsProduct, oneRowProduct } from '../kernels/index.js';
+import { denseInstructions, denseProduct, fewRowsProduct, layerInstructions, oneRowProduct } from '../kernels/index.js';
 import type { Weight } from './weights.js';
 
 /** Bytes of a weight in one stored type, asked for when their turn comes. */
@@ -29,15 +29,21 @@ export function float32Storage(shape: readonly number[], init?: WeightBytes): We
   return { form: 'float32', variables: { '': { shape, dtype: 'float32', init } }, weight: (vars) => vars['']! };
 }
 
+/** Of CPUs, in words: graphs differ by them. */
+const kernels = (): string =>
+  [...denseInstructions().slice(0, 1), ...layerInstructions().slice(0, 1)].map((form) => ` by ${form}`).join('');
+
 /** A matrix [out, in] in float32. */
 export function float32Matrix(shape: readonly number[], init?: WeightBytes): WeightStorage {
   return {
-    form: 'float32 matrix',
+    form: `float32 matrix${kernels()}`,
+    takesWhole: layerInstructions().length > 0,
     variables: { '': { shape, dtype: 'float32', init } },
     weight: (vars) => ({
       shape,
-      apply: (x) => matMulStored(x, vars['']!),
+      apply: (x) => denseProduct(x, vars['']!) ?? matMulStored(x, vars['']!),
       rows: (ids) => gatherRows(vars['']!, ids),
+      host: vars['']!,
       fused: (input) => oneRowProduct(shape, { kind: 'float32' }, input, [vars['']!]),
     }),
   };
@@ -49,12 +55,14 @@ export function float32Matrix(shape: readonly number[], init?: WeightBytes): Wei
  */
 export function bfloat16Storage(shape: readonly number[], init?: WeightBytes): WeightStorage {
   return {
-    form: 'bfloat16 matrix',
+    form: `bfloat16 matrix${kernels()}`,
+    takesWhole: layerInstructions().length > 0,
     variables: { '': { shape, dtype: 'bfloat16', init } },
     weight: (vars) => ({
       shape,
-      apply: (x) => matMulStored(x, vars['']!),
+      apply: (x) => denseProduct(x, vars['']!) ?? matMulStored(x, vars['']!),
       rows: (ids) => gatherRows(vars['']!, ids),
+      host: vars['']!,
       fused: (input) => oneRowProduct(shape, { kind: 'bfloat16' }, input, [vars['']!]),
       batch: (input) => fewRowsProduct(shape, input, vars['']!),
     }),

@@ -4,7 +4,13 @@
  * otherwise (bfloat16, packed int4, a base with a LoRA adapter).
  */
 import * as tf from '@tensorflow/tfjs';
-import type { FewRowsInputs, FewRowsResult, OneRowInputs } from '../kernels/index.js';
+import {
+  type FewRowsInputs,
+  type FewRowsResult,
+  type HostMatrix,
+  type OneRowInputs,
+  wasmDense,
+} from '../kernels/index.js';
 import type { WeightStorage } from './storage.js';
 
 /** A linear map [out, in] that is not a float32 tensor but knows how to act like one. */
@@ -16,13 +22,17 @@ export interface StoredMatrix {
   /** Rows ids [m] (int32) of W -> [m, in], float32: an embedding lookup */
   rows(ids: tf.Tensor1D): tf.Tensor2D;
   /**
-   * residual + W·(norm(x·silu(gate))·gamma) of one row in one kernel, [1, out]; null where the device has no such kernel. Traced code.
+   * residual + W·(norm(x)·gamma) of one row in one kernel, [1, out]; null where the device has no such kernel. Traced code.
    */
   fused?(input: OneRowInputs): tf.Tensor2D | null;
   /** The product with a few rows and what is around it as one kernel; null where the device has no such kernel. Traced code. */
   batch?(input: FewRowsInputs): FewRowsResult | null;
+  /** What kernels of a CPU take of it, which do a layer's step as a whole. Traced code. */
+  readonly host?: HostMatrix;
   /** What it is made of, where that may change (an adapter's factors, in training): programs made from it then hold no longer. */
   readonly tensors?: readonly tf.Tensor[];
+  /** Gives back what it holds in a backend's memory; absent on forms that hold nothing of their own. */
+  dispose?(): void;
   /** How this matrix is kept in a compiled program; absent on forms that only exist while tracing. */
   storage?(): WeightStorage;
 }
@@ -80,7 +90,8 @@ export function linear(x: tf.Tensor, w: Weight, bias?: tf.Tensor): tf.Tensor {
   const [out, inner] = w.shape as [number, number];
   return tf.tidy(() => {
     const flat = tf.reshape(x, [-1, inner]) as tf.Tensor2D;
-    const product = isStored(w) ? w.apply(flat) : tf.matMul(flat, w as tf.Tensor2D, false, true);
+    const dense = (m: tf.Tensor2D): tf.Tensor => wasmDense(flat, m) ?? tf.matMul(flat, m, false, true);
+    const product = isStored(w) ? w.apply(flat) : dense(w as tf.Tensor2D);
     const y = bias ? tf.add(product, bias) : product;
     return tf.reshape(y, [...x.shape.slice(0, -1), out]);
   });

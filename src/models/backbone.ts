@@ -1,10 +1,13 @@
 /** A network without its head, as a tfjs model and as Hugging Face's forward(). */
 import * as tf from '@tensorflow/tfjs';
 import { ArgumentError } from '../base/errors.js';
-import { type Compaction, idGrid, type IdsLike, readMask, reorder } from '../engine/inputs.js';
+import { checkMemory } from '../base/memory.js';
+import { type Compaction, idGrid, type IdGrid, type IdsLike, readMask, reorder } from '../engine/inputs.js';
 import type { NetworkWeights } from '../engine/network_weights.js';
 import type { LayerState, RecurrentLM } from '../engine/recurrent_lm.js';
 import { RecurrentCache } from '../engine/states/cache.js';
+import { onGpu } from '../runtime/index.js';
+import { BACKBONE_TABLE } from './forward_options.js';
 
 /** What forward() takes. @typeParam C the architecture's cache */
 export interface BackboneInputs<C extends RecurrentCache = RecurrentCache> {
@@ -37,6 +40,9 @@ interface Prepared {
 
 /** Embedding, blocks and final norm over the weights of a causal model, or over weights of its own. */
 export class Backbone<N extends RecurrentLM = RecurrentLM, C extends RecurrentCache = RecurrentCache> {
+  /** Whether padding without a mask was told of. */
+  private warned = false;
+
   constructor(readonly weights: NetworkWeights<N>) {}
 
   get network(): N {
@@ -81,10 +87,38 @@ export class Backbone<N extends RecurrentLM = RecurrentLM, C extends RecurrentCa
       return { embedded: padding?.order ? reorder(inputs_embeds, padding.order) : tf.clone(inputs_embeds), padding };
     }
     const ids = idGrid(input_ids!, this.config.vocab_size);
+    if (attention_mask === undefined) this.warnOfPadding(ids);
+    this.checkRoom(ids);
     const padding = readMask(attention_mask, ids.batch, ids.length);
     const values = padding?.order ? padding.order.map((from) => ids.values[from]!) : ids.values;
     const tensor = tf.tensor2d(values, [ids.batch, ids.length], 'int32');
     return { embedded: this.network.embed(this.weights.all(), tensor), padding };
+  }
+
+  /** Of a block the stream, what the projection in gives, and what the mixer makes of it exist at a time. */
+  private checkRoom({ batch, length }: IdGrid): void {
+    const bytes = batch * length * 4 * 6 * this.config.hidden_size;
+    if (!onGpu())
+      checkMemory(
+        bytes,
+        `forward() of ${batch} × ${length} ids`,
+        'Pass fewer rows at once, or shorter ones with a cache.',
+      );
+  }
+
+  /** As transformers does (warn_if_padding_and_no_attention_mask): forward() takes ids as they are, and says once where they look padded. */
+  private warnOfPadding({ batch, length, values }: IdGrid): void {
+    const pad = this.config.pad_token_id;
+    if (this.warned || pad === null) return;
+    const ends = Array.from({ length: batch }, (_, i) => [values[i * length], values[(i + 1) * length - 1]]).flat();
+    const { eos_token_id, bos_token_id } = this.config.to_dict();
+    if (!ends.includes(pad) || [eos_token_id, bos_token_id].flat().includes(pad)) return;
+    this.warned = true;
+    process.emitWarning(
+      `forward() got rows that begin or end with pad_token_id ${pad} and no attention_mask: they are read as text. Pass ` +
+        `attention_mask, 0 where a row is padded.`,
+      { code: 'MAMBA2_PADDING' },
+    );
   }
 
   /**
@@ -95,6 +129,8 @@ export class Backbone<N extends RecurrentLM = RecurrentLM, C extends RecurrentCa
    *   cache of another batch size or another model
    */
   forward(inputs: BackboneInputs<C>): BackboneOutputs<C> {
+    BACKBONE_TABLE.checkObject(inputs);
+    BACKBONE_TABLE.check(inputs);
     const { cache } = inputs;
     const keepCache = cache !== undefined || (inputs.use_cache ?? this.config.use_cache);
     const kept: tf.Tensor3D[] = [];

@@ -1,20 +1,28 @@
 /** A causal language model over any recurrent network: loss, generation, states, saving. */
+import { onGpu } from '../runtime/index.js';
+import { checkMemory } from '../base/memory.js';
 import * as tf from '@tensorflow/tfjs';
 import { ArgumentError, DeviceError, TokenizerError } from '../base/errors.js';
 import type { CheckpointSource } from '../checkpoints/source.js';
-import { CompiledEngine, type CompiledEngineOptions } from '../engine/compiled/compiled_engine.js';
+import { CompiledEngine } from '../engine/compiled/compiled_engine.js';
+import type { CompiledEngineOptions } from '../engine/compiled/options.js';
 import { EagerEngine } from '../engine/eager_engine.js';
 import { type IdsLike, intGrid } from '../engine/inputs.js';
 import { NetworkWeights } from '../engine/network_weights.js';
 import type { RecurrentLM } from '../engine/recurrent_lm.js';
 import type { RecurrentCache } from '../engine/states/cache.js';
 import { GenerationConfig } from '../generation/config.js';
+import { resolveCall, tellingStreamer } from '../generation/generate.js';
 import type { GenerationEngine } from '../generation/engine.js';
 import type { GenerateInputs, GenerateOutput, RowsAlone, WholeOutput } from '../generation/inputs.js';
+import { type GenerationWarmupOptions, MODEL_WARMUP_TABLE, warmUpGeneration } from '../generation/warmup.js';
 import { Tokenizer } from '../tokenizers/index.js';
 import { Backbone, type BackboneInputs } from './backbone.js';
+import { FORWARD_TABLE, PREFILL_TABLE } from './forward_options.js';
+import { type EncodedIds, checkedArguments, type GenerateOptions } from './generate_arguments.js';
+import { type EngineKind, type EngineOptions, MODEL_TABLE } from './engine_options.js';
 import { causalLoss, type ShiftedLabels, shiftLabels } from './loss.js';
-import { saveWeights, type SaveOptions } from './save.js';
+import { SAVE_PRETRAINED_TABLE, type SaveOptions, saveWeights } from './save.js';
 import { generateWithStates, type PrefillInput, type PrefillOptions, prefillState } from './stateful.js';
 import type { RecurrentState } from './state.js';
 
@@ -34,15 +42,6 @@ export interface CausalLMOutputs<C extends RecurrentCache = RecurrentCache> {
   hidden_states?: tf.Tensor3D[];
 }
 
-/** How the model generates. */
-export interface EngineOptions extends CompiledEngineOptions {
-  /** Default 'auto'. */
-  engine?: EngineKind;
-}
-
-/** Which engine generates: 'auto' is compiled on the tensorflow backend, eager elsewhere. */
-export type EngineKind = 'auto' | 'compiled' | 'eager';
-
 /**
  * A network with what users do with it. Architectures have a class of their own that reads their checkpoints
  * (Mamba2ForCausalLM); with a network at hand this one will do.
@@ -58,13 +57,15 @@ export class CausalLM<N extends RecurrentLM = RecurrentLM, C extends RecurrentCa
   /** The version of the weights that it was made of. */
   private madeAt = 0;
   private folders: Promise<Tokenizer | null> | null = null;
+  private readonly kind: EngineKind;
+  private readonly engineOptions: CompiledEngineOptions;
 
   /** @param source where the weights come from; without one they are freshly initialised */
-  constructor(
-    network: N,
-    source: CheckpointSource | null = null,
-    private readonly options: EngineOptions = {},
-  ) {
+  constructor(network: N, source: CheckpointSource | null = null, options: EngineOptions = {}) {
+    MODEL_TABLE.check(options);
+    const { engine = 'auto', ...rest } = options;
+    this.kind = engine;
+    this.engineOptions = rest;
     this.weights = new NetworkWeights(network, source);
     // at once where a change is known of: the program of an engine takes room on the device
     this.weights.watch(() => this.dropEngine());
@@ -94,6 +95,7 @@ export class CausalLM<N extends RecurrentLM = RecurrentLM, C extends RecurrentCa
    * renamed: a failure leaves no file that looks finished.
    */
   async save_pretrained(dir: string, options: SaveOptions = {}): Promise<void> {
+    SAVE_PRETRAINED_TABLE.check(options);
     await saveWeights(dir, this.weights, options);
     await this.generation_config.save_pretrained(dir);
   }
@@ -116,16 +118,23 @@ export class CausalLM<N extends RecurrentLM = RecurrentLM, C extends RecurrentCa
    * @throws ArgumentError as Backbone.forward, and for labels of another size or outside the vocabulary
    */
   forward(inputs: CausalLMInputs<C>): CausalLMOutputs<C> {
-    const keep = inputs.logits_to_keep ?? 0;
-    if (!Number.isInteger(keep) || keep < 0)
-      throw new ArgumentError(`forward: logits_to_keep is ${keep}, expected 0 or a positive integer`, {});
-    if (keep > 0 && inputs.labels !== undefined)
-      throw new ArgumentError('forward: labels need all logits; leave out logits_to_keep', {});
+    FORWARD_TABLE.checkObject(inputs);
+    FORWARD_TABLE.check(inputs);
+    const { labels: given, logits_to_keep: keep = 0, ...rest } = inputs;
     // before anything runs, so that a bad label neither leaves tensors nor advances a cache
-    const labels = inputs.labels === undefined ? null : this.shifted(inputs.labels, inputs);
-    const { last_hidden_state: h, cache, hidden_states } = this.backbone.forward(inputs);
+    const labels = given === undefined ? null : this.shifted(given, inputs);
+    const { last_hidden_state: h, cache, hidden_states } = this.backbone.forward(rest);
     const [b, t, d] = h.shape;
     try {
+      const positions = b * (keep > 0 ? Math.min(keep, t) : t);
+      // cross-entropy makes probabilities of them besides
+      const bytes = positions * 4 * this.config.vocab_size * (labels ? 2 : 1);
+      if (!onGpu())
+        checkMemory(
+          bytes,
+          `forward(): logits of ${positions} positions`,
+          'Pass fewer rows at once, or logits_to_keep.',
+        );
       const made = tf.tidy(() => {
         const part = keep > 0 && keep < t ? tf.slice(h, [0, t - keep, 0], [b, keep, d]) : h;
         const logits = this.weights.network.head(this.weights.all(), part) as tf.Tensor3D;
@@ -150,6 +159,8 @@ export class CausalLM<N extends RecurrentLM = RecurrentLM, C extends RecurrentCa
   /**
    * New tokens after the prompts: Hugging Face's generate(), with options by their names there.
    *
+   * Also as generate(input_ids, options), where input_ids may be what the tokenizer gave, mask and all.
+   *
    * @returns ids row by row, prompt first; an object with scores and more with return_dict_in_generate or return_state
    * @throws GenerationError for an unknown option, a wrong value, or an empty prompt; ArgumentError for what are no ids of the model
    * @example
@@ -157,10 +168,23 @@ export class CausalLM<N extends RecurrentLM = RecurrentLM, C extends RecurrentCa
    */
   generate(inputs: GenerateInputs & WholeOutput): Promise<GenerateOutput>;
   generate(inputs: GenerateInputs & RowsAlone): Promise<number[][]>;
+  generate(input_ids: IdsLike | EncodedIds, options: GenerateOptions & WholeOutput): Promise<GenerateOutput>;
+  generate(input_ids: IdsLike | EncodedIds, options?: GenerateOptions & RowsAlone): Promise<number[][]>;
   generate(inputs: GenerateInputs): Promise<number[][] | GenerateOutput>;
-  async generate(inputs: GenerateInputs): Promise<number[][] | GenerateOutput> {
+  generate(input_ids: IdsLike | EncodedIds, options: GenerateOptions): Promise<number[][] | GenerateOutput>;
+  async generate(
+    first: GenerateInputs | IdsLike | EncodedIds,
+    options?: GenerateOptions,
+  ): Promise<number[][] | GenerateOutput> {
+    const inputs = await tellingStreamer((options ?? first ?? {}) as Pick<GenerateInputs, 'streamer'>, () =>
+      checkedArguments(first, options),
+    );
     const known = async (): Promise<number | undefined> => (await this.folderTokenizer())?.vocab_size;
-    return generateWithStates(this, inputs, await this.engine(), known);
+    const engine = await tellingStreamer(inputs, () => {
+      resolveCall(this.generation_config, inputs);
+      return this.engine();
+    });
+    return generateWithStates(this, inputs, engine, known);
   }
 
   /**
@@ -175,7 +199,8 @@ export class CausalLM<N extends RecurrentLM = RecurrentLM, C extends RecurrentCa
    * const state = await model.prefill('Once upon a time');
    * const again = await model.prefill(' there was', { state: await state.clone() });
    */
-  prefill(prompt: PrefillInput, options: PrefillOptions = {}): Promise<RecurrentState> {
+  async prefill(prompt: PrefillInput, options: PrefillOptions = {}): Promise<RecurrentState> {
+    PREFILL_TABLE.check(options);
     return prefillState(this, prompt, { tokenizer: () => this.folderTokenizer(), ...options });
   }
 
@@ -198,12 +223,21 @@ export class CausalLM<N extends RecurrentLM = RecurrentLM, C extends RecurrentCa
     return this.made;
   }
 
+  /**
+   * Compiles what calls of generate() with these batch sizes and lengths of prompts will run, so that the first of them is as fast as
+   * all. The eager engine has nothing to compile.
+   * @throws ArgumentError for a wrong option; the signal's reason
+   * @example await model.warmup({ batches: [1, 4], lengths: [16], generation: { do_sample: true } });
+   */
+  async warmup(options: GenerationWarmupOptions = {}): Promise<void> {
+    MODEL_WARMUP_TABLE.check(options);
+    if (options.generation) resolveCall(this.generation_config, { ...options.generation, input_ids: [] });
+    return warmUpGeneration(await this.engine(), this.generation_config, options);
+  }
+
   private makeEngine(): CompiledEngine | EagerEngine {
     const native = tf.getBackend() === 'tensorflow';
-    const kind = this.options.engine ?? 'auto';
-    if (!['auto', 'compiled', 'eager'].includes(kind)) {
-      throw new ArgumentError(`engine is '${kind}', expected 'auto', 'compiled' or 'eager'`, { engine: kind });
-    }
+    const { kind } = this;
     if (kind === 'compiled' && !native) {
       throw new DeviceError(
         `engine 'compiled' needs the tensorflow backend, and '${tf.getBackend()}' is in use. Run \`npx mamba2 setup\`, or take engine 'eager'.`,
@@ -211,7 +245,7 @@ export class CausalLM<N extends RecurrentLM = RecurrentLM, C extends RecurrentCa
       );
     }
     if (kind === 'eager' || !native) return new EagerEngine(this.weights);
-    return new CompiledEngine(this.weights, this.options);
+    return new CompiledEngine(this.weights, this.engineOptions);
   }
 
   /** An engine of weights as they were is of no use. */

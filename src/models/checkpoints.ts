@@ -13,10 +13,18 @@ import type {
   InspectOptions,
   ModelPart,
   ValidateOptions,
+  VerifyOptions,
   VerifyReport,
 } from '../checkpoints/index.js';
 import { mamba2Format } from './mamba2/checkpoint/format.js';
 import type { Dimensions } from './mamba2/checkpoint/shapes.js';
+import {
+  CONVERT_TABLE,
+  INSPECT_TABLE,
+  RESOLVE_TABLE,
+  VALIDATE_TABLE,
+  VERIFY_TABLE,
+} from '../checkpoints/save_options.js';
 
 export type { Dimensions };
 /** Outcome of inspectCheckpoint. */
@@ -36,6 +44,11 @@ export function openCheckpoint(dir: string): Promise<CheckpointSource> {
   return files.openCheckpoint(mamba2Format, dir);
 }
 
+/** The configuration of a folder, where it can be told without weights; null for state-spaces' and Mistral's. */
+export function readConfigAlone(dir: string): Promise<Record<string, unknown> | null> {
+  return files.readConfigAlone(mamba2Format, dir);
+}
+
 /**
  * Compares a checkpoint with its configuration, and decides whether the head is tied.
  *
@@ -44,7 +57,11 @@ export function openCheckpoint(dir: string): Promise<CheckpointSource> {
  * @throws CheckpointError listing what is missing, misshapen, unexpected or not of a floating dtype; ConfigError when the
  *   configuration contradicts itself
  */
-export function validateCheckpoint(source: CheckpointSource, options: ValidateOptions = {}): Promise<CheckpointReport> {
+export async function validateCheckpoint(
+  source: CheckpointSource,
+  options: ValidateOptions = {},
+): Promise<CheckpointReport> {
+  VALIDATE_TABLE.check(options);
   return files.validateCheckpoint(mamba2Format, source, options);
 }
 
@@ -54,7 +71,8 @@ export function validateCheckpoint(source: CheckpointSource, options: ValidateOp
  * @throws CheckpointError when there is no such file or folder, or a single file cannot be read
  * @example (await inspectCheckpoint('models/tiny-books-mamba2')).parameters
  */
-export function inspectCheckpoint(target: string, options: InspectOptions = {}): Promise<Inspection> {
+export async function inspectCheckpoint(target: string, options: InspectOptions = {}): Promise<Inspection> {
+  INSPECT_TABLE.check(options);
   return files.inspectCheckpoint(mamba2Format, target, options);
 }
 
@@ -66,11 +84,12 @@ export function inspectCheckpoint(target: string, options: InspectOptions = {}):
  *   the source's own folder; SaveError when writing fails. No file then looks finished.
  * @example await convertCheckpoint(await openCheckpoint('mamba2-130m'), 'mamba2-130m-hf', { dtype: 'BF16' })
  */
-export function convertCheckpoint(
+export async function convertCheckpoint(
   source: CheckpointSource,
   dst: string,
   options: ConvertOptions = {},
 ): Promise<ConvertReport> {
+  CONVERT_TABLE.check(options);
   return files.convertCheckpoint(mamba2Format, source, dst, options);
 }
 
@@ -79,11 +98,12 @@ export function convertCheckpoint(
  * the dtype of the copy.
  * @returns the differences in words; none when the conversion is right
  */
-export function verifyConversion(
+export async function verifyConversion(
   source: CheckpointSource,
   copy: CheckpointSource,
-  options: { signal?: AbortSignal; on_tensor?: (name: string, bytes: number) => void } = {},
+  options: VerifyOptions = {},
 ): Promise<VerifyReport> {
+  VERIFY_TABLE.check(options);
   return files.verifyConversion(mamba2Format, source, copy, options);
 }
 
@@ -96,6 +116,7 @@ export function verifyConversion(
  *   not have it, or a checksum is wrong; ArgumentError for a malformed name, revision or token
  * @example await resolveModel('state-spaces/mamba2-130m', { revision: 'main' })
  */
-export function resolveModel(name: string, options: HubOptions = {}, part: ModelPart = 'model'): Promise<string> {
+export async function resolveModel(name: string, options: HubOptions = {}, part: ModelPart = 'model'): Promise<string> {
+  RESOLVE_TABLE.check(options);
   return files.resolveModel(mamba2Format, name, options, part);
 }

@@ -1,36 +1,21 @@
 /** Where a model lies: a folder, this package, or the hub. */
 import * as fs from 'node:fs';
-import type { HubOptions, ModelPart } from '../checkpoints/hub.js';
+import type { ModelPart } from '../checkpoints/hub.js';
 import { isRepoId } from '../checkpoints/hub_cache.js';
+import { HUB_NAMES, type HubOptions } from '../checkpoints/hub_options.js';
 import { resolveModel } from './checkpoints.js';
 import { packagedModel } from './packaged_model.js';
 
-const HUB_KEYS = [
-  'revision',
-  'cache_dir',
-  'local_files_only',
-  'token',
-  'endpoint',
-  'signal',
-  'on_progress',
-  'retry_delay',
-] as const satisfies readonly (keyof HubOptions)[];
-
 /**
- * For functions that take a folder or a name together with options of their own: the folder, and those options without
- * the hub's. A folder comes first, then the model that travels in this package, then the hub. What is none of them is given back,
- * for its reader to complain about.
+ * The folder of a model. A folder of that name comes first, then the model that travels in this package, then the hub. What is
+ * none of them is given back, for its reader to complain about.
+ * @param options those of the hub among them are read
  * @throws as resolveModel
  */
-export async function locateModel<O extends object>(
-  name: string,
-  options: O & HubOptions,
-  part: ModelPart = 'model',
-): Promise<{ dir: string; rest: Omit<O, (typeof HUB_KEYS)[number]> }> {
+export async function locateModel(name: string, options: HubOptions, part: ModelPart = 'model'): Promise<string> {
   const elsewhere = isRepoId(name) && !fs.existsSync(name);
-  const dir = elsewhere ? (packagedModel(name) ?? (await resolveModel(name, options, part))) : name;
-  const rest = Object.fromEntries(
-    Object.entries(options).filter(([key]) => !(HUB_KEYS as readonly string[]).includes(key)),
-  );
-  return { dir, rest: rest as Omit<O, (typeof HUB_KEYS)[number]> };
+  if (!elsewhere) return name;
+  const given = HUB_NAMES.map((key) => [key, options[key]] as const).filter(([, value]) => value !== undefined);
+  const hub = Object.fromEntries(given) as HubOptions;
+  return packagedModel(name) ?? (await resolveModel(name, hub, part));
 }

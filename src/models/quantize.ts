@@ -5,6 +5,8 @@ import { companionFiles } from '../checkpoints/convert.js';
 import { saveCheckpoint, type SaveCheckpointOptions } from '../checkpoints/save.js';
 import type { CheckpointSource, OutTensor } from '../checkpoints/source.js';
 import { ArgumentError, CheckpointError } from '../base/errors.js';
+import * as kinds from '../base/option_kinds.js';
+import { OptionTable, type OtherNames } from '../base/options.js';
 import {
   Int4WeightOnlyConfig,
   packedBytes,
@@ -47,6 +49,7 @@ export async function quantize(
   config: QuantizationConfig | TorchAoConfig,
   options: QuantizeOptions = {},
 ): Promise<QuantizationReport> {
+  QUANTIZE_TABLE.check(options);
   return quantizeWeights(model.weights, config, options);
 }
 
@@ -57,6 +60,23 @@ export interface QuantizeCheckpointOptions extends Pick<
   /** Codes are kept between writing scales and writing codes up to so many bytes; more are worked out twice. Default 256 MiB. */
   code_bytes?: number;
 }
+
+const WATCHED = { signal: { kind: kinds.abortSignal }, on_progress: { kind: kinds.func } };
+const OTHERS: OtherNames = { abort_signal: 'signal', progress_callback: 'on_progress', onProgress: 'on_progress' };
+
+const QUANTIZE_TABLE = new OptionTable<QuantizeOptions>('quantize()', WATCHED, { others: OTHERS });
+
+const QUANTIZE_CHECKPOINT_TABLE = new OptionTable<QuantizeCheckpointOptions>(
+  'quantizeCheckpoint()',
+  {
+    ...WATCHED,
+    // sizes as text are read by saveCheckpoint()
+    max_shard_size: { kind: kinds.either(kinds.integer({ min: 1 }), kinds.text) },
+    legacy_json: { kind: kinds.boolean },
+    code_bytes: { kind: kinds.integer({ min: 0 }), default: 256 * 2 ** 20 },
+  },
+  { others: OTHERS },
+);
 
 /** What quantizeCheckpoint did. */
 export interface CheckpointQuantization extends QuantizationReport {
@@ -82,6 +102,7 @@ export async function quantizeCheckpoint(
   given: QuantizationConfig | TorchAoConfig,
   options: QuantizeCheckpointOptions = {},
 ): Promise<CheckpointQuantization> {
+  QUANTIZE_CHECKPOINT_TABLE.check(options);
   const config = quantizationConfig(given);
   const real = (dir: string): string => (fs.existsSync(dir) ? fs.realpathSync(dir) : path.resolve(dir));
   if (real(src) === real(dst))
@@ -107,7 +128,8 @@ async function quantizeSource(
   const specs = [...expectedTensors(record)].map(([name, shape]) => ({ name, shape, role: roles.get(name)! }));
   const { names, skipped } = planQuantization(specs, config);
   const rows = new Map<string, QuantizedWeightReport>();
-  const keep = { left: options.code_bytes ?? 256 * 2 ** 20 };
+  const { code_bytes = 256 * 2 ** 20, ...save } = options;
+  const keep = { left: code_bytes };
   const tensors = specs.flatMap(({ name, shape }): OutTensor[] => {
     if (!names.includes(name)) {
       const { dtype } = source.tensors.get(name)!;
@@ -118,7 +140,7 @@ async function quantizeSource(
   const layout = new Map(names.map((name) => [name, { bits: config.bits, groupSize: groupOf(config) }] as const));
   let bytes = 0;
   await saveCheckpoint(dst, { ...record, ...quantizationRecord(config) }, tensors, {
-    ...options,
+    ...save,
     metadata: quantizedMetadata(specs, layout),
     extra_files: await companionFiles(source.dir),
     on_progress: (progress) => {

@@ -1,8 +1,11 @@
 /** Saving a causal language model so that transformers can load it. */
 import type * as tf from '@tensorflow/tfjs';
 import { ArgumentError } from '../base/errors.js';
+import * as kinds from '../base/option_kinds.js';
+import { OptionTable } from '../base/options.js';
 import { encodeFloat32, type FloatDtype, floatDtypeOf, torchDtypeName } from '../base/stored_dtypes.js';
 import { saveCheckpoint, type SaveCheckpointOptions } from '../checkpoints/save.js';
+import { COMMON_RULES, EXTRA_FILES, SAVE_OTHERS } from '../checkpoints/save_options.js';
 import type { OutTensor, StoredDtype } from '../checkpoints/source.js';
 import type { NetworkWeights } from '../engine/network_weights.js';
 import {
@@ -12,6 +15,7 @@ import {
   quantizedMetadata,
 } from '../engine/quantized_weights.js';
 import { isStored, type Weight } from '../layers/weights.js';
+import { plain } from '../base/quote.js';
 
 export interface SaveOptions extends Pick<
   SaveCheckpointOptions,
@@ -21,11 +25,24 @@ export interface SaveOptions extends Pick<
   dtype?: 'float32' | 'float16' | 'bfloat16';
 }
 
+const SAVED: readonly unknown[] = ['F32', 'F16', 'BF16'] satisfies FloatDtype[];
+
+/** Options of save_pretrained() of a model. */
+export const SAVE_PRETRAINED_TABLE = new OptionTable<SaveOptions>(
+  'save_pretrained()',
+  {
+    ...COMMON_RULES,
+    extra_files: EXTRA_FILES,
+    dtype: { kind: kinds.named("'float32', 'float16' or 'bfloat16'", (v) => SAVED.includes(floatDtypeOf(v))) },
+  },
+  { others: SAVE_OTHERS },
+);
+
 /** @throws ArgumentError for a matrix with an adapter on it: one tensor of a checkpoint cannot say what it does */
 function refuseAdapted(name: string, weight: Weight): void {
   if (!isStored(weight)) return;
   throw new ArgumentError(
-    `save_pretrained: '${name}' has an adapter on it, or merged into an embedding whose head is tied to it. Save the model with it (await peft.merge_and_unload().save_pretrained(dir)), the adapter alone (save_adapter(peft, dir)), or the model without it, after peft.unload().`,
+    `save_pretrained: '${plain(name)}' has an adapter on it, or merged into an embedding whose head is tied to it. Save the model with it (await peft.merge_and_unload().save_pretrained(dir)), the adapter alone (save_adapter(peft, dir)), or the model without it, after peft.unload().`,
     { name },
   );
 }
@@ -35,13 +52,8 @@ function refuseAdapted(name: string, weight: Weight): void {
  * @throws ArgumentError for weights with an adapter on them, and an unknown dtype; SaveError. No file is left then
  */
 export async function saveWeights(dir: string, weights: NetworkWeights, options: SaveOptions = {}): Promise<void> {
-  const wanted = options.dtype === undefined ? null : floatDtypeOf(options.dtype);
-  if (options.dtype !== undefined && wanted === null) {
-    throw new ArgumentError(
-      `save_pretrained: dtype is '${String(options.dtype)}', expected 'float32', 'float16' or 'bfloat16'`,
-      { dtype: options.dtype },
-    );
-  }
+  const { dtype: asked, ...save } = options;
+  const wanted = asked === undefined ? null : floatDtypeOf(asked);
   const { source, network } = weights;
   const untouched = !weights.materialized && source !== null;
   const stored = (name: string): StoredDtype => (untouched ? source.tensors.get(name)!.dtype : 'F32');
@@ -73,5 +85,5 @@ export async function saveWeights(dir: string, weights: NetworkWeights, options:
     ...(quantization && quantizationRecord(quantization.config)),
   };
   const metadata = quantization ? quantizedMetadata(specs, quantization.matrices) : undefined;
-  await saveCheckpoint(dir, record, tensors, { ...options, metadata });
+  await saveCheckpoint(dir, record, tensors, { ...save, metadata });
 }

@@ -1,8 +1,12 @@
 /** RecurrentState (of Mamba-2: Mamba2State): what a model has read so far, as a value. */
-import { DisposedError } from '../base/errors.js';
+import { ArgumentError, DisposedError } from '../base/errors.js';
+import * as kinds from '../base/option_kinds.js';
+import { quote } from '../base/quote.js';
 import type { EngineState, StateArrays } from '../generation/engine.js';
 import type { CausalLM } from './causal_lm.js';
 import { readStateFile, writeStateFile } from '../engine/states/file.js';
+
+const TEXTS = kinds.recordOf(kinds.anyText, 'an object of texts');
 
 /**
  * What a model has read, row by row: recurrent states, the logits of the next token, and the ids that were fed. Its size
@@ -85,6 +89,11 @@ export class RecurrentState implements EngineState {
    * @throws SaveError; nothing half written is left
    */
   async save(file: string, extra: Record<string, string> = {}): Promise<void> {
+    if (!TEXTS.ok(extra))
+      throw new ArgumentError(`save(): extra is ${quote(extra)}; expected ${TEXTS.expected}.`, {
+        option: 'extra',
+        got: extra,
+      });
     const arrays = await this.toArrays();
     await writeStateFile(file, this.model.weights, { arrays, ids: this.fedIds.map((ids) => [...ids]), extra });
   }

@@ -4,7 +4,7 @@ import type { GenerationEngine } from '../generation/engine.js';
 import { prepareCall, runCall } from '../generation/generate.js';
 import { checkIds, type IdsLike, readRows } from '../generation/ids.js';
 import type { GenerateInputs, GenerateOutput } from '../generation/inputs.js';
-import type { Tokenizer } from '../tokenizers/index.js';
+import { Tokenizer } from '../tokenizers/index.js';
 import type { CausalLM } from './causal_lm.js';
 import { RecurrentState } from './state.js';
 
@@ -23,7 +23,7 @@ export interface PrefillOptions {
   /** Stops between segments by throwing its reason. */
   signal?: AbortSignal;
   /** Called after each segment with ids done and in all. */
-  on_progress?: (done: number, total: number) => void;
+  on_progress?: (done: number, total: number) => unknown;
 }
 
 type Resolved = Omit<PrefillOptions, 'tokenizer'> & { tokenizer: Tokenizer | (() => Promise<Tokenizer | null>) };
@@ -82,7 +82,8 @@ async function encode(
   texts: readonly string[],
   { tokenizer, add_special_tokens, state }: Resolved,
 ): Promise<number[][]> {
-  const found = typeof tokenizer === 'function' ? await tokenizer() : tokenizer;
+  // a Tokenizer is a function, too
+  const found = typeof tokenizer === 'function' && !(tokenizer instanceof Tokenizer) ? await tokenizer() : tokenizer;
   if (!found)
     throw new ArgumentError(
       "prefill: a text needs a tokenizer, and the model's folder has none. Pass the option tokenizer, or ids.",

@@ -6,6 +6,10 @@ import { RandomStream } from '../generation/random.js';
 import { isMatrix, isStored, type Weight, type Weights, type WeightSpec } from '../layers/index.js';
 import type { LoraConfig } from './config.js';
 import type { LowRank } from './matrix.js';
+import { plain, quote } from '../base/quote.js';
+
+/** Most elements of a factor. */
+const MOST_ELEMENTS = 2 ** 28;
 
 /** The kinds of modules that an adapter may act on. */
 export type TargetKind = 'linear' | 'embedding' | 'head';
@@ -65,7 +69,7 @@ function adaptedModules(config: LoraConfig, weights: Weights, network: Recurrent
   const found = modules.filter((module) => config.targets(module, byModule.get(module)?.role));
   if (found.length === 0) {
     throw new ArgumentError(
-      `LoRA: target_modules ${JSON.stringify(config.target_modules)} matches no module of this model; it has ${[...new Set(modules.map((m) => m.split('.').pop()!))].join(', ')}`,
+      `LoRA: target_modules ${quote(config.target_modules)} matches no module of this model; it has ${[...new Set(modules.map((m) => m.split('.').pop()!))].join(', ')}`,
       { target_modules: config.target_modules },
     );
   }
@@ -74,6 +78,11 @@ function adaptedModules(config: LoraConfig, weights: Weights, network: Recurrent
     const weight = kind === 'head' && tied ? names.embedding : `${module}.weight`;
     const [out, inner] = weights[weight]!.shape as [number, number];
     const rank = config.rank(module);
+    if (rank * Math.max(out, inner) > MOST_ELEMENTS)
+      throw new ArgumentError(
+        `LoRA: a rank of ${rank} for '${module}' of shape [${out}, ${inner}] makes factors of more than ${MOST_ELEMENTS * 4} bytes; choose one below ${Math.min(out, inner)}.`,
+        { option: 'r', got: rank },
+      );
     const embedding = kind === 'embedding';
     return {
       module,
@@ -89,20 +98,37 @@ function adaptedModules(config: LoraConfig, weights: Weights, network: Recurrent
   });
 }
 
-/** Names of the weights that modules_to_save trains whole. @throws ArgumentError when a name matches nothing */
-function savedWeights(config: LoraConfig, weights: Weights, network: RecurrentLM): string[] {
+/**
+ * Whether a head that is tied to the embedding stays so while the embedding is trained whole. PEFT's ensure_weight_tying knows layers by
+ * their usual names, of which a Mamba-2 has lm_head alone: without it among the modules the option says nothing.
+ * @throws ArgumentError where it asks for low-rank factors that both share
+ */
+function staysTied(config: LoraConfig, network: RecurrentLM): boolean {
+  if (!network.config.tie_word_embeddings || config.to_dict()['ensure_weight_tying'] !== true) return false;
+  const head = moduleOf(network.names.head);
+  if (config.trainsWhole(head)) return true;
+  if (config.targets(head, 'head'))
+    throw new ArgumentError(
+      `LoRA: ensure_weight_tying with '${head}' among target_modules asks for factors that head and embedding share, which are read from PEFT's files and not trained here. Name embeddings alone, or train both whole: modules_to_save: ['embeddings', '${head}'].`,
+      { option: 'ensure_weight_tying' },
+    );
+  return false;
+}
+
+/** Names of the weights that modules_to_save trains whole; a tied head is among them. @throws ArgumentError when a name matches nothing */
+function savedWeights(config: LoraConfig, weights: Weights, network: RecurrentLM, stays: boolean): string[] {
   const wanted = config.modules_to_save ?? [];
-  const names = Object.keys(weights).filter((weight) => config.trainsWhole(moduleOf(weight)));
+  const { head, embedding } = network.names;
+  const tied = network.config.tie_word_embeddings;
+  const all = [...Object.keys(weights), ...(tied ? [head] : [])];
+  const names = all.filter((weight) => config.trainsWhole(moduleOf(weight)));
   for (const name of wanted) {
-    if (!names.some((weight) => new RegExp(`(^|\\.)${name.replace(/[.]/g, '\\.')}\\.`).test(weight))) {
-      const tied = network.config.tie_word_embeddings && name === moduleOf(network.names.head);
-      const reason = tied ? ': its head is tied to the embedding' : '';
-      throw new ArgumentError(`LoRA: modules_to_save names '${name}', which this model does not have${reason}`, {
+    if (!names.some((weight) => `.${weight}`.includes(`.${name}.`)))
+      throw new ArgumentError(`LoRA: modules_to_save names '${plain(name)}', which this model does not have`, {
         module: name,
       });
-    }
   }
-  return names;
+  return stays ? [...new Set(names.map((name) => (name === head ? embedding : name)))] : names;
 }
 
 function uniform(random: RandomStream, size: number, bound: number): Float32Array {
@@ -144,7 +170,11 @@ export class LoraAdapter {
   readonly modules: readonly AdaptedModule[];
   /** Weights trained whole, by their checkpoint name. */
   readonly saved: readonly string[];
+  /** Whether a tied head follows the embedding that is trained whole; as in PEFT it does not by itself. */
+  readonly stays_tied: boolean;
   readonly variables = new Map<string, tf.Variable>();
+  private readonly embedding: string;
+  private readonly own: Weights;
 
   /** @param values given values; a missing key is fresh @throws ConfigError when a given value has another shape */
   constructor(
@@ -154,8 +184,11 @@ export class LoraAdapter {
     seed: number,
     values?: ReadonlyMap<string, { shape: readonly number[]; data: Float32Array }>,
   ) {
+    this.embedding = network.names.embedding;
+    this.own = weights;
+    this.stays_tied = staysTied(config, network);
     this.modules = adaptedModules(config, weights, network);
-    this.saved = savedWeights(config, weights, network);
+    this.saved = savedWeights(config, weights, network, this.stays_tied);
     const add = (key: string, shape: readonly number[], fresh: () => tf.Tensor): void => {
       const given = values?.get(key);
       if (given && given.shape.join() !== shape.join()) {
@@ -175,15 +208,16 @@ export class LoraAdapter {
     };
     try {
       this.modules.forEach((at, i) => {
-        const { A, B } = freshFactors(config, at, new RandomStream(seed, i));
-        add(at.keyA, at.shapeA, () => tf.tensor(A, at.shapeA));
-        add(at.keyB, at.shapeB, () => tf.tensor(B, at.shapeB));
+        let made: { A: Float32Array; B: Float32Array } | null = null;
+        const fresh = () => (made ??= freshFactors(config, at, new RandomStream(seed, i)));
+        add(at.keyA, at.shapeA, () => tf.tensor(fresh().A, at.shapeA));
+        add(at.keyB, at.shapeB, () => tf.tensor(fresh().B, at.shapeB));
       });
       for (const name of this.saved) {
-        const weight: Weight = weights[name]!;
+        const weight: Weight = weights[name] ?? weights[this.embedding]!; // a tied head has no weight of its own
         if (isStored(weight))
           throw new ConfigError(
-            `modules_to_save: '${name}' is quantised and cannot be trained; load the base in float32`,
+            `modules_to_save: '${plain(name)}' is quantised and cannot be trained; load the base in float32`,
             { name },
           );
         add(name, weight.shape, () => tf.clone(weight));
@@ -196,7 +230,8 @@ export class LoraAdapter {
 
   /** The weight of the network that a variable is, or acts on. */
   weightOf(key: string): string {
-    return this.modules.find(({ keyA, keyB }) => key === keyA || key === keyB)?.weight ?? key;
+    const module = this.modules.find(({ keyA, keyB }) => key === keyA || key === keyB);
+    return module?.weight ?? (key in this.own ? key : this.embedding);
   }
 
   /** The factors of one module among given tensors. */

@@ -27,10 +27,14 @@ export function composeWeights(
   const factors = new Map<string, { linear: LowRank[]; embedding: LowRank[] }>();
   for (const { prefix, adapter } of adapters) {
     const own = Object.fromEntries([...adapter.variables.keys()].map((key) => [key, trainable[prefix + key]!]));
-    for (const key of adapter.saved) {
-      // as in PEFT, an embedding that is trained whole is the lookup's: a tied head keeps the base's matrix
-      const shared = config.tie_word_embeddings && key === names.embedding;
-      weights[key] = shared ? tiedPair(own[key] as tf.Tensor2D, frozen[key]!) : own[key]!;
+    // as in PEFT, an embedding that is trained whole is the lookup's: a tied head keeps the base's matrix, or has one of its own
+    const apart = config.tie_word_embeddings && !adapter.stays_tied;
+    for (const key of adapter.saved)
+      if (!(apart && (key === names.embedding || key === names.head))) weights[key] = own[key]!;
+    const [rows, head] = [own[names.embedding], own[names.head]] as (tf.Tensor2D | undefined)[];
+    if (apart && (rows ?? head)) {
+      const base = frozen[names.embedding]!;
+      weights[names.embedding] = tiedPair(rows ?? base, head ?? base);
     }
     for (const at of adapter.modules) {
       const of = factors.get(at.weight) ?? { linear: [], embedding: [] };

@@ -1,5 +1,9 @@
 /** LoraConfig: the options of a low-rank adapter, in the keys of PEFT's adapter_config.json. */
 import { ConfigError } from '../base/errors.js';
+import * as kinds from '../base/option_kinds.js';
+import { OptionTable } from '../base/options.js';
+import { Pattern } from '../base/pattern.js';
+import { quote } from '../base/quote.js';
 import type { WeightRole } from '../layers/index.js';
 
 /** The keys that this package acts on; all optional when given by a user. */
@@ -35,6 +39,75 @@ export interface LoraConfigFields {
   base_model_name_or_path: string | null;
 }
 
+/** Keys of PEFT that say what the configuration is, and change nothing here. */
+export interface LoraConfigNotes {
+  /** A language model is what there is. */
+  task_type?: 'CAUSAL_LM' | null;
+  peft_type?: 'LORA';
+  /** Biases are not trained. */
+  bias?: 'none';
+  /** Weights lie as PyTorch's Linear has them. */
+  fan_in_fan_out?: false;
+  inference_mode?: boolean;
+  /** Of the base model, for the record. */
+  revision?: string | null;
+  peft_version?: string | null;
+  auto_mapping?: unknown;
+  /** Kept for PEFT: a head tied to an embedding follows it there. */
+  ensure_weight_tying?: boolean;
+}
+
+const names = kinds.either(kinds.text, kinds.listOf(kinds.text, 'names of modules', 1));
+const flag = { kind: kinds.boolean, default: false };
+
+/** What new LoraConfig() takes. Values are checked by the constructor, which also reads files. */
+const LORA_TABLE = new OptionTable<Partial<LoraConfigFields> & LoraConfigNotes>(
+  'new LoraConfig()',
+  {
+    r: { kind: kinds.integer({ min: 1 }), default: 8 },
+    lora_alpha: { kind: kinds.number(), default: 8 },
+    lora_dropout: { kind: kinds.number({ min: 0, below: 1 }), default: 0 },
+    target_modules: { kind: names, default: ['in_proj'] },
+    exclude_modules: { kind: kinds.orNull(names) },
+    layers_to_transform: {
+      kind: kinds.orNull(kinds.either(kinds.integer(), kinds.listOf(kinds.integer(), 'numbers of blocks'))),
+    },
+    layers_pattern: { kind: kinds.orNull(names) },
+    modules_to_save: { kind: kinds.orNull(kinds.listOf(kinds.text, 'names of modules', 1)) },
+    use_rslora: flag,
+    rank_pattern: { kind: kinds.recordOf(kinds.integer({ min: 1 }), 'an object of module names and ranks') },
+    alpha_pattern: { kind: kinds.recordOf(kinds.number(), 'an object of module names and numbers') },
+    init_lora_weights: { kind: kinds.oneOf(true, false, 'gaussian'), default: true },
+    base_model_name_or_path: { kind: kinds.orNull(kinds.anyText) },
+    task_type: { kind: kinds.orNull(kinds.oneOf('CAUSAL_LM')) },
+    peft_type: { kind: kinds.oneOf('LORA') },
+    bias: { kind: kinds.oneOf('none'), default: 'none' },
+    fan_in_fan_out: { kind: kinds.oneOf(false) },
+    inference_mode: flag,
+    revision: { kind: kinds.orNull(kinds.anyText) },
+    peft_version: { kind: kinds.orNull(kinds.anyText) },
+    auto_mapping: { kind: kinds.anything },
+    ensure_weight_tying: flag,
+  },
+  {
+    error: ConfigError,
+    others: {
+      rank: 'r',
+      lora_r: 'r',
+      alpha: 'lora_alpha',
+      dropout: 'lora_dropout',
+      target_module: 'target_modules',
+      layers: 'layers_to_transform',
+      init_weights: 'init_lora_weights',
+      ...Object.fromEntries(
+        ['megatron_config', 'loftq_config', 'eva_config', 'corda_config', 'lora_ga_config', 'kasa_config'].map(
+          (name) => [name, { why: 'this package does not have it; train the adapter without it', off: [null] }],
+        ),
+      ),
+    },
+  },
+);
+
 /** Features of PEFT that change the numbers and that this package does not have: set, they are refused. */
 const REFUSED: Readonly<Record<string, (value: unknown) => boolean>> = {
   use_dora: (v) => v === true,
@@ -57,14 +130,14 @@ function checkedList(value: unknown, key: string): readonly string[] | string {
   if (Array.isArray(value) && value.length > 0 && value.every((v) => typeof v === 'string' && v !== ''))
     return value as string[];
   throw new ConfigError(
-    `LoraConfig: ${key} is ${JSON.stringify(value)}, expected a list of module names or a regular expression`,
+    `LoraConfig: ${key} is ${quote(value)}, expected a list of module names or a regular expression`,
     { [key]: value },
   );
 }
 
 function positive(value: unknown, key: string): number {
   if (typeof value === 'number' && Number.isInteger(value) && value > 0) return value;
-  throw new ConfigError(`LoraConfig: ${key} is ${JSON.stringify(value)}, expected a positive integer`, {
+  throw new ConfigError(`LoraConfig: ${key} is ${quote(value)}, expected a positive integer`, {
     [key]: value,
   });
 }
@@ -72,17 +145,16 @@ function positive(value: unknown, key: string): number {
 function patternOf(value: unknown, key: string, check: (v: unknown, name: string) => number): Record<string, number> {
   const given = value ?? {};
   if (typeof given !== 'object' || Array.isArray(given)) {
-    throw new ConfigError(
-      `LoraConfig: ${key} is ${JSON.stringify(value)}, expected an object of module names and numbers`,
-      { [key]: value },
-    );
+    throw new ConfigError(`LoraConfig: ${key} is ${quote(value)}, expected an object of module names and numbers`, {
+      [key]: value,
+    });
   }
   return Object.fromEntries(Object.entries(given).map(([name, v]) => [name, check(v, `${key}['${name}']`)]));
 }
 
 function finite(value: unknown, key: string): number {
   if (typeof value === 'number' && Number.isFinite(value)) return value;
-  throw new ConfigError(`LoraConfig: ${key} is ${JSON.stringify(value)}, expected a number`, { [key]: value });
+  throw new ConfigError(`LoraConfig: ${key} is ${quote(value)}, expected a number`, { [key]: value });
 }
 
 /**
@@ -93,35 +165,33 @@ function finite(value: unknown, key: string): number {
 export function matchesModule(module: string, wanted: readonly string[] | string, role?: WeightRole): boolean {
   if (typeof wanted !== 'string') return wanted.some((name) => module === name || module.endsWith(`.${name}`));
   if (wanted === 'all-linear') return role === 'projection';
-  try {
-    return new RegExp(`^(?:${wanted})$`).test(module);
-  } catch (error) {
-    throw new ConfigError(
-      `LoraConfig: '${wanted}' is not a regular expression: ${(error as Error).message}`,
-      { pattern: wanted },
-      { cause: error },
-    );
-  }
+  return patternOfNames(`^(?:${wanted})$`, 'target_modules').test(module);
+}
+
+/** An expression of a file or of a user, whose matching takes no longer for being a bad one. @throws ConfigError when it is none */
+function patternOfNames(source: string, key: string): Pattern {
+  return new Pattern(source, `LoraConfig: ${key}`, ConfigError);
 }
 
 /** The number after the first part of a module's name that matches. @param inside whether something must stand before that part */
 function layerNumber(pattern: string, module: string, inside: boolean): number | undefined {
-  try {
-    const found = new RegExp(`${inside ? '^.*?\\.' : '^(?:|.*?\\.)'}${pattern}\\.(?<layer>\\d+)\\.`).exec(module);
-    return found ? Number(found.groups!['layer']) : undefined;
-  } catch (error) {
-    throw new ConfigError(
-      `LoraConfig: layers_pattern '${pattern}' is not a regular expression: ${(error as Error).message}`,
-      { layers_pattern: pattern },
-      { cause: error },
-    );
-  }
+  const source = `${inside ? '^.*?\\.' : '^(?:|.*?\\.)'}${pattern}\\.(?P<layer>\\d+)\\.`;
+  const layer = patternOfNames(source, 'layers_pattern').find(module)?.group('layer');
+  return layer === undefined ? undefined : Number(layer);
 }
 
-function fromPattern(pattern: Readonly<Record<string, number>>, module: string, otherwise: number): number {
-  const key = Object.keys(pattern).find((k) => new RegExp(`^(?:.*\\.)?(?:${k})$`).test(module));
-  return key === undefined ? otherwise : pattern[key]!;
+function fromPattern(
+  pattern: Readonly<Record<string, number>>,
+  key: string,
+  module: string,
+  otherwise: number,
+): number {
+  const found = Object.keys(pattern).find((k) => patternOfNames(`^(?:.*\\.)?(?:${k})$`, key).test(module));
+  return found === undefined ? otherwise : pattern[found]!;
 }
+
+/** Keys of a file, among which may be notes of its writer. */
+class FileFields {}
 
 /**
  * Options of a LoRA adapter. Names and defaults are those of PEFT's LoraConfig, except that target_modules has a
@@ -147,18 +217,22 @@ export class LoraConfig {
   readonly base_model_name_or_path: string | null;
   private readonly extra: Readonly<Record<string, unknown>>;
 
-  constructor(fields: Partial<LoraConfigFields> & Readonly<Record<string, unknown>> = {}) {
+  constructor(options: Partial<LoraConfigFields> & LoraConfigNotes = {}) {
+    LORA_TABLE.checkObject(options);
+    if (!(options instanceof FileFields))
+      for (const [name, value] of Object.entries(options))
+        if (!Object.hasOwn(REFUSED, name)) LORA_TABLE.checkName(name, value);
+    const fields: Partial<LoraConfigFields> & Readonly<Record<string, unknown>> = { ...options };
     const type = fields['peft_type'];
     if (type !== undefined && type !== 'LORA') {
-      throw new ConfigError(
-        `adapter_config.json: peft_type is ${JSON.stringify(type)}; only 'LORA' adapters are supported`,
-        { peft_type: type },
-      );
+      throw new ConfigError(`adapter_config.json: peft_type is ${quote(type)}; only 'LORA' adapters are supported`, {
+        peft_type: type,
+      });
     }
     for (const [key, refused] of Object.entries(REFUSED)) {
       if (refused(fields[key])) {
         throw new ConfigError(
-          `LoraConfig: ${key} is ${JSON.stringify(fields[key])}, which this package does not support; train the adapter without it`,
+          `LoraConfig: ${key} is ${quote(fields[key])}, which this package does not support; train the adapter without it`,
           {
             [key]: fields[key],
           },
@@ -189,10 +263,9 @@ export class LoraConfig {
     this.alpha_pattern = patternOf(fields.alpha_pattern, 'alpha_pattern', finite);
     const init = fields.init_lora_weights ?? true;
     if (typeof init !== 'boolean' && init !== 'gaussian') {
-      throw new ConfigError(
-        `LoraConfig: init_lora_weights is ${JSON.stringify(init)}, expected true, false or 'gaussian'`,
-        { init_lora_weights: init },
-      );
+      throw new ConfigError(`LoraConfig: init_lora_weights is ${quote(init)}, expected true, false or 'gaussian'`, {
+        init_lora_weights: init,
+      });
     }
     this.init_lora_weights = init;
     this.base_model_name_or_path = fields.base_model_name_or_path ?? null;
@@ -200,15 +273,28 @@ export class LoraConfig {
     this.extra = Object.fromEntries(Object.entries(fields).filter(([key]) => !known.has(key)));
   }
 
+  /**
+   * The configuration that an adapter_config.json holds. Unlike the constructor it keeps keys that it does not know.
+   * @throws ConfigError as the constructor, but for unknown keys
+   * @example
+   * const config = LoraConfig.from_dict({ r: 4, target_modules: ['in_proj'], note: 'of a writer' });
+   */
+  static from_dict(values: Readonly<Record<string, unknown>>): LoraConfig {
+    return new LoraConfig(Object.assign(new FileFields(), values));
+  }
+
   /** The rank of one module. */
   rank(module: string): number {
-    return fromPattern(this.rank_pattern, module, this.r);
+    return fromPattern(this.rank_pattern, 'rank_pattern', module, this.r);
   }
 
   /** The factor of the product B·A of one module: alpha/r, or alpha/sqrt(r) with use_rslora. */
   scale(module: string): number {
     const rank = this.rank(module);
-    return fromPattern(this.alpha_pattern, module, this.lora_alpha) / (this.use_rslora ? Math.sqrt(rank) : rank);
+    return (
+      fromPattern(this.alpha_pattern, 'alpha_pattern', module, this.lora_alpha) /
+      (this.use_rslora ? Math.sqrt(rank) : rank)
+    );
   }
 
   /** Whether modules_to_save names a module, or one that holds it. */

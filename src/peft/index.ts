@@ -2,8 +2,15 @@
  * LoRA: low-rank adapters on a frozen model (float32 or quantised), trained, switched, merged and taken off again, in
  * folders that PEFT reads and writes.
  */
-export { LoraConfig, type LoraConfigFields, matchesModule } from './config.js';
-export { get_peft_model, PeftModel, type AdapterValues, type PeftOptions } from './model.js';
+export { LoraConfig, type LoraConfigFields, type LoraConfigNotes, matchesModule } from './config.js';
+export {
+  type AdapterValues,
+  type AddAdapterOptions,
+  get_peft_model,
+  type MergeOptions,
+  PeftModel,
+  type PeftOptions,
+} from './model.js';
 export { LoraAdapter, type AdaptedModule } from './adapter.js';
 export { loraMatrix, lowRankDelta, type LowRank } from './matrix.js';
 export {

@@ -2,6 +2,7 @@
 import * as tf from '@tensorflow/tfjs';
 import { isTracing } from '../jit/trace/backend.js';
 import { ArgumentError } from '../base/errors.js';
+import { bytesOfTensor } from '../engine/file_tensors.js';
 import { statelessUniform, type VariableSpec } from '../jit/index.js';
 import {
   float32Storage,
@@ -99,7 +100,7 @@ export function lowRankDelta({ A, B, scale }: LowRank, kind: 'linear' | 'embeddi
 /** How a base is kept in a compiled program: its own way, or in float32. Null for a stored form without a compiled one. */
 function baseStorage(base: Weight): WeightStorage | null {
   if (isStored(base)) return base.storage?.() ?? null;
-  return float32Storage(base.shape, () => base.dataSync<'float32'>());
+  return float32Storage(base.shape, () => bytesOfTensor(base, 'F32'));
 }
 
 /** The matrix for eager use, which also knows how to be kept in a compiled program: base and factors side by side. */
@@ -137,20 +138,22 @@ export function storableLoraMatrix(base: Weight, adapters: MatrixAdapters): Stor
  * An embedding whose lookup and whose product (a tied head) use different matrices.
  * @param rows [v, d], of the lookup @param head [v, d], of the product
  */
-export function tiedPair(rows: tf.Tensor2D, head: Weight): StoredMatrix {
-  const over = (r: tf.Tensor2D, h: Weight): StoredMatrix => ({
+export function tiedPair(rows: Weight, head: Weight): StoredMatrix {
+  const over = (r: Weight, h: Weight): StoredMatrix => ({
     shape: h.shape,
     apply: (x) => linear(x, h) as tf.Tensor2D,
-    rows: (ids) => tf.gather(r, ids) as tf.Tensor2D,
+    rows: (ids) => lookup(ids, r) as tf.Tensor2D,
   });
   const storage = (): WeightStorage => {
     const below = baseStorage(head);
     if (!below) throw new ArgumentError("This quantised base has no compiled form; use engine: 'eager'", {});
-    const spec: VariableSpec = { shape: rows.shape, dtype: 'float32', init: () => rows.dataSync<'float32'>() };
+    if (isStored(rows)) throw new ArgumentError("This quantised base has no compiled form; use engine: 'eager'", {});
+    const spec: VariableSpec = { shape: rows.shape, dtype: 'float32', init: () => bytesOfTensor(rows, 'F32') };
     return {
       variables: { ...below.variables, '.rows': spec },
       weight: (vars) => over(vars['.rows'] as tf.Tensor2D, below.weight(vars)),
     };
   };
-  return { ...over(rows, head), tensors: [rows], storage };
+  const tensors = [rows, head].filter((weight) => !isStored(weight)) as tf.Tensor[];
+  return { ...over(rows, head), tensors, storage };
 }

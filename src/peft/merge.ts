@@ -10,8 +10,10 @@ import { lowRankDelta } from './matrix.js';
 export interface MergedWeights {
   /** New tensors by name, the caller's to dispose. */
   changed: Map<string, tf.Tensor>;
-  /** True when a tied head must go on with the matrix from before: adapters act on the lookup alone, as in PEFT. */
+  /** True when a tied head must go on with a matrix of its own: adapters act on the lookup alone, as in PEFT. */
   untied: boolean;
+  /** That matrix, where it is not the one from before; the caller's to dispose. */
+  head: tf.Tensor | null;
 }
 
 /**
@@ -32,13 +34,34 @@ export function mergedWeights(
   try {
     // whole modules first: what other adapters add goes on top of them, as in PeftModel.compose
     for (const adapter of adapters) for (const name of adapter.saved) put(name, tf.clone(adapter.variables.get(name)!));
+    refuseMixed(config.tie_word_embeddings, adapters, names.embedding);
     for (const adapter of adapters)
       for (const at of adapter.modules) put(at.weight, merged(base, changed, adapter, at, config.tie_word_embeddings));
   } catch (error) {
     tf.dispose([...changed.values()]);
     throw error;
   }
-  return { changed, untied: config.tie_word_embeddings && changed.has(names.embedding) };
+  const tied = config.tie_word_embeddings;
+  const head = tied ? changed.get(names.head) : undefined;
+  if (head) changed.delete(names.head);
+  const stays = adapters.some(({ stays_tied }) => stays_tied);
+  return {
+    changed,
+    untied: tied && (head !== undefined || (changed.has(names.embedding) && !stays)),
+    head: head ?? null,
+  };
+}
+
+/** @throws ArgumentError where one adapter changes embedding and tied head together, and another the lookup alone */
+function refuseMixed(tied: boolean, adapters: readonly LoraAdapter[], embedding: string): void {
+  const touching = adapters.filter(
+    ({ saved, modules }) => saved.includes(embedding) || modules.some(({ weight }) => weight === embedding),
+  );
+  if (!tied || new Set(touching.map(({ stays_tied }) => stays_tied)).size < 2) return;
+  throw new ArgumentError(
+    'Cannot merge these adapters together: one changes the embedding with the head that is tied to it, another the embedding alone. Merge one of them.',
+    {},
+  );
 }
 
 function merged(

@@ -1,13 +1,19 @@
 /** PeftModel: a causal language model whose weights stay as they are, with adapters on top. */
 import * as tf from '@tensorflow/tfjs';
 import { ArgumentError, DisposedError } from '../base/errors.js';
+import type { IdsLike } from '../generation/ids.js';
 import type { GenerateInputs, GenerateOutput, RowsAlone, WholeOutput } from '../generation/index.js';
 import { freshSeed } from '../generation/random.js';
-import { isStored, type StoredMatrix, type Weights } from '../layers/index.js';
+import { type GenerationWarmupOptions, MODEL_WARMUP_TABLE } from '../generation/warmup.js';
+import { isStored, type StoredMatrix, type Weight, type Weights } from '../layers/index.js';
 import type { CausalLM } from '../models/causal_lm.js';
+import { FORWARD_TABLE } from '../models/forward_options.js';
+import { type EncodedIds, checkedArguments, type GenerateOptions } from '../models/generate_arguments.js';
+import * as kinds from '../base/option_kinds.js';
+import { type OptionRules, OptionTable, type OtherNames } from '../base/options.js';
 import { LoraAdapter } from './adapter.js';
 import { composeWeights, type PrefixedAdapter } from './compose.js';
-import { LoraConfig, type LoraConfigFields } from './config.js';
+import { LoraConfig, type LoraConfigFields, type LoraConfigNotes } from './config.js';
 import { tiedPair } from './matrix.js';
 import { type MergedWeights, mergedWeights } from './merge.js';
 
@@ -19,6 +25,45 @@ export interface PeftOptions {
   /** Called with things worth knowing, such as an adapter that PEFT would not load. */
   on_warning?: (message: string) => void;
 }
+
+const PEFT_RULES: OptionRules<PeftOptions> = {
+  adapter_name: { kind: kinds.text },
+  seed: { kind: kinds.integer({ min: 0 }) },
+  on_warning: { kind: kinds.func },
+};
+const PEFT_OTHERS: OtherNames = {
+  autocast_adapter_dtype: { why: 'adapters are always float32', off: [true] },
+  mixed: { why: 'several adapters add up: add_adapter and set_adapter', off: [false] },
+  low_cpu_mem_usage: { why: 'an adapter is read once', off: [false, true] },
+  is_trainable: { why: 'adapters that are read can be trained', off: [false, true] },
+  ephemeral_gpu_offload: { why: 'adapters stay on their device', off: [false] },
+  onWarning: 'on_warning',
+};
+const GET_TABLE = new OptionTable<PeftOptions>('get_peft_model()', PEFT_RULES, { others: PEFT_OTHERS });
+export const LOAD_TABLE = new OptionTable<PeftOptions>('load_peft_model()', PEFT_RULES, { others: PEFT_OTHERS });
+
+/** Options of add_adapter. */
+export interface AddAdapterOptions {
+  /** Of the fresh factors. Default: a new one each time. */
+  seed?: number;
+  /** Values of the adapter's tensors; what is missing is fresh. */
+  values?: AdapterValues;
+}
+const ADD_TABLE = new OptionTable<AddAdapterOptions>('add_adapter()', {
+  seed: { kind: kinds.integer({ min: 0 }) },
+  values: { kind: kinds.having('a Map of values', 'get', 'has') },
+});
+
+/** Options of merge_adapter. */
+export interface MergeOptions {
+  /** Refuse when a merged weight has a value that is not finite. Default false. */
+  safe_merge?: boolean;
+}
+const MERGE_TABLE = new OptionTable<MergeOptions>(
+  'merge_adapter()',
+  { safe_merge: { kind: kinds.boolean, default: false } },
+  { others: { adapter_names: { why: 'choose them with set_adapter', off: [null] } } },
+);
 
 /** What PEFT refuses to load (_check_lora_target_modules_mamba), and this package takes all the same. */
 const PEFT_REFUSES = {
@@ -42,9 +87,11 @@ export class PeftModel<M extends CausalLM = CausalLM> {
   private enabled = true;
   private merged: { name: string; before: tf.Tensor }[] | null = null;
   private untied: tf.Variable | null = null;
+  /** Weights of the base that an adapter's file replaces, and the base's own. */
+  private readonly replaced = new Map<string, { variable: tf.Variable; own: Weight }>();
   private disposed = false;
   /** The base's weights before any adapter. */
-  private readonly base: Weights;
+  private readonly base: Record<string, Weight>;
 
   constructor(
     readonly base_model: M,
@@ -92,7 +139,8 @@ export class PeftModel<M extends CausalLM = CausalLM> {
    * Adds an adapter; the first one becomes active.
    * @throws ArgumentError for a name that is taken or modules that cannot be adapted, ConfigError for values that do not fit
    */
-  add_adapter(name: string, config: LoraConfig, options: { seed?: number; values?: AdapterValues } = {}): void {
+  add_adapter(name: string, config: LoraConfig, options: AddAdapterOptions = {}): void {
+    ADD_TABLE.check(options);
     this.refuseMerged('add an adapter');
     if (this.adapters.has(name))
       throw new ArgumentError(
@@ -110,6 +158,31 @@ export class PeftModel<M extends CausalLM = CausalLM> {
     this.adapters.set(name, adapter);
     if (this.active.length === 0) this.active = [name];
     this.install();
+  }
+
+  /**
+   * Puts another matrix in the place of one of the base's, for as long as this PeftModel lives: what an adapter's file holds
+   * beside the adapter, as PEFT loads it. @internal
+   */
+  replaceBase(name: string, values: Float32Array): void {
+    this.refuseMerged('load an adapter');
+    const own = this.replaced.get(name)?.own ?? this.base[name]!;
+    const variable = tf.tidy(() => tf.variable(tf.tensor(values, [...own.shape]), false));
+    this.replaced.get(name)?.variable.dispose();
+    this.replaced.set(name, { variable, own });
+    this.base[name] = variable;
+    this.install();
+  }
+
+  /** Weights that replaceBase() put in the place of the base's. @internal */
+  replaced_weights(): Map<string, tf.Variable> {
+    return new Map([...this.replaced].map(([name, { variable }]) => [name, variable]));
+  }
+
+  /** The form that stands in for one of the model's own weights while no adapter changes it; null for none. */
+  private standing(name: string): StoredMatrix | null {
+    const weight = this.base[name]!;
+    return isStored(weight) || this.replaced.has(name) ? (weight as StoredMatrix) : null;
   }
 
   /** Chooses which adapters act; several add up. @throws ArgumentError for an unknown name */
@@ -208,8 +281,7 @@ export class PeftModel<M extends CausalLM = CausalLM> {
     const composed = this.compose(Object.fromEntries(this.variables()), this.base);
     for (const [name, weight] of Object.entries(composed)) {
       const changed = weight !== this.base[name];
-      const original = this.base[name]!;
-      weights.store(name, (changed ? weight : isStored(original) ? original : null) as StoredMatrix | null);
+      weights.store(name, changed ? (weight as StoredMatrix) : this.standing(name));
     }
   }
 
@@ -223,6 +295,8 @@ export class PeftModel<M extends CausalLM = CausalLM> {
 
   /** As the model's forward(), with the active adapters. */
   forward(inputs: Parameters<M['forward']>[0]): ReturnType<M['forward']> {
+    FORWARD_TABLE.checkObject(inputs);
+    FORWARD_TABLE.check(inputs);
     if (this.disposed) throw new DisposedError('This PeftModel was disposed');
     return this.base_model.forward(inputs) as ReturnType<M['forward']>;
   }
@@ -230,10 +304,24 @@ export class PeftModel<M extends CausalLM = CausalLM> {
   /** As the model's generate(), with the active adapters. */
   generate(inputs: GenerateInputs & WholeOutput): Promise<GenerateOutput>;
   generate(inputs: GenerateInputs & RowsAlone): Promise<number[][]>;
+  generate(input_ids: IdsLike | EncodedIds, options: GenerateOptions & WholeOutput): Promise<GenerateOutput>;
+  generate(input_ids: IdsLike | EncodedIds, options?: GenerateOptions & RowsAlone): Promise<number[][]>;
   generate(inputs: GenerateInputs): Promise<number[][] | GenerateOutput>;
-  generate(inputs: GenerateInputs): Promise<number[][] | GenerateOutput> {
+  generate(input_ids: IdsLike | EncodedIds, options: GenerateOptions): Promise<number[][] | GenerateOutput>;
+  async generate(
+    first: GenerateInputs | IdsLike | EncodedIds,
+    options?: GenerateOptions,
+  ): Promise<number[][] | GenerateOutput> {
+    const inputs = checkedArguments(first, options);
     if (this.disposed) throw new DisposedError('This PeftModel was disposed');
     return this.base_model.generate(inputs);
+  }
+
+  /** As the model's warmup(), with the active adapters. */
+  async warmup(options: GenerationWarmupOptions = {}): Promise<void> {
+    MODEL_WARMUP_TABLE.check(options);
+    if (this.disposed) throw new DisposedError('This PeftModel was disposed');
+    return this.base_model.warmup(options);
   }
 
   private refuseMerged(what: string): void {
@@ -253,14 +341,14 @@ export class PeftModel<M extends CausalLM = CausalLM> {
   /**
    * Adds the active adapters to the base weights in place: the same outputs at the base model's speed. Undone by
    * unmerge_adapter(), bit for bit (the weights from before are kept).
-   * @param safe refuse when a merged weight has a value that is not finite. Default false
    */
-  merge_adapter(options: { safe_merge?: boolean } = {}): void {
+  merge_adapter(options: MergeOptions = {}): void {
+    MERGE_TABLE.check(options);
     this.refuseMerged('merge');
-    const { changed, untied } = this.mergedWeights();
+    const { changed, untied, head } = this.mergedWeights();
     try {
       if (options.safe_merge) {
-        for (const [name, tensor] of changed) {
+        for (const [name, tensor] of [...changed, ...(head ? [[this.network.names.head, head] as const] : [])]) {
           const finite = tf.tidy(() => tf.all(tf.isFinite(tensor)).dataSync()[0]);
           if (!finite)
             throw new ArgumentError(
@@ -271,12 +359,13 @@ export class PeftModel<M extends CausalLM = CausalLM> {
       }
       const { weights } = this.base_model;
       const { embedding } = this.network.names;
-      if (untied) this.untied = tf.tidy(() => tf.variable(tf.clone(this.base[embedding] as tf.Tensor), false));
+      if (untied)
+        this.untied = tf.tidy(() => tf.variable(tf.clone(head ?? (this.base[embedding] as tf.Tensor)), false));
       this.merged = [...changed].map(([name, tensor]) => {
         const variable = this.base[name] as tf.Variable;
         const before = tf.clone(variable);
         variable.assign(tensor);
-        weights.store(name, null);
+        weights.store(name, this.standing(name));
         return { name, before };
       });
       if (this.untied) {
@@ -285,6 +374,7 @@ export class PeftModel<M extends CausalLM = CausalLM> {
       }
     } finally {
       for (const tensor of changed.values()) tensor.dispose();
+      head?.dispose();
     }
   }
 
@@ -311,12 +401,13 @@ export class PeftModel<M extends CausalLM = CausalLM> {
    */
   merge_and_unload(): ReturnType<M['fresh']> {
     this.refuseMerged('merge');
-    const { changed, untied } = this.mergedWeights();
+    const { changed, untied, head } = this.mergedWeights();
     const { names, config } = this.network;
     const model = this.base_model.fresh({ tie_word_embeddings: config.tie_word_embeddings && !untied });
     try {
       for (const [name, variable] of Object.entries(model.weights.all())) {
-        const value = changed.get(name) ?? this.base[name === names.head && untied ? names.embedding : name];
+        const isHead = name === names.head && untied;
+        const value = (isHead && head) || (changed.get(name) ?? this.base[isHead ? names.embedding : name]);
         if (value === undefined || isStored(value))
           throw new ArgumentError(`Cannot merge: '${name}' is quantised; load the base in float32`, { name });
         (variable as tf.Variable).assign(value);
@@ -327,6 +418,7 @@ export class PeftModel<M extends CausalLM = CausalLM> {
       throw error;
     } finally {
       for (const tensor of changed.values()) tensor.dispose();
+      head?.dispose();
     }
   }
 
@@ -341,7 +433,11 @@ export class PeftModel<M extends CausalLM = CausalLM> {
     if (this.disposed) return;
     if (this.merged) this.unmerge_adapter();
     this.enabled = false;
+    const replaced = [...this.replaced];
+    for (const [name, { own }] of replaced) this.base[name] = own;
+    this.replaced.clear();
     this.install();
+    for (const [, { variable }] of replaced) variable.dispose();
     for (const adapter of this.adapters.values()) adapter.dispose();
     this.adapters.clear();
     this.disposed = true;
@@ -357,14 +453,12 @@ export class PeftModel<M extends CausalLM = CausalLM> {
  */
 export function get_peft_model<M extends CausalLM>(
   model: M,
-  config: LoraConfig | Partial<LoraConfigFields>,
+  config: LoraConfig | (Partial<LoraConfigFields> & LoraConfigNotes),
   options: PeftOptions = {},
 ): PeftModel<M> {
+  GET_TABLE.check(options);
+  const lora = config instanceof LoraConfig ? config : new LoraConfig(config);
   const peft = new PeftModel(model, options.on_warning);
-  peft.add_adapter(
-    options.adapter_name ?? 'default',
-    config instanceof LoraConfig ? config : new LoraConfig({ ...config }),
-    { seed: options.seed },
-  );
+  peft.add_adapter(options.adapter_name ?? 'default', lora, { seed: options.seed });
   return peft;
 }

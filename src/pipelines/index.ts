@@ -2,30 +2,37 @@
  * pipeline(): a model, its tokenizer and a task in one function. Tasks: text-generation and feature-extraction.
  */
 import { ArgumentError } from '../base/errors.js';
+import { quote } from '../base/quote.js';
+import type { PretrainedOptions } from '../models/mamba2/index.js';
 import { featureExtractionPipeline } from './feature_extraction.js';
 import type { FeatureExtractionPipeline, FeatureModel } from './feature_extraction.js';
 import { loadParts } from './load.js';
-import type { PipelineModel, PipelineOptions } from './load.js';
+import type { PipelineModel } from './load.js';
+import { PIPELINE_TABLE, type PipelineOptions } from './options.js';
 import { textGenerationPipeline } from './text_generation.js';
 import type { TextGenerationPipeline } from './text_generation.js';
 
-export type { PipelineModel, PipelineOptions } from './load.js';
+export type { PipelineModel } from './load.js';
+export type { PipelineOptions } from './options.js';
+export type { Chat, TextGenerationPipeline } from './text_generation.js';
 export type {
-  Chat,
   GeneratedChat,
   GeneratedText,
+  GenerationCounts,
   TextGenerationOptions,
   TextGenerationOutput,
-  TextGenerationPipeline,
-} from './text_generation.js';
+} from './text_generation_options.js';
+export type { GenerationWarmupOptions, WarmupOptions } from '../generation/warmup.js';
 export { perplexity } from './perplexity.js';
 export type { PerplexityOptions, PerplexityResult, ScoringModel } from './perplexity.js';
 export type { FeatureExtractionOptions, FeatureExtractionPipeline, FeatureModel } from './feature_extraction.js';
 
-const loadModel = async (dir: string, options: Record<string, unknown>): Promise<PipelineModel & FeatureModel> => {
+const loadModel = async (name: string, options: PretrainedOptions): Promise<PipelineModel> => {
   const { AutoModelForCausalLM } = await import('../models/auto/index.js');
-  return AutoModelForCausalLM.from_pretrained(dir, options);
+  return AutoModelForCausalLM.from_pretrained(name, options);
 };
+
+const TASKS: readonly string[] = ['text-generation', 'feature-extraction'];
 
 /**
  * Puts a model to a task.
@@ -36,9 +43,9 @@ const loadModel = async (dir: string, options: Record<string, unknown>): Promise
  * generator.dispose();
  *
  * @param task 'text-generation' or 'feature-extraction'
- * @param model the model's folder, or a model (then with the option tokenizer)
+ * @param model a folder, a model on the hub, or a model (then with the option tokenizer)
  * @param options dtype, device, engine … for loading the model; tokenizer
- * @throws ArgumentError for an unknown task, or a model without a tokenizer; whatever loading throws
+ * @throws ArgumentError for an unknown option or task, a wrong value, no model, or a model without a tokenizer; whatever loading throws
  */
 export function pipeline(
   task: 'text-generation',
@@ -55,15 +62,15 @@ export async function pipeline(
   model: PipelineModel | FeatureModel | string,
   options: PipelineOptions = {},
 ): Promise<TextGenerationPipeline | FeatureExtractionPipeline> {
-  switch (task) {
-    case 'text-generation':
-      return textGenerationPipeline(await loadParts(model as PipelineModel | string, options, loadModel));
-    case 'feature-extraction':
-      return featureExtractionPipeline(await loadParts(model as FeatureModel | string, options, loadModel));
-    default:
-      throw new ArgumentError(
-        `pipeline() has no task ${JSON.stringify(task)}; expected 'text-generation' or 'feature-extraction'.`,
-        { option: 'task', got: task },
-      );
+  PIPELINE_TABLE.check(options);
+  if (!TASKS.includes(task)) {
+    const asked =
+      typeof task === 'string' ? `pipeline() has no task ${quote(task)}` : `pipeline() got ${quote(task)} for the task`;
+    throw new ArgumentError(
+      `${asked}; expected 'text-generation' or 'feature-extraction', then the model: pipeline('text-generation', 'tiny-books-mamba2').`,
+      { option: 'task', got: task },
+    );
   }
+  if (task === 'feature-extraction') return featureExtractionPipeline(await loadParts(model, options, loadModel));
+  return textGenerationPipeline(await loadParts(model as PipelineModel | string, options, loadModel));
 }

@@ -1,5 +1,8 @@
+import { letOthersRun } from '../base/async.js';
 import * as tf from '@tensorflow/tfjs';
 import { ArgumentError } from '../base/errors.js';
+import * as kinds from '../base/option_kinds.js';
+import { OptionTable } from '../base/options.js';
 
 /** What perplexity() asks of a model: its forward pass with a cache. */
 export interface ScoringModel<Cache extends { dispose(): void } = { dispose(): void }> {
@@ -17,8 +20,19 @@ export interface PerplexityOptions {
   /** Stops between segments by throwing its reason. */
   signal?: AbortSignal;
   /** Called after each segment with ids scored and in all. */
-  on_progress?: (done: number, total: number) => void;
+  on_progress?: (done: number, total: number) => unknown;
 }
+
+/** Options of perplexity(). */
+const PERPLEXITY_TABLE = new OptionTable<PerplexityOptions>(
+  'perplexity()',
+  {
+    segment: { kind: kinds.integer({ min: 1 }), default: 256 },
+    signal: { kind: kinds.abortSignal },
+    on_progress: { kind: kinds.func },
+  },
+  { others: { stride: 'segment', max_length: 'segment', batch_size: { why: 'one text is scored', off: [1] } } },
+);
 
 /** How well a model predicts a text. */
 export interface PerplexityResult {
@@ -48,10 +62,7 @@ export async function perplexity<Cache extends { dispose(): void }>(
   ids: readonly number[],
   options: PerplexityOptions = {},
 ): Promise<PerplexityResult> {
-  const segment = options.segment ?? 256;
-  if (!Number.isInteger(segment) || segment < 1) {
-    throw new ArgumentError(`segment is ${segment}; expected an integer of 1 or more.`, { option: 'segment' });
-  }
+  const { segment } = PERPLEXITY_TABLE.fill<'segment'>(options);
   const tokens = ids.length - 1;
   if (tokens < 1) {
     throw new ArgumentError(
@@ -70,7 +81,8 @@ export async function perplexity<Cache extends { dispose(): void }>(
       const losses = lossesOf(logits, ids.slice(at + 1, at + 1 + input.length));
       nll.set(await losses.data(), at);
       losses.dispose();
-      options.on_progress?.(at + input.length, tokens);
+      await options.on_progress?.(at + input.length, tokens);
+      await letOthersRun(); // that is where an abort is seen
     }
   } finally {
     cache?.dispose();

@@ -4,6 +4,9 @@
  * Int4 is torchao's asymmetric weight-only scheme with a floating-point zero; int8 its symmetric one, a scale a row.
  */
 import { ConfigError } from '../base/errors.js';
+import * as kinds from '../base/option_kinds.js';
+import { type OptionRules, OptionTable, type OtherNames } from '../base/options.js';
+import { plain, quote } from '../base/quote.js';
 
 /** Sizes of int4 groups, as in torchao. */
 export const GROUP_SIZES = [32, 64, 128, 256] as const;
@@ -20,7 +23,7 @@ export interface WeightOnlyOptions {
    * Modules to leave in float: a name ('backbone.layers.0'), its end ('out_proj'), with * for any characters; or a
    * RegExp on the whole name of the weight. Default none.
    */
-  modules_to_not_convert?: readonly (string | RegExp)[];
+  modules_to_not_convert?: readonly (string | RegExp)[] | null;
   /** Quantise the embedding and the head too. Default false. */
   include_input_output_embeddings?: boolean;
   /** Default 'auto'. */
@@ -40,29 +43,85 @@ export interface Int4WeightOnlyOptions extends WeightOnlyOptions {
   activation_quantization?: boolean;
 }
 
+const pattern = kinds.named(
+  'a name or a regular expression',
+  (v) => (typeof v === 'string' && v !== '') || v instanceof RegExp,
+);
+
+const SHARED_RULES: OptionRules<WeightOnlyOptions> = {
+  modules_to_not_convert: { kind: kinds.orNull(kinds.listOf(pattern, 'names and regular expressions')) },
+  include_input_output_embeddings: { kind: kinds.boolean, default: false },
+  scale_dtype: { kind: kinds.oneOf('auto', 'float32', 'bfloat16'), default: 'auto' },
+};
+
+const BITS = { why: 'the class says it: Int4WeightOnlyConfig has 4 bits, Int8WeightOnlyConfig has 8' };
+const NF4 = { why: 'int4 and int8 weights are all there is, as torchao has them' };
+/** Names of torchao, and of the other methods of transformers. */
+const OTHERS: OtherNames = {
+  groupsize: 'group_size',
+  groupSize: 'group_size',
+  block_size: 'group_size',
+  q_group_size: 'group_size',
+  skip_modules: 'modules_to_not_convert',
+  llm_int8_skip_modules: 'modules_to_not_convert',
+  modules_to_skip: 'modules_to_not_convert',
+  bits: BITS,
+  nbits: BITS,
+  w_bit: BITS,
+  load_in_4bit: { ...BITS, off: [false] },
+  load_in_8bit: { ...BITS, off: [false] },
+  quant_type: { why: "pass it first: new TorchAoConfig('int4_weight_only', { group_size: 128 })" },
+  quant_method: { why: 'torchao is the one method', off: ['torchao'] },
+  bnb_4bit_quant_type: NF4,
+  bnb_4bit_compute_dtype: NF4,
+  bnb_4bit_use_double_quant: { ...NF4, off: [false] },
+  llm_int8_threshold: NF4,
+  set_inductor_config: { why: 'which kernels run is chosen by the device', off: [true, false] },
+  int4_packing_format: { why: 'files have the plain packing', off: ['plain', 'PLAIN'] },
+  int4_choose_qparams_algorithm: { why: "rounding: 'search' looks for the least error", off: ['tinygemm', 'TINYGEMM'] },
+  int4_tile_packed_ntile: { why: 'files have the plain packing', off: [8] },
+  use_hqq: { why: "rounding: 'search' looks for the least error", off: [false] },
+  layout: { why: 'files have the plain packing' },
+  zero_point_domain: { why: 'zeros are floating-point' },
+  preserve_zero: { why: 'zeros are floating-point', off: [null, false] },
+  granularity: { why: 'int8 has a scale a row', off: [null] },
+  version: { why: 'the form in config.json is that of version 2', off: [2] },
+  untie_embedding_weights: { why: 'a tied head is quantised with its embedding', off: [false] },
+};
+
+const INT4_TABLE = new OptionTable<Int4WeightOnlyOptions>(
+  'Int4WeightOnlyConfig',
+  {
+    ...SHARED_RULES,
+    group_size: { kind: kinds.named(`one of ${GROUP_SIZES.join(', ')}`, kinds.oneOf(...GROUP_SIZES)), default: 128 },
+    rounding: { kind: kinds.oneOf('minmax', 'search'), default: 'minmax' },
+    activation_quantization: { kind: kinds.boolean, default: true },
+  },
+  { others: OTHERS, error: ConfigError },
+);
+const INT8_TABLE = new OptionTable<WeightOnlyOptions>('Int8WeightOnlyConfig', SHARED_RULES, {
+  others: {
+    ...OTHERS,
+    groupsize: { why: 'int8 has a scale a row', off: [null] },
+    group_size: { why: 'int8 has a scale a row', off: [null] },
+    rounding: { why: 'int8 is rounded to the nearest' },
+    activation_quantization: { why: 'int8 weights are multiplied as they are', off: [false] },
+  },
+  error: ConfigError,
+});
+
 abstract class WeightOnlyConfig {
   abstract readonly bits: 4 | 8;
   readonly modules_to_not_convert: readonly (string | RegExp)[];
   readonly include_input_output_embeddings: boolean;
   readonly scale_dtype: ScaleDtype;
 
-  constructor(where: string, options: WeightOnlyOptions, known: readonly string[]) {
-    const all = ['modules_to_not_convert', 'include_input_output_embeddings', 'scale_dtype', ...known];
-    for (const key of Object.keys(options)) {
-      if (!all.includes(key))
-        throw new ConfigError(`${where}: unknown option '${key}'; known are ${all.join(', ')}.`, { option: key });
-    }
-    const skip = options.modules_to_not_convert ?? [];
-    if (!Array.isArray(skip) || !skip.every((s) => (typeof s === 'string' && s !== '') || s instanceof RegExp))
-      throw new ConfigError(`${where}: modules_to_not_convert must be a list of names and regular expressions.`, {
-        option: 'modules_to_not_convert',
-        got: skip,
-      });
-    this.modules_to_not_convert = (skip as readonly (string | RegExp)[]).map((s) =>
+  constructor(options: WeightOnlyOptions) {
+    this.modules_to_not_convert = (options.modules_to_not_convert ?? []).map((s) =>
       s instanceof RegExp ? stateless(s) : s,
     );
-    this.include_input_output_embeddings = flag(where, 'include_input_output_embeddings', options, false);
-    this.scale_dtype = oneOf(where, 'scale_dtype', options.scale_dtype ?? 'auto', ['auto', 'float32', 'bfloat16']);
+    this.include_input_output_embeddings = options.include_input_output_embeddings ?? false;
+    this.scale_dtype = options.scale_dtype ?? 'auto';
   }
 }
 
@@ -70,21 +129,6 @@ abstract class WeightOnlyConfig {
 function stateless(pattern: RegExp): RegExp {
   const source = pattern.sticky ? `^(?:${pattern.source})` : pattern.source;
   return new RegExp(source, pattern.flags.replace(/[gy]/g, ''));
-}
-
-function flag(where: string, key: string, options: object, otherwise: boolean): boolean {
-  const value = (options as Record<string, unknown>)[key] ?? otherwise;
-  if (typeof value === 'boolean') return value;
-  throw new ConfigError(`${where}: ${key} is ${JSON.stringify(value)}; expected true or false.`, { option: key });
-}
-
-function oneOf<T extends string>(where: string, key: string, value: T, allowed: readonly T[]): T {
-  if (allowed.includes(value)) return value;
-  const names = allowed.map((a) => `'${a}'`).join(', ');
-  throw new ConfigError(`${where}: ${key} is ${JSON.stringify(value)}; expected one of ${names}.`, {
-    option: key,
-    got: value,
-  });
 }
 
 /**
@@ -102,16 +146,11 @@ export class Int4WeightOnlyConfig extends WeightOnlyConfig {
   readonly activation_quantization: boolean;
 
   constructor(options: Int4WeightOnlyOptions = {}) {
-    super('Int4WeightOnlyConfig', options, ['group_size', 'rounding', 'activation_quantization']);
-    const group = options.group_size ?? 128;
-    if (!(GROUP_SIZES as readonly number[]).includes(group))
-      throw new ConfigError(
-        `Int4WeightOnlyConfig: group_size is ${JSON.stringify(group)}; expected one of ${GROUP_SIZES.join(', ')}.`,
-        { option: 'group_size', got: group, expected: GROUP_SIZES },
-      );
-    this.group_size = group;
-    this.rounding = oneOf('Int4WeightOnlyConfig', 'rounding', options.rounding ?? 'minmax', ['minmax', 'search']);
-    this.activation_quantization = flag('Int4WeightOnlyConfig', 'activation_quantization', options, true);
+    INT4_TABLE.check(options);
+    super(options);
+    this.group_size = options.group_size ?? 128;
+    this.rounding = options.rounding ?? 'minmax';
+    this.activation_quantization = options.activation_quantization ?? true;
   }
 }
 
@@ -123,7 +162,8 @@ export class Int8WeightOnlyConfig extends WeightOnlyConfig {
   readonly bits = 8;
 
   constructor(options: WeightOnlyOptions = {}) {
-    super('Int8WeightOnlyConfig', options, []);
+    INT8_TABLE.check(options);
+    super(options);
   }
 }
 
@@ -145,12 +185,22 @@ export class TorchAoConfig {
   readonly quant_type: QuantizationConfig;
 
   constructor(kind: QuantType | QuantizationConfig, options: Int4WeightOnlyOptions = {}) {
-    if (kind instanceof WeightOnlyConfig) this.quant_type = kind;
-    else if (kind === 'int4_weight_only') this.quant_type = new Int4WeightOnlyConfig(options);
+    // names alone: what int8 takes of them its own configuration says
+    INT4_TABLE.checkObject(options);
+    for (const [name, value] of Object.entries(options)) INT4_TABLE.checkName(name, value);
+    if (kind instanceof WeightOnlyConfig) {
+      const [extra] = Object.keys(options);
+      if (extra !== undefined)
+        throw new ConfigError(
+          `TorchAoConfig: ${plain(extra)} stands beside a configuration, which has its options already; pass it to ${kind.constructor.name}.`,
+          { option: extra },
+        );
+      this.quant_type = kind;
+    } else if (kind === 'int4_weight_only') this.quant_type = new Int4WeightOnlyConfig(options);
     else if (kind === 'int8_weight_only') this.quant_type = new Int8WeightOnlyConfig(options);
     else
       throw new ConfigError(
-        `TorchAoConfig: quant_type is ${JSON.stringify(kind)}; expected 'int4_weight_only', 'int8_weight_only', or a configuration of either.`,
+        `TorchAoConfig: quant_type is ${quote(kind)}; expected 'int4_weight_only', 'int8_weight_only', or a configuration of either.`,
         { option: 'quant_type', got: kind },
       );
   }
@@ -250,7 +300,7 @@ export function quantizationFromDict(value: unknown, file = 'config.json'): Quan
       { file, option: 'quantization_config', got },
     );
   };
-  if (record.quant_method !== 'torchao') fail(`has quant_method ${JSON.stringify(record.quant_method)}`, record);
+  if (record.quant_method !== 'torchao') fail(`has quant_method ${quote(record.quant_method)}`, record);
   const type = dict(dict(record.quant_type).default);
   const data = dict(type._data);
   const own = dict(record.tfjs_mamba2);
@@ -268,7 +318,7 @@ export function quantizationFromDict(value: unknown, file = 'config.json'): Quan
     case 'Int4WeightOnlyConfig': {
       const packing = dict(data.int4_packing_format)._data ?? 'PLAIN';
       if (typeof packing !== 'string' || packing.toUpperCase() !== 'PLAIN')
-        fail(`has int4_packing_format ${JSON.stringify(packing)}`, packing);
+        fail(`has int4_packing_format ${quote(packing)}`, packing);
       return new Int4WeightOnlyConfig({
         ...shared,
         group_size: (data.group_size as number | undefined) ?? 128,
@@ -282,6 +332,6 @@ export function quantizationFromDict(value: unknown, file = 'config.json'): Quan
       if (data.group_size !== null && data.group_size !== undefined) fail('has int8 groups', data.group_size);
       return new Int8WeightOnlyConfig(shared);
     default:
-      return fail(`has quant_type ${JSON.stringify(type._type ?? record.quant_type)}`, record.quant_type);
+      return fail(`has quant_type ${quote(type._type ?? record.quant_type)}`, record.quant_type);
   }
 }

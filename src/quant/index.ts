@@ -8,3 +8,4 @@ export * from './targets.js';
 export * from './plain.js';
 export * from './matrix.js';
 export * from './storage.js';
+export { heldOnce } from './held_once.js';

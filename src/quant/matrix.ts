@@ -1,19 +1,24 @@
-/** A quantised matrix as the layers see it in eager runs, on any backend: dequantised at each use, a block of rows at a time. */
+/**
+ * A quantised matrix as the layers see it in eager runs, on any backend: dequantised at each use, a block of rows at a time; on WebAssembly
+ * by kernels of our own, out of codes that stay packed.
+ */
 import * as tf from '@tensorflow/tfjs';
 import { ArgumentError } from '../base/errors.js';
 import { TracingError } from '../jit/errors.js';
 import { isTracing } from '../jit/index.js';
 import type { StoredMatrix } from '../layers/weights.js';
 import { dequantizeRows, storedBytes, type QuantizedMatrix } from './quantize.js';
+import { packedProduct, packedRows } from '../kernels/index.js';
 import { quantizedStorage } from './storage.js';
+import { releaseWasmForm, wasmForm } from './wasm_form.js';
 import type { WeightStorage } from '../layers/storage.js';
 
 /** Weights that are dequantised at a time: bounds what a product holds beside the codes. */
 const BLOCK_WEIGHTS = 2 ** 22;
 
 /**
- * A quantised linear map [out, in]. It holds no tensor, so it needs no dispose(); each use
- * dequantises blocks of rows of at most 16 MiB. Differentiable in x; the codes themselves are constants.
+ * A quantised linear map [out, in]. Each use dequantises blocks of rows of at most 16 MiB. It holds no tensor but on WebAssembly, where its
+ * codes are in the backend's memory from the first use to dispose(). Differentiable in x; the codes themselves are constants.
  *
  * @example
  * const { matrix } = quantizeMatrix(values, [64, 128], { bits: 4, groupSize: 128 });
@@ -44,6 +49,11 @@ export class QuantizedLinear implements StoredMatrix {
     return this.held;
   }
 
+  /** Gives back what it holds in the backend's memory. What is asked of it later is refused, or made anew of the file. */
+  dispose(): void {
+    releaseWasmForm(this.matrix);
+  }
+
   /** How a compiled program keeps this matrix: packed, in the layout that is fast on the device in use. */
   storage(): WeightStorage {
     return quantizedStorage(this.matrix, { activation_quantization: this.activation_quantization });
@@ -63,19 +73,20 @@ export class QuantizedLinear implements StoredMatrix {
   rows(ids: tf.Tensor1D): tf.Tensor2D {
     this.refuseTracing();
     const [out, inner] = this.matrix.shape;
-    const wanted = ids.dataSync();
+    const wanted = [...ids.dataSync()];
+    const missing = wanted.find((id) => id < 0 || id >= out);
+    if (missing !== undefined)
+      throw new ArgumentError(`${this.name}: row ${missing} is not among ${out}`, { id: missing, rows: out });
+    const form = wasmForm(this.matrix);
+    if (form) return packedRows(form, wanted);
     const values = new Float32Array(wanted.length * inner);
-    wanted.forEach((id, i) => {
-      if (id < 0 || id >= out)
-        throw new ArgumentError(`${this.name}: row ${id} is not among ${out}`, { id, rows: out });
-      dequantizeRows(this.inMemory, id, id + 1, values.subarray(i * inner, (i + 1) * inner));
-    });
+    wanted.forEach((id, i) => dequantizeRows(this.inMemory, id, id + 1, values.subarray(i * inner, (i + 1) * inner)));
     return tf.tensor2d(values, [wanted.length, inner]);
   }
 
   /** The weights it stands for, [out, in], as a new float32 tensor. */
   dequantize(): tf.Tensor2D {
-    return tf.tensor2d(dequantizeRows(this.inMemory, 0, this.matrix.shape[0]), [...this.matrix.shape]);
+    return this.block(0, this.matrix.shape[0]);
   }
 
   private refuseTracing(): void {
@@ -86,6 +97,17 @@ export class QuantizedLinear implements StoredMatrix {
       );
   }
 
+  /** W[from..to, :] */
+  private block(from: number, to: number): tf.Tensor2D {
+    const form = wasmForm(this.matrix);
+    if (form)
+      return packedRows(
+        form,
+        Array.from({ length: to - from }, (_, i) => from + i),
+      );
+    return tf.tensor2d(dequantizeRows(this.inMemory, from, to), [to - from, this.matrix.shape[1]]);
+  }
+
   /** Calls `use` with W[from..to, :] as a tensor that lives until it returns. */
   private rowBlocks<T>(use: (rows: tf.Tensor2D, from: number, to: number) => T): T[] {
     const [out, inner] = this.matrix.shape;
@@ -93,7 +115,7 @@ export class QuantizedLinear implements StoredMatrix {
     const made: T[] = [];
     for (let from = 0; from < out; from += step) {
       const to = Math.min(out, from + step);
-      const rows = tf.tensor2d(dequantizeRows(this.inMemory, from, to), [to - from, inner]);
+      const rows = this.block(from, to);
       made.push(use(rows, from, to));
       rows.dispose();
     }
@@ -102,6 +124,8 @@ export class QuantizedLinear implements StoredMatrix {
 
   /** x [m, in] -> x·Wᵀ [m, out] */
   private times(x: tf.Tensor2D): tf.Tensor2D {
+    const form = wasmForm(this.matrix);
+    if (form) return packedProduct(form, x);
     return tf.tidy(() => {
       const blocks = this.rowBlocks((rows) => tf.matMul(x, rows, false, true));
       return blocks.length === 1 ? blocks[0] : tf.concat(blocks, 1);

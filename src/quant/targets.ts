@@ -1,5 +1,6 @@
 /** Which weights of a model are quantised, and why the others are not. */
 import { ConfigError } from '../base/errors.js';
+import { escapePattern, Pattern } from '../base/pattern.js';
 import { isMatrix, type WeightRole } from '../layers/weights.js';
 import type { QuantizationConfig } from './config.js';
 
@@ -23,9 +24,10 @@ interface QuantizationCandidate {
 }
 
 function matches(name: string, pattern: string | RegExp): boolean {
-  if (pattern instanceof RegExp) return pattern.test(name);
-  const escaped = pattern.split('*').map((part) => part.replace(/[.+?^${}()|[\]\\]/g, '\\$&'));
-  return new RegExp(`(^|\\.)${escaped.join('.*')}(\\.|$)`).test(name);
+  const where = 'modules_to_not_convert';
+  if (pattern instanceof RegExp) return new Pattern(pattern.source, where, ConfigError, pattern.flags).test(name);
+  const escaped = pattern.split(/\*+/).map(escapePattern);
+  return new Pattern(`(^|\\.)${escaped.join('.*')}(\\.|$)`, where, ConfigError).test(name);
 }
 
 /**

@@ -7,17 +7,11 @@
  * half (high nibble). The last tile is filled up with zeros.
  */
 import * as tf from '@tensorflow/tfjs';
+import { newBlock } from '../base/blocks.js';
 import { attr, bitwiseAnd, castFloat32, constantOf, rawOp, reshapeAny, rightShift } from '../jit/index.js';
-import {
-  int4Instructions,
-  int4Product,
-  int4Row,
-  type Instructions,
-  type OneRowInputs,
-  TILE,
-  type TiledMatrix,
-} from '../kernels/index.js';
+import { int4Instructions, int4Product, type Instructions, TILE, type TiledMatrix } from '../kernels/index.js';
 import type { WeightStorage } from '../layers/storage.js';
+import { heldElsewhere, isHeldOnce } from './held_once.js';
 import { type PackedForm, packedMatrix, storedLevels } from './packed_form.js';
 import type { QuantizedMatrix } from './quantize.js';
 
@@ -43,31 +37,82 @@ export function tileStorage(m: QuantizedMatrix, instructions: Instructions): Wei
       const form = new TileForm(m, instructions, vars['.codes']!, vars['.scale']!, vars['.zero']!);
       return {
         ...packedMatrix(m.shape, form),
-        fused: (input) => form.fused(input),
+        host: form.matrix,
       };
     },
   };
 }
 
+/** All of a matrix but its codes. */
+type Layout = Omit<QuantizedMatrix, 'codes'>;
+
+/** Where pairs of neighbouring channels lie in tiles: the first byte, the first row's, and whether in high nibbles. The second byte follows. */
+function placesOfPairs({ shape: [, inner], groupSize }: Layout): { at: Int32Array; high: Uint8Array } {
+  const at = new Int32Array(inner / 2);
+  const high = new Uint8Array(inner / 2);
+  for (let i = 0; i < inner / 2; i++) {
+    const within = (2 * i) % groupSize;
+    high[i] = Number(within >= groupSize / 2);
+    const k = high[i] ? within - groupSize / 2 : within; // an even channel and the next lie in the same word
+    at[i] = Math.floor((2 * i) / groupSize) * ((TILE * groupSize) / 2) + (k >> 2) * TILE * 4 + (k & 3);
+  }
+  return { at, high };
+}
+
+/** Where a row begins in tiles. */
+const rowInTiles = (row: number, inner: number): number =>
+  Math.floor(row / TILE) * ((TILE * inner) / 2) + (row % TILE) * 4;
+
 /** Codes from rows of nibble pairs, as on disk, to tiles. */
 export function tiledCodes(m: QuantizedMatrix): Uint8Array {
+  return heldTiles(m, () => tilesOfRows(m.codes, m));
+}
+
+function tilesOfRows(codes: Uint8Array, m: Layout): Uint8Array {
   const [out, inner] = m.shape;
-  const { codes, groupSize } = m;
-  const [tileBytes, groupBytes] = [(TILE * inner) / 2, (TILE * groupSize) / 2];
-  const packed = new Uint8Array(Math.ceil(out / TILE) * tileBytes);
-  for (let row = 0; row < out; row++) {
-    const tile = Math.floor(row / TILE) * tileBytes + (row % TILE) * 4;
-    for (let c = 0; c < inner; c += 2) {
-      const pair = codes[(row * inner + c) >> 1]! ^ 0x88;
-      const within = c % groupSize;
-      const high = within >= groupSize / 2;
-      const k = high ? within - groupSize / 2 : within; // an even channel and the next lie in the same word
-      const at = tile + Math.floor(c / groupSize) * groupBytes + (k >> 2) * TILE * 4 + (k & 3);
-      packed[at]! |= high ? (pair & 15) << 4 : pair & 15;
-      packed[at + 1]! |= high ? pair & 0xf0 : pair >> 4;
+  const packed = new Uint8Array(newBlock(Math.ceil(out / TILE) * ((TILE * inner) / 2))).fill(0);
+  const { at, high } = placesOfPairs(m);
+  for (let row = 0, from = 0; row < out; row++) {
+    const begin = rowInTiles(row, inner);
+    for (let i = 0; i < inner / 2; i++) {
+      const pair = codes[from++]! ^ 0x88;
+      const to = begin + at[i]!;
+      packed[to]! |= high[i] ? (pair & 15) << 4 : pair & 15;
+      packed[to + 1]! |= high[i] ? pair & 0xf0 : pair >> 4;
     }
   }
   return packed;
+}
+
+/** Codes from tiles to rows of nibble pairs. */
+function rowsOfTiles(packed: Uint8Array, m: Layout): Uint8Array {
+  const [out, inner] = m.shape;
+  const codes = new Uint8Array((out * inner) / 2);
+  const { at, high } = placesOfPairs(m);
+  for (let row = 0, to = 0; row < out; row++) {
+    const begin = rowInTiles(row, inner);
+    for (let i = 0; i < inner / 2; i++) {
+      const [first, second] = [packed[begin + at[i]!]!, packed[begin + at[i]! + 1]!];
+      const pair = high[i] ? (first >> 4) | (second & 0xf0) : (first & 15) | ((second & 15) << 4);
+      codes[to++] = pair ^ 0x88;
+    }
+  }
+  return codes;
+}
+
+/** Tiles of matrices whose codes are in memory once. */
+const tilesOf = new WeakMap<QuantizedMatrix, Uint8Array>();
+
+/** What is held of a matrix in tiles, made if need be; of one that is not held once, what is made now. */
+function heldTiles(m: QuantizedMatrix, make: () => Uint8Array): Uint8Array {
+  if (!isHeldOnce(m)) return make();
+  const tiles = tilesOf.get(m) ?? make();
+  if (!tilesOf.has(m)) {
+    const { bits, shape, groupSize, scale, zero, scaleDtype } = m;
+    heldElsewhere(m, () => rowsOfTiles(tiles, { bits, shape, groupSize, scale, zero, scaleDtype }));
+    tilesOf.set(m, tiles);
+  }
+  return tiles;
 }
 
 /** Values [groups, out] to [tiles, groups, 32], in the type of scales. */
@@ -84,7 +129,7 @@ function tiledValues(m: QuantizedMatrix, values: Float32Array): ArrayBufferView 
 class TileForm implements PackedForm {
   private readonly tiles: number;
   private readonly groups: number;
-  private readonly matrix: TiledMatrix;
+  readonly matrix: TiledMatrix;
 
   constructor(
     m: QuantizedMatrix,
@@ -101,11 +146,6 @@ class TileForm implements PackedForm {
   /** x [m, in] -> [m, out] */
   apply(x: tf.Tensor2D): tf.Tensor2D {
     return int4Product(this.instructions, this.matrix, x);
-  }
-
-  /** See StoredMatrix.fused. Null for anything but one row. */
-  fused(input: OneRowInputs): tf.Tensor2D | null {
-    return int4Row(this.instructions, this.matrix, input);
   }
 
   /** Codes [..., groups, words, 4] of some rows, with their scales and zeros [..., groups] -> [rows, in] */

@@ -1,13 +1,15 @@
 /** Choosing the tfjs backend that a device name asks for. */
-import { createRequire } from 'node:module';
+import * as fs from 'node:fs';
 import * as path from 'node:path';
 import * as tf from '@tensorflow/tfjs';
-import { ArgumentError, DeviceError } from '../base/errors.js';
+import { DeviceError } from '../base/errors.js';
+import { codeFile, requireNear } from '../base/package_files.js';
 import { findNodeBackend, nodeBackend } from './binding.js';
-import { DEVICES, type Device } from '../base/devices.js';
-import { isLoaded } from './environment.js';
+import { type DeviceLike, parseDevice } from '../base/devices.js';
+import { chooseGpu, isLoaded } from './environment.js';
 import { gpuNames } from './gpu.js';
 import { loadTensorFlow } from './load.js';
+import { SELECT_TABLE } from './option_rules.js';
 import { runtimeDir } from './paths.js';
 import { deviceReport, gpuReason, type DeviceReport } from './report.js';
 
@@ -26,6 +28,7 @@ const toStderr = (line: string) => void process.stderr.write(`${line}\n`);
 /**
  * Loads and selects the backend for a device.
  *
+ * @param asked a name, or a GPU as PyTorch names it: 0, 'cuda', 'cuda:1'
  * @returns what is in use now
  * @throws ArgumentError for an unknown device name
  * @throws DeviceError when the device cannot be had, naming what is missing
@@ -33,16 +36,18 @@ const toStderr = (line: string) => void process.stderr.write(`${line}\n`);
  * const report = await selectBackend('auto');
  * report.backend; // 'tensorflow'
  */
-export async function selectBackend(device: Device = 'auto', options: SelectOptions = {}): Promise<DeviceReport> {
-  if (!DEVICES.includes(device)) {
-    throw new ArgumentError(`device: got ${JSON.stringify(device)}, expected one of ${DEVICES.join(', ')}.`, {
-      device,
-    });
-  }
+export async function selectBackend(asked: DeviceLike = 'auto', options: SelectOptions = {}): Promise<DeviceReport> {
+  SELECT_TABLE.check(options);
+  const { device, card } = parseDevice(asked);
+  if (card !== null) chooseGpu(card);
   const notice = options.onNotice ?? toStderr;
   if (device === 'wasm') await useWasm();
   else if (device === 'js') await use('cpu');
   else if (device === 'gpu') useGpu();
+  else if (device === 'webgpu')
+    throw new DeviceError("device 'webgpu' is one of the browser's build. In Node.js take 'gpu', 'cpu' or 'wasm'.", {
+      device,
+    });
   else if (device === 'tensorflow') loadTensorFlow();
   else await useBest(device, notice);
   await tf.ready();
@@ -85,10 +90,24 @@ function useGpu(): void {
   throw new DeviceError(`device 'gpu' cannot be used: ${gpuReason(dir)}`, { device: 'gpu', runtime: dir });
 }
 
+/** Where the binaries of tfjs' WebAssembly backend are: in its package, or beside a bundle. @throws DeviceError */
+function wasmFolder(): string {
+  const beside = path.dirname(codeFile);
+  if (fs.existsSync(path.join(beside, 'tfjs-backend-wasm.wasm'))) return beside;
+  try {
+    return path.dirname(requireNear.resolve('@tensorflow/tfjs-backend-wasm'));
+  } catch (error) {
+    throw new DeviceError(
+      `The files of the WebAssembly backend were not found. Copy node_modules/@tensorflow/tfjs-backend-wasm/dist/*.wasm beside the bundle (to ${beside}), or leave packages out of it (esbuild --packages=external).`,
+      { folder: beside },
+      { cause: error },
+    );
+  }
+}
+
 async function useWasm(): Promise<void> {
   const wasm = await import('@tensorflow/tfjs-backend-wasm');
-  const main = createRequire(import.meta.url).resolve('@tensorflow/tfjs-backend-wasm');
-  wasm.setWasmPaths(`${path.dirname(main)}${path.sep}`);
+  wasm.setWasmPaths(`${wasmFolder()}${path.sep}`);
   await use('wasm');
 }
 

@@ -1,13 +1,12 @@
 /** Settings that TensorFlow reads from the environment once, while it loads. */
-import { createHash } from 'node:crypto';
 import * as fs from 'node:fs';
-import * as os from 'node:os';
 import * as path from 'node:path';
-import { ArgumentError, DeviceError } from '../base/errors.js';
-import { cacheRoot, packageDir, readManifest, type RuntimeVariant, TENSORFLOW_VERSION } from './paths.js';
+import { DeviceError } from '../base/errors.js';
+import { packageDir, readManifest, type RuntimeVariant } from './paths.js';
 import { cpuFeatures } from './cpu.js';
+import { RUNTIME_TABLE } from './option_rules.js';
 import { canOpen, gpuMemory, gpuNames, type GpuMemory } from './gpu.js';
-import { pruneCache } from './prune.js';
+import { openCaches } from './caches.js';
 
 export interface RuntimeOptions {
   /** Least severe message that TensorFlow prints on stderr: 0 all, 1 warnings, 2 errors, 3 (default) none. */
@@ -36,10 +35,10 @@ export interface RuntimeOptions {
 const NO_TF32_FLAG = '--xla_gpu_enable_triton_gemm=false';
 
 let loaded = false;
-/** Whether compiled programs are kept in the folder of compileCacheDir(). */
-let ownCache = false;
-
-const cacheFlag = (folder: string): string => `--tf_xla_persistent_cache_directory=${folder}`;
+/** The one GPU that was asked for by number. */
+let chosenCard: number | null = null;
+/** What configureRuntime() was told of compiled programs last. */
+let wantedCache: boolean | string = false;
 
 /** Marks the moment from which the environment is no longer read. */
 export function markLoaded(): void {
@@ -60,14 +59,6 @@ function mergeFlags(current: string | undefined, added: readonly string[]): stri
   return [...flags.values()].join(' ');
 }
 
-/** An option from 1 as text. @param what it is @throws ArgumentError */
-function wholeNumber(options: RuntimeOptions, name: 'threads' | 'gpuMemoryLimit', what: string): string {
-  const value = options[name]!;
-  if (!Number.isInteger(value) || value < 1)
-    throw new ArgumentError(`${name}: got ${value}, expected a ${what} from 1.`, { [name]: value });
-  return String(value);
-}
-
 /**
  * What TensorFlow is to leave to others of each GPU's free memory, so that it takes no more than a limit: it has no setting for the limit
  * itself. Of several GPUs the one with the least free memory decides.
@@ -82,43 +73,30 @@ export function memoryLeft(limit: number, cards: readonly GpuMemory[]): number |
  * Sets what TensorFlow reads while it loads. May be called several times, before loadTensorFlow() or selectBackend().
  *
  * @throws DeviceError when TensorFlow is loaded and a setting would change
- * @throws ArgumentError when a flag or number is malformed
+ * @throws ArgumentError for an option that is unknown, malformed or without effect
  * @example
  * configureRuntime({ compileCache: true, tf32: false });
  */
 export function configureRuntime(options: RuntimeOptions): void {
+  RUNTIME_TABLE.check(options);
   const wanted: Record<string, string> = {};
   if (options.logLevel !== undefined) wanted.TF_CPP_MIN_LOG_LEVEL = String(options.logLevel);
-  for (const flag of [...(options.xlaFlags ?? []), ...(options.tfXlaFlags ?? [])]) {
-    if (!/^--[\w-]+(=\S*)?$/.test(flag)) {
-      throw new ArgumentError(`Got the flag ${JSON.stringify(flag)}; expected --name or --name=value without spaces.`, {
-        flag,
-      });
-    }
-  }
   // XLA's own products round to TF32 whatever NVIDIA's libraries are told: without them, cuBLAS makes all
   const xlaFlags = [...(options.tf32 === false ? [NO_TF32_FLAG] : []), ...(options.xlaFlags ?? [])];
   if (xlaFlags.length) wanted.XLA_FLAGS = mergeFlags(process.env.XLA_FLAGS, xlaFlags);
-  const tfXla = [...(options.tfXlaFlags ?? [])];
-  if (options.compileCache && !(options.compileCache === true && ownCache)) {
-    const folder = options.compileCache === true ? compileCacheDir() : path.resolve(options.compileCache);
-    if (/\s/.test(folder)) {
-      throw new ArgumentError(`The folder of compiled programs may have no space in its path: ${folder}`, { folder });
-    }
-    fs.mkdirSync(folder, { recursive: true });
-    tfXla.push(cacheFlag(folder));
-  }
+  const tfXla = options.tfXlaFlags ?? [];
   if (tfXla.length) wanted.TF_XLA_FLAGS = mergeFlags(process.env.TF_XLA_FLAGS, tfXla);
   if (options.tf32 !== undefined) wanted.NVIDIA_TF32_OVERRIDE = options.tf32 ? '1' : '0';
   if (options.allowGrowth !== undefined) wanted.TF_FORCE_GPU_ALLOW_GROWTH = String(options.allowGrowth);
-  if (options.threads !== undefined) wanted.TF_NUM_INTRAOP_THREADS = wholeNumber(options, 'threads', 'whole number');
+  if (options.threads !== undefined) wanted.TF_NUM_INTRAOP_THREADS = String(options.threads);
   if (options.gpuMemoryLimit !== undefined) {
-    const limit = Number(wholeNumber(options, 'gpuMemoryLimit', 'whole number of MiB'));
-    const left = memoryLeft(limit, gpuMemory());
+    const left = memoryLeft(options.gpuMemoryLimit, gpuMemory());
     if (left !== null) wanted.TF_DEVICE_MIN_SYS_MEMORY_IN_MB = String(left);
   }
   if (options.gpus !== undefined) wanted.CUDA_VISIBLE_DEVICES = options.gpus.join(',') || '-1';
+  const cache = typeof options.compileCache === 'string' ? path.resolve(options.compileCache) : options.compileCache;
   const changed = Object.keys(wanted).filter((name) => process.env[name] !== wanted[name]);
+  if (cache !== undefined && cache !== wantedCache) changed.push('compileCache');
   if (changed.length > 0 && loaded) {
     throw new DeviceError(
       `${changed.join(', ')} cannot change any more: TensorFlow reads them while it loads, and it is loaded. ` +
@@ -127,7 +105,34 @@ export function configureRuntime(options: RuntimeOptions): void {
     );
   }
   Object.assign(process.env, wanted);
-  if (options.compileCache !== undefined && !loaded) ownCache = options.compileCache === true;
+  if (cache !== undefined) wantedCache = cache;
+}
+
+/**
+ * Leaves TensorFlow one GPU of those that it would see.
+ * @param card its number among them, from 0
+ * @throws DeviceError when there is none of that number, or TensorFlow is loaded and has another one first
+ */
+export function chooseGpu(card: number): void {
+  const visible = process.env.CUDA_VISIBLE_DEVICES?.split(',').filter((id) => id !== '' && id !== '-1');
+  if (loaded) {
+    if (card === (chosenCard ?? 0)) return;
+    throw new DeviceError(
+      `device 'cuda:${card}': TensorFlow is loaded in this process and uses ${chosenCard === null ? 'the first GPU' : `GPU ${chosenCard}`}. Name the device before anything runs.`,
+      { device: card, chosen: chosenCard ?? 0 },
+    );
+  }
+  const names = gpuNames();
+  const count = visible?.length ?? names.length;
+  // without a driver what asks for a GPU says so itself
+  if (names.length > 0 && card >= count) {
+    throw new DeviceError(
+      `device 'cuda:${card}': there ${count === 1 ? 'is 1 GPU' : `are ${count} GPUs`}, numbered from 0${visible ? ', in CUDA_VISIBLE_DEVICES' : ''}.`,
+      { device: card, gpus: count },
+    );
+  }
+  process.env.CUDA_VISIBLE_DEVICES = visible?.[card] ?? String(card);
+  chosenCard = card;
 }
 
 /**
@@ -175,27 +180,12 @@ export function expectsGpu(
   return variant !== 'cpu' && !/^(-1)?$/.test(visible ?? '0') && card();
 }
 
-/** Where graphs of programs may be kept for the next process; null unless compiled programs are kept in the cache folder too. */
-export function graphCacheDir(): string | null {
-  return ownCache ? path.join(cacheRoot(), 'graphs') : null;
-}
-
-/** Bytes of compiled programs and of graphs that are kept at most. A model with its usual functions takes some tens of megabytes. */
-const [MOST_PROGRAMS, MOST_GRAPHS] = [4 * 2 ** 30, 2 ** 29];
-
 /** Sets, for a runtime about to load, what nobody has set. */
 export function applyDefaults(runtime: string): void {
   const card = (): boolean => gpuNames().length > 0 || canOpen('libcuda.so.1');
   const gpu = expectsGpu(readManifest(runtime)?.variant, process.env.CUDA_VISIBLE_DEVICES, card);
   process.env.XLA_FLAGS = defaultFlags(process.env.XLA_FLAGS ?? '', gpu);
-  // flags change what is compiled, and TensorFlow's key for it does not contain them
-  if (ownCache) {
-    const folder = compileCacheDir();
-    fs.mkdirSync(folder, { recursive: true });
-    pruneCache(path.dirname(folder), MOST_PROGRAMS, 2);
-    pruneCache(graphCacheDir()!, MOST_GRAPHS);
-    process.env.TF_XLA_FLAGS = mergeFlags(process.env.TF_XLA_FLAGS, [cacheFlag(folder)]);
-  }
+  openCaches(wantedCache);
   // Every failure also comes back as a status, which becomes an error: nothing is lost by a quiet stderr.
   process.env.TF_CPP_MIN_LOG_LEVEL ??= '3';
   process.env.TF_FORCE_GPU_ALLOW_GROWTH ??= 'true';
@@ -204,21 +194,4 @@ export function applyDefaults(runtime: string): void {
   if (fs.existsSync(nvcc) && !/xla_gpu_cuda_data_dir/.test(process.env.XLA_FLAGS ?? '')) {
     process.env.XLA_FLAGS = mergeFlags(process.env.XLA_FLAGS, [`--xla_gpu_cuda_data_dir=${nvcc}`]);
   }
-}
-
-/**
- * Where compiled programs are kept: a folder per kind of processor, since code that XLA made for one must not run on
- * another, per version of TensorFlow, and for XLA's flags and whether float32 may be rounded to TF32.
- */
-function compileCacheDir(): string {
-  const kind = [
-    os.cpus()[0]?.model,
-    process.arch,
-    TENSORFLOW_VERSION,
-    ...cpuFeatures(),
-    process.env.XLA_FLAGS ?? '',
-    // products in whole float32 are other programs
-    ...(process.env.NVIDIA_TF32_OVERRIDE === '0' ? ['float32'] : []),
-  ].join('|');
-  return path.join(cacheRoot(), 'xla', createHash('sha256').update(kind).digest('hex').slice(0, 16));
 }

@@ -83,3 +83,14 @@ export function gpuMemory(): GpuMemory[] {
     return [];
   }
 }
+
+let largest: number | null = null;
+
+/** Memory of the largest GPU there is, in bytes, asked once; Infinity where nothing tells. */
+export function largestGpuMemory(): number {
+  if (largest === null) {
+    const cards = gpuMemory();
+    largest = cards.length > 0 ? Math.max(...cards.map(({ total }) => total)) : Infinity;
+  }
+  return largest;
+}

@@ -1,12 +1,15 @@
 /**
  * Which TensorFlow computations run on: setting up the native runtime (setup), loading it (load) with its settings (environment), choosing a
- * backend by device name (backend), and an honest report (report). `binding.ts` alone speaks to tfjs-node and its addon, and `data_types.ts`
- * is the one table of element types; `jit` imports both from their files.
+ * backend by device name (backend), and an honest report (report). `binding.ts` alone speaks to tfjs-node and its addon, `native_session.ts` to
+ * the addon of sessions, and `data_types.ts` is the one table of element types; `jit` imports these from their files.
+ * `file_handler.ts` gives tfjs its file:// addresses.
  */
 export { onGpu, selectBackend, type SelectOptions } from './backend.js';
 export { codeDigest } from './code.js';
-export type { Device } from '../base/devices.js';
-export { configureRuntime, graphCacheDir, preferWideVectors, type RuntimeOptions } from './environment.js';
+export type { Device, DeviceLike, DeviceMap } from '../base/devices.js';
+export { graphCacheDir } from './caches.js';
+export { configureRuntime, preferWideVectors, type RuntimeOptions } from './environment.js';
+export { largestGpuMemory } from './gpu.js';
 export { compactMemory, computeCapability, hostKernels, loadTensorFlow, multiprocessors } from './load.js';
 export { cacheRoot, TENSORFLOW_VERSION } from './paths.js';
 export { deviceReport, type DeviceReport } from './report.js';

@@ -3,14 +3,18 @@
  * '@tensorflow/tfjs', a stand-in there answers with our copy, so that one engine serves all.
  */
 import * as fs from 'node:fs';
-import { createRequire } from 'node:module';
 import * as path from 'node:path';
 import { isMainThread } from 'node:worker_threads';
 import * as tf from '@tensorflow/tfjs';
 import { DeviceError } from '../base/errors.js';
+import { requireFrom, requireNear } from '../base/package_files.js';
 import { applyDefaults, isLoaded, markLoaded } from './environment.js';
+import './file_handler.js';
+import './other_copies.js';
 import { missingCudaLibraries } from './gpu.js';
-import { addonPath, NATIVE_VERSION, packageDir, readManifest, runtimeDir } from './paths.js';
+import { damageOf } from './integrity.js';
+import { loadSessions, releaseMemory } from './native_session.js';
+import { addonPath, isNamed, NATIVE_VERSION, packageDir, readManifest, runtimeDir } from './paths.js';
 
 const SHARED = Symbol.for('tfjs-mamba2.tfjs');
 
@@ -35,27 +39,57 @@ export function loadTensorFlow(device: 'auto' | 'cpu' | 'gpu' = 'auto'): void {
   }
   const dir = runtimeDir(device);
   if (!dir) throw new DeviceError('The TensorFlow runtime is not set up. Run `npx mamba2 setup`.');
+  const broken = checkRuntime(dir);
   if (device === 'cpu') process.env.CUDA_VISIBLE_DEVICES = '-1';
   applyDefaults(dir);
   restoreOldUtil();
-  const require = createRequire(path.join(dir, 'package.json'));
-  (globalThis as { [SHARED]?: unknown })[SHARED] = createRequire(import.meta.url)('@tensorflow/tfjs');
+  const require = requireFrom(path.join(dir, 'package.json'));
+  (globalThis as { [SHARED]?: unknown })[SHARED] = wholeTfjs();
   try {
-    const guard = stderrGuard(dir);
+    const guard = broken.has('stderr_guard.node') ? null : stderrGuard(dir);
     shareEnvironment(guard);
     quietly(guard, () => void require(addonPath(dir)));
     require(packageDir(dir));
+    loadSessions(dir);
   } catch (error) {
     throw new DeviceError(
-      `The TensorFlow runtime in ${dir} does not load: ${(error as Error).message}. Run \`npx mamba2 setup --force\`` +
-        `${readManifest(dir)?.variant === 'gpu' ? ' --gpu' : ''}.`,
+      `The TensorFlow runtime in ${dir} does not load: ${(error as Error).message}. ${setUpAnew(dir)}`,
       { dir, missing: missingCudaLibraries(dir) },
       { cause: error },
     );
   }
-  registerKernels(dir);
+  if (!broken.has('host_kernels.node')) registerKernels(dir);
   markLoaded();
+  releaseMemory();
   selectSync();
+}
+
+function setUpAnew(dir: string): string {
+  return `Run \`npx mamba2 setup --force${readManifest(dir)?.variant === 'gpu' ? ' --gpu' : ''}\`.`;
+}
+
+/**
+ * A library that was cut would end the process as it is loaded.
+ * @returns names of addons that are broken and done without, which is said in one line each
+ * @throws DeviceError when the runtime cannot do without what is broken, or another user may have changed it
+ */
+function checkRuntime(dir: string): ReadonlySet<string> {
+  const { needed, optional } = damageOf(dir, isNamed());
+  if (needed.length > 0) {
+    const others = needed.some((why) => why.startsWith('it '));
+    throw new DeviceError(
+      `The TensorFlow runtime in ${dir} is not used: ${needed.join('; ')}. ` +
+        (others
+          ? 'Set one up in a cache folder of your own (XDG_CACHE_HOME), or name this folder in TFJS_MAMBA2_RUNTIME if you trust it.'
+          : setUpAnew(dir)),
+      { dir, damage: needed },
+    );
+  }
+  for (const [name, why] of optional)
+    process.emitWarning(`${name} in ${dir} is left out, since it ${why}: models run without it. ${setUpAnew(dir)}`, {
+      code: 'MAMBA2_NATIVE_DAMAGED',
+    });
+  return new Set(optional.keys());
 }
 
 function selectSync(): void {
@@ -64,9 +98,19 @@ function selectSync(): void {
   if (tf.getBackend() !== 'tensorflow') throw new DeviceError('The tensorflow backend could not be selected.');
 }
 
+/**
+ * This program's TensorFlow.js, as `require` gives it: in a bundle it is in no folder of packages. tfjs-node would add its handler of
+ * file:// beside ours (file_handler.ts), and tfjs refuses an address that two handlers take.
+ */
+function wholeTfjs(): unknown {
+  const whole = (tf as unknown as { default?: typeof tf }).default ?? tf;
+  const io = { ...whole.io, registerLoadRouter: () => undefined, registerSaveRouter: () => undefined };
+  return { ...whole, io };
+}
+
 /** Node 23 dropped two functions of util that tfjs-node 4.22.0 calls. */
 function restoreOldUtil(): void {
-  const util = createRequire(import.meta.url)('node:util') as Record<string, unknown>;
+  const util = requireNear('node:util') as Record<string, unknown>;
   util.isNullOrUndefined ??= (value: unknown) => value === null || value === undefined;
   util.isArray ??= Array.isArray;
 }
@@ -103,6 +147,7 @@ let addon: HostAddon | null = null;
  */
 export function compactMemory(): void {
   addon?.compactMemory();
+  releaseMemory();
 }
 
 let gpu: readonly [number, number] | null = null;
@@ -137,7 +182,7 @@ export function checkedAddon<T extends { readonly version?: number }>(found: T, 
 function registerKernels(dir: string): void {
   const file = path.join(path.dirname(addonPath(dir)), 'host_kernels.node');
   if (process.env['TFJS_MAMBA2_NATIVE'] === '0' || !fs.existsSync(file)) return;
-  addon = checkedAddon(createRequire(import.meta.url)(file) as HostAddon, dir);
+  addon = checkedAddon(requireNear(file) as HostAddon, dir);
   kernels = addon?.register() ?? [];
   // NVIDIA's libraries read the variable, but XLA chooses among their products and its own by what TensorFlow says of each
   if (process.env.NVIDIA_TF32_OVERRIDE === '0') addon?.tensorFloat32(false);
@@ -154,7 +199,7 @@ interface StderrGuard {
 
 function stderrGuard(dir: string): StderrGuard | null {
   try {
-    return createRequire(import.meta.url)(path.join(path.dirname(addonPath(dir)), 'stderr_guard.node')) as StderrGuard;
+    return requireNear(path.join(path.dirname(addonPath(dir)), 'stderr_guard.node')) as StderrGuard;
   } catch {
     return null;
   }

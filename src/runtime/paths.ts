@@ -3,9 +3,11 @@
  * libtensorflow; it is outside every project, so that one set-up serves all of a user's projects.
  */
 import * as fs from 'node:fs';
-import * as os from 'node:os';
 import * as path from 'node:path';
+import { cacheRoot } from '../base/cache_root.js';
 import { DeviceError } from '../base/errors.js';
+
+export { cacheRoot };
 
 /** Version of the npm package @tensorflow/tfjs-node-gpu that a runtime folder holds. */
 export const TFJS_NODE_VERSION = '4.22.0';
@@ -17,7 +19,7 @@ const LAYOUT = 2;
  * Raised when the addons of native/ are called otherwise, so that no program meets an addon of other sources: a folder has room for one
  * version. The addon says its own when it is loaded.
  */
-export const NATIVE_VERSION = 3;
+export const NATIVE_VERSION = 12;
 
 /** Which libtensorflow: `cpu` is half the size, `gpu` runs on both. */
 export type RuntimeVariant = 'cpu' | 'gpu';
@@ -32,12 +34,6 @@ export interface RuntimeManifest {
   library: string;
   /** ISO date of the set-up. */
   created: string;
-}
-
-/** The folder of everything this package caches: `$XDG_CACHE_HOME/tfjs-mamba2` or `~/.cache/tfjs-mamba2`. */
-export function cacheRoot(): string {
-  const base = process.env.XDG_CACHE_HOME || path.join(os.homedir(), '.cache');
-  return path.join(base, 'tfjs-mamba2');
 }
 
 /** The folder that a set-up of this variant fills on this machine. */
@@ -71,6 +67,11 @@ export function readManifest(runtime: string): RuntimeManifest | null {
   } catch {
     return null;
   }
+}
+
+/** Whether the user has named the runtime folder, which is trusted then, whosever it is. */
+export function isNamed(): boolean {
+  return Boolean(process.env.TFJS_MAMBA2_RUNTIME);
 }
 
 /**

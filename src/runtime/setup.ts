@@ -7,6 +7,8 @@ import * as fs from 'node:fs';
 import * as path from 'node:path';
 import type { DeviceError } from '../base/errors.js';
 import { missingCudaLibraries } from './gpu.js';
+import { closeToWriters, damageOf, noteFiles } from './integrity.js';
+import { exitCodeOf, onStopSignal } from '../base/stop_signals.js';
 import { withLock } from '../base/lock.js';
 import { replaceFolder } from '../base/whole_files.js';
 import {
@@ -17,6 +19,7 @@ import {
   TFJS_NODE_VERSION,
   type RuntimeManifest,
 } from './paths.js';
+import { SETUP_TABLE } from './option_rules.js';
 import { noSpace, setupError } from './setup_failure.js';
 import {
   checkTools,
@@ -64,6 +67,7 @@ export interface SetupResult extends RuntimeManifest {
  * await setupRuntime({ onStep: (line) => process.stderr.write(line + '\n') });
  */
 export async function setupRuntime(options: SetupOptions = {}): Promise<SetupResult> {
+  SETUP_TABLE.check(options);
   const variant = options.gpu ? 'gpu' : 'cpu';
   const slot = runtimeSlot(variant);
   const step = options.onStep ?? (() => {});
@@ -71,6 +75,11 @@ export async function setupRuntime(options: SetupOptions = {}): Promise<SetupRes
   const ready = (): SetupResult | null => {
     const manifest = options.force ? null : readManifest(slot);
     if (!manifest || (library && manifest.library !== library)) return null;
+    const { needed, optional } = damageOf(slot);
+    if (needed.length + optional.size > 0) {
+      step(`the runtime is damaged and made anew: ${[...needed, ...optional].join('; ')}`);
+      return null;
+    }
     return { ...manifest, dir: slot, built: false };
   };
   const present = ready();
@@ -80,7 +89,7 @@ export async function setupRuntime(options: SetupOptions = {}): Promise<SetupRes
   else if (!wheel) throw unsupported(variant);
   checkLibc();
   try {
-    fs.mkdirSync(path.dirname(slot), { recursive: true });
+    fs.mkdirSync(path.dirname(slot), { recursive: true, mode: 0o755 });
   } catch (error) {
     throw setupError(
       `The cache folder ${path.dirname(slot)} cannot be made: ${(error as Error).message}.`,
@@ -95,18 +104,17 @@ export async function setupRuntime(options: SetupOptions = {}): Promise<SetupRes
       if (meanwhile) return meanwhile;
       const work = `${slot}.building`;
       fs.rmSync(work, { recursive: true, force: true });
-      const onSignal = (signal: NodeJS.Signals) => {
+      const off = onStopSignal((signal) => {
         fs.rmSync(work, { recursive: true, force: true });
-        process.exit(signal === 'SIGINT' ? 130 : 143);
-      };
-      process.once('SIGINT', onSignal).once('SIGTERM', onSignal);
+        process.exit(exitCodeOf(signal));
+      });
       try {
         const result = await build(work, slot, { ...options, variant, library, wheel, step });
         return result;
       } catch (error) {
         throw (error as NodeJS.ErrnoException).code === 'ENOSPC' ? noSpace({ folder: work }) : error;
       } finally {
-        process.off('SIGINT', onSignal).off('SIGTERM', onSignal);
+        off();
         fs.rmSync(work, { recursive: true, force: true });
       }
     },
@@ -126,7 +134,7 @@ async function build(work: string, slot: string, options: BuildOptions): Promise
   const python = options.python ?? 'python3';
   const showProgress = options.showProgress ?? Boolean(process.stderr.isTTY);
   const compiler = await checkTools(library ? null : python);
-  fs.mkdirSync(work, { recursive: true });
+  fs.mkdirSync(work, { recursive: true, mode: 0o755 });
   // Asked before TensorFlow's own wheel is fetched, so that space and time are known from the start.
   const nvidia = variant === 'gpu' && !library && missingCudaLibraries(null).length > 0 ? NVIDIA_WHEELS : [];
   const megabytes = [...(wheel ? [wheel] : []), ...nvidia].reduce((sum, { megabytes: size }) => sum + size, 0);
@@ -167,6 +175,8 @@ async function build(work: string, slot: string, options: BuildOptions): Promise
   };
   fs.writeFileSync(path.join(work, 'package.json'), JSON.stringify({ name: 'tfjs-mamba2-runtime', private: true }));
   fs.writeFileSync(path.join(work, 'runtime.json'), JSON.stringify(manifest, null, 2));
+  closeToWriters(work);
+  noteFiles(work);
   // a running program may still have the old runtime open
   await replaceFolder(work, slot, `${slot}.old`);
   return { ...manifest, dir: slot, built: true };

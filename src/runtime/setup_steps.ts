@@ -2,9 +2,9 @@
 import { createHash } from 'node:crypto';
 import * as fs from 'node:fs';
 import * as path from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { DeviceError } from '../base/errors.js';
-import { addonPath, packageDir } from './paths.js';
+import { packageRoot } from '../base/package_files.js';
+import { addonPath, NATIVE_VERSION, packageDir } from './paths.js';
 import { runProgram } from './process.js';
 import { explainCompiler, explainNpm, explainPip, noSpace, setupError } from './setup_failure.js';
 import { NPM_SOURCES, WHEEL_PLATFORMS, WHEEL_PYTHON, type WheelSource } from './sources.js';
@@ -12,7 +12,15 @@ import { NPM_SOURCES, WHEEL_PLATFORMS, WHEEL_PYTHON, type WheelSource } from './
 /** The two libraries of TensorFlow, under the names that its wheel gives them. */
 const LIBRARIES = ['libtensorflow_cc.so.2', 'libtensorflow_framework.so.2'] as const;
 
-const NATIVE = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../../native');
+/** The folder of our own addons' sources. @throws DeviceError in a bundle that has no package near it */
+function nativeSources(): string {
+  const root = packageRoot();
+  if (root !== null) return path.join(root, 'native');
+  throw setupError(
+    'This program is a bundle without the files of tfjs-mamba2 that set-up compiles.',
+    'Run `npx mamba2 setup` in a project that has the package: one set-up serves all programs of a user.',
+  );
+}
 
 /** The C++ compiler: the one named in CXX, else g++, else c++. */
 async function findCompiler(): Promise<string> {
@@ -30,6 +38,7 @@ async function findCompiler(): Promise<string> {
  * @returns the compiler
  */
 export async function checkTools(python: string | null): Promise<string> {
+  nativeSources();
   const compiler = await findCompiler();
   if (python) {
     const pip = await runProgram(python, ['-m', 'pip', '--version']);
@@ -241,8 +250,8 @@ function linkNames(lib: string): void {
 }
 
 /**
- * Compiles tfjs-node's addon, and two of ours: one keeps libtensorflow's start-up notices off the terminal, the other has kernels for
- * CPUs (of which there are none where the headers are too old for them, or the processor is another).
+ * Compiles tfjs-node's addon, and three of ours: the sessions that programs run in; one that keeps libtensorflow's start-up notices off the
+ * terminal; and kernels for CPUs (of which there are none where the headers are too old for them, or the processor is another).
  */
 export async function compileAddon(work: string, compiler: string): Promise<void> {
   const root = packageDir(work);
@@ -250,21 +259,32 @@ export async function compileAddon(work: string, compiler: string): Promise<void
   const addon = addonPath(work);
   fs.mkdirSync(path.dirname(addon), { recursive: true });
   const sources = fs.readdirSync(path.join(root, 'binding')).filter((name) => name.endsWith('.cc'));
+  const native = nativeSources();
   const common = ['-O2', '-std=c++17', '-shared', '-fPIC', '-DNAPI_VERSION=8', '-w', '-I', headers];
-  const lib = path.join(root, 'deps', 'lib');
+  const include = ['-I', path.join(root, 'deps', 'include')];
+  const output = (name: string): string[] => ['-o', path.join(path.dirname(addon), name)];
+  const tensorflow = [
+    ...[`-L${path.join(root, 'deps', 'lib')}`, '-ltensorflow', '-ltensorflow_framework'],
+    '-Wl,-rpath,$ORIGIN/../../deps/lib',
+    // libtensorflow_framework names what only its own loader can resolve
+    '-Wl,--allow-shlib-undefined',
+  ];
   const builds = [
     [
-      ...['-I', path.dirname(root), '-I', root, '-I', path.join(root, 'deps', 'include')],
+      ...['-I', path.dirname(root), '-I', root, ...include],
       ...sources.map((name) => path.join(root, 'binding', name)),
-      ...['-o', addon, `-L${lib}`, '-ltensorflow', '-ltensorflow_framework', '-Wl,-rpath,$ORIGIN/../../deps/lib'],
-      // libtensorflow_framework names what only its own loader can resolve
-      '-Wl,--allow-shlib-undefined',
+      ...['-o', addon, ...tensorflow],
     ],
-    [path.join(NATIVE, 'stderr_guard.cc'), '-o', path.join(path.dirname(addon), 'stderr_guard.node')],
     [
-      ...['-O3', '-I', path.join(root, 'deps', 'include'), path.join(NATIVE, 'host_kernels.cc')],
-      ...['-o', path.join(path.dirname(addon), 'host_kernels.node'), '-ldl'],
+      ...[
+        `-DNATIVE_VERSION=${NATIVE_VERSION}`,
+        ...include,
+        ...['session.cc', 'file_reader.cc', 'release_memory.cc', 'server.cc'].map((name) => path.join(native, name)),
+      ],
+      ...[...output('session.node'), ...tensorflow, '-ldl', '-pthread'],
     ],
+    [path.join(native, 'stderr_guard.cc'), ...output('stderr_guard.node')],
+    ['-O3', ...include, path.join(native, 'host_kernels.cc'), ...output('host_kernels.node'), '-ldl'],
   ];
   const results = await Promise.all(builds.map((build) => runProgram(compiler, [...common, ...build])));
   const failed = results.find(({ code }) => code !== 0);
@@ -279,6 +299,8 @@ export async function verifyRuntime(work: string): Promise<string> {
     const [sum] = binding.executeOp('AddV2', [{ name: 'T', type: binding.TF_ATTR_TYPE, value: 1 }], [id, id], 1);
     const [a, b] = binding.tensorDataSync(sum.id);
     if (a !== 6 || b !== 8) throw new Error('3+3, 4+4 gave ' + a + ', ' + b);
+    const sessions = require(require('node:path').join(process.argv[1], '..', 'session.node'));
+    sessions.load(sessions.create(new Uint8Array(0), ''), new Uint8Array(0), true);
     process.stdout.write('version:' + binding.TF_Version);`;
   const result = await runProgram(process.execPath, ['-e', code, addonPath(work)], {
     env: { ...process.env, CUDA_VISIBLE_DEVICES: '-1', NODE_OPTIONS: '' },

@@ -29,7 +29,7 @@ function tokenOf(value: unknown): Omit<AddedTokenJson, 'id'> | null {
 function vocabularyOf(tokenizer: TokenizerJson): { size: number; idOf(token: string): number | undefined } {
   const vocab = tokenizer.model?.vocab;
   if (Array.isArray(vocab)) {
-    const ids = new Map(vocab.map((entry, id) => [String((entry as unknown[])[0]), id]));
+    const ids = new Map(vocab.map((entry: unknown, id) => [Array.isArray(entry) ? String(entry[0]) : '', id]));
     return { size: vocab.length, idOf: (token) => ids.get(token) };
   }
   const record = isObject(vocab) ? (vocab as Record<string, number>) : {};
@@ -40,24 +40,30 @@ function vocabularyOf(tokenizer: TokenizerJson): { size: number; idOf(token: str
 }
 
 function listOf(value: unknown): unknown[] {
-  return Array.isArray(value) ? value : [];
+  return Array.isArray(value) ? [...(value as unknown[])] : [];
 }
 
+/** A token under a name that ends in _token: a text, or an object that says that it is one. */
+const isAddedToken = (value: unknown): boolean =>
+  typeof value === 'string' || (isObject(value) && value.__type === 'AddedToken');
+
 /** The tokens in the order in which they are added. Those of added_tokens_decoder also set the flags of a token that is there. */
-function configuredTokens(config: Config, map: Config): { decoder: unknown[]; named: unknown[] } {
+function configuredTokens(config: Config, map: Config): { decoder: unknown[]; named: unknown[]; extra: unknown[] } {
   const decoder = isObject(config.added_tokens_decoder) ? Object.entries(config.added_tokens_decoder) : [];
   decoder.sort(([a], [b]) => Number(a) - Number(b));
   // by name in transformers 5: those of the usual names are these, others follow
   const byName = isObject(config.extra_special_tokens) ? config.extra_special_tokens : {};
   const usual: readonly string[] = SPECIAL_TOKEN_NAMES;
-  const extra = [
-    ...Object.entries(byName).flatMap(([name, token]) => (usual.includes(name) ? [] : [token])),
-    ...listOf(config.extra_special_tokens),
-    ...listOf(config.additional_special_tokens ?? map.additional_special_tokens),
-  ];
-  const all = namedTokens({ config: { ...config }, specialTokensMap: { ...map } });
-  const named = usual.map((name) => all[name]);
-  return { decoder: decoder.map(([, token]) => token), named: [...named, ...extra] };
+  const extra = listOf(config.extra_special_tokens);
+  // the older name, which counts where the newer one has no list
+  if (extra.length === 0) extra.push(...listOf(config.additional_special_tokens ?? map.additional_special_tokens));
+  const specific = { ...(isObject(config.model_specific_special_tokens) && config.model_specific_special_tokens) };
+  for (const [name, token] of Object.entries(config)) if (name.endsWith('_token') && isAddedToken(token)) specific[name] = token; // prettier-ignore
+  for (const [name, token] of Object.entries({ ...specific, ...byName })) specific[name] = token;
+  const all = namedTokens({ config: { ...config }, special_tokens_map: { ...map } });
+  const others = Object.entries(specific).flatMap(([name, token]) => (usual.includes(name) ? [] : [token]));
+  const named = [...usual.map((name) => all[name]), ...others];
+  return { decoder: decoder.map(([, token]) => token), named, extra };
 }
 
 /** GPT-NeoX' and GPT-2's tokenizers take add_prefix_space from the configuration; others go by tokenizer.json alone. */
@@ -76,24 +82,32 @@ function withPrefixSpace(preTokenizer: unknown, add: boolean): unknown {
  */
 export function withConfiguredTokens(tokenizer: TokenizerJson, config: Config, map: Config): TokenizerJson {
   const vocabulary = vocabularyOf(tokenizer);
+  // what is no token among them is told when the whole file is checked
   const added = [...(Array.isArray(tokenizer.added_tokens) ? tokenizer.added_tokens : [])];
+  const placeOf = (content: unknown): number =>
+    added.findIndex((token) => isObject(token) && token.content === content);
   const add = (token: Omit<AddedTokenJson, 'id'>, flagsToo: boolean): void => {
-    const at = added.findIndex(({ content }) => content === token.content);
+    const at = placeOf(token.content);
     if (at >= 0) {
       if (flagsToo) added[at] = { ...token, id: added[at]!.id } as AddedTokenJson;
       return;
     }
-    const last = Math.max(-1, ...added.map(({ id }) => id));
+    const last = added.reduce((most, each) => (isObject(each) ? Math.max(most, Number(each.id)) : most), -1);
     const id = vocabulary.idOf(token.content as string) ?? (last >= vocabulary.size ? last + 1 : vocabulary.size);
     added.push({ ...token, id } as AddedTokenJson);
   };
-  const { decoder, named } = configuredTokens(config, map);
+  const { decoder, named, extra } = configuredTokens(config, map);
+  const names = new Set(named.map(contentOf));
   for (const value of decoder) {
     // what says nothing of it is no special token here
     const token = tokenOf(isObject(value) ? { special: false, ...value } : value);
-    if (token) add(token, true);
+    if (!token) continue;
+    const known = added[placeOf(token.content)];
+    // one that tokenizer.json has just so is left alone; of the others, those with a name are special
+    if (known && FLAGS.every((flag) => (known[flag] ?? false) === token[flag])) continue;
+    add(names.has(token.content as string) ? { ...token, special: true } : token, true);
   }
-  for (const value of named) {
+  for (const value of [...named, ...extra]) {
     const token = tokenOf(value);
     if (token) add({ ...token, special: true }, false);
   }

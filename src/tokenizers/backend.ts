@@ -1,5 +1,12 @@
 import type * as NativeTokenizers from 'tokenizers';
-import { TokenizerError } from '../base/errors.js';
+import { Mamba2Error, TokenizerError } from '../base/errors.js';
+import { fromBase64 } from '../base/bytes.js';
+import { plain } from '../base/quote.js';
+import { charsMapNormalizer } from './charsmap_normalizer.js';
+import { mergeSymbols } from './bpe_merges.js';
+import { checkForJavaScript, checkTokenizerJson, EXPECTED, UNUSABLE } from './checks/index.js';
+import { holds } from './checks/probe.js';
+import { nativePackage } from './native_package.js';
 
 /** A parsed tokenizer.json. Only what this package itself looks at is named; the rest is for the backends. */
 export interface TokenizerJson {
@@ -49,10 +56,11 @@ export async function createBackend(
   where: string,
   which?: TokenizerBackendName,
 ): Promise<TokenizerBackend> {
+  const tame = checkTokenizerJson(json, where);
   if (which === 'javascript') return createJavaScriptBackend(json, config, where);
-  let native: typeof NativeTokenizers | undefined;
+  let native: typeof NativeTokenizers | null = null;
   try {
-    native = await import('tokenizers');
+    native = nativePackage();
   } catch (cause) {
     if (which === 'native') {
       throw new TokenizerError(
@@ -62,20 +70,37 @@ export async function createBackend(
         { cause },
       );
     }
+    tellOnce(cause);
   }
-  return native ? createNativeBackend(native, json, where) : createJavaScriptBackend(json, config, where);
+  if (!native) return createJavaScriptBackend(json, config, where);
+  // Padding and truncation stored in the file would act on every call; ours are options of the call.
+  const text = JSON.stringify({ ...json, padding: null, truncation: null });
+  // What cannot be tried is not trusted, unless it was asked for by name.
+  if (!tame && !(await holds(text, where)) && which !== 'native') return createJavaScriptBackend(json, config, where);
+  return createNativeBackend(native, text, where);
 }
 
-function createNativeBackend(native: typeof NativeTokenizers, json: TokenizerJson, where: string): TokenizerBackend {
-  const tokenizer = build(where, () => native.Tokenizer.fromString(JSON.stringify(json)));
-  // Padding and truncation stored in the file would act on every call; ours are options of the call.
-  tokenizer.disablePadding();
-  tokenizer.disableTruncation();
+let told = false;
+
+/** Texts of most tokenizers are the same; some take longer. */
+function tellOnce(cause: unknown): void {
+  if (told) return;
+  told = true;
+  const why = (cause as Error).message.split('\n')[0]!;
+  process.emitWarning(
+    `The package tokenizers does not load (${why}): the tokenizer in JavaScript is used, which is slower. In a bundle leave packages out (esbuild --packages=external) to have it.`,
+    { code: 'MAMBA2_TOKENIZERS' },
+  );
+}
+
+function createNativeBackend(native: typeof NativeTokenizers, text: string, where: string): TokenizerBackend {
+  const tokenizer = build(where, () => native.Tokenizer.fromString(text));
   let vocab: Map<string, number> | undefined;
   return {
     name: 'native',
-    encode: async (text, addSpecialTokens) => (await tokenizer.encode(text, null, { addSpecialTokens })).getIds(),
-    decode: async (ids, skipSpecialTokens) => tokenizer.decode([...ids], skipSpecialTokens),
+    encode: (text, addSpecialTokens) =>
+      work(where, async () => (await tokenizer.encode(text, null, { addSpecialTokens })).getIds()),
+    decode: (ids, skipSpecialTokens) => work(where, () => tokenizer.decode([...ids], skipSpecialTokens)),
     tokenToId: (token) => tokenizer.tokenToId(token) ?? undefined,
     idToToken: (id) => tokenizer.idToToken(id) ?? undefined,
     vocab: () => (vocab ??= new Map(Object.entries(tokenizer.getVocab(true)))),
@@ -88,7 +113,9 @@ interface JavaScriptTokenizers {
     json: TokenizerJson,
     config: Record<string, unknown>,
   ) => {
+    readonly normalizer: unknown;
     readonly decoder: unknown;
+    readonly model: unknown;
     encode(text: string, options: { add_special_tokens: boolean }): { ids: number[] };
     decode(ids: number[], options: { skip_special_tokens: boolean }): string;
     token_to_id(token: string): number | undefined;
@@ -102,16 +129,23 @@ async function createJavaScriptBackend(
   config: Record<string, unknown>,
   where: string,
 ): Promise<TokenizerBackend> {
+  checkForJavaScript(json, where);
   const { Tokenizer } = (await import('@huggingface/tokenizers')) as unknown as JavaScriptTokenizers;
-  // Spaces are cleaned up by our own Tokenizer, so that both backends do the same.
-  const tokenizer = build(where, () => new Tokenizer(json, { ...config, clean_up_tokenization_spaces: false }));
+  // Spaces are cleaned up by our own Tokenizer, and what is special stands in added_tokens, so that both backends do the same.
+  const own = { ...config, clean_up_tokenization_spaces: false, additional_special_tokens: [] };
+  const tokenizer = build(where, () => new Tokenizer(json, own));
   keepByteOrderMarks(tokenizer.decoder);
+  mergeQuickly(tokenizer.model);
+  normalizeAlike(tokenizer.normalizer);
   return {
     name: 'javascript',
-    encode: async (text, addSpecialTokens) => tokenizer.encode(text, { add_special_tokens: addSpecialTokens }).ids,
+    encode: (text, addSpecialTokens) =>
+      work(where, async () => tokenizer.encode(text, { add_special_tokens: addSpecialTokens }).ids),
     // It throws on an empty list, where the native one gives an empty text.
-    decode: async (ids, skipSpecialTokens) =>
-      ids.length === 0 ? '' : tokenizer.decode([...ids], { skip_special_tokens: skipSpecialTokens }),
+    decode: (ids, skipSpecialTokens) =>
+      work(where, async () =>
+        ids.length === 0 ? '' : tokenizer.decode([...ids], { skip_special_tokens: skipSpecialTokens }),
+      ),
     tokenToId: (token) => tokenizer.token_to_id(token),
     idToToken: (id) => tokenizer.id_to_token(id),
     vocab: () => tokenizer.get_vocab(true),
@@ -128,15 +162,65 @@ function keepByteOrderMarks(decoder: unknown): void {
   decoders?.forEach(keepByteOrderMarks);
 }
 
+interface JavaScriptNormalizer {
+  config?: { type?: string; precompiled_charsmap?: string };
+  normalizers?: (JavaScriptNormalizer | null)[];
+  normalize?: (text: string) => string;
+}
+
+/** Has the JavaScript package's normalizers do what the native ones do: follow a charsmap, and put nothing before an empty text. */
+function normalizeAlike(normalizer: unknown): void {
+  const own = normalizer as JavaScriptNormalizer | null | undefined;
+  const { type, precompiled_charsmap } = own?.config ?? {};
+  if (own && type === 'Precompiled') own.normalize = charsMapNormalizer(fromBase64(precompiled_charsmap!));
+  const normalize = own?.normalize;
+  if (own && normalize && type === 'Prepend') own.normalize = (text) => (text === '' ? '' : normalize.call(own, text));
+  own?.normalizers?.forEach(normalizeAlike);
+}
+
+/** Puts our merges in the place of those of the JavaScript package's BPE model. */
+function mergeQuickly(model: unknown): void {
+  const bpe = model as {
+    bpe?: (word: string) => string[];
+    bpe_ranks?: Map<string, number>;
+    end_of_word_suffix?: string;
+  };
+  const { bpe: own, bpe_ranks: ranks } = bpe;
+  if (typeof own !== 'function' || !(ranks instanceof Map)) return;
+  bpe.bpe = (word) => {
+    // it remembers short words, and is as quick there
+    if (word.length < 256) return own.call(model, word);
+    const symbols = Array.from(word);
+    if (bpe.end_of_word_suffix) symbols[symbols.length - 1] += bpe.end_of_word_suffix;
+    return mergeSymbols(symbols, (left, right) => ranks.get(JSON.stringify([left, right])));
+  };
+}
+
 function build<T>(where: string, make: () => T): T {
   try {
     return make();
   } catch (cause) {
+    throw unusable(where, cause);
+  }
+}
+
+/** What a tokenizer does with a text or with ids: it may find only then that its file asks for what cannot be done. */
+async function work<T>(where: string, run: () => Promise<T>): Promise<T> {
+  try {
+    return await run();
+  } catch (cause) {
+    if (cause instanceof Mamba2Error) throw cause;
+    const why = plain((cause as Error).message, 300);
     throw new TokenizerError(
-      `${where} is not a tokenizer that can be used: ${(cause as Error).message}. ` +
-        `Expected the tokenizer.json that the tokenizers library writes.`,
+      `The tokenizer in ${where} fails on this text or these ids: ${why}. Its files may ask for what it does not have, or the text be too long.`,
       { file: where },
       { cause },
     );
   }
+}
+
+function unusable(where: string, cause: unknown): Mamba2Error {
+  if (cause instanceof Mamba2Error) return cause;
+  const why = plain((cause as Error).message, 300);
+  return new TokenizerError(`${where} ${UNUSABLE}: ${why}. ${EXPECTED}`, { file: where }, { cause });
 }

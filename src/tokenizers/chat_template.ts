@@ -1,5 +1,6 @@
 import { ChatTemplateError, TokenizerError } from '../base/errors.js';
 import { JinjaTemplate } from './jinja/interpreter.js';
+import { quote } from '../base/quote.js';
 
 /** One turn of a chat. Templates may read further keys (name, tool_calls …). */
 export interface ChatMessage {
@@ -21,7 +22,7 @@ export interface TemplateMessage {
 /** Options of apply_chat_template. */
 export interface ChatTemplateOptions {
   /** A template to use instead of the tokenizer's own: its text, or the name of one of several. Default: 'default'. */
-  chat_template?: string;
+  chat_template?: string | null;
   /** Ends the text with the tokens that begin an answer. Default false. */
   add_generation_prompt?: boolean;
   /** Leaves the last message open, so that the model goes on with it. Default false. */
@@ -51,13 +52,6 @@ export function renderChat(
   options: ChatTemplateOptions = {},
 ): string {
   checkMessages(messages);
-  if (options.continue_final_message && options.add_generation_prompt) {
-    throw new TokenizerError(
-      'continue_final_message and add_generation_prompt contradict each other: one leaves the last message open, ' +
-        'the other begins a new one. Set one of them.',
-      { options: ['continue_final_message', 'add_generation_prompt'] },
-    );
-  }
   const template = pick(templates, options.chat_template);
   const last = messages.at(-1)!;
   const open = options.continue_final_message ? goOn(last, TAG) : null;
@@ -81,7 +75,7 @@ function checkMessages(messages: readonly TemplateMessage[]): void {
   messages.forEach((message: TemplateMessage | undefined, index) => {
     if (typeof message?.role !== 'string' || !saysSomething(message)) {
       throw new TokenizerError(
-        `Message ${index} of the chat is ${JSON.stringify(message)?.slice(0, 80)}; expected { role: string, content: string }. ` +
+        `Message ${index} of the chat is ${quote(message)}; expected { role: string, content: string }. ` +
           `The content may be a list of parts, and be left out where there are tool_calls or another key.`,
         { index, got: message },
       );
@@ -95,8 +89,8 @@ function saysSomething(message: TemplateMessage): boolean {
   return Object.entries(message).some(([key, value]) => key !== 'role' && value !== null && value !== undefined);
 }
 
-function pick(templates: Readonly<Record<string, string>>, wanted: string | undefined): string {
-  if (wanted !== undefined) return templates[wanted] ?? wanted;
+function pick(templates: Readonly<Record<string, string>>, wanted: string | null | undefined): string {
+  if (wanted != null) return templates[wanted] ?? wanted;
   if (templates.default !== undefined) return templates.default;
   const names = Object.keys(templates);
   throw new TokenizerError(
@@ -144,7 +138,7 @@ export function goOn<M extends TemplateMessage>(message: M, text: string): { mes
   if (at < 0) {
     throw new TokenizerError(
       `continue_final_message goes on with the text of the last message, and that is ` +
-        `${JSON.stringify(message)?.slice(0, 80)}. Give it content, or use add_generation_prompt.`,
+        `${quote(message)}. Give it content, or use add_generation_prompt.`,
       { got: message },
     );
   }

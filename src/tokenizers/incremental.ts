@@ -1,5 +1,9 @@
-import type { Tokenizer } from './tokenizer.js';
-import type { DecodeOptions } from './tokenizer.js';
+import type { DecodeOptions } from './options.js';
+
+/** What decodes a row of ids: a Tokenizer, or what stands for one. */
+export interface RowDecoder {
+  decode(ids: number[], options?: DecodeOptions): Promise<string>;
+}
 
 /**
  * A run of replacement characters longer than this cannot become text any more: the longest character takes 4 bytes,
@@ -25,7 +29,7 @@ export class IncrementalDecoder {
   private done = 0;
 
   constructor(
-    private readonly tokenizer: Pick<Tokenizer, 'decode'>,
+    private readonly tokenizer: RowDecoder,
     private readonly options: DecodeOptions = {},
   ) {}
 

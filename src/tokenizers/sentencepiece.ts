@@ -1,3 +1,4 @@
+import { toBase64 } from '../base/bytes.js';
 import { TokenizerError } from '../base/errors.js';
 import type { AddedTokenJson, TokenizerJson } from './backend.js';
 
@@ -8,6 +9,9 @@ interface Piece {
   /** 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte */
   type: number;
 }
+
+/** Most characters of a piece that is made by merges; SentencePiece's own limit is 16 where none is given. */
+const LONGEST_PIECE = 1000;
 
 /** What a SentencePiece model file says, as far as it concerns us. */
 interface SentencePieceModel {
@@ -57,7 +61,7 @@ export function convertSentencePiece(bytes: Uint8Array, file: string): Converted
     pre_tokenizer: null,
     post_processor: bos === undefined ? null : beginsWith(bos, special.bos),
     decoder: decoder(model),
-    model: model.modelType === 2 ? bpe(model) : unigram(model),
+    model: model.modelType === 2 ? bpe(model, file) : unigram(model),
   };
   const specialTokens: Record<string, string> = {};
   for (const [name, id] of Object.entries(special)) {
@@ -79,7 +83,7 @@ function addedToken(id: number, content: string, special: boolean): AddedTokenJs
 function normalizer({ charsMap, removeExtraWhitespaces, addDummyPrefix }: SentencePieceModel): unknown {
   const steps: unknown[] = [];
   if (charsMap.length > 0) {
-    steps.push({ type: 'Precompiled', precompiled_charsmap: Buffer.from(charsMap).toString('base64') });
+    steps.push({ type: 'Precompiled', precompiled_charsmap: toBase64(charsMap) });
   }
   if (removeExtraWhitespaces) {
     steps.push({ type: 'Strip', strip_left: true, strip_right: true });
@@ -120,7 +124,7 @@ function unigram({ pieces, special, byteFallback }: SentencePieceModel): Tokeniz
  * SentencePiece joins, of all neighbours whose union is a piece, those with the best score first. As a list of merges:
  * every split of every piece into two pieces, by the score of the whole.
  */
-function bpe({ pieces, special, byteFallback }: SentencePieceModel): TokenizerJson['model'] {
+function bpe({ pieces, special, byteFallback }: SentencePieceModel, file: string): TokenizerJson['model'] {
   const vocab = new Map<string, number>();
   pieces.forEach((p, id) => vocab.set(p.piece, id));
   const joins = new Set(pieces.filter((p) => p.type === 1).map((p) => p.piece));
@@ -128,6 +132,13 @@ function bpe({ pieces, special, byteFallback }: SentencePieceModel): TokenizerJs
   for (const { piece, score, type } of pieces) {
     if (type !== 1) continue;
     const characters = [...piece];
+    if (characters.length > LONGEST_PIECE) {
+      throw new TokenizerError(
+        `${file} is not a SentencePiece model that can be used: a piece has ${characters.length} characters, more than ${LONGEST_PIECE}. ` +
+          `Get the file again.`,
+        { file },
+      );
+    }
     const splits = characters.slice(1).flatMap((_, i) => {
       const left = characters.slice(0, i + 1).join('');
       const right = characters.slice(i + 1).join('');
@@ -222,7 +233,9 @@ function asBytes(value: number | Uint8Array): Uint8Array {
 
 function asFloat(bytes: Uint8Array): number {
   if (bytes.length !== 4) throw new Error(`${bytes.length} bytes where a float should be`);
-  return new DataView(bytes.buffer, bytes.byteOffset, 4).getFloat32(0, true);
+  const value = new DataView(bytes.buffer, bytes.byteOffset, 4).getFloat32(0, true);
+  if (!Number.isFinite(value)) throw new Error(`a score of ${value}`);
+  return value;
 }
 
 function asNumber(value: number | Uint8Array): number {

@@ -11,6 +11,8 @@ export const SPECIAL_TOKEN_NAMES = [
   'mask_token',
 ] as const;
 
+export type SpecialTokenName = (typeof SPECIAL_TOKEN_NAMES)[number];
+
 /** A special token: its text and its id. */
 export interface SpecialToken {
   content: string;
@@ -18,7 +20,7 @@ export interface SpecialToken {
 }
 
 /** The special tokens that a tokenizer has, by name. */
-export type SpecialTokens = Partial<Record<(typeof SPECIAL_TOKEN_NAMES)[number], SpecialToken>>;
+export type SpecialTokens = Partial<Record<SpecialTokenName, SpecialToken>>;
 
 /** What transformers' class for GPT-NeoX has where the configuration is silent. */
 const GPT_NEOX = {
@@ -34,8 +36,8 @@ const GPT_NEOX = {
  */
 export function namedTokens({
   config,
-  specialTokensMap,
-}: Pick<TokenizerFiles, 'config' | 'specialTokensMap'>): Readonly<Record<string, unknown>> {
+  special_tokens_map: specialTokensMap,
+}: Pick<TokenizerFiles, 'config' | 'special_tokens_map'>): Readonly<Record<string, unknown>> {
   const defaults = /^GPTNeoXTokenizer(?:Fast)?$/.test(String(config['tokenizer_class'])) ? GPT_NEOX : {};
   const extra = config['extra_special_tokens'];
   const byName = typeof extra === 'object' && extra !== null && !Array.isArray(extra) ? extra : {};
@@ -44,7 +46,7 @@ export function namedTokens({
 
 /** The named special tokens with their ids. A token without an id in the vocabulary is left out. */
 export function readSpecialTokens(
-  files: Pick<TokenizerFiles, 'config' | 'specialTokensMap'>,
+  files: Pick<TokenizerFiles, 'config' | 'special_tokens_map'>,
   idOf: (token: string) => number | undefined,
 ): SpecialTokens {
   const tokens: SpecialTokens = {};

@@ -1,6 +1,8 @@
 /** AdamW as an optimizer of tfjs, which keeps the moments. */
 import * as tf from '@tensorflow/tfjs';
 import { ArgumentError } from '../base/errors.js';
+import * as kinds from '../base/option_kinds.js';
+import { OptionTable } from '../base/options.js';
 import { type AdamWSettings, adamwUpdate, clipFactor, corrections, decaysByDefault, globalNorm } from './adamw.js';
 
 export interface AdamWArgs {
@@ -19,6 +21,38 @@ export interface AdamWArgs {
   /** Largest global norm of the gradients; null (default) for no clipping. */
   maxGradNorm?: number | null;
 }
+
+const TABLE = new OptionTable<AdamWArgs>(
+  'new AdamW()',
+  {
+    learningRate: { kind: kinds.number({ min: 0 }), default: 1e-3 },
+    beta1: { kind: kinds.number({ min: 0, below: 1 }), default: 0.9 },
+    beta2: { kind: kinds.number({ min: 0, below: 1 }), default: 0.999 },
+    epsilon: { kind: kinds.number({ min: 0 }), default: 1e-8 },
+    weightDecay: { kind: kinds.number({ min: 0 }), default: 0.01 },
+    decays: { kind: kinds.func },
+    maxGradNorm: { kind: kinds.orNull(kinds.number({ above: 0 })), default: null },
+  },
+  {
+    others: {
+      lr: 'learningRate',
+      learning_rate: 'learningRate',
+      beta_1: 'beta1',
+      beta_2: 'beta2',
+      betas: { why: 'they are beta1 and beta2' },
+      eps: 'epsilon',
+      weight_decay: 'weightDecay',
+      decay: 'weightDecay',
+      max_grad_norm: 'maxGradNorm',
+      globalClipnorm: 'maxGradNorm',
+      global_clipnorm: 'maxGradNorm',
+      clipnorm: { why: 'gradients are clipped all together: maxGradNorm', off: [null] },
+      clipvalue: { why: 'gradients are clipped all together: maxGradNorm', off: [null] },
+      amsgrad: { why: 'there is AdamW alone', off: [false] },
+      use_ema: { why: 'no averages of weights are kept', off: [false] },
+    },
+  },
+);
 
 /**
  * AdamW as a tfjs optimizer: use it with minimize(), applyGradients() or model.compile().
@@ -47,6 +81,8 @@ export class AdamW extends tf.Optimizer {
   lastGradNorm: number | null = null;
 
   constructor(args: AdamWArgs = {}) {
+    TABLE.checkObject(args);
+    TABLE.check(args);
     super();
     this.learningRate = args.learningRate ?? 1e-3;
     this.beta1 = args.beta1 ?? 0.9;
@@ -55,14 +91,6 @@ export class AdamW extends tf.Optimizer {
     this.weightDecay = args.weightDecay ?? 0.01;
     this.maxGradNorm = args.maxGradNorm ?? null;
     this.decays = args.decays ?? decaysByDefault;
-    const positive = { learningRate: this.learningRate, epsilon: this.epsilon };
-    for (const [key, value] of Object.entries(positive)) {
-      if (!(value >= 0)) throw new ArgumentError(`AdamW: ${key} is ${value}, expected 0 or more`, { [key]: value });
-    }
-    for (const key of ['beta1', 'beta2'] as const) {
-      if (!(this[key] >= 0 && this[key] < 1))
-        throw new ArgumentError(`AdamW: ${key} is ${this[key]}, expected a number in [0, 1)`, { [key]: this[key] });
-    }
   }
 
   /** How many steps were taken. */

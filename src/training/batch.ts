@@ -1,5 +1,7 @@
 /** Batches of training: as collators make them, and as a step takes them. */
 import { ArgumentError } from '../base/errors.js';
+import * as kinds from '../base/option_kinds.js';
+import { OptionTable } from '../base/options.js';
 import { IGNORE_INDEX } from '../layers/index.js';
 
 /** Rows of one length. */
@@ -13,6 +15,26 @@ export interface Batch {
   /** [b, t], the number of the document that each position belongs to (packing). Default: one document per row. */
   segments?: readonly (readonly number[])[];
 }
+
+const rows = {
+  kind: kinds.named(
+    'rows of numbers',
+    (v) => Array.isArray(v) && v.every((row) => Array.isArray(row) || ArrayBuffer.isView(row)),
+  ),
+};
+
+const BATCH_TABLE = new OptionTable<Batch>(
+  'A batch',
+  { input_ids: rows, labels: rows, attention_mask: rows, segments: rows },
+  {
+    others: {
+      label_ids: 'labels',
+      mask: 'attention_mask',
+      seq_idx: 'segments',
+      position_ids: { why: 'the model has no positions; segments tell documents apart' },
+    },
+  },
+);
 
 /** A batch ready for a step: typed arrays, padding behind the text, labels shifted. */
 export interface PreparedBatch {
@@ -39,6 +61,12 @@ export interface BatchShape {
   segments: boolean;
 }
 
+/** @throws ArgumentError where this is no batch, or has a field that is none */
+export function checkBatch(batch: Batch): void {
+  BATCH_TABLE.checkObject(batch);
+  BATCH_TABLE.check(batch);
+}
+
 /**
  * Checks a batch and brings it to the form of a step. Padding is moved behind each row's text, where it cannot reach it
  * (the model is causal): left, right and no padding give the same loss, with no mask in the program. A position never
@@ -47,6 +75,7 @@ export interface BatchShape {
  * @throws ArgumentError for ragged rows, ids or labels outside the vocabulary
  */
 export function prepareBatch(batch: Batch, vocab_size: number): PreparedBatch {
+  checkBatch(batch);
   const b = batch.input_ids.length;
   const t = batch.input_ids[0]?.length ?? 0;
   if (b === 0 || t === 0) throw new ArgumentError('batch: has no tokens', {});
@@ -106,6 +135,14 @@ export function prepareBatch(batch: Batch, vocab_size: number): PreparedBatch {
     });
   }
   return out;
+}
+
+/** Batches, prepared when they are asked for. */
+export async function* preparedBatches(
+  batches: AsyncIterable<Batch> | Iterable<Batch>,
+  vocab_size: number,
+): AsyncGenerator<PreparedBatch> {
+  for await (const batch of batches) yield prepareBatch(batch, vocab_size);
 }
 
 /** The shapes that batches of some epochs have, each once. @param from a DataLoader, or anything that gives an epoch's batches */

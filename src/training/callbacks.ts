@@ -1,4 +1,6 @@
 /** What happens around training steps: callbacks by the names of transformers. */
+import * as kinds from '../base/option_kinds.js';
+import { OptionTable } from '../base/options.js';
 import type { TrainingArguments } from './arguments.js';
 
 /** One entry of the log. */
@@ -44,14 +46,44 @@ export interface TrainerCallback {
   on_train_end?(args: TrainingArguments, state: TrainerState, control: TrainerControl): void | Promise<void>;
 }
 
-/** Stops when the evaluation loss has not fallen by `threshold` for `patience` evaluations. */
+export interface EarlyStoppingOptions {
+  /** Evaluations without a better loss. Default 1. */
+  early_stopping_patience?: number;
+  /** What a better loss is below the best by, at least. Default 0. */
+  early_stopping_threshold?: number;
+}
+
+const EARLY_STOPPING_TABLE = new OptionTable<EarlyStoppingOptions>(
+  'new EarlyStoppingCallback()',
+  {
+    early_stopping_patience: { kind: kinds.integer({ min: 1 }), default: 1 },
+    early_stopping_threshold: { kind: kinds.number({ min: 0 }), default: 0 },
+  },
+  {
+    others: {
+      patience: 'early_stopping_patience',
+      threshold: 'early_stopping_threshold',
+      minDelta: 'early_stopping_threshold',
+      monitor: { why: 'it is the evaluation loss that is watched', off: ['eval_loss', 'val_loss'] },
+    },
+  },
+);
+
+/** Stops when the evaluation loss has not fallen by a threshold for as many evaluations as there is patience. */
 export class EarlyStoppingCallback implements TrainerCallback {
   private best = Infinity;
   private waited = 0;
-  constructor(
-    private readonly patience = 1,
-    private readonly threshold = 0,
-  ) {}
+  private readonly patience: number;
+  private readonly threshold: number;
+
+  /** @param options as transformers names them; or the patience @param threshold beside a patience */
+  constructor(options: EarlyStoppingOptions | number = {}, threshold?: number) {
+    const given =
+      typeof options === 'number' ? { early_stopping_patience: options, early_stopping_threshold: threshold } : options;
+    const filled = EARLY_STOPPING_TABLE.fill<keyof EarlyStoppingOptions>(given);
+    this.patience = filled.early_stopping_patience;
+    this.threshold = filled.early_stopping_threshold;
+  }
 
   /** What a resumed run had waited for before is in its log. */
   on_train_begin(_args: TrainingArguments, state: TrainerState): void {

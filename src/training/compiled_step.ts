@@ -2,9 +2,13 @@
  * The training step as one compiled program: parameters, moments and, where several batches make an update, gradient
  * sums stay on the device; only ids go in and the loss comes out.
  */
+import { checkBatchMemory } from './batch_memory.js';
 import * as tf from '@tensorflow/tfjs';
 import { DisposedError } from '../base/errors.js';
+import { bytesOfTensor } from '../engine/file_tensors.js';
+import { Turns } from '../base/turns.js';
 import type { Program } from '../jit/index.js';
+import type { WeightBytes } from '../layers/index.js';
 import { type AdamWSettings, adamwSettings, corrections } from './adamw.js';
 import type { BatchShape, PreparedBatch } from './batch.js';
 import {
@@ -36,6 +40,8 @@ export class CompiledStep implements TrainingStep {
   /** For the program to begin with, where it is not the model's own values and no moments. */
   private kept: Partial<Record<Kept, ArrayBufferView>>[] | null = null;
   private disposed = false;
+  /** One program is made anew for a new shape: whole calls follow one another, however many are made at once. */
+  private readonly turns = new Turns();
 
   constructor(
     private readonly target: Trainable,
@@ -80,17 +86,32 @@ export class CompiledStep implements TrainingStep {
       accumulates,
       trained: this.variables,
       shapes: this.shapes.values(),
-      initial: (i, kind) =>
-        this.kept?.[i]?.[kind] ?? (kind === 'value' ? this.variables.get(this.names[i]!)!.dataSync<'float32'>() : null),
+      initial: (i, kind) => this.initial(i, kind),
     });
     await program.compile();
+    if (this.disposed) {
+      program.dispose();
+      throw new DisposedError('This training step was disposed');
+    }
     this.defined = defined;
     this.kept = null;
     this.program = program;
     return program;
   }
 
-  async step(batches: readonly PreparedBatch[], learningRate: number, seed: number): Promise<StepResult> {
+  /** Where the program's variable takes its first value from when its turn comes; null for zeros. */
+  private initial(i: number, kind: Kept): WeightBytes | null {
+    const kept = (): ArrayBufferView | undefined => this.kept?.[i]?.[kind];
+    if (kept()) return () => kept()!;
+    return kind === 'value' ? () => bytesOfTensor(this.variables.get(this.names[i]!)!, 'F32') : null;
+  }
+
+  step(batches: readonly PreparedBatch[], learningRate: number, seed: number): Promise<StepResult> {
+    return this.turns.take(() => this.update(batches, learningRate, seed));
+  }
+
+  private async update(batches: readonly PreparedBatch[], learningRate: number, seed: number): Promise<StepResult> {
+    for (const batch of batches) checkBatchMemory(this.target.network, batch, true);
     const items = countItems(batches);
     const program = await this.ready(batches, batches.length > 1 ? 'accumulate' : 'step');
     const update = { learning_rate: learningRate, items, ...corrections(this.settings, this.count + 1) };
@@ -101,14 +122,18 @@ export class CompiledStep implements TrainingStep {
     let sum = 0;
     let gradNorm: number;
     if (batches.length === 1) {
-      const out = program.call(functions.of('step', shapeOf(batches[0]!)), { ...inputs(batches[0]!, 0), ...update });
+      const out = await program.call(functions.of('step', shapeOf(batches[0]!)), {
+        ...inputs(batches[0]!, 0),
+        ...update,
+      });
       sum = out['loss']![0]!;
       gradNorm = out['norm']![0]!;
     } else {
-      batches.forEach((b, i) => {
-        sum += program.call(functions.of('accumulate', shapeOf(b)), inputs(b, i))['loss']![0]!;
-      });
-      gradNorm = program.call(functions.update, update)['norm']![0]!;
+      for (const [i, b] of batches.entries()) {
+        const { loss } = await program.call(functions.of('accumulate', shapeOf(b)), inputs(b, i));
+        sum += loss![0]!;
+      }
+      gradNorm = (await program.call(functions.update, update))['norm']![0]!;
     }
     const loss = sum / items;
     if (Number.isFinite(loss) && Number.isFinite(gradNorm)) {
@@ -119,8 +144,11 @@ export class CompiledStep implements TrainingStep {
   }
 
   async evaluate(batch: PreparedBatch): Promise<number> {
-    const program = await this.ready([batch], 'evaluate');
-    return program.call(functions.of('evaluate', shapeOf(batch)), batchInputs(batch))['loss']![0]!;
+    return this.turns.take(async () => {
+      checkBatchMemory(this.target.network, batch, false);
+      const program = await this.ready([batch], 'evaluate');
+      return (await program.call(functions.of('evaluate', shapeOf(batch)), batchInputs(batch)))['loss']![0]!;
+    });
   }
 
   sync(): void {

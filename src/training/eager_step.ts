@@ -1,9 +1,13 @@
 /** The training step run op by op, on any backend. */
+import { checkBatchMemory } from './batch_memory.js';
 import * as tf from '@tensorflow/tfjs';
+import './wasm_kernels.js';
 import { DisposedError } from '../base/errors.js';
+import { inPieces, type Pieces } from '../base/pieces.js';
+import { Turns } from '../base/turns.js';
 import { type AdamWSettings, adamwSettings, adamwUpdate, corrections, meanAndClip } from './adamw.js';
 import type { PreparedBatch } from './batch.js';
-import { lossAndGradients, lossSum } from './objective.js';
+import { lossAndGradients, lossInPieces } from './objective.js';
 import {
   batchTensors,
   countItems,
@@ -22,6 +26,7 @@ export class EagerStep implements TrainingStep {
   private readonly variables: ReadonlyMap<string, tf.Variable>;
   private readonly state = new Map<string, { first: tf.Tensor; second: tf.Tensor }>();
   private disposed = false;
+  private readonly turns = new Turns();
 
   constructor(
     private readonly target: Trainable,
@@ -40,40 +45,59 @@ export class EagerStep implements TrainingStep {
   }
 
   async step(batches: readonly PreparedBatch[], learningRate: number, seed: number): Promise<StepResult> {
-    if (this.disposed) throw new DisposedError('This training step was disposed');
-    const items = countItems(batches);
-    const names = [...this.variables.keys()];
-    const tensors = [...this.variables.values()];
-    return tf.tidy(() => {
-      let sum = 0;
-      let gradients: tf.Tensor[] | null = null;
-      batches.forEach((batch, i) => {
-        const made: tf.Tensor[] = tf.tidy(() => {
-          const random = tf.tensor1d([seed, i], 'int32');
-          const part = lossAndGradients(this.target, names, tensors, this.target.frozen(), batchTensors(batch), {
-            ...this.options,
-            seed: random,
-          });
-          sum += part.loss.dataSync()[0]!;
-          return gradients ? part.gradients.map((g, k) => tf.add(g, gradients![k]!)) : part.gradients;
-        });
-        tf.dispose(gradients ?? []);
-        gradients = made;
-      });
-      const sums = gradients!;
-      const { norm, scale } = meanAndClip(sums, tf.scalar(items), this.settings.max_grad_norm);
-      const grad_norm = norm.dataSync()[0]!;
-      const loss = sum / items;
-      if (Number.isFinite(loss) && Number.isFinite(grad_norm)) this.update(sums, scale, learningRate);
-      return { loss, grad_norm, items };
+    return this.inTurn(() => {
+      for (const batch of batches) checkBatchMemory(this.target.network, batch, true);
+      return this.work(batches, countItems(batches), learningRate, seed);
     });
   }
 
-  private update(sums: readonly tf.Tensor[], scale: tf.Scalar, learningRate: number): void {
+  private *work(
+    batches: readonly PreparedBatch[],
+    items: number,
+    learningRate: number,
+    seed: number,
+  ): Pieces<StepResult> {
+    const names = [...this.variables.keys()];
+    const tensors = [...this.variables.values()];
+    let sum = 0;
+    let sums: tf.Tensor[] | null = null;
+    for (const [i, batch] of batches.entries()) {
+      const options = { ...this.options, seed: tf.tensor1d([seed, i], 'int32') };
+      const frozen = this.target.frozen();
+      const { loss, gradients } = yield* lossAndGradients(
+        this.target,
+        names,
+        tensors,
+        frozen,
+        batchTensors(batch),
+        options,
+      );
+      sum += loss.dataSync()[0]!;
+      if (!sums) {
+        sums = gradients;
+        continue;
+      }
+      for (const [k, gradient] of gradients.entries()) {
+        const before: tf.Tensor = sums[k]!;
+        sums[k] = tf.add(before, gradient);
+        tf.dispose([before, gradient]);
+      }
+    }
+    yield;
+    const { norm, scale } = tf.tidy(() => meanAndClip(sums!, tf.scalar(items), this.settings.max_grad_norm));
+    const grad_norm = norm.dataSync()[0]!;
+    const loss = sum / items;
+    if (Number.isFinite(loss) && Number.isFinite(grad_norm)) yield* this.update(sums!, scale, learningRate);
+    return { loss, grad_norm, items };
+  }
+
+  /** Variable by variable, between which others run. */
+  private *update(sums: readonly tf.Tensor[], scale: tf.Scalar, learningRate: number): Pieces<void> {
     const { settings } = this;
     this.count++;
     const rate = { learningRate, ...corrections(settings, this.count) };
-    [...this.variables].forEach(([name, value], i) => {
+    for (const [i, [name, value]] of [...this.variables].entries()) {
+      yield;
       const { first, second } = this.state.get(name)!;
       tf.tidy(() => {
         const next = adamwUpdate({ name, value, gradient: sums[i]!, first, second }, settings, rate, scale);
@@ -81,16 +105,30 @@ export class EagerStep implements TrainingStep {
         this.state.set(name, { first: tf.keep(next.first), second: tf.keep(next.second) });
       });
       tf.dispose([first, second]);
-    });
+    }
   }
 
   async evaluate(batch: PreparedBatch): Promise<number> {
-    return tf.tidy(
-      () =>
-        lossSum(this.target, Object.fromEntries(this.variables), this.target.frozen(), batchTensors(batch), {
-          grads: false,
-        }).dataSync()[0]!,
-    );
+    const { target, variables } = this;
+    return this.inTurn(() => {
+      checkBatchMemory(target.network, batch, false);
+      return (function* (): Pieces<number> {
+        const trained = Object.fromEntries(variables);
+        const loss = yield* lossInPieces(target, trained, target.frozen(), batchTensors(batch), { grads: false });
+        return loss.dataSync()[0]!;
+      })();
+    });
+  }
+
+  /** Steps follow one another, however many are asked for at once; the event loop runs between layers. */
+  private inTurn<T>(work: () => Pieces<T>): Promise<T> {
+    const alive = (): void => {
+      if (this.disposed) throw new DisposedError('This training step was disposed');
+    };
+    return this.turns.take(() => {
+      alive();
+      return inPieces(work(), { alive });
+    });
   }
 
   sync(): void {}

@@ -1,5 +1,6 @@
 /** The loss over evaluation data, for the Trainer and for fit. */
-import { type Batch, prepareBatch, type PreparedBatch } from './batch.js';
+import { askedAhead } from '../base/ahead.js';
+import { type Batch, preparedBatches, type PreparedBatch } from './batch.js';
 import type { TrainingStep } from './step.js';
 
 /**
@@ -14,8 +15,8 @@ export async function meanLoss(
   each?: (batch: PreparedBatch) => void,
 ): Promise<{ loss: number; items: number }> {
   let [sum, items] = [0, 0];
-  for await (const batch of batches) {
-    const prepared = prepareBatch(batch, vocab_size);
+  // the next batch is made while the one before is worked on
+  for await (const prepared of askedAhead(preparedBatches(batches, vocab_size))) {
     sum += await step.evaluate(prepared);
     items += prepared.items;
     each?.(prepared);

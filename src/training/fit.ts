@@ -1,52 +1,34 @@
 /** compile, fit, evaluate and predict in the manner of tf.LayersModel, for a causal language model. */
 import * as tf from '@tensorflow/tfjs';
+import { askedAhead } from '../base/ahead.js';
 import { ArgumentError, TrainingError } from '../base/errors.js';
+import { inPieces, type Pieces } from '../base/pieces.js';
+import { quote } from '../base/quote.js';
+import { Turns } from '../base/turns.js';
 import { AdamW, stepSettings } from './adamw_optimizer.js';
-import { type Batch, prepareBatch, type PreparedBatch } from './batch.js';
+import { type Batch, checkBatch, prepareBatch, preparedBatches, type PreparedBatch } from './batch.js';
 import { createStep } from './create_step.js';
 import { batchesOf, type DatasetOfBatches, isDataset } from './data/dataset.js';
 import { collate, type TokenizedExample, shuffled } from './data/index.js';
+import { Dataset } from './datasets/index.js';
 import { meanLoss } from './evaluate.js';
+import { COMPILE_STEP_TABLE, COMPILE_TABLE, type CompileArgs, EVALUATE_TABLE, type EvaluateArgs, examplesIn, FIT_TABLE, type FitArgs, type FitCallback, type FitExamples, type FitMetric, optimizerOf, refuseTargets } from './fit_options.js'; // prettier-ignore
 import { lossAndGradients } from './objective.js';
 import { batchTensors, countItems, type StepOptions, type TrainingStep } from './step.js';
 import { causalOf, type TrainableModel, trainableOf } from './trainable.js';
 
-export type FitMetric = 'accuracy' | 'perplexity';
-
-export interface CompileArgs {
-  /** AdamW (compiled with the step), or any tfjs optimizer, which runs eagerly. Default: AdamW with its defaults. */
-  optimizer?: tf.Optimizer;
-  /** The one loss there is: mean cross-entropy of the next token, -100 left out. */
-  loss?: 'causal_lm';
-  /** Default none. */
-  metrics?: readonly FitMetric[];
-  /** How the step runs; see StepOptions. */
-  step?: Pick<StepOptions, 'engine' | 'xla' | 'bf16'> & { gradientCheckpointing?: boolean };
-}
-
-export interface FitArgs {
-  /** Default 1. */
-  epochs?: number;
-  /** Default 8. */
-  batchSize?: number;
-  /** Default true. */
-  shuffle?: boolean;
-  /** Default 42. */
-  seed?: number;
-  validationData?: readonly TokenizedExample[];
-  /** tfjs callbacks: tf.callbacks.earlyStopping, tf.CustomCallback, or an object of hooks. */
-  callbacks?: FitCallback | tf.CustomCallbackArgs | readonly (FitCallback | tf.CustomCallbackArgs)[];
-}
-
-/** The hooks of tf.Callback, tf.CustomCallback and tf.History, whose common base tfjs does not export. */
-export type FitCallback = Pick<
-  tf.Callback,
-  'setParams' | 'onTrainBegin' | 'onTrainEnd' | 'onEpochBegin' | 'onEpochEnd' | 'onBatchBegin' | 'onBatchEnd'
->;
-
 /** What tfjs callbacks see of the model they serve. */
 interface CallbackModel {
   stopTraining: boolean;
+}
+
+/** Batches, anew for every epoch. */
+export type BatchSource = DatasetOfBatches | (() => AsyncIterable<Batch>) | AsyncIterable<Batch>;
+
+function isBatchSource(data: unknown): data is BatchSource {
+  if (typeof data === 'function') return true;
+  if (typeof data !== 'object' || data === null || data instanceof Dataset || data instanceof tf.Tensor) return false;
+  return isDataset(data) || typeof (data as Partial<AsyncIterable<Batch>>)[Symbol.asyncIterator] === 'function';
 }
 
 /** Examples in batches, in their order. */
@@ -67,10 +49,14 @@ function* collated(examples: readonly TokenizedExample[], size: number): Generat
 export class CausalLMTrainer {
   private step: TrainingStep | null = null;
   private optimizer: tf.Optimizer | null = null;
+  /** Whether the optimizer was made here, and goes with the step. */
+  private ownOptimizer = false;
   private settings: CompileArgs = {};
   private stepOptions: StepOptions = {};
   /** Whether another optimizer changed the model's variables since the step took them over. */
   private changed = false;
+  /** Of updates by other optimizers, which are done in pieces. */
+  private readonly turns = new Turns();
 
   constructor(readonly model: TrainableModel) {}
 
@@ -78,23 +64,19 @@ export class CausalLMTrainer {
     return causalOf(this.model).config.vocab_size;
   }
 
-  /** @throws ArgumentError for another loss or metric */
+  /** @throws ArgumentError for another loss, metric or optimizer, and for options that are none */
   compile(args: CompileArgs = {}): void {
-    if (args.loss !== undefined && args.loss !== 'causal_lm') {
-      throw new ArgumentError(`compile: loss is '${String(args.loss)}', expected 'causal_lm'`, { loss: args.loss });
-    }
-    const bad = args.metrics?.find((m) => m !== 'accuracy' && m !== 'perplexity');
-    if (bad)
-      throw new ArgumentError(`compile: metric '${String(bad)}' is not known, expected 'accuracy' or 'perplexity'`, {
-        metric: bad,
-      });
+    COMPILE_TABLE.check(args);
+    COMPILE_STEP_TABLE.check(args.step);
     this.dispose();
     this.settings = args;
     const { gradientCheckpointing, ...how } = args.step ?? {};
     this.stepOptions = { ...how, gradient_checkpointing: gradientCheckpointing };
     this.changed = false;
-    this.optimizer = args.optimizer ?? new AdamW();
-    const adamw = this.optimizer instanceof AdamW ? this.optimizer : null;
+    const { optimizer, own } = optimizerOf(args.optimizer);
+    this.optimizer = optimizer;
+    this.ownOptimizer = own;
+    const adamw = optimizer instanceof AdamW ? optimizer : null;
     this.step = createStep(trainableOf(this.model), {
       ...this.stepOptions,
       ...(adamw && stepSettings(adamw)),
@@ -108,12 +90,16 @@ export class CausalLMTrainer {
 
   /** One update. @returns mean loss */
   async trainOnBatch(batch: Batch): Promise<number> {
+    checkBatch(batch); // before the model is asked for anything
+    return this.train(prepareBatch(batch, this.vocabulary));
+  }
+
+  private async train(prepared: PreparedBatch): Promise<number> {
     const { step, optimizer } = this.compiled();
-    const prepared = prepareBatch(batch, this.vocabulary);
     const loss =
       optimizer instanceof AdamW
         ? (await step.step([prepared], optimizer.learningRate, step.steps)).loss
-        : this.otherOptimizer(prepared, optimizer);
+        : await this.turns.take(() => inPieces(this.otherOptimizer(prepared, optimizer)));
     if (!Number.isFinite(loss))
       throw new TrainingError(
         `The loss of update ${step.steps + 1} is ${loss}; lower the learning rate, or look at its batch`,
@@ -123,32 +109,37 @@ export class CausalLMTrainer {
   }
 
   /** Gradients eagerly, then whatever the optimizer does with them. */
-  private otherOptimizer(batch: PreparedBatch, optimizer: tf.Optimizer): number {
+  private *otherOptimizer(batch: PreparedBatch, optimizer: tf.Optimizer): Pieces<number> {
     const target = trainableOf(this.model);
     const variables = target.trainable();
     const items = countItems([batch]);
-    return tf.tidy(() => {
-      const { loss, gradients } = lossAndGradients(
-        target,
-        [...variables.keys()],
-        [...variables.values()],
-        target.frozen(),
-        batchTensors(batch),
-        this.stepOptions,
-      );
-      const named = [...variables.values()].map((v, i) => [v.name, tf.div(gradients[i]!, items)] as const);
-      optimizer.applyGradients(Object.fromEntries(named));
-      this.changed = true;
-      return loss.dataSync()[0]! / items;
-    });
+    const { loss, gradients } = yield* lossAndGradients(
+      target,
+      [...variables.keys()],
+      [...variables.values()],
+      target.frozen(),
+      batchTensors(batch),
+      this.stepOptions,
+    );
+    yield;
+    const named = [...variables.values()].map((v, i) => [v.name, tf.div(gradients[i]!, items)] as const);
+    optimizer.applyGradients(Object.fromEntries(named));
+    this.changed = true;
+    return loss.dataSync()[0]! / items;
   }
 
   /**
-   * Trains on a list of examples.
+   * Trains on examples: a list of them, of rows of ids, or a tensor [b, t]; batches of a tf.data.Dataset or a stream go to
+   * fitDataset().
    * @returns the History of tfjs: loss, and val_loss with validationData, per epoch
+   * @throws ArgumentError for what is no data, and for options that are none
    */
-  async fit(examples: readonly TokenizedExample[], args: FitArgs = {}): Promise<tf.History> {
+  async fit(data: FitExamples | BatchSource, args: FitArgs = {}): Promise<tf.History> {
+    refuseTargets(args);
+    FIT_TABLE.check(args);
+    if (isBatchSource(data)) return this.fitDataset(data, args);
     const { batchSize = 8, shuffle = true, seed = 42 } = args;
+    const examples = examplesIn(data, 'fit()');
     if (examples.length === 0) throw new ArgumentError('fit: got no examples', {});
     const inOrder = (epoch: number): readonly TokenizedExample[] =>
       shuffle ? shuffled(examples.length, seed, epoch).map((k) => examples[k]!) : examples;
@@ -160,10 +151,14 @@ export class CausalLMTrainer {
    * @param dataset batches { input_ids, labels, attention_mask? } as arrays, or as tensors in a tf.data.Dataset
    * @throws ArgumentError when an epoch gets no batch
    */
-  async fitDataset(
-    dataset: DatasetOfBatches | (() => AsyncIterable<Batch>) | AsyncIterable<Batch>,
-    args: FitArgs = {},
-  ): Promise<tf.History> {
+  async fitDataset(dataset: BatchSource, args: FitArgs = {}): Promise<tf.History> {
+    FIT_TABLE.check(args);
+    if (!isBatchSource(dataset)) {
+      throw new ArgumentError(
+        `fitDataset() got ${quote(dataset)}; expected batches: a tf.data.Dataset, a stream, or a function that makes one. fit() takes examples.`,
+        { got: dataset },
+      );
+    }
     const pass = (): AsyncIterable<Batch> => {
       if (typeof dataset === 'function') return dataset();
       return isDataset(dataset) ? batchesOf(dataset) : dataset;
@@ -208,12 +203,14 @@ export class CausalLMTrainer {
     for (let epoch = 0; epoch < (args.epochs ?? 1) && !stops(); epoch++) {
       for (const c of callbacks) await c.onEpochBegin(epoch);
       let [sum, count, index] = [0, 0, 0];
-      for await (const batch of batches(epoch)) {
-        for (const c of callbacks) await c.onBatchBegin(index, { batch: index, size: batch.input_ids.length });
-        const loss = await this.trainOnBatch(batch);
-        sum += loss * batch.input_ids.length;
-        count += batch.input_ids.length;
-        for (const c of callbacks) await c.onBatchEnd(index, { batch: index, size: batch.input_ids.length, loss });
+      // the next batch is made while the step before it runs
+      for await (const batch of askedAhead(preparedBatches(batches(epoch), this.vocabulary))) {
+        const size = batch.batch;
+        for (const c of callbacks) await c.onBatchBegin(index, { batch: index, size });
+        const loss = await this.train(batch);
+        sum += loss * size;
+        count += size;
+        for (const c of callbacks) await c.onBatchEnd(index, { batch: index, size, loss });
         index++;
         if (stops()) break;
       }
@@ -239,9 +236,11 @@ export class CausalLMTrainer {
    * @throws ArgumentError when no position counts
    */
   async evaluate(
-    examples: readonly TokenizedExample[],
-    args: { batchSize?: number } = {},
+    data: FitExamples,
+    args: EvaluateArgs = {},
   ): Promise<Record<'loss', number> & Partial<Record<FitMetric, number>>> {
+    EVALUATE_TABLE.check(args);
+    const examples = examplesIn(data, 'evaluate()');
     const { step } = this.compiled();
     const size = args.batchSize ?? 8;
     let hits = 0;
@@ -293,5 +292,7 @@ export class CausalLMTrainer {
     this.step?.sync();
     this.step?.dispose();
     this.step = null;
+    if (this.ownOptimizer) this.optimizer?.dispose();
+    this.ownOptimizer = false;
   }
 }

@@ -10,9 +10,11 @@ export { type Trainable, type TrainableModel, trainableOf } from './trainable.js
 export type { Moments, StepOptions, StepResult, TrainingStep } from './step.js';
 export { createStep } from './create_step.js';
 export * from './data/index.js';
-export { type TrainingArguments, trainingArguments } from './arguments.js';
+export { TrainingArguments, trainingArguments, type TrainingOptions } from './arguments.js';
+export type { ArgumentFields, When } from './arguments_table.js';
 export {
   EarlyStoppingCallback,
+  type EarlyStoppingOptions,
   type LogEntry,
   ProgressCallback,
   type TrainerCallback,
@@ -23,7 +25,20 @@ export { recompute } from './recompute.js';
 export { listCheckpoints } from './snapshots.js';
 export { lossCurve, TensorBoardLog } from './logs.js';
 export { Trainer } from './trainer.js';
-export type { TrainerOptions, TrainOutput } from './trainer_options.js';
-export { SFTTrainer, type SFTOptions, type SFTTrainerOptions } from './sft_trainer.js';
+export type { TrainerOptions, TrainOptions, TrainOutput } from './trainer_options.js';
+export { SFTTrainer, type SFTTrainerOptions, type TextSource } from './sft_trainer.js';
+export { SFTConfig, type SFTConfigOptions, type SFTFields, type SFTOptions } from './sft_config.js';
 export { scheduleFactor, type ScheduleOptions, SCHEDULERS, type SchedulerType } from './schedules.js';
-export { CausalLMTrainer, type CompileArgs, type FitArgs, type FitCallback, type FitMetric } from './fit.js';
+export { type BatchSource, CausalLMTrainer } from './fit.js';
+export type { CompileArgs, EvaluateArgs, FitArgs, FitCallback, FitExamples, FitLoss, FitMetric, OptimizerName } from './fit_options.js'; // prettier-ignore
+export {
+  type DataFilesOption,
+  Dataset,
+  type DatasetDict,
+  IterableDataset,
+  type IterableDatasetDict,
+  load_dataset,
+  type LoadDatasetOptions,
+  type ShuffleOptions,
+  type SplitOptions,
+} from './datasets/index.js';

@@ -3,13 +3,14 @@ import * as fs from 'node:fs';
 import * as os from 'node:os';
 import * as path from 'node:path';
 import { writeFileAtomic } from '../base/whole_files.js';
+import type { ArgumentFields } from './arguments_table.js';
 import type { LogEntry } from './callbacks.js';
 
 const LOG_FILE = 'log.jsonl';
-export const CURVE_FILE = 'loss.svg';
+const CURVE_FILE = 'loss.svg';
 
 /** log.jsonl: one entry per line. A resumed run drops the entries after its snapshot and goes on. */
-export class JsonlLog {
+class JsonlLog {
   private readonly file: string;
   constructor(dir: string) {
     this.file = path.join(dir, LOG_FILE);
@@ -62,8 +63,8 @@ function double(value: number): number[] {
 export class TensorBoardLog {
   private readonly file: string;
 
-  constructor(dir: string) {
-    const runs = path.join(dir, 'runs');
+  /** @param dir of the run @param runs the folder of the file itself; default runs/ in `dir` */
+  constructor(dir: string, runs = path.join(dir, 'runs')) {
     fs.mkdirSync(runs, { recursive: true });
     const stamp = String(Math.floor(Date.now() / 1000)).padStart(10, '0');
     this.file = path.join(runs, `events.out.tfevents.${stamp}.${os.hostname()}.${process.pid}`);
@@ -95,6 +96,39 @@ export class TensorBoardLog {
   }
 }
 
+type Folders = Pick<ArgumentFields, 'output_dir' | 'logging_dir'>;
+
+/** The logs of a run: log.jsonl always, event files where they are asked for. */
+export class RunLogs {
+  private constructor(
+    private readonly jsonl: JsonlLog,
+    private readonly events: TensorBoardLog | null,
+  ) {}
+
+  /** @param history entries that a resumed run had before */
+  static async open(
+    { output_dir, logging_dir, report_to }: Folders & Pick<ArgumentFields, 'report_to'>,
+    history: readonly LogEntry[],
+  ): Promise<RunLogs> {
+    const dir = logging_dir ?? output_dir;
+    await fs.promises.mkdir(dir, { recursive: true });
+    const jsonl = new JsonlLog(dir);
+    await jsonl.begin(history);
+    const wanted = report_to === 'all' || [report_to].flat().includes('tensorboard');
+    return new RunLogs(jsonl, wanted ? new TensorBoardLog(dir, logging_dir ?? undefined) : null);
+  }
+
+  append(entry: LogEntry): void {
+    this.jsonl.append(entry);
+    this.events?.append(entry);
+  }
+}
+
+/** Writes loss.svg beside log.jsonl. */
+export async function writeCurve({ output_dir, logging_dir }: Folders, history: readonly LogEntry[]): Promise<void> {
+  await writeFileAtomic(path.join(logging_dir ?? output_dir, CURVE_FILE), lossCurve(history));
+}
+
 /** Round steps of an axis: 1, 2 or 5 times a power of ten. */
 function ticks(low: number, high: number): number[] {
   const raw = (high - low || 1) / 5;
@@ -118,8 +152,11 @@ export function lossCurve(history: readonly LogEntry[]): string {
   const [width, height, left, right, top, bottom] = [720, 420, 64, 16, 32, 48];
   const xs = all.map(([x]) => x);
   const ys = all.map(([, y]) => y);
-  const [x0, x1] = [Math.min(0, ...xs), Math.max(1, ...xs)];
-  const [y0, y1] = all.length ? [Math.min(...ys), Math.max(...ys)] : [0, 1];
+  // a long run has more points than a call has arguments
+  const least = (of: readonly number[], start: number): number => of.reduce((a, b) => Math.min(a, b), start);
+  const most = (of: readonly number[], start: number): number => of.reduce((a, b) => Math.max(a, b), start);
+  const [x0, x1] = [least(xs, 0), most(xs, 1)];
+  const [y0, y1] = all.length ? [least(ys, Infinity), most(ys, -Infinity)] : [0, 1];
   const pad = (y1 - y0) * 0.05 || 0.5;
   const X = (x: number): number => left + ((x - x0) / (x1 - x0)) * (width - left - right);
   const Y = (y: number): number => height - bottom - ((y - (y0 - pad)) / (y1 - y0 + 2 * pad)) * (height - top - bottom);

@@ -1,10 +1,12 @@
 /** What a training step differentiates: the summed loss of a batch as a pure function of the trained tensors. */
 import * as tf from '@tensorflow/tfjs';
-import { headWeight, type HiddenOptions } from '../engine/recurrent_lm.js';
-import { matMulBf16 } from '../jit/index.js';
+import { atOnce, type Pieces } from '../base/pieces.js';
+import { headWeight, hiddenOf, type HiddenOptions } from '../engine/recurrent_lm.js';
+import { matMulBf16, outlineBorder } from '../jit/index.js';
 import { isStored, type StoredMatrix, type Weight, type Weights } from '../layers/index.js';
 import { onGpu } from '../runtime/index.js';
 import { crossEntropySum, fusedCrossEntropy } from './fused_loss.js';
+import { valueAndGradients } from './gradients.js';
 import { recompute } from './recompute.js';
 import type { Trainable } from './trainable.js';
 
@@ -71,28 +73,38 @@ function recomputed(
  * @param trained tensors under the names of target.trainable() @param grads whether gradients will be taken
  * @returns scalar
  */
-export function lossSum(
+export function lossSum(...args: LossArguments): tf.Scalar {
+  return atOnce(lossInPieces(...args));
+}
+
+type LossArguments = [
   target: Trainable,
   trained: Readonly<Record<string, tf.Tensor>>,
   frozen: Weights,
   batch: BatchTensors,
-  options: ObjectiveOptions & { seed?: tf.Tensor1D; grads?: boolean } = {},
-): tf.Scalar {
+  options?: ObjectiveOptions & { seed?: tf.Tensor1D; grads?: boolean },
+];
+
+/** As lossSum(), with a yield between layers. */
+export function* lossInPieces(...[target, trained, frozen, batch, options = {}]: LossArguments): Pieces<tf.Scalar> {
   const { seed, grads = true } = options;
   const { network } = target;
   const bf16 = options.bf16 ?? false;
   const compose = (tensors: Readonly<Record<string, tf.Tensor>>): Weights => target.compose(tensors, frozen, seed);
   const forProducts = (weights: Weights): Weights => (bf16 ? inBf16(weights, target.matrices) : weights);
   const weights = compose(trained);
-  const { h } = network.hidden(forProducts(weights), network.embed(weights, batch.ids), {
+  const { h } = yield* hiddenOf(network, forProducts(weights), network.embed(weights, batch.ids), {
     segments: batch.segments,
     // larger chunks mean fewer states, of which memory traffic is made on a GPU
     ...(onGpu() && { chunkSize: GPU_CHUNK, bf16Scan: bf16 }),
     ...(grads &&
       options.gradient_checkpointing && {
         aroundBlock: recomputed(target, trained, (tensors) => forProducts(compose(tensors))),
+        // blocks are functions of their own, there and back: equal ones are compiled once
+        between: (h) => outlineBorder(h, true),
       }),
   });
+  yield;
   const flat = tf.reshape(h, [-1, h.shape[2]]) as tf.Tensor2D;
   const name = headWeight(network);
   const head = weights[name]!;
@@ -101,17 +113,17 @@ export function lossSum(
   return fusedCrossEntropy(flat, used, batch.labels, batch.weights, name in trained);
 }
 
-/** The summed loss and its gradients, in the order of `names`. */
-export function lossAndGradients(
+/** The summed loss and its gradients, in the order of `names`. A yield between layers there, and between ops back; see valueAndGradients(). */
+export function* lossAndGradients(
   target: Trainable,
   names: readonly string[],
   tensors: readonly tf.Tensor[],
   frozen: Weights,
   batch: BatchTensors,
   options: ObjectiveOptions & { seed?: tf.Tensor1D } = {},
-): { loss: tf.Scalar; gradients: tf.Tensor[] } {
-  const f = (...xs: tf.Tensor[]): tf.Scalar =>
-    lossSum(target, Object.fromEntries(names.map((name, i) => [name, xs[i]!])), frozen, batch, options);
-  const { value, grads } = tf.valueAndGrads(f)([...tensors]);
-  return { loss: value as tf.Scalar, gradients: grads };
+): Pieces<{ loss: tf.Scalar; gradients: tf.Tensor[] }> {
+  const trained = Object.fromEntries(names.map((name, i) => [name, tensors[i]!]));
+  const f = (): Pieces<tf.Scalar> => lossInPieces(target, trained, frozen, batch, options);
+  const { value, gradients } = yield* valueAndGradients(f, tensors);
+  return { loss: value, gradients };
 }

@@ -1,5 +1,7 @@
 /** Learning-rate schedules, as transformers' get_scheduler has them. */
 import { ArgumentError } from '../base/errors.js';
+import * as kinds from '../base/option_kinds.js';
+import { OptionTable } from '../base/options.js';
 
 export type SchedulerType = 'constant' | 'constant_with_warmup' | 'linear' | 'cosine';
 export const SCHEDULERS: readonly SchedulerType[] = ['constant', 'constant_with_warmup', 'linear', 'cosine'];
@@ -11,6 +13,12 @@ export interface ScheduleOptions {
   total_steps: number;
 }
 
+const SCHEDULE_TABLE = new OptionTable<ScheduleOptions>(
+  'scheduleFactor()',
+  { warmup_steps: { kind: kinds.number({ min: 0 }), default: 0 }, total_steps: { kind: kinds.number({ min: 0 }) } },
+  { others: { num_warmup_steps: 'warmup_steps', num_training_steps: 'total_steps' } },
+);
+
 /**
  * The factor of the learning rate at a step.
  * @param step from 0
@@ -19,6 +27,7 @@ export interface ScheduleOptions {
  * const rate = 1e-3 * scheduleFactor('cosine', 10, { warmup_steps: 5, total_steps: 100 });
  */
 export function scheduleFactor(type: SchedulerType, step: number, options: ScheduleOptions): number {
+  SCHEDULE_TABLE.check(options);
   const { warmup_steps: warmup = 0, total_steps: total } = options;
   if (!SCHEDULERS.includes(type)) {
     throw new ArgumentError(`lr_scheduler_type is '${String(type)}', expected one of ${SCHEDULERS.join(', ')}`, {

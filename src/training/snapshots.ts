@@ -6,17 +6,17 @@
 import * as fs from 'node:fs';
 import * as path from 'node:path';
 import * as tf from '@tensorflow/tfjs';
-import { decodeFloat32, encodeFloat32 } from '../base/stored_dtypes.js';
+import { decodeFloat32, encodeFloat32, isFloatDtype } from '../base/stored_dtypes.js';
 import { SafetensorsFile, writeSafetensors } from '../checkpoints/index.js';
 import { replaceFolder, saveError, writeFileAtomic } from '../base/whole_files.js';
 import { CheckpointError, TrainingError } from '../base/errors.js';
-import { readJsonFile } from '../base/text_files.js';
-import { PeftModel, save_adapter } from '../peft/index.js';
+import { plain } from '../base/quote.js';
 import type { TrainerState } from './callbacks.js';
+import { readSavedState, STATE_FILE } from './saved_state.js';
+import { saveModel } from './save_model.js';
 import type { TrainingStep } from './step.js';
 import { type TrainableModel, trainableOf } from './trainable.js';
 
-const STATE_FILE = 'trainer_state.json';
 const TENSORS_FILE = 'training_state.safetensors';
 const NAME = /^checkpoint-(\d+)$/;
 /** One that is being written, or deleted. */
@@ -51,12 +51,6 @@ export async function removeUnfinished(dir: string): Promise<void> {
       await fs.promises.rename(path.join(dir, name), path.join(dir, replaced[1]!));
     else if (replaced || ASIDE.test(name)) await remove(path.join(dir, name));
   }
-}
-
-/** Writes the model, or the adapter that is trained, into a folder. */
-export async function saveModel(model: TrainableModel, dir: string): Promise<void> {
-  if (model instanceof PeftModel) await save_adapter(model, dir);
-  else await model.save_pretrained(dir, { dtype: 'float32' });
 }
 
 /**
@@ -120,46 +114,71 @@ export async function saveSnapshot(
   return final;
 }
 
-/**
- * Brings parameters, moments and state back, bit for bit.
- * @throws CheckpointError when files are missing, TrainingError when the snapshot is of another model
- */
-export async function loadSnapshot(model: TrainableModel, step: TrainingStep, dir: string): Promise<TrainerState> {
-  const file = path.join(dir, STATE_FILE);
-  if (!fs.existsSync(file))
-    throw new CheckpointError(`${dir} has no ${STATE_FILE}: it is not a snapshot of a training run`, { dir });
-  const { optimizer_steps, ...state } = (await readJsonFile(file, CheckpointError)) as TrainerState & {
-    optimizer_steps: number;
-  };
-  const tensors = await SafetensorsFile.open(path.join(dir, TENSORS_FILE));
-  try {
-    const variables = trainableOf(model).trainable();
-    const read = (name: string, variable: tf.Variable): Float32Array => {
+/** The three tensors of a trained variable. */
+const PARTS = ['value', 'first', 'second'] as const;
+
+/** Whether the tensors of a snapshot are those of a model. @throws TrainingError otherwise */
+function checkTensors(dir: string, tensors: SafetensorsFile, variables: ReadonlyMap<string, tf.Variable>): void {
+  const other = 'the snapshot is of another model or adapter';
+  if (tensors.entries.size !== PARTS.length * variables.size) {
+    throw new TrainingError(
+      `${dir}: holds ${tensors.entries.size / PARTS.length} trained tensors, the model has ${variables.size}; ${other}`,
+      { dir },
+    );
+  }
+  for (const [key, { shape }] of variables) {
+    for (const name of PARTS.map((part) => `${part}.${key}`)) {
       const entry = tensors.entries.get(name);
-      if (!entry || entry.shape.join() !== variable.shape.join()) {
+      if (!entry || entry.shape.join() !== shape.join()) {
         throw new TrainingError(
-          `${dir}: '${name}' ${entry ? `has shape [${entry.shape}], the model's has [${variable.shape}]` : 'is missing'}; the snapshot is of another model or adapter`,
+          `${dir}: '${name}' ${entry ? `has shape [${entry.shape}], the model's has [${shape}]` : 'is missing'}; ${other}`,
           { dir, name },
         );
       }
-      return decodeFloat32(tensors.readSync(name), entry.dtype);
-    };
-    if (tensors.entries.size !== 3 * variables.size) {
-      throw new TrainingError(
-        `${dir}: holds ${tensors.entries.size / 3} trained tensors, the model has ${variables.size}; the snapshot is of another model or adapter`,
-        { dir },
-      );
+      if (!isFloatDtype(entry.dtype))
+        throw new CheckpointError(`${dir}: '${name}' is ${plain(entry.dtype)}, expected a float type.`, { dir, name });
     }
-    for (const [key, variable] of variables) {
-      const value = tf.tensor(read(`value.${key}`, variable), variable.shape);
+  }
+}
+
+/**
+ * Brings parameters, moments and state back, bit for bit.
+ * @throws CheckpointError when files are missing or damaged, naming file and key; TrainingError when the snapshot is of
+ *   another model. The model is then as it was.
+ */
+export async function loadSnapshot(model: TrainableModel, step: TrainingStep, dir: string): Promise<TrainerState> {
+  if (!fs.existsSync(path.join(dir, STATE_FILE)))
+    throw new CheckpointError(`${dir} has no ${STATE_FILE}: it is not a snapshot of a training run`, { dir });
+  const { optimizer_steps, ...state } = await readSavedState(dir);
+  const file = path.join(dir, TENSORS_FILE);
+  const tensors = await SafetensorsFile.open(file);
+  try {
+    const variables = trainableOf(model).trainable();
+    checkTensors(dir, tensors, variables);
+    const read = (part: (typeof PARTS)[number], key: string): Float32Array => {
+      const name = `${part}.${key}`;
+      const values = decodeFloat32(tensors.readSync(name), tensors.entries.get(name)!.dtype);
+      // second moments are means of squares
+      const least = part === 'second' ? 0 : -Infinity;
+      const at = values.findIndex((v) => !(v >= least && Number.isFinite(v)));
+      if (at < 0) return values;
+      throw new CheckpointError(
+        `${file}: '${name}' holds ${values[at]} at ${at}; expected numbers${least === 0 ? ' of 0 or more' : ''}. The file is damaged; go on from another snapshot.`,
+        { file, name, at },
+      );
+    };
+    // all are read before any is changed
+    const values = [...variables].map(([key, variable]) => [variable, read('value', key)] as const);
+    const moments = new Map(
+      [...variables.keys()].map((key) => [key, { first: read('first', key), second: read('second', key) }]),
+    );
+    for (const [variable, data] of values) {
+      const value = tf.tensor(data, variable.shape);
       variable.assign(value);
       value.dispose();
     }
     step.refresh();
-    await step.restore(optimizer_steps, (key) => {
-      const variable = variables.get(key)!;
-      return { first: read(`first.${key}`, variable), second: read(`second.${key}`, variable) };
-    });
+    await step.restore(optimizer_steps, (key) => moments.get(key)!);
     return state;
   } finally {
     await tensors.close();

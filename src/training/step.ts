@@ -5,12 +5,15 @@ import type { CompileHook } from '../jit/index.js';
 import type { AdamWSettings } from './adamw.js';
 import type { BatchShape, PreparedBatch } from './batch.js';
 import type { BatchTensors, ObjectiveOptions } from './objective.js';
+import type { ReplicaOptions } from './replicas/step.js';
 
 export interface StepOptions extends Partial<AdamWSettings>, ObjectiveOptions {
   /** 'auto' (default): compiled on the tensorflow backend, eager elsewhere. */
   engine?: 'auto' | 'compiled' | 'eager';
   /** Compile with XLA (default true). False runs the program's graph op by op: slower, but it starts at once. */
   xla?: boolean;
+  /** Replicas on several devices (replicas/step.ts); the compiled step only. */
+  replicas?: ReplicaOptions;
   /** Told about compilation; the compiled step only. */
   on_compile?: CompileHook;
 }

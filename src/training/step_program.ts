@@ -1,19 +1,21 @@
 /** The program of a compiled training step: its variables and functions, which have their names here alone. */
 import * as tf from '@tensorflow/tfjs';
 import { ArgumentError } from '../base/errors.js';
-import { encodeFloat32 } from '../base/stored_dtypes.js';
-import { Program, type TensorSpec } from '../jit/index.js';
+import type { Pieces } from '../base/pieces.js';
+import { bytesOfTensor } from '../engine/file_tensors.js';
+import { Program, type TensorSpec, type TracedFunction } from '../jit/index.js';
 import {
   bfloat16Storage,
   float32Storage,
   isStored,
   type Weight,
+  type WeightBytes,
   type Weights,
   type WeightStorage,
 } from '../layers/index.js';
 import { type AdamWSettings, adamwUpdate, meanAndClip } from './adamw.js';
 import type { BatchShape } from './batch.js';
-import { type BatchTensors, lossAndGradients, lossSum } from './objective.js';
+import { type BatchTensors, lossAndGradients, lossInPieces } from './objective.js';
 import type { StepKind, StepOptions } from './step.js';
 import type { Trainable } from './trainable.js';
 
@@ -43,7 +45,7 @@ export function shapeKey({ batch, length, segments }: BatchShape): string {
 }
 
 /** What a program is made for. */
-interface ProgramPlan {
+export interface ProgramPlan {
   target: Trainable;
   /** Names and variables of the trained tensors. */
   trained: ReadonlyMap<string, tf.Variable>;
@@ -53,22 +55,22 @@ interface ProgramPlan {
   shapes: Iterable<{ shape: BatchShape; kinds: ReadonlySet<StepKind> }>;
   /** Whether several batches make an update. */
   accumulates: boolean;
-  /** First value of the i-th trained tensor or one of its moments; null for zeros. */
-  initial: (i: number, kind: Kept) => ArrayBufferView | null;
+  /** What gives the first value of the i-th trained tensor or of one of its moments; null for zeros. */
+  initial: (i: number, kind: Kept) => WeightBytes | null;
 }
 
 type Tensors = Record<string, tf.Tensor>;
 
-const scalar: TensorSpec = { shape: [], dtype: 'float32' };
-const UPDATE: Record<string, TensorSpec> = {
+export const scalar: TensorSpec = { shape: [], dtype: 'float32' };
+export const UPDATE: Record<string, TensorSpec> = {
   learning_rate: scalar,
   correction1: scalar,
   correction2: scalar,
   items: scalar,
 };
-const SEED: Record<string, TensorSpec> = { seed: { shape: [2], dtype: 'int32' } };
+export const SEED: Record<string, TensorSpec> = { seed: { shape: [2], dtype: 'int32' } };
 
-function batchSpecs({ batch: b, length: t, segments }: BatchShape): Record<string, TensorSpec> {
+export function batchSpecs({ batch: b, length: t, segments }: BatchShape): Record<string, TensorSpec> {
   return {
     ids: { shape: [b, t], dtype: 'int32' },
     labels: { shape: [b * t], dtype: 'int32' },
@@ -80,7 +82,10 @@ function batchSpecs({ batch: b, length: t, segments }: BatchShape): Record<strin
 const tensorsOf = (inputs: Tensors): BatchTensors => inputs as unknown as BatchTensors;
 
 /** @throws ArgumentError for a weight in a form that programs cannot keep */
-function frozenStorages({ target, options }: ProgramPlan): Map<string, WeightStorage> {
+export function frozenStorages({
+  target,
+  options,
+}: Pick<ProgramPlan, 'target' | 'options'>): Map<string, WeightStorage> {
   const storages = new Map<string, WeightStorage>();
   for (const [name, weight] of Object.entries(target.frozen())) {
     if (isStored(weight)) {
@@ -93,12 +98,11 @@ function frozenStorages({ target, options }: ProgramPlan): Map<string, WeightSto
       storages.set(name, storage);
       continue;
     }
-    const values = (): Float32Array => weight.dataSync<'float32'>();
     storages.set(
       name,
       options.bf16 && target.matrices.has(name)
-        ? bfloat16Storage(weight.shape, () => encodeFloat32(values(), 'BF16'))
-        : float32Storage(weight.shape, values),
+        ? bfloat16Storage(weight.shape, () => bytesOfTensor(weight, 'BF16'))
+        : float32Storage(weight.shape, () => bytesOfTensor(weight, 'F32')),
     );
   }
   return storages;
@@ -110,19 +114,27 @@ export function stepProgram(plan: ProgramPlan): { program: Program; defined: Rea
   const program = new Program({
     name: 'training',
     onCompile: options.on_compile,
+    deferTracing: true,
     memoryAdvice: 'Use a smaller batch, shorter rows or gradient checkpointing.',
   });
   const defined = new Set<string>();
-  const define: Program['define'] = (name, inputs, fn) => {
+  const xla = options.xla ?? true;
+  const define = (
+    name: string,
+    inputs: Record<string, TensorSpec>,
+    fn: TracedFunction,
+    compileOutlined = false,
+  ): void => {
     defined.add(name);
-    program.define(name, inputs, fn, { xla: options.xla ?? true });
+    program.define(name, inputs, fn, { xla, ...(xla && { compileOutlined }) });
   };
+  const blockwise = compilesBlocks(plan);
   const frozen = frozenStorages(plan);
   const names = [...plan.trained.keys()];
   [...plan.trained.values()].forEach(({ shape }, i) => {
     for (const kind of KEPT) {
-      const value = plan.initial(i, kind);
-      program.variable(variables.kept(kind, i), { shape, dtype: 'float32', ...(value && { init: () => value }) });
+      const init = plan.initial(i, kind);
+      program.variable(variables.kept(kind, i), { shape, dtype: 'float32', ...(init && { init }) });
     }
     if (accumulates) program.variable(variables.sum(i), { shape, dtype: 'float32' });
   });
@@ -131,33 +143,44 @@ export function stepProgram(plan: ProgramPlan): { program: Program; defined: Rea
   });
   const values = (vars: Tensors): tf.Tensor[] => names.map((_, i) => vars[variables.kept('value', i)]!);
   for (const { shape, kinds } of plan.shapes) {
-    const gradients = (inputs: Tensors, vars: Tensors): { loss: tf.Scalar; gradients: tf.Tensor[] } =>
+    const gradients = (inputs: Tensors, vars: Tensors): Pieces<{ loss: tf.Scalar; gradients: tf.Tensor[] }> =>
       lossAndGradients(target, names, values(vars), frozenWeights(frozen, vars), tensorsOf(inputs), {
         ...options,
         seed: inputs['seed'] as tf.Tensor1D,
       });
     if (kinds.has('step'))
-      define(functions.of('step', shape), { ...batchSpecs(shape), ...UPDATE, ...SEED }, (inputs, vars) => {
-        const { loss, gradients: sums } = gradients(inputs, vars);
-        return updated(plan, inputs, vars, sums, loss);
-      });
+      define(
+        functions.of('step', shape),
+        { ...batchSpecs(shape), ...UPDATE, ...SEED },
+        function* (inputs, vars) {
+          const { loss, gradients: sums } = yield* gradients(inputs, vars);
+          return yield* updated(plan, inputs, vars, sums, loss);
+        },
+        blockwise,
+      );
     if (kinds.has('accumulate'))
-      define(functions.of('accumulate', shape), { ...batchSpecs(shape), ...SEED }, (inputs, vars) => {
-        const { loss, gradients: more } = gradients(inputs, vars);
-        const sums = more.map((g, i) => [variables.sum(i), tf.add(vars[variables.sum(i)]!, g)] as const);
-        return { outputs: { loss }, assign: Object.fromEntries(sums) };
-      });
+      define(
+        functions.of('accumulate', shape),
+        { ...batchSpecs(shape), ...SEED },
+        function* (inputs, vars) {
+          const { loss, gradients: more } = yield* gradients(inputs, vars);
+          const sums = more.map((g, i) => [variables.sum(i), tf.add(vars[variables.sum(i)]!, g)] as const);
+          return { outputs: { loss }, assign: Object.fromEntries(sums) };
+        },
+        blockwise,
+      );
     if (kinds.has('evaluate'))
-      define(functions.of('evaluate', shape), batchSpecs(shape), (inputs, vars) => {
+      define(functions.of('evaluate', shape), batchSpecs(shape), function* (inputs, vars) {
         const trained = Object.fromEntries(values(vars).map((value, i) => [names[i]!, value]));
         const all = { ...options, grads: false };
-        return { outputs: { loss: lossSum(target, trained, frozenWeights(frozen, vars), tensorsOf(inputs), all) } };
+        const own = frozenWeights(frozen, vars);
+        return { outputs: { loss: yield* lossInPieces(target, trained, own, tensorsOf(inputs), all) } };
       });
   }
   if (accumulates) {
-    define(functions.update, UPDATE, (inputs, vars) => {
+    define(functions.update, UPDATE, function* (inputs, vars) {
       const sums = names.map((_, i) => vars[variables.sum(i)]!);
-      const { outputs, assign } = updated(plan, inputs, vars, sums, tf.scalar(0));
+      const { outputs, assign } = yield* updated(plan, inputs, vars, sums, tf.scalar(0));
       const cleared = sums.map((sum, i) => [variables.sum(i), tf.zerosLike(sum)] as const);
       return { outputs: { norm: outputs['norm']! }, assign: { ...assign, ...Object.fromEntries(cleared) } };
     });
@@ -165,8 +188,21 @@ export function stepProgram(plan: ProgramPlan): { program: Program; defined: Rea
   return { program, defined };
 }
 
+/** What values and moments may take where an update makes new ones beside the old. */
+const BESIDE = 2 ** 30;
+
+/**
+ * Whether each block is compiled as a program of its own, the same for equal blocks. Only where blocks are computed again: all that a backward
+ * pass keeps of a block would be written to memory, else. And not where much is trained, since what several programs work on is not updated
+ * in place.
+ */
+export function compilesBlocks({ options, trained }: Pick<ProgramPlan, 'options' | 'trained'>): boolean {
+  const bytes = [...trained.values()].reduce((sum, { size }) => sum + 4 * KEPT.length * size, 0);
+  return options.gradient_checkpointing === true && bytes <= BESIDE;
+}
+
 /** Read at once, outside of the gradient's scope: a backward pass may use what a forward pass read. */
-function frozenWeights(frozen: ReadonlyMap<string, WeightStorage>, vars: Tensors): Weights {
+export function frozenWeights(frozen: ReadonlyMap<string, WeightStorage>, vars: Tensors): Weights {
   const entries = [...frozen].map(([name, storage], j): [string, Weight] => {
     const own = Object.keys(storage.variables).map((suffix) => [suffix, vars[variables.frozen(j, suffix)]!] as const);
     return [name, storage.weight(Object.fromEntries(own))];
@@ -175,14 +211,29 @@ function frozenWeights(frozen: ReadonlyMap<string, WeightStorage>, vars: Tensors
 }
 
 /** AdamW over the summed gradients. When they are not finite everything stays as it was. */
-function updated(
+function* updated(
   { trained, settings }: ProgramPlan,
   inputs: Tensors,
   vars: Tensors,
   sums: readonly tf.Tensor[],
   loss: tf.Scalar,
-): { outputs: Tensors; assign: Tensors } {
+): Pieces<{ outputs: Tensors; assign: Tensors }> {
+  yield;
   const { norm, scale } = meanAndClip(sums, inputs['items'] as tf.Scalar, settings.max_grad_norm);
+  const all = [...trained.keys()].map((name, i) => ({ name, i, gradient: sums[i]! }));
+  return { outputs: { loss, norm }, assign: yield* adamwOf(all, settings, inputs, vars, norm, scale, loss) };
+}
+
+/** The new values and moments of some of the trained tensors, by their variables. @param scale of the summed gradients */
+export function* adamwOf(
+  tensors: readonly { name: string; i: number; gradient: tf.Tensor }[],
+  settings: AdamWSettings,
+  inputs: Tensors,
+  vars: Tensors,
+  norm: tf.Scalar,
+  scale: tf.Scalar,
+  loss: tf.Scalar,
+): Pieces<Tensors> {
   const fine = tf.isFinite(tf.add(norm, loss));
   const rate = {
     learningRate: inputs['learning_rate'] as tf.Scalar,
@@ -190,14 +241,15 @@ function updated(
     correction2: inputs['correction2'] as tf.Scalar,
   };
   const assign: Tensors = {};
-  [...trained.keys()].forEach((name, i) => {
+  for (const { name, i, gradient } of tensors) {
+    yield;
     const [value, first, second] = KEPT.map((kind) => vars[variables.kept(kind, i)]!) as [
       tf.Tensor,
       tf.Tensor,
       tf.Tensor,
     ];
-    const next = adamwUpdate({ name, value, gradient: sums[i]!, first, second }, settings, rate, scale, fine);
+    const next = adamwUpdate({ name, value, gradient, first, second }, settings, rate, scale, fine);
     for (const kind of KEPT) assign[variables.kept(kind, i)] = next[kind];
-  });
-  return { outputs: { loss, norm }, assign };
+  }
+  return assign;
 }

@@ -1,10 +1,13 @@
 /** Trainer: a training run from examples to snapshots (folders checkpoint-N), by the names of transformers. */
-import * as fs from 'node:fs';
+import { askedAhead } from '../base/ahead.js';
+import { letOthersRun } from '../base/async.js';
 import * as path from 'node:path';
-import { writeFileAtomic } from '../base/whole_files.js';
+import { onStopSignal, type StopSignal } from '../base/stop_signals.js';
 import { ArgumentError } from '../base/errors.js';
-import { plannedSteps, type TrainingArguments, trainingArguments, type When } from './arguments.js';
-import { type Batch, batchShapes, prepareBatch, type PreparedBatch } from './batch.js';
+import { quote } from '../base/quote.js';
+import { plannedSteps, type TrainingArguments, trainingArguments, updatesOf } from './arguments.js';
+import type { When } from './arguments_table.js';
+import { batchShapes, preparedBatches, type PreparedBatch } from './batch.js';
 import {
   type LogEntry,
   ProgressCallback,
@@ -12,23 +15,31 @@ import {
   type TrainerControl,
   type TrainerState,
 } from './callbacks.js';
-import { listCheckpoints, loadSnapshot, removeUnfinished, saveModel, saveSnapshot } from './snapshots.js';
+import { listCheckpoints, loadSnapshot, removeUnfinished, saveSnapshot } from './snapshots.js';
+import { saveModel } from './save_model.js';
 import { createStep } from './create_step.js';
-import { DataLoader, type ExampleSource, type TokenizedExample } from './data/index.js';
+import { DataLoader, type ExampleSource, sourceKind, type TokenizedExample } from './data/index.js';
 import { learnable } from './data/learnable.js';
+import { Dataset, type IterableDataset } from './datasets/index.js';
 import { meanLoss } from './evaluate.js';
-import { CURVE_FILE, JsonlLog, lossCurve, TensorBoardLog } from './logs.js';
+import { RunLogs, writeCurve } from './logs.js';
 import { notFinite, positionOf } from './position.js';
 import { scheduleFactor } from './schedules.js';
 import type { TrainingStep } from './step.js';
+import { aloneIn } from './output_lock.js';
 import { causalOf, type TrainableModel, trainableOf } from './trainable.js';
-import type { TrainerOptions, TrainOutput } from './trainer_options.js';
+import { requireOptions, TRAIN_TABLE, TRAINER_TABLE, type TrainerOptions, type TrainOptions, type TrainOutput } from './trainer_options.js'; // prettier-ignore
+
+/** A data set's rows as a list; what they hold is judged by learnable(). */
+function examplesOf(source: ExampleSource | Dataset | IterableDataset): ExampleSource {
+  return (source instanceof Dataset ? source.to_list() : source) as ExampleSource;
+}
 
 /**
  * Trains a model: gradient accumulation, schedules, evaluation, logs, snapshots and exact resumption.
  *
- * A run that is resumed from a snapshot gives the losses that the unbroken one would have given, to the bit. SIGINT and
- * SIGTERM end the run after the step under way, with a snapshot.
+ * A run that is resumed from a snapshot gives the losses that the unbroken one would have given, to the bit. SIGINT, SIGTERM
+ * and SIGHUP end the run after the step under way, with a snapshot. Of two runs in one output_dir the second is refused.
  *
  * @example
  * const trainer = new Trainer({ model, args: { output_dir: 'out', max_steps: 100 }, train_dataset });
@@ -52,11 +63,12 @@ export class Trainer {
   private announced = false;
   /** The step of the last snapshot of this run; output_dir may hold those of others. */
   private saved: number | null = null;
-  private jsonl: JsonlLog | null = null;
-  private tensorboard: TensorBoardLog | null = null;
+  private logs: RunLogs | null = null;
 
   /** @throws ArgumentError for wrong options */
   constructor(private readonly options: TrainerOptions) {
+    TRAINER_TABLE.check(options);
+    requireOptions(TRAINER_TABLE, options, ['model', 'args']);
     this.args = trainingArguments(options.args);
     this.model = options.model;
     if (this.args.eval_strategy !== 'no' && !options.eval_dataset) {
@@ -65,17 +77,27 @@ export class Trainer {
         { eval_strategy: this.args.eval_strategy },
       );
     }
+    if (this.args.eval_on_start && !options.eval_dataset)
+      throw new ArgumentError('Trainer: eval_on_start is true and there is no eval_dataset; give one', {
+        option: 'eval_on_start',
+      });
     this.callbacks = [...(this.args.disable_tqdm ? [] : [new ProgressCallback()]), ...(options.callbacks ?? [])];
   }
 
   /** Examples of training; subclasses make them from text. */
   protected async trainData(): Promise<ExampleSource> {
     if (!this.options.train_dataset) throw new ArgumentError('Trainer: train() needs train_dataset', {});
-    return this.options.train_dataset;
+    return examplesOf(this.options.train_dataset);
   }
 
   protected async evalData(): Promise<ExampleSource | null> {
-    return this.options.eval_dataset ?? null;
+    return this.options.eval_dataset ? examplesOf(this.options.eval_dataset) : null;
+  }
+
+  /** Examples given to evaluate(); subclasses make them from text. */
+  protected async given(data: unknown): Promise<ExampleSource> {
+    if (sourceKind.ok(data)) return examplesOf(data as ExampleSource | Dataset);
+    throw new ArgumentError(`evaluate() got ${quote(data)}; expected ${sourceKind.expected}.`, { got: data });
   }
 
   private loader(examples: ExampleSource, training: boolean): DataLoader {
@@ -88,9 +110,13 @@ export class Trainer {
     if (max_length === undefined) throw new ArgumentError('Trainer: a stream of examples needs max_length', {});
     return new DataLoader(source, {
       batch_size: training ? args.per_device_train_batch_size : args.per_device_eval_batch_size,
-      seed: args.seed,
+      seed: args.data_seed ?? args.seed,
       shuffle: training,
-      pad_token_id: options.pad_token_id ?? causalOf(this.model).config.pad_token_id ?? 0,
+      pad_token_id:
+        options.pad_token_id ??
+        (options.processing_class ?? options.tokenizer)?.pad_token_id ??
+        causalOf(this.model).config.pad_token_id ??
+        0,
       padding_side: options.padding_side,
       max_length,
       packing: options.packing,
@@ -112,12 +138,14 @@ export class Trainer {
       gradient_checkpointing: args.gradient_checkpointing,
       engine: args.engine,
       xla: args.torch_compile,
+      replicas: {
+        workers: args.workers,
+        data_parallel: args.data_parallel,
+        rows: args.per_device_train_batch_size,
+        on_notice: this.options.on_warning ?? ((message) => void process.stderr.write(`${message}\n`)),
+      },
     });
     return this.step;
-  }
-
-  private prepare(batch: Batch): PreparedBatch {
-    return prepareBatch(batch, causalOf(this.model).config.vocab_size);
   }
 
   private async each(call: (callback: TrainerCallback) => void | Promise<void> | undefined): Promise<void> {
@@ -128,8 +156,7 @@ export class Trainer {
     const { args, state, control } = this;
     const entry = { step: state.global_step, epoch: Number(state.epoch.toFixed(6)), ...values } as LogEntry;
     state.log_history.push(entry);
-    this.jsonl?.append(entry);
-    this.tensorboard?.append(entry);
+    this.logs?.append(entry);
     await this.each((c) => c.on_log?.(args, state, control, entry));
     if (evaluation) await this.each((c) => c.on_evaluate?.(args, state, control, entry));
   }
@@ -137,13 +164,16 @@ export class Trainer {
   /**
    * Trains until the epochs or steps are done, a callback or a signal stops it.
    *
-   * @param options.resume_from_checkpoint a snapshot's folder, or true for the last one in output_dir (none: from the start)
    * @throws TrainingError when loss or gradients are not finite, naming step and batch; the model is then as after the
    *   last good step. SaveError when a snapshot cannot be written.
    */
-  async train(options: { resume_from_checkpoint?: string | boolean } = {}): Promise<TrainOutput> {
+  async train(options: TrainOptions = {}): Promise<TrainOutput> {
+    TRAIN_TABLE.check(options);
+    return aloneIn(this.args.output_dir, () => this.trainAlone(options));
+  }
+
+  private async trainAlone(options: TrainOptions): Promise<TrainOutput> {
     const { args, control } = this;
-    await fs.promises.mkdir(args.output_dir, { recursive: true });
     await removeUnfinished(args.output_dir);
     const loader = this.loader(await this.trainData(), true);
     const accumulation = args.gradient_accumulation_steps;
@@ -160,27 +190,25 @@ export class Trainer {
     const { state } = this;
     state.max_steps = total;
     control.should_stop = false;
-    this.jsonl = new JsonlLog(args.output_dir);
-    await this.jsonl.begin(state.log_history);
-    this.tensorboard = args.report_to.includes('tensorboard') ? new TensorBoardLog(args.output_dir) : null;
+    this.logs = await RunLogs.open(args, state.log_history);
 
-    let signal: 'SIGINT' | 'SIGTERM' | null = null;
-    const onSignal = (name: NodeJS.Signals): void => {
-      signal = name as 'SIGINT' | 'SIGTERM';
+    let signal: StopSignal | null = null;
+    const off = onStopSignal((name) => {
+      signal = name;
       control.should_stop = true;
-    };
-    process.once('SIGINT', onSignal).once('SIGTERM', onSignal);
+    });
     const began = performance.now();
     const totals = { loss: 0, steps: 0, tokens: 0 };
     let fed: boolean;
     try {
       await this.each((c) => c.on_train_begin?.(args, state, control));
+      if (args.eval_on_start && state.global_step === 0) await this.evaluate();
       fed = await this.run(loader, total, accumulation, stepsOf, totals);
       if (args.save_strategy !== 'no' && state.global_step > 0) await this.save();
       this.training().sync();
-      await this.writeCurve();
+      await writeCurve(args, state.log_history);
     } finally {
-      process.off('SIGINT', onSignal).off('SIGTERM', onSignal);
+      off();
       await this.each((c) => c.on_train_end?.(args, state, control));
     }
     const seconds = (performance.now() - began) / 1000;
@@ -211,9 +239,9 @@ export class Trainer {
     if (Array.isArray(evaluation)) step.expect('evaluate', await batchShapes(this.loader(evaluation, false), 1));
   }
 
-  private async resume(from: string | boolean | undefined): Promise<boolean> {
+  private async resume(from: string | boolean | null | undefined): Promise<boolean> {
     this.saved = null;
-    if (from === undefined || from === false) return false;
+    if (from === undefined || from === null || from === false) return false;
     const own = listCheckpoints(this.args.output_dir);
     const dir = from === true ? own.at(-1)?.dir : from;
     if (dir === undefined) return false;
@@ -231,9 +259,10 @@ export class Trainer {
     totals: { loss: number; steps: number; tokens: number },
   ): Promise<boolean> {
     const { args, state, control } = this;
-    const warmup = args.warmup_steps > 0 ? args.warmup_steps : Math.ceil(total * args.warmup_ratio);
+    const warmup = args.warmup_steps > 0 ? updatesOf(args.warmup_steps, total) : Math.ceil(total * args.warmup_ratio);
     const logged = (state.since_log ??= { loss: 0, steps: 0 });
     const timed = { tokens: 0, since: performance.now() };
+    if (state.global_step >= total) return true;
     // where a resumed run goes on: whole epochs are skipped, then steps of the epoch under way
     let { epoch, done } = await positionOf(loader, state, accumulation, stepsOf);
     for (; state.global_step < total && !control.should_stop; epoch++) {
@@ -265,7 +294,10 @@ export class Trainer {
         }
         for (const sum of [totals, timed]) sum.tokens += tokens;
         group = [];
-        if (state.global_step % args.logging_steps === 0 || state.global_step === total) {
+        const due = (when: When, every: number): boolean =>
+          (when === 'steps' && state.global_step % updatesOf(every, total) === 0) ||
+          (when === 'epoch' && at === inEpoch);
+        if (this.isLogged(due(args.logging_strategy, args.logging_steps) || state.global_step === total)) {
           const seconds = (performance.now() - timed.since) / 1000;
           await this.log({
             loss: logged.loss / logged.steps,
@@ -277,14 +309,16 @@ export class Trainer {
           Object.assign(timed, { tokens: 0, since: performance.now() });
         }
         await this.each((c) => c.on_step_end?.(args, state, control));
-        const due = (when: When, every: number): boolean =>
-          (when === 'steps' && state.global_step % every === 0) || (when === 'epoch' && at === inEpoch);
-        await this.act(due(args.eval_strategy, args.eval_steps), due(args.save_strategy, args.save_steps));
-        // let signals through: compiled steps never yield by themselves
-        await new Promise((resolve) => setImmediate(resolve));
+        const evaluates = this.ripe() && due(args.eval_strategy, args.eval_steps ?? args.logging_steps);
+        await this.act(evaluates, due(args.save_strategy, args.save_steps));
+        // let signals through: eager steps never yield by themselves
+        await letOthersRun();
       };
-      for await (const batch of loader.batches(epoch, skip)) {
-        const prepared = this.prepare(batch);
+      // the next batch is made while the step before it runs
+      for await (const prepared of askedAhead(
+        preparedBatches(loader.batches(epoch, skip), causalOf(this.model).config.vocab_size),
+        (total - state.global_step) * accumulation,
+      )) {
         index++;
         group.push(prepared);
         if (index % accumulation !== 0) continue;
@@ -301,10 +335,23 @@ export class Trainer {
         return false;
       }
       // where a stream ends is known when it has
-      if (!loader.sized && index > skip) await this.act(args.eval_strategy === 'epoch', args.save_strategy === 'epoch');
+      if (!loader.sized && index > skip)
+        await this.act(this.ripe() && args.eval_strategy === 'epoch', args.save_strategy === 'epoch');
       done += at;
     }
     return true;
+  }
+
+  /** Whether this update is logged. @param due by its number */
+  private isLogged(due: boolean): boolean {
+    const { logging_strategy, logging_first_step } = this.args;
+    return logging_strategy !== 'no' && (due || (logging_first_step && this.state.global_step === 1));
+  }
+
+  /** Whether the time before the first evaluation is over. */
+  private ripe(): boolean {
+    const { eval_strategy, eval_delay } = this.args;
+    return eval_delay <= (eval_strategy === 'epoch' ? this.state.epoch : this.state.global_step);
   }
 
   /** Evaluates and saves where that is due, or a callback asked for it. */
@@ -319,8 +366,10 @@ export class Trainer {
    * Mean loss over all positions of the evaluation data, and its perplexity.
    * @throws ArgumentError without evaluation data, or when no position of it counts
    */
-  async evaluate(data?: ExampleSource): Promise<{ eval_loss: number; eval_perplexity: number; eval_tokens: number }> {
-    const source = data ?? (await this.evalData());
+  async evaluate(
+    data?: ExampleSource | Dataset | IterableDataset,
+  ): Promise<{ eval_loss: number; eval_perplexity: number; eval_tokens: number }> {
+    const source = data === undefined ? await this.evalData() : await this.given(data);
     if (!source) throw new ArgumentError('Trainer: evaluate() needs eval_dataset', {});
     await this.announce();
     const { vocab_size } = causalOf(this.model).config;
@@ -339,12 +388,8 @@ export class Trainer {
     if (this.saved === state.global_step) return;
     const dir = await saveSnapshot(this.model, this.training(), state, args.output_dir, args.save_total_limit);
     this.saved = state.global_step;
-    await this.writeCurve();
+    await writeCurve(args, state.log_history);
     await this.each((c) => c.on_save?.(args, state, control, dir));
-  }
-
-  private async writeCurve(): Promise<void> {
-    await writeFileAtomic(path.join(this.args.output_dir, CURVE_FILE), lossCurve(this.state.log_history));
   }
 
   /** Writes the model, or the adapter, into a folder (default output_dir). */

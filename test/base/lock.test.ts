@@ -89,6 +89,59 @@ describe('withLock', () => {
     expect(fs.readdirSync(folder)).to.deep.equal([]);
   });
 
+  it('takes over a lock whose process number was given to another, or that names none', async () => {
+    const lock = path.join(folder, 'lock');
+    const here = os.hostname();
+    const old = new Date(Date.now() - 10_000);
+    const began = fs.readFileSync(`/proc/${process.ppid}/stat`, 'latin1').split(') ').at(-1)!.split(' ')[19];
+    for (const text of [
+      `${process.ppid} ${here} 1`, // it began at another time
+      `1 ${here} 1`,
+      ...['1', `1 ${here}`, '0', '-1', '-1 x 3', 'nobody', '\0\0\0\0', '9'.repeat(400), '{"pid": 1}'],
+    ]) {
+      fs.writeFileSync(lock, text);
+      fs.utimesSync(lock, old, old);
+      const signal = AbortSignal.timeout(500);
+      expect(await withLock(lock, async () => 'done', { signal, poll: 5 }).catch(() => 'waited'), text).to.equal(
+        'done',
+      );
+    }
+    fs.writeFileSync(lock, `${process.ppid} ${here} ${began}`);
+    fs.utimesSync(lock, old, old);
+    const signal = AbortSignal.timeout(60);
+    expect(await withLock(lock, async () => 'done', { signal, poll: 5 }).catch(() => 'waited')).to.equal('waited');
+  });
+
+  it('takes over what is no file, and a lock of another machine that has been silent for long', async () => {
+    const lock = path.join(folder, 'lock');
+    const make = [
+      () => spawnSync('mkfifo', [lock]),
+      () => fs.mkdirSync(lock),
+      () => fs.symlinkSync('nowhere', lock),
+      () => fs.writeFileSync(lock, '12 another-machine 5'),
+    ];
+    for (const one of make) {
+      one();
+      const old = new Date(Date.now() - 3_600_000);
+      fs.lutimesSync(lock, old, old);
+      const signal = AbortSignal.timeout(500);
+      expect(await withLock(lock, async () => 'done', { signal, poll: 5 }).catch(() => 'waited'), String(one)).to.equal(
+        'done',
+      );
+      expect(fs.readdirSync(folder)).to.deep.equal([]);
+    }
+  });
+
+  it('says who is waited for, and ends the wait where that throws', async () => {
+    const lock = path.join(folder, 'lock');
+    fs.writeFileSync(lock, '12 another-machine 5');
+    const busy = (pid: string, who: string): never => {
+      throw new Error(`busy: ${pid}, ${who}`);
+    };
+    const error = await withLock(lock, async () => 'done', { onWait: busy }).catch((e: unknown) => e);
+    expect(error).to.have.property('message', 'busy: 12, process 12 on another-machine');
+  });
+
   it('says where it cannot be written', async () => {
     fs.writeFileSync(path.join(folder, 'file'), '');
     const error = await withLock(path.join(folder, 'file', 'lock'), async () => 'done').catch((e: unknown) => e);

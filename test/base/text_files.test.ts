@@ -24,6 +24,19 @@ describe('text files', () => {
     return at;
   };
 
+  it('in JSON may be nested 500 levels deep; deeper ones are errors with the name of the file', async () => {
+    const nested = (levels: number): string => '['.repeat(levels) + ']'.repeat(levels);
+    expect(await readJsonFile(await file('fine.json', nested(500)), ArgumentError)).to.be.an('array');
+    expect(
+      await readJsonFile(await file('wide.json', JSON.stringify(new Array(5000).fill([]))), ArgumentError),
+    ).to.have.length(5000);
+    for (const text of [nested(502), nested(50_000), `{"version": ${'{"a":'.repeat(600)}1${'}'.repeat(600)}}`]) {
+      const error = await rejection(readJsonFile(await file('deep.json', text), TokenizerError));
+      expect(error).to.be.instanceOf(TokenizerError);
+      expect(error.message).to.match(/deep\.json: lists and objects lie in each other deeper than 500 levels/);
+    }
+  });
+
   it('are the same text in UTF-8 and UTF-16, with a byte-order mark or, in UTF-8, without', async () => {
     const forms: [string, Uint8Array][] = [
       ['plain', Buffer.from(TEXT)],
@@ -48,8 +61,8 @@ describe('text files', () => {
 
   it('in another encoding are errors that name the file and the byte', async () => {
     const latin1 = await file('latin1.txt', Buffer.from('naïve café', 'latin1'));
-    for (const read of [readTextFile(latin1, TokenizerError), collect(latin1)]) {
-      const error = await rejection(read);
+    for (const read of [(): Promise<unknown> => readTextFile(latin1, TokenizerError), () => collect(latin1)]) {
+      const error = await rejection(read());
       expect(error).to.be.instanceOf(TokenizerError);
       expect(error.message).to.include(latin1).and.include('byte 2');
     }

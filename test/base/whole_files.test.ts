@@ -67,6 +67,39 @@ describe('files that are written', () => {
     expect(fs.readdirSync(path.join(dir, 'out'))).to.deep.equal([]);
   });
 
+  it('that killed processes left half written go with the next one; those of living processes and other machines stay', async () => {
+    const begun = (name: string, end: string): void => {
+      const code = `
+        const { AtomicFile } = await import('./src/base/whole_files.ts');
+        await (await AtomicFile.create(${JSON.stringify(path.join(dir, name))})).write(Buffer.from('abc'));
+        ${end}`;
+      const run = spawnSync(process.execPath, ['--import', 'tsx', '--input-type=module', '-e', code], {
+        cwd: fileURLToPath(new URL('../..', import.meta.url)),
+        encoding: 'utf8',
+      });
+      expect(run.signal, run.stderr).to.equal('SIGKILL');
+    };
+    begun('x', "process.kill(process.pid, 'SIGKILL')");
+    begun('another, with a very long name'.repeat(8), "process.kill(process.pid, 'SIGKILL')");
+    const left = fs.readdirSync(dir);
+    expect(left).to.have.length(1); // the second began with removing what the first left
+    const [stale] = left as [string];
+    const of = (from: RegExp, to: string): void => {
+      expect(stale).to.match(from);
+      fs.writeFileSync(path.join(dir, stale.replace(from, to)), '');
+    };
+    of(/-[0-9a-f]{8}-(?=[0-9a-f]{12}\.part$)/, '-00000000-'); // another machine
+    of(/\.\d+-\d+-/, '.1-99999999999-'); // the number of a process that lives, and began at another time
+    fs.writeFileSync(path.join(dir, '.mine.part'), '');
+    const living = await AtomicFile.create(path.join(dir, 'living'));
+    await living.write(Buffer.from('whole'));
+    await writeFileAtomic(path.join(dir, 'y'), 'abc');
+    await living.commit();
+    expect(fs.readFileSync(path.join(dir, 'living'), 'utf8')).to.equal('whole');
+    const names = fs.readdirSync(dir).map((name) => name.replace(/^.*-00000000-.*/, 'of another machine'));
+    expect(names.sort()).to.deep.equal(['.mine.part', 'living', 'of another machine', 'y']);
+  });
+
   it('get their names together, or none of them does', async () => {
     const [a, b] = ['a', 'b'].map((name) => path.join(dir, name)) as [string, string];
     const write = (fail: boolean): Promise<void> =>

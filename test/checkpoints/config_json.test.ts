@@ -49,4 +49,17 @@ describe('config.json with infinities', () => {
     for (const text of ['', '[1]', 'null', '{"a":', '{"a": {"__float__": "big"}}', '{"a": Infinit}'])
       expect(() => parseConfigJson(text, 'dir/config.json'), text).to.throw(CheckpointError, 'dir/config.json');
   });
+
+  it('says of what is nested too deeply that it is', () => {
+    const text = `{"a": ${'['.repeat(100_000)}${']'.repeat(100_000)}}`;
+    expect(() => parseConfigJson(text)).to.throw(CheckpointError, /config\.json is nested deeper/);
+  });
+
+  it('takes time in proportion to the text, whatever is in it', () => {
+    for (const piece of ['"\\', '"a\\', '"', '-', '{"a":"\\']) {
+      const start = performance.now();
+      expect(() => parseConfigJson(piece.repeat(200_000 / piece.length))).to.throw(CheckpointError);
+      expect(performance.now() - start, piece).to.be.below(2000);
+    }
+  });
 });

@@ -10,7 +10,7 @@ import type { HubOptions } from '../../src/checkpoints/index.js';
 import { openCheckpoint, resolveModel } from '../../src/models/checkpoints.js';
 import { locateModel } from '../../src/models/locate.js';
 import { hubCacheRoot, hubToken, isOffline, isRepoId } from '../../src/checkpoints/hub_cache.js';
-import { ArgumentError, CheckpointError } from '../../src/base/errors.js';
+import { ArgumentError, CheckpointError, SaveError } from '../../src/base/errors.js';
 import { AutoConfig, AutoModelForCausalLM, AutoTokenizer } from '../../src/models/auto/index.js';
 import { pipeline } from '../../src/pipelines/index.js';
 import { fixture } from '../support/goldens.js';
@@ -64,7 +64,17 @@ describe('models of the hub', function () {
 
   it('are fetched once, into the layout of huggingface_hub', async () => {
     const written: number[] = [];
-    const dir = await resolve({ on_progress: ({ written: bytes, total }) => written.push(bytes / total) });
+    const told: string[] = [];
+    const dir = await resolve({
+      on_progress: ({ written: bytes, total }) => written.push(bytes / total),
+      progress_callback: ({ status, file, progress }) =>
+        (status !== 'progress' || progress === 100) && told.push(`${status} ${file}`),
+    });
+    // as transformers.js tells it
+    for (const file of ['config.json', 'model.safetensors', 'tokenizer.json'])
+      expect(told.filter((line) => line.endsWith(` ${file}`))).to.deep.equal(
+        ['initiate', 'download', 'progress', 'done'].map((status) => `${status} ${file}`),
+      );
     expect(dir).to.equal(path.join(repo(), 'snapshots', COMMIT_A));
     expect(fs.readdirSync(dir).sort()).to.deep.equal(['config.json', 'model.safetensors', 'tokenizer.json']);
     const link = fs.readlinkSync(path.join(dir, 'model.safetensors'));
@@ -181,6 +191,29 @@ describe('models of the hub', function () {
     await resolve();
   });
 
+  it('write through no link that others planted in the cache, and say whom they wait for', async () => {
+    const whole = await resolve();
+    const blobs = path.join(repo(), 'blobs');
+    const blob = fs.readdirSync(blobs).find((name) => name.length === 64)!;
+    for (const file of [path.join(whole, 'model.safetensors'), path.join(blobs, blob)]) fs.rmSync(file);
+    const mine = path.join(repo(), 'mine.txt');
+    fs.writeFileSync(mine, 'mine');
+    const planted = path.join(blobs, `${blob}.tfjs.incomplete`);
+    fs.symlinkSync(mine, planted);
+    const lock = path.join(blobs, `${blob}.tfjs.lock`);
+    fs.writeFileSync(lock, '12 another-machine 5');
+    const told: string[] = [];
+    const on_warning = (message: string): void => {
+      told.push(message);
+      fs.rmSync(lock);
+    };
+    expect(await failure(resolve({ on_warning }))).to.be.instanceOf(SaveError);
+    expect(fs.readFileSync(mine, 'utf8')).to.equal('mine');
+    expect(told.join()).to.match(/waiting for process 12 on another-machine, which is fetching model\.safetensors/);
+    fs.rmSync(planted);
+    await resolve();
+  });
+
   it('refuse more bytes than the listing says', async () => {
     hub.wrong['model.safetensors'] = new Uint8Array(200_000);
     expect((await failure(resolve())).message).to.match(/more than its 74424 bytes/);
@@ -204,7 +237,7 @@ describe('models of the hub', function () {
   it('come in parts: a tokenizer without weights, a configuration alone, and the rest when it is asked for', async () => {
     hub.files['additional_chat_templates/tools.jinja'] = text('{{ tools }}');
     const options = { cache_dir: root, endpoint, retry_delay: 1 };
-    const { dir } = await locateModel('org/model', options, 'tokenizer');
+    const dir = await locateModel('org/model', options, 'tokenizer');
     const names = (): string[] => fs.readdirSync(dir, { recursive: true, encoding: 'utf8' }).sort();
     expect(names()).to.deep.equal([
       'additional_chat_templates',
@@ -214,24 +247,24 @@ describe('models of the hub', function () {
     await locateModel('org/model', options, 'config');
     expect(names()).to.include('config.json').and.not.include('model.safetensors');
     // what is there already serves offline, what is not does not
-    expect((await locateModel('org/model', { ...options, local_files_only: true }, 'tokenizer')).dir).to.equal(dir);
+    expect(await locateModel('org/model', { ...options, local_files_only: true }, 'tokenizer')).to.equal(dir);
     await failure(resolve({ local_files_only: true }));
     await resolve();
     expect(names()).to.include('model.safetensors');
     delete hub.files['config.json'];
     delete hub.files['model.safetensors'];
     hub.refs.main = COMMIT_B;
-    expect((await locateModel('org/model', options, 'tokenizer')).dir).to.match(new RegExp(COMMIT_B));
+    expect(await locateModel('org/model', options, 'tokenizer')).to.match(new RegExp(COMMIT_B));
   });
 
   it('without a tokenizer say so before any weight comes; a wrong kind of model is known by its configuration', async () => {
     process.env.HF_ENDPOINT = endpoint;
     delete hub.files['tokenizer.json'];
     for (const load of [
-      AutoTokenizer.from_pretrained('org/model', { cache_dir: root }),
-      pipeline('text-generation', 'org/model', { cache_dir: root }),
+      () => AutoTokenizer.from_pretrained('org/model', { cache_dir: root }),
+      () => pipeline('text-generation', 'org/model', { cache_dir: root }),
     ]) {
-      const { message } = await failure(load);
+      const { message } = await failure(load());
       expect(message).to.include('no tokenizer').and.include('EleutherAI/gpt-neox-20b');
     }
     for (const config of [{ model_type: 'llama' }, { d_model: 64, attn_layer_idx: [1] }, { model_type: 'mamba' }]) {
@@ -406,9 +439,9 @@ describe('models of the hub', function () {
     const packaged = path.resolve('models/tiny-books-mamba2');
     process.chdir(root);
     try {
-      expect(await locateModel('tiny-books-mamba2', { endpoint })).to.deep.equal({ dir: packaged, rest: {} });
+      expect(await locateModel('tiny-books-mamba2', { endpoint })).to.equal(packaged);
       fs.mkdirSync('tiny-books-mamba2');
-      expect(await locateModel('tiny-books-mamba2', { endpoint })).to.have.property('dir', 'tiny-books-mamba2');
+      expect(await locateModel('tiny-books-mamba2', { endpoint })).to.equal('tiny-books-mamba2');
     } finally {
       process.chdir(home);
     }

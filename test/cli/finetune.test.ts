@@ -3,6 +3,7 @@ import * as fs from 'node:fs';
 import * as os from 'node:os';
 import * as path from 'node:path';
 import { expect } from 'chai';
+import { withLock } from '../../src/base/lock.js';
 import { listCheckpoints } from '../../src/training/index.js';
 import { type Result, sharedMamba2 } from './support.js';
 
@@ -79,6 +80,30 @@ describe('mamba2 finetune', function () {
       .split('\n')
       .map((line) => (JSON.parse(line) as { step: number }).step);
     expect(steps).to.deep.equal([2, 3]);
+  });
+
+  it('tells the result as JSON', async () => {
+    const output = path.join(dir, 'json');
+    const as = [...model, ...small, '--eval-share', '0.1', '--max-steps', '1', '--text-field', 'quote', '--lora', '2'];
+    const run = await finetune(...as, '--prompt', 'The', '--json', '--output', output);
+    expect([run.code, run.err]).to.deep.equal([0, '']);
+    const { text_before, text_after, ...made } = JSON.parse(run.out) as Record<string, number | string | null>;
+    expect([text_before, text_after].every((text) => String(text).startsWith('The'))).to.equal(true);
+    expect(made).to.include({ output_dir: output, global_step: 1, stopped_by: null });
+    expect(made.adapter).to.equal(path.join(output, 'adapter'));
+    for (const key of ['training_loss', 'eval_loss_before', 'eval_loss_after', 'seconds', 'tokens_per_second'])
+      expect(made[key], key).to.be.a('number').above(0);
+  });
+
+  it('into a folder where another run trains is refused before the model is loaded, and says who trains there', async () => {
+    const output = path.join(dir, 'held');
+    await withLock(path.join(output, '.training.lock'), async () => {
+      // there is no such model: whoever asks for it first would say so
+      const run = await finetune('--model', 'no-such-model', '--train', 'examples/quotes.jsonl', '--output', output);
+      expect([run.code, run.out]).to.deep.equal([1, '']);
+      expect(run.err).to.match(new RegExp(`process ${process.pid} trains into this folder already`));
+      expect(run.err).to.include('--output');
+    });
   });
 
   it('asks which text is meant, and names a file that is not there', async () => {

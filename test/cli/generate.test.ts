@@ -40,8 +40,22 @@ describe('mamba2 generate', function () {
     expect(golden.full_text.startsWith(out.trimEnd())).to.equal(true);
     expect(out.length).to.be.greaterThan(golden.prompt.length + 1);
     expect((await shared([...options, 'int4', golden.prompt])).err).to.match(
-      /--state-dtype.*Allowed choices are float32, bfloat16/,
+      /--state-dtype.*Expected float32 or bfloat16/,
     );
+  });
+
+  it('takes a tokenizer apart and types by any name, and tells in JSON why the text ended and how long it took', async () => {
+    const { code, out, err } = await shared([
+      ...['generate', '--model', MODEL, '--tokenizer', MODEL, '--torch-dtype', 'bf16', '--state-dtype', 'F32'],
+      ...['--local-files-only', '--max-new-tokens', '3', '--json', golden.prompt],
+    ]);
+    expect(code, err).to.equal(0);
+    const told = JSON.parse(out) as Record<string, number | string>;
+    expect(told).to.include({ finish_reason: 'length', completion_tokens: 3 });
+    expect(told.prompt_tokens).to.be.greaterThan(0);
+    for (const key of ['load_seconds', 'seconds', 'tokens_per_second']) expect(told[key], key).to.be.greaterThan(0);
+    const without = await shared(['generate', '--model', MODEL, '--tokenizer', 'test', golden.prompt]);
+    expect(without.err).to.match(/test.*tokenizer/);
   });
 
   it('samples the same text from the same seed, and another from another', async () => {
@@ -69,7 +83,7 @@ describe('mamba2 generate', function () {
     for (const [args, code, message] of [
       [['--model', 'no/such/folder', 'Once'], 1, /^mamba2: .*no\/such\/folder.*\n$/],
       [['--model', MODEL], 1, /^mamba2: The prompt on standard input is empty\.\n$/],
-      [['Once'], 2, /^error: required option '--model <dir>' not specified\n/],
+      [['Once'], 2, /^error: required option '--model <name>' not specified\n/],
       [
         ['--model', MODEL, '--top-p', '2', 'Once'],
         2,

@@ -2,7 +2,12 @@ import { expect } from 'chai';
 import * as fs from 'node:fs';
 import * as os from 'node:os';
 import * as path from 'node:path';
-import { mamba2, type Result } from './support.js';
+import { spawnSync } from 'node:child_process';
+import type { Command } from 'commander';
+import { ArgumentError } from '../../src/base/errors.js';
+import { inFlags } from '../../src/cli/flags.js';
+import { buildProgram } from '../../src/cli/main.js';
+import { BIN, mamba2, type Result } from './support.js';
 
 const version = (JSON.parse(fs.readFileSync('package.json', 'utf8')) as { version: string }).version;
 
@@ -25,14 +30,88 @@ describe('mamba2', function () {
       [[], 'Usage: mamba2'],
       [['dance'], "unknown command 'dance'"],
       [['env', '--colour'], "unknown option '--colour'"],
-      [['env', '--device', 'tpu'], 'Allowed choices are auto, cpu, gpu'],
-      [['generate', '--model', '.', '--dtype', 'foo', 'Once'], 'Allowed choices are auto, float32, bfloat16'],
-      [['chat', '--model', '.', '--dtype', 'float16'], 'Allowed choices are auto, float32, bfloat16'],
+      [['env', '--device', 'tpu'], 'Expected one of auto, cpu, gpu'],
+      [['generate', '--model', '.', '--dtype', 'foo', 'Once'], "Expected 'auto', 'float32' or 'bfloat16'"],
+      [['chat', '--model', '.', '--dtype', 'fp16'], 'nothing is computed in float16'],
+      [['chat', '--model', '.', '--torch-dtype', 'F16'], 'nothing is computed in float16'],
+      [
+        ['generate', '--model', '.', '--max_new_tokens', '5'],
+        "unknown option '--max_new_tokens'. Use --max-new-tokens.",
+      ],
+      [['generate', '--model', '.', '--torch_dtype=bf16'], "unknown option '--torch_dtype'. Use --torch-dtype."],
+      [['generate', '--model', '.', '--max-length', '5'], 'Use --max-new-tokens'],
+      [['run', '--model', '.', '--load-in-4bit'], 'mamba2 quantize SRC DST --bits 4'],
+      [['finetune', '--model', '.', '--lora_r', '8'], 'Use --lora'],
+      [['finetune', '--model', '.', '--output_dir', 'x'], 'Use --output.'],
+      [['run', '--model', '.', '--token', 'hf_x'], 'set HF_TOKEN'],
+      [['run', '--model', '.', '--temprature', '1'], 'Did you mean --temperature?'],
     ] as const) {
       const { code, out, err } = mamba2(args);
       expect([code, out]).to.deep.equal([2, '']);
       expect(err).to.include(message);
     }
+  });
+
+  it('ends cleanly where its output or its files cannot be opened', function () {
+    const run = (line: string): Result => {
+      const { status, stdout, stderr } = spawnSync('bash', ['-c', line], { encoding: 'utf8' });
+      return { code: status, out: stdout, err: stderr };
+    };
+    const node = `'${process.execPath}' '${BIN}'`;
+    if (!fs.existsSync('/dev/full')) this.skip();
+    expect(run(`${node} env --device js > /dev/full`)).to.deep.equal({
+      code: 1,
+      out: '',
+      err: 'mamba2: Standard output cannot be written: there is no space left on the device.\n',
+    });
+    expect(run(`ulimit -n 20; ${node} env --device js`)).to.deep.equal({
+      code: 1,
+      out: '',
+      err: 'mamba2: Too many open files: the limit (`ulimit -n`) is too low. Raise it to 1024 or more.\n',
+    });
+    const { code, err } = run(`set -o pipefail; ${node} --help | true`);
+    expect([code, err]).to.deep.equal([0, '']);
+  });
+
+  it('speaks of flags where functions speak of options', () => {
+    const program = buildProgram();
+    const command = (name: string): Command => program.commands.find((each) => each.name() === name)!;
+    const told = (name: string, message: string, option?: string): string =>
+      inFlags(new ArgumentError(message, option === undefined ? {} : { option }), command(name));
+    expect(told('generate', 'generate(): max_new_tokens is 0; expected an integer.', 'max_new_tokens')).to.equal(
+      '--max-new-tokens is 0; expected an integer.',
+    );
+    expect(told('run', 'from_pretrained(): device is "x"; a device is needed.', 'device')).to.equal(
+      '--device is "x"; a --device is needed.',
+    );
+    expect(told('run', 'The device has no room.')).to.equal('The device has no room.');
+    expect(told('run', 'Could not write /a/max_new_tokens or "top_k".', 'top_k')).to.include(
+      '/a/max_new_tokens or "top_k"',
+    );
+    expect(told('finetune', 'per_device_train_batch_size is 0', 'per_device_train_batch_size')).to.equal(
+      '--batch-size is 0',
+    );
+    expect(told('finetune', 'grad_norm is odd')).to.equal('grad_norm is odd');
+  });
+
+  it('loads as the page on transformers says: --device 0 is a GPU', () => {
+    const { code, err } = mamba2([
+      'run',
+      '--task',
+      'text-generation',
+      '--model',
+      'tiny-books-mamba2',
+      '--device',
+      '0',
+      'Once',
+    ]);
+    // without a GPU an error of the device, not of the command
+    if (code !== 0) expect(err).to.match(/^mamba2: device 'gpu' cannot be used/);
+    const same = mamba2(['run', '--model', 'tiny-books-mamba2', '--dtype', 'float32', '--torch-dtype', 'bf16', 'Once']);
+    expect([same.code, same.err]).to.deep.equal([
+      1,
+      'mamba2: --torch-dtype is "bf16", and --dtype is another: they are one option by two names, so pass either.\n',
+    ]);
   });
 
   it('answers a failure with one line and exit code 1, the stack only with --debug', () => {

@@ -54,7 +54,10 @@ describe('mamba2 state', function () {
     await mamba2(['state', 'save', ...eager, '--file', file, 'Once upon a time']);
     const shown = await mamba2(['state', 'show', file]);
     expect(shown.out).to.match(/^File +.*shown\.safetensors, [\d.]+ MB\nTokens read +\d+\nLayers +8\n/);
-    const info = JSON.parse((await mamba2(['state', 'show', file, '--json'])).out) as {
+    const as = await mamba2(['state', 'save', ...eager, '--file', file, '--json', 'Once upon a time']);
+    expect([as.code, as.err]).to.deep.equal([0, '']);
+    expect(as.out).to.equal((await mamba2(['state', 'show', file, '--json'])).out);
+    const info = JSON.parse(as.out) as {
       config: Record<string, string>;
     };
     expect(info.config.vocab_size).to.equal('4096');

@@ -26,6 +26,8 @@ const root = fileURLToPath(new URL('../../', import.meta.url));
 const NOT_RUN: Record<string, string> = {
   'models/checkpoints.ts resolveModel': 'downloads',
   'runtime/setup.ts setupRuntime': 'downloads',
+  'browser/files/picked.ts folderOfFiles': 'works in a page: test/browser/http.test.ts',
+  'worker.ts startWorker': 'works in a page: test/browser/worker.test.ts',
   'runtime/environment.ts configureRuntime': 'works only before TensorFlow is loaded',
 };
 
@@ -65,6 +67,7 @@ const GIVEN: Record<string, () => Made | Promise<Made>> = {
   }),
   'models/mamba2/cache.ts Mamba2Cache': () => ({ model: tinyModel().model }),
   'models/causal_lm.ts generate': () => ({ model: tinyModel().model }),
+  'models/causal_lm.ts warmup': () => ({ model: tinyModel().model }),
   'engine/eager_engine.ts EagerEngine': () => ({ weights: tinyModel().model.weights }),
   'peft/files.ts save_adapter': () => ({ peft: peft.get_peft_model(tinyModel().model, { r: 2 }) }),
   'peft/files.ts load_peft_model': async () => {

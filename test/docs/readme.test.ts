@@ -40,7 +40,8 @@ function checkCommandLine(words: readonly string[]): void {
 function runModules(sources: readonly string[]): { status: number | null; output: string } {
   const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'readme-'));
   try {
-    for (const name of ['models', 'node_modules']) fs.symlinkSync(path.join(root, name), path.join(dir, name));
+    for (const name of ['models', 'node_modules', 'examples'])
+      fs.symlinkSync(path.join(root, name), path.join(dir, name));
     sources.forEach((source, i) =>
       fs.writeFileSync(
         path.join(dir, `${i}.mts`),
@@ -97,7 +98,7 @@ describe('README.md', () => {
   });
 });
 
-const DOCS = ['docs/generation.md', 'docs/training.md', 'docs/quantisation.md'];
+const DOCS = ['docs/generation.md', 'docs/server.md', 'docs/training.md', 'docs/quantisation.md'];
 
 for (const file of DOCS) {
   it(`${file} has TypeScript that runs, its blocks one after another as one program`, function () {

@@ -7,7 +7,7 @@ import { DisposedError, Mamba2Error } from '../../src/base/errors.js';
 import { GREEDY } from '../../src/generation/engine.js';
 import { Mamba2ForCausalLM } from '../../src/models/mamba2/causal_lm.js';
 import type { CompiledEngine, CompiledEngineOptions } from '../../src/engine/compiled/compiled_engine.js';
-import { Turns } from '../../src/engine/compiled/turns.js';
+import { Turns } from '../../src/base/turns.js';
 import { tensorCount, useBackend } from '../support/backends.js';
 import { disposedAfterEach } from '../support/cleanup.js';
 import { expectClose } from '../support/compare.js';

@@ -2,7 +2,8 @@
 import * as path from 'node:path';
 import * as tf from '@tensorflow/tfjs';
 import { expect } from 'chai';
-import { CausalLM, type EngineKind, type EngineOptions } from '../../src/models/causal_lm.js';
+import { CausalLM } from '../../src/models/causal_lm.js';
+import type { EngineKind, EngineOptions } from '../../src/models/engine_options.js';
 import { RecurrentState } from '../../src/models/state.js';
 import { get_peft_model } from '../../src/peft/index.js';
 import { AutoTokenizer } from '../../src/models/auto/index.js';

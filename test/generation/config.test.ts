@@ -90,11 +90,7 @@ describe('GenerationConfig', () => {
       ['topK', 'Did you mean top_k'],
     ] as const) {
       const added = Object.assign(new GenerationConfig(), { [key]: 2 });
-      for (const call of [
-        () => own.resolve({}, added),
-        () => added.resolve(),
-        () => own.resolve({}, { [key]: 2 } as never),
-      ]) {
+      for (const call of [() => own.resolve({}, added), () => added.resolve(), () => own.resolve({}, { [key]: 2 })]) {
         expect(thrown(call).message).to.include(key).and.to.include(part);
       }
     }

@@ -22,6 +22,25 @@ interface Case {
 }
 
 describe('TextStreamer', () => {
+  it('refuse options that they do not have, with the nearest name or the name here', () => {
+    const tokenizer = { decode: (): Promise<string> => Promise.resolve('') };
+    class Own extends TextIteratorStreamer {}
+    const bad: [unknown, RegExp][] = [
+      [{ skip_promt: true }, /no option skip_promt\. Did you mean skip_prompt/],
+      [{ on_finalized_text: () => undefined }, /It is called callback_function here/],
+      [{ skip_prompt: 'yes' }, /skip_prompt .*expected true or false/],
+      [{ timeout: 3 }, /timeout: 3, which is not supported/],
+    ];
+    for (const [options, message] of bad)
+      for (const Kind of [TextStreamer, TextIteratorStreamer, Own])
+        expect(() => new Kind(tokenizer as never, options as never)).to.throw(message);
+    expect(() => new TextStreamer(tokenizer as never, { high_water_mark: 2 } as never)).to.throw(
+      /no option high_water_mark/,
+    );
+    expect(() => new Own(tokenizer as never, { high_water_mark: 0 })).to.throw(/high_water_mark is 0/);
+    expect(new Own(tokenizer as never, { high_water_mark: 2 })).to.be.instanceOf(TextStreamer);
+  });
+
   let tokenizer: Tokenizer;
   let cases: Case[];
   before(async () => {

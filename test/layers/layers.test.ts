@@ -248,3 +248,42 @@ describe('fresh weights', () => {
     layer.dispose();
   });
 });
+
+describe('arguments of layers', () => {
+  const layers = {
+    Mamba2Mixer: (args: object) => new Mamba2Mixer({ hiddenSize: 8, numHeads: 2, headDim: 8, ...args }),
+    Mamba2Block: (args: object) => new Mamba2Block({ hiddenSize: 8, numHeads: 2, headDim: 8, ...args }),
+    RMSNorm: (args: object) => new RMSNorm({ size: 8, ...args }),
+    RMSNormGated: (args: object) => new RMSNormGated({ size: 8, ...args }),
+    CausalConv1D: (args: object) => new CausalConv1D({ channels: 8, ...args }),
+    TokenEmbedding: (args: object) => new TokenEmbedding({ vocabSize: 8, hiddenSize: 4, ...args }),
+    LMHead: (args: object) => new LMHead({ vocabSize: 8, hiddenSize: 4, ...args }),
+  };
+
+  it('are those of tfjs and their own; others are refused, with the name here', () => {
+    for (const [name, make] of Object.entries(layers)) {
+      const layer = make({ name: `of_${name}`, trainable: false, dtype: 'float32', batchSize: 2, inputShape: [3, 8] });
+      expect(layer.name).to.equal(`of_${name}`);
+      // what a saved layer has is taken again
+      const { className } = layer.constructor as unknown as { className: string };
+      expect(layer.getClassName()).to.equal(className);
+      expect(make(JSON.parse(JSON.stringify(layer.getConfig())) as object).getConfig()).to.deep.equal(
+        layer.getConfig(),
+      );
+      expect(() => make({ nmae: 'x' }), name).to.throw(ConfigError, /no option nmae/);
+    }
+    for (const [make, args, message] of [
+      [layers.Mamba2Mixer, { hidden_size: 8 }, /It is called hiddenSize here/],
+      [layers.Mamba2Block, { d_state: 8 }, /It is called stateSize here/],
+      [layers.Mamba2Mixer, { expand: 2 }, /numHeads · headDim is the inner width/],
+      [layers.TokenEmbedding, { hidden_size: 8 }, /It is called hiddenSize here/],
+      [layers.RMSNorm, { eps: 1e-6 }, /It is called epsilon here/],
+      [layers.CausalConv1D, { kernel_size: 3 }, /It is called kernelSize here/],
+      [layers.Mamba2Mixer, { numHeads: 2.5 }, /numHeads is 2.5; expected an integer of 1 or more/],
+      [layers.Mamba2Mixer, { timeStepLimit: [2, 1] }, /timeStepLimit is \[2,1\]; expected two numbers/],
+      [layers.RMSNorm, { size: undefined }, /needs size/],
+      [layers.CausalConv1D, { activation: 'relu' }, /expected 'silu' or null/],
+    ] as const)
+      expect(() => make(args), String(message)).to.throw(ConfigError, message);
+  });
+});

@@ -14,7 +14,7 @@ function entries(): string[] {
 
 /** Types of the TensorFlow.js facing surface that the entries for Hugging Face's users have too. */
 const KERAS =
-  /^(AdamW\w*|CausalLMTrainer|CompileArgs|FitArgs|FitCallback|RuntimeOptions|SelectOptions|Setup\w+|DeviceReport|RuntimeManifest|Mamba2MixerArgs)$/;
+  /^(AdamW\w*|CausalLMTrainer|CompileArgs|EvaluateArgs|FitArgs|FitCallback|RuntimeOptions|SelectOptions|Setup\w+|DeviceReport|RuntimeManifest|Mamba2MixerArgs)$/;
 
 /** Fields of models that stand for a tf.LayersModel. */
 const OF_LAYERS = new Set(['layersModel']);

@@ -26,8 +26,16 @@ describe('the packed package', function () {
       'bin/mamba2.js',
       'dist/cli/main.js',
       'dist/runtime/index.d.ts',
+      'native/exports.h',
+      'native/handlers.h',
+      'native/host_calls.h',
       'native/host_kernels.cc',
-      'native/int4_calls.h',
+      'native/file_reader.cc',
+      'native/file_reader.h',
+      'native/release_memory.cc',
+      'native/release_memory.h',
+      'native/session.cc',
+      'native/session_work.h',
       'native/stderr_guard.cc',
     ]);
     expect(files.filter((file) => /^(src|test|scripts)\//.test(file))).to.deep.equal([]);
@@ -80,7 +88,7 @@ describe('the packed package', function () {
   it("types the README's samples, without casts, those of docs/, and each entry: strict, with skipLibCheck false", () => {
     const samples = codeBlocks(fs.readFileSync('README.md', 'utf8'), 'ts');
     for (const sample of samples) expect(sample.replace(/import \* as|\/\/.*$/gm, '')).not.to.match(/\bas\b/);
-    const entries = ['', '/checkpoints', '/jit', '/layers', '/training'];
+    const entries = ['', '/checkpoints', '/jit', '/layers', '/server', '/training'];
     const imports = entries.map((entry, i) => `import * as e${i} from 'tfjs-mamba2${entry}';\nvoid e${i};\n`);
     const docs = ['generation', 'training', 'quantisation'].map((name) => fs.readFileSync(`docs/${name}.md`, 'utf8'));
     const programs = docs.map((text) => codeBlocks(text, 'ts').join(''));

@@ -103,9 +103,12 @@ describe('LoraConfig', () => {
     ['DoRA', { use_dora: true }, /use_dora.*does not support/],
     ['trained biases', { bias: 'all' }, /bias is "all"/],
     ['another method', { peft_type: 'IA3' }, /only 'LORA'/],
+    ['a misspelt name', { target_module: ['in_proj'] }, /It is called target_modules here/],
+    ['a name of another library', { lora_alfa: 16 }, /Did you mean lora_alpha\?/],
+    ['an initialisation that it has not', { eva_config: {} }, /eva_config.*not supported/],
     ['no targets', { target_modules: [] }, /target_modules is \[\]/],
   ] as const) {
-    it(`refuses ${what}`, () => expect(() => new LoraConfig(fields)).to.throw(message));
+    it(`refuses ${what}`, () => expect(() => new LoraConfig(fields as object)).to.throw(message));
   }
 });
 
@@ -149,7 +152,9 @@ describe('get_peft_model', () => {
     const model = tiny();
     expect(() => get_peft_model(model, { target_modules: ['conv1d'] })).to.throw(/depthwise convolution/);
     expect(() => get_peft_model(model, { target_modules: ['q_proj'] })).to.throw(/matches no module.*in_proj/);
-    expect(() => get_peft_model(model, { modules_to_save: ['lm_head'] })).to.throw(/tied/);
+    expect(() => get_peft_model(model, { modules_to_save: ['q_proj'] })).to.throw(/modules_to_save names 'q_proj'/);
+    const shared = { ensure_weight_tying: true, target_modules: ['embeddings', 'lm_head'] };
+    expect(() => get_peft_model(model, new LoraConfig(shared))).to.throw(/ensure_weight_tying/);
     model.dispose();
   });
 

@@ -10,6 +10,7 @@ import { onBackends, tensorCount, useBackend } from '../support/backends.js';
 import { expectClose, expectTensor } from '../support/compare.js';
 import { fixture, loadCase, vectorOf } from '../support/goldens.js';
 import { eightGreedy } from '../support/tiny_model.js';
+import { mergeEachWay } from './support.js';
 
 const golden = loadCase(fixture('lora-tied'));
 const adapter = path.join(golden.dir, 'adapter');
@@ -31,12 +32,7 @@ onBackends(['tensorflow', 'wasm', 'cpu'], 'lora-tied', () => {
     const check = (of: PeftModel | Mamba2ForCausalLM, what: string): void =>
       tf.tidy(() => expectTensor(logits(of), golden.tensor('logits'), 1e-4, what));
     check(peft, 'active');
-    peft.merge_adapter({ safe_merge: true });
-    check(peft, 'merged');
-    peft.unmerge_adapter();
-    check(peft, 'unmerged');
-    const whole = peft.merge_and_unload();
-    check(whole, 'a model of its own');
+    const whole = mergeEachWay(peft, check);
     expect(whole.config.tie_word_embeddings).to.equal(false);
     for (const name of ['lm_head.weight', 'backbone.embeddings.weight']) {
       const got = (whole.weights.all()[name] as tf.Tensor).dataSync();

@@ -47,7 +47,7 @@ onBackends(['tensorflow', 'wasm', 'cpu'], 'QuantizedLinear', () => {
       const m = matrix(48, 96, 32, bits);
       const linear = new QuantizedLinear(m);
       const x = random(5 * 96, 1);
-      const before = tf.memory().numTensors;
+      const before = tf.memory();
       tf.tidy(() => {
         const input = tf.tensor2d(x, [5, 96]);
         expectClose(linear.apply(input), product(x, 5, m), 1e-5, 'product');
@@ -61,7 +61,9 @@ onBackends(['tensorflow', 'wasm', 'cpu'], 'QuantizedLinear', () => {
         const got = loss((t) => linear.apply(t))(input);
         expectClose(got, loss((t) => tf.matMul(t, dense, false, true))(input), 1e-4, 'gradient');
       });
-      expect(tf.memory().numTensors).to.equal(before);
+      linear.dispose();
+      const after = tf.memory();
+      expect([after.numTensors, after.numBytes]).to.deep.equal([before.numTensors, before.numBytes]);
     });
   }
 
@@ -92,7 +94,7 @@ describe('packed matrices in compiled programs', () => {
       return { outputs: { y: fn(storage.weight(own) as StoredMatrix, inputs['x'] as tf.Tensor2D) } };
     });
     await program.compile();
-    const { y } = program.call('f', { x });
+    const { y } = program.callSync('f', { x });
     program.dispose();
     return y as Float32Array;
   }

@@ -3,7 +3,7 @@ import { expect } from 'chai';
 import * as tf from '@tensorflow/tfjs';
 import { Program } from '../../src/jit/index.js';
 import type { StoredMatrix } from '../../src/layers/weights.js';
-import { dequantizeRows, quantizeMatrix, type QuantizedMatrix } from '../../src/quant/index.js';
+import { dequantizeRows, heldOnce, quantizeMatrix, type QuantizedMatrix } from '../../src/quant/index.js';
 import { tiledCodes, tileInstructions, tileStorage } from '../../src/quant/tile_form.js';
 import { useBackend } from '../support/backends.js';
 import { expectClose } from '../support/compare.js';
@@ -26,45 +26,38 @@ describe('int4 in tiles', () => {
 
   for (const instructions of ['vnni', 'avx2'] as const)
     for (const scales of ['float32', 'bfloat16'] as const)
-      it(`a row's product and its residual are one kernel: ${instructions}, ${scales} scales`, async function () {
+      it(`a row's product: ${instructions}, ${scales} scales`, async function () {
         const m = matrix(sizes, scales);
         if (!tileInstructions(m).includes(instructions)) this.skip();
         const { variables, weight } = tileStorage(m, instructions);
         const program = new Program();
         for (const [suffix, spec] of Object.entries(variables)) program.variable(`w${suffix}`, spec);
-        const [x, residual] = [random(sizes.inner, 1), random(sizes.out, 2)];
-        const given = {
-          x: { shape: [1, sizes.inner], dtype: 'float32' },
-          residual: { shape: [1, sizes.out], dtype: 'float32' },
-        } as const;
-        program.define('step', given, (t, vars) => {
+        const x = random(sizes.inner, 1);
+        program.define('step', { x: { shape: [1, sizes.inner], dtype: 'float32' } }, (t, vars) => {
           const own = Object.fromEntries(Object.keys(variables).map((suffix) => [suffix, vars[`w${suffix}`]!]));
-          return { outputs: { y: (weight(own) as StoredMatrix).fused!({ x: t['x']!, residual: t['residual']! })! } };
+          return { outputs: { y: (weight(own) as StoredMatrix).apply(t['x'] as tf.Tensor2D) } };
         });
         await program.compile();
-        const y = program.call('step', { x, residual })['y'] as Float32Array;
+        const y = program.callSync('step', { x })['y'] as Float32Array;
         program.dispose();
         const w = dequantizeRows(m, 0, sizes.out);
         const rounded = roundedGroups(x, sizes.group);
-        const want = residual.map((value, o) =>
-          rounded.reduce((sum, v, i) => sum + v * w[o * sizes.inner + i]!, value),
+        const want = Float32Array.from({ length: sizes.out }, (_, o) =>
+          rounded.reduce((sum, v, i) => sum + v * w[o * sizes.inner + i]!, 0),
         );
         expectClose(y, want, 3e-5);
       });
 
-  it('leaves more than one row, and norms that do not fit, to others', () => {
-    const m = matrix();
+  it("says what a layer's kernel takes of it", () => {
     const vars = {
       '.codes': tf.zeros([3, 2, 8, 32, 4]),
       '.scale': tf.zeros([3, 2, 32]),
       '.zero': tf.zeros([3, 2, 32]),
     };
-    const weight = tileStorage(m, 'avx2').weight(vars) as StoredMatrix;
-    const x = tf.zeros([2, sizes.inner]);
-    const gamma = tf.ones([sizes.inner]);
-    expect(weight.fused!({ x })).to.equal(null);
-    expect(weight.fused!({ x: tf.slice(x, 0, 1), norm: { gamma, groups: 3, epsilon: 1e-5 } })).to.equal(null);
-    tf.dispose([vars, x, gamma]);
+    const { host } = tileStorage(matrix(), 'avx2').weight(vars) as StoredMatrix;
+    const tiles = { codes: vars['.codes'], scale: vars['.scale'], zero: vars['.zero'] };
+    expect(host).to.deep.equal({ out: 70, inner: 128, groupSize: 64, bf16Levels: false, ...tiles });
+    tf.dispose(vars);
   });
 
   it('tiles hold every code once: four channels of an output side by side, the group’s halves in a byte', () => {
@@ -82,5 +75,16 @@ describe('int4 in tiles', () => {
         const high = c % group >= group / 2;
         expect(high ? byte >> 4 : byte & 15).to.equal(row < 35 ? code(row, c) : 0);
       }
+  });
+
+  it('codes that a program took are held in tiles alone, and are the same in rows', () => {
+    const m = matrix({ out: 70, inner: 128, group: 64 });
+    const once = heldOnce(m);
+    expect(once.codes).to.equal(m.codes);
+    const tiles = tiledCodes(once);
+    expect(tiles).to.deep.equal(tiledCodes(m));
+    expect(tiledCodes(once)).to.equal(tiles);
+    expect(once.codes).to.not.equal(m.codes);
+    expect(once.codes).to.deep.equal(m.codes);
   });
 });

@@ -1,4 +1,6 @@
 import { expect } from 'chai';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import * as fs from 'node:fs';
 import * as os from 'node:os';
 import * as path from 'node:path';
@@ -74,9 +76,38 @@ for name in tensorflow-tfjs-node-gpu-4.22.0 google-protobuf-3.21.4 progress-2.0.
     expect(fails(bin)).to.match(/@tensorflow\/tfjs-node-gpu@4\.22\.0 that npm fetched is not the one published/);
   });
 
+  it('two at once go one after the other, also when one is killed', async () => {
+    const log = path.join(root, 'log');
+    const npm = `test "$1" = --version && exit 0
+echo begin >> ${log}; sleep 1; echo end >> ${log}; echo "npm error code ENOTFOUND" >&2; exit 1`;
+    const PATH = programs(path.join(root, 'bin'), { 'g++': ok, python3: ok, npm }, ['sleep']);
+    const env = { ...process.env, PATH, XDG_CACHE_HOME: cache, CXX: '', NODE_OPTIONS: '' };
+    const start = () =>
+      spawn(process.execPath, ['bin/mamba2.js', 'setup'], { env, stdio: ['ignore', 'ignore', 'pipe'] });
+    const ended = async (child: ReturnType<typeof start>): Promise<string> => {
+      let said = '';
+      child.stderr.setEncoding('utf8').on('data', (text: string) => (said += text));
+      await once(child, 'close');
+      return said;
+    };
+    const said = await Promise.all([start(), start()].map(ended));
+    expect(fs.readFileSync(log, 'utf8')).to.equal('begin\nend\nbegin\nend\n');
+    expect(said.filter((text) => /waiting for another set-up/.test(text))).to.have.length(1);
+    for (const text of said) expect(text).to.match(/npm could not reach its registry/);
+    fs.rmSync(log);
+    const first = start();
+    const over = ended(first);
+    while (!fs.existsSync(log)) await new Promise((go) => setTimeout(go, 20));
+    const second = ended(start());
+    first.kill('SIGKILL');
+    await over;
+    expect(await second).to.match(/npm could not reach its registry/);
+    expect(fs.readdirSync(path.join(cache, 'tfjs-mamba2', 'runtime'))).to.deep.equal([]);
+  });
+
   it('with a folder of libraries that is none', async () => {
     try {
-      await setupRuntime({ libtensorflow: root, force: true, python: 'no-python' });
+      await setupRuntime({ libtensorflow: root, force: true });
       expect.fail('no error');
     } catch (error) {
       expect(error).to.be.instanceOf(DeviceError);

@@ -60,7 +60,7 @@ export function byteFallbackTokenizer(): TokenizerFiles {
       } as never,
     },
     config: { bos_token: '<s>', eos_token: '</s>' },
-    specialTokensMap: {},
-    chatTemplates: {},
+    special_tokens_map: {},
+    chat_templates: {},
   };
 }

@@ -157,7 +157,9 @@ export class GatedNetwork implements RecurrentLM<GatedConfig> {
     const { between, onBlock, aroundBlock } = options;
     const states: LayerState[] = [];
     let h = embedded;
+    const [from, to] = options.layers ?? [0, this.blocks.length];
     this.blocks.forEach((block, i) => {
+      if (i < from || i >= to) return;
       const prefix = `gated.${i}.`;
       const run: BlockRun = (x, all) => {
         const { y, state } = block.forward(x, below(all, prefix), options, options.states?.[i]);
@@ -169,7 +171,7 @@ export class GatedNetwork implements RecurrentLM<GatedConfig> {
       onBlock?.(h, i);
     });
     if (between) h = between(h);
-    return { h: options.withoutNorm ? h : this.normed(weights, h), states };
+    return { h: options.withoutNorm || to < this.blocks.length ? h : this.normed(weights, h), states };
   }
   head(weights: Weights, h: tf.Tensor): tf.Tensor {
     return linear(h, weights[this.scores ? 'scores.weight' : 'tokens.weight']!);

@@ -19,6 +19,8 @@ export class HubServer {
   refs: Record<string, string> = { main: COMMIT_A };
   /** files by path; those of at least `largeFrom` bytes are listed as large (SHA-256) */
   files: Record<string, Uint8Array> = {};
+  /** files of single commits, where they have others */
+  at: Record<string, Record<string, Uint8Array>> = {};
   largeFrom = 1000;
   /** token that must be shown; none by default */
   token?: string;
@@ -70,8 +72,8 @@ export class HubServer {
     const json = (status: number, value: unknown): void => {
       response.writeHead(status, { 'Content-Type': 'application/json' }).end(JSON.stringify(value));
     };
-    const api = /^\/api\/models\/org\/model\/(revision|tree)\/(.+)$/.exec(url);
-    const file = /^\/(?:org\/model\/resolve\/([0-9a-f]{40})|cdn)\/(.+)$/.exec(url);
+    const api = /^\/api\/(?:models|datasets)\/org\/model\/(revision|tree)\/(.+)$/.exec(url);
+    const file = /^\/(?:(?:datasets\/)?org\/model\/resolve\/([0-9a-f]{40})|cdn)\/(.+)$/.exec(url);
     if (this.token && !url.startsWith('/cdn/') && authorization !== `Bearer ${this.token}`)
       return json(401, { error: 'Invalid credentials' });
     if (api && this.stalls['api']) return;
@@ -87,7 +89,7 @@ export class HubServer {
     if (api?.[1] === 'tree')
       return json(
         200,
-        Object.entries(this.files).map(([path, bytes]) => {
+        Object.entries(this.at[api[2]!] ?? this.files).map(([path, bytes]) => {
           const [size, oid] = [bytes.byteLength, this.checksum(bytes)];
           const large = size >= this.largeFrom;
           return large
@@ -95,19 +97,26 @@ export class HubServer {
             : { type: 'file', path, size, oid };
         }),
       );
-    if (file && this.files[file[2]!]) return this.send(file[2]!, url, range, response);
+    const bytes = file && (this.at[file[1] ?? ''] ?? this.files)[file[2]!];
+    if (bytes) return this.send(file[2]!, bytes, url, range, response);
     json(404, { error: 'Repository not found' });
   }
 
-  private send(name: string, url: string, range: string | undefined, response: http.ServerResponse): void {
+  private send(
+    name: string,
+    own: Uint8Array,
+    url: string,
+    range: string | undefined,
+    response: http.ServerResponse,
+  ): void {
     const status = this.statuses[name]?.shift();
     if (status) return void response.writeHead(status).end();
-    if (this.cdn && !url.startsWith('/cdn/') && this.files[name]!.byteLength >= this.largeFrom)
+    if (this.cdn && !url.startsWith('/cdn/') && own.byteLength >= this.largeFrom)
       return void response.writeHead(302, { Location: `${this.cdn}/cdn/${name}` }).end();
     const stall = this.stalls[name];
     delete this.stalls[name];
     if (stall === 'answer') return;
-    const bytes = this.wrong[name] ?? this.files[name]!;
+    const bytes = this.wrong[name] ?? own;
     const from = this.ignoreRange ? 0 : Number(/^bytes=(\d+)-$/.exec(range ?? '')?.[1] ?? 0);
     const part = bytes.subarray(from);
     response.writeHead(from > 0 ? 206 : 200, { 'Content-Length': part.byteLength });

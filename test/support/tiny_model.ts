@@ -50,7 +50,7 @@ export interface TinyModel {
 
 /** A model whose weights are random in every entry. Dispose `model`. */
 export function tinyModel(overrides: Partial<Mamba2ConfigFields> = {}, seed = 31): TinyModel {
-  const config = new Mamba2Config({ ...TINY, ...overrides });
+  const config = Mamba2Config.from_dict({ ...TINY, ...overrides });
   const model = new Mamba2ForCausalLM(config);
   const random = lcg(seed);
   const values: Record<string, Arr> = {};

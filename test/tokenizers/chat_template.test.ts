@@ -83,7 +83,7 @@ describe('apply_chat_template', () => {
   it('picks a template by name, and lists the names when none is the default', async () => {
     const files = await readTokenizerFiles('models/tiny-books-mamba2');
     const chatTemplates = { plain: '{{ messages[0].content }}', loud: '{{ messages[0].content | upper }}' };
-    const several = await Tokenizer.from_files({ ...files, chatTemplates });
+    const several = await Tokenizer.from_files({ ...files, chat_templates: chatTemplates });
     const loud = { chat_template: 'loud', tokenize: false } as const;
     expect(await several.apply_chat_template(user, loud)).to.equal('HELLO');
     const error = await rejection(several.apply_chat_template(user));

@@ -47,11 +47,25 @@ describe('SentencePiece models', () => {
     });
   }
 
-  it('mistral in pure JavaScript: the same', async () => {
-    const tokenizer = await load('mistral', 'javascript');
-    for (const { text, ids, decoded } of expected.mistral!.cases) {
-      expect(await tokenizer.encode(text), JSON.stringify(text)).to.deep.equal([1, ...ids]);
-      expect(await tokenizer.decode(ids), JSON.stringify(text)).to.equal(decoded);
+  for (const model of ['mistral', 'bpe-nmt']) {
+    it(`${model} in pure JavaScript: the same`, async () => {
+      const tokenizer = await load(model, 'javascript');
+      for (const { text, ids, decoded } of expected[model]!.cases) {
+        expect(await tokenizer.encode(text), JSON.stringify(text)).to.deep.equal([1, ...ids]);
+        expect(await tokenizer.decode(ids), JSON.stringify(text)).to.equal(decoded);
+      }
+    });
+  }
+
+  it('follow their charsmap in pure JavaScript as the native implementation does', async () => {
+    const [native, javascript] = [await load('bpe-nmt', 'native'), await load('bpe-nmt', 'javascript')];
+    const random = lcg(23);
+    const alphabet = [
+      ...'ab ﬁ½²Ⅷǅ①ｱｶﾞ．～ａ１\u0301\u200b\u200d\u2028\u3000\u00a0\u0007\ufeffé한글ﷺ👩🇫🇷👍🏽\u00ad\u0378㌀',
+    ];
+    for (let i = 0; i < 300; i++) {
+      const text = Array.from({ length: 1 + i / 10 }, () => alphabet[Math.floor(random() * alphabet.length)]).join('');
+      expect(await javascript.encode(text), JSON.stringify(text)).to.deep.equal(await native.encode(text));
     }
   });
 

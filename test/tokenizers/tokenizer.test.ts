@@ -7,6 +7,7 @@ import { Tokenizer, readTokenizerFiles } from '../../src/tokenizers/index.js';
 import type { TokenizerBackendName } from '../../src/tokenizers/index.js';
 import { rejection } from '../support/errors.js';
 import { loadGolden } from '../support/goldens.js';
+import { lcg } from '../support/random.js';
 
 const MODEL = 'models/tiny-books-mamba2';
 
@@ -170,6 +171,31 @@ for (const backend of ['native', 'javascript'] as TokenizerBackendName[]) {
   });
 }
 
+describe('long runs in JavaScript', () => {
+  it('have the ids of the native implementation, and take seconds at most', async function () {
+    this.timeout(60_000);
+    const [native, javascript] = await Promise.all(
+      (['native', 'javascript'] as const).map((backend) => Tokenizer.from_pretrained(MODEL, { backend })),
+    );
+    const random = lcg(5);
+    const runs = [' ', 'a', '\n', 'the', '  \t', '!?'].map((part) => part.repeat(3000));
+    for (let i = 0; i < 40; i++) {
+      const letters = 'etaoins hrdlu'.slice(0, 2 + Math.floor(random() * 11));
+      const length = 257 + Math.floor(random() * 2000);
+      const pick = (): string => letters[Math.floor(random() * letters.length)]!;
+      runs.push(
+        Array.from({ length }, pick)
+          .join('')
+          .replaceAll(' ', i % 2 ? ' ' : ''),
+      );
+    }
+    for (const text of runs) expect(await javascript!.encode(text)).to.deep.equal(await native!.encode(text));
+    const start = performance.now();
+    expect((await javascript!.encode(' '.repeat(300_000))).length).to.equal(37_500);
+    expect(performance.now() - start).to.be.lessThan(5000);
+  });
+});
+
 describe('Tokenizer folders', () => {
   let dir: string;
   beforeEach(async () => {
@@ -214,6 +240,14 @@ describe('Tokenizer folders', () => {
     // eos stands in for the missing pad token.
     const { input_ids } = await tokenizer.batch_encode(['Hello, world!', 'Hello']);
     expect(input_ids[1]![input_ids[1]!.length - 1]).to.equal(1);
+  });
+
+  it('refuses to split special tokens, which it cannot', async () => {
+    await cp(path.join(MODEL, 'tokenizer.json'), path.join(dir, 'tokenizer.json'));
+    await writeFile(path.join(dir, 'tokenizer_config.json'), JSON.stringify({ split_special_tokens: true }));
+    const error = await rejection(Tokenizer.from_pretrained(dir));
+    expect(error).to.be.instanceOf(TokenizerError);
+    expect(error.message).to.include('split_special_tokens');
   });
 
   it('adds tokens that only tokenizer_config.json knows', async () => {

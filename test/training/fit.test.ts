@@ -3,7 +3,8 @@ import * as tf from '@tensorflow/tfjs';
 import { expect } from 'chai';
 import { loadCheckpoint } from '../../src/models/mamba2/pretrained.js';
 import { Mamba2Config, Mamba2ForCausalLM } from '../../src/models/mamba2/index.js';
-import { AdamW, CausalLMTrainer } from '../../src/training/index.js';
+import { ArgumentError } from '../../src/base/errors.js';
+import { AdamW, CausalLMTrainer, Dataset } from '../../src/training/index.js';
 import { tensorCount, useBackend } from '../support/backends.js';
 import { LEARNER } from '../support/tiny_model.js';
 import { expectClose, expectTensor } from '../support/compare.js';
@@ -30,11 +31,16 @@ describe('compile and fit', () => {
 
   it('generates from the weights as they are after fit(), with either engine', async () => {
     for (const engine of ['eager', 'compiled'] as const) {
-      const own = new Mamba2ForCausalLM(model.config, null, { engine, segments: [4] });
+      const own = new Mamba2ForCausalLM(
+        model.config,
+        null,
+        engine === 'eager' ? { engine } : { engine, segments: [4] },
+      );
       const learner = new CausalLMTrainer(own);
-      const text = [1, 2, 3, 7, 8, 9, 7, 8, 9];
+      // no special ids: the id of padding, 1, would be masked as padding
+      const text = [4, 5, 6, 7, 8, 9, 7, 8, 9];
       const write = async (): Promise<number[]> => {
-        const rows = await own.generate({ input_ids: [[1, 2, 3]], max_new_tokens: 6, do_sample: false });
+        const rows = await own.generate({ input_ids: [[4, 5, 6]], max_new_tokens: 6, do_sample: false });
         return rows[0]!;
       };
       await write(); // the engine has the weights of before
@@ -73,7 +79,8 @@ describe('compile and fit', () => {
       const golden = loadGolden('gradients/g1');
       const { config, source } = await loadCheckpoint(golden.dir);
       const other = new Mamba2ForCausalLM(config, source);
-      const batch = golden.inputs as { input_ids: number[][]; labels: number[][] };
+      const { input_ids, labels } = golden.inputs as { input_ids: number[][]; labels: number[][] };
+      const batch = { input_ids, labels };
       const loss = (): number => tf.tidy(() => other.forward({ ...batch, use_cache: false }).loss!.dataSync()[0]!);
       const rows = batch.input_ids.map((input_ids, i) => ({ input_ids, labels: batch.labels[i]! }));
       const keras = new CausalLMTrainer(other);
@@ -201,6 +208,101 @@ describe('compile and fit', () => {
       /no input_ids \(its keys: xs, ys\)/,
     );
     expect(await messageOf(trainer.evaluate([{ input_ids: [1] }]))).to.match(/none of the 1 examples has a position/);
+  });
+
+  it('takes optimizers and the loss by the names of tfjs and Keras', async () => {
+    for (const optimizer of ['adam', 'adamw', 'sgd', 'rmsprop', 'adagrad', 'adadelta', 'adamax'] as const) {
+      trainer.compile({ optimizer, loss: 'sparseCategoricalCrossentropy', step: { engine: 'eager' } });
+      const { history } = await trainer.fit(examples, { epochs: 2 });
+      expect(history['loss'], optimizer).to.have.length(2);
+      expect(history['loss']![1], optimizer).to.be.below(history['loss']![0] as number);
+    }
+  });
+
+  it('takes rows of ids, a tensor of them, a Dataset and streams', async () => {
+    trainer.compile({ optimizer: tf.train.sgd(0), step: { engine: 'eager' } });
+    const rows = [[1, 2, 3, 4], [5, 6, 7, 8]]; // prettier-ignore
+    const ids = tf.tensor2d(rows, [2, 4], 'int32');
+    const batch = { input_ids: rows, labels: rows };
+    const losses: unknown[] = [];
+    for (const data of [
+      rows,
+      rows.map((row) => Int32Array.from(row)),
+      rows.map((input_ids) => ({ input_ids })),
+      ids,
+      new Dataset(rows.map((input_ids) => ({ input_ids }))),
+      async function* () {
+        yield Promise.resolve(batch);
+      },
+    ] as const) {
+      const { history } = await trainer.fit(data, { shuffle: false });
+      losses.push((history['loss'] as number[])[0]!);
+      if (typeof data !== 'function')
+        expect((await trainer.evaluate(data)).loss).to.be.closeTo(losses[0] as number, 1e-5);
+    }
+    for (const loss of losses) expect(loss).to.be.closeTo(losses[0] as number, 1e-5);
+    ids.dispose();
+  });
+
+  it('refuses what it does not know, by name', async () => {
+    for (const [args, message] of [
+      [
+        { optimizer: 'adamm' },
+        /optimizer is "adamm"; expected an optimizer: new AdamW\(\), one of tf.train, or its name: adamw/,
+      ],
+      [{ optimizer: {} }, /expected an optimizer/],
+      [{ loss: 'meanSquaredError' }, /expected 'causal_lm' or 'sparseCategoricalCrossentropy'/],
+      [{ metrics: ['f1'] }, /metrics/],
+      [{ optimiser: 'adam' }, /Did you mean optimizer/],
+      [{ learning_rate: 1 }, /an option of the optimizer/],
+      [{ step: { gradient_checkpointing: true } }, /It is called gradientCheckpointing here/],
+    ] as const)
+      expect(() => trainer.compile(args as object)).to.throw(ArgumentError, message);
+    trainer.compile({ step: { engine: 'eager' } });
+    const fails = async (call: Promise<unknown>, message: RegExp): Promise<void> => {
+      const error = await call.then(
+        () => null,
+        (e: unknown) => e as Error,
+      );
+      expect(error, String(message)).to.be.instanceOf(ArgumentError);
+      expect(error!.message).to.match(message);
+    };
+    for (const [args, message] of [
+      [{ batch_size: 4 }, /It is called batchSize here/],
+      [{ epoch: 4 }, /Did you mean epochs/],
+      [{ validation_data: examples }, /It is called validationData here/],
+      [{ validationSplit: 0.1 }, /split the examples/],
+      [{ epochs: 0 }, /epochs is 0/],
+      [{ callbacks: 3 }, /callbacks is 3/],
+      [[1, 2], /got targets as its second argument/],
+    ] as const)
+      await fails(trainer.fit(examples, args as object), message);
+    await fails(trainer.evaluate(examples, { batch_size: 4 } as object), /It is called batchSize here/);
+    for (const data of ['text', 7, null, { input_ids: [[1, 2]] }, [['a']], [[1.5]], tf.scalar(1)])
+      await fails(trainer.fit(data as never), /fit\(\)/);
+    await fails(trainer.fitDataset(examples as never), /fit\(\) takes examples/);
+    for (const [args, message] of [
+      [{ lr: 1 }, /It is called learningRate here/],
+      [{ weight_decay: 1 }, /It is called weightDecay here/],
+      [{ beta1: 1 }, /beta1 is 1; expected a number of 0 or more and below 1/],
+    ] as const)
+      expect(() => new AdamW(args as object)).to.throw(ArgumentError, message);
+  });
+
+  it('looks at a batch before it asks for compile()', async () => {
+    const rows = [[1, 2, 3]];
+    const batches: [unknown, RegExp][] = [
+      [{ input_ids: rows, labels: rows, atention_mask: rows }, /no option atention_mask. Did you mean attention_mask/],
+      [{ input_ids: rows, label_ids: rows }, /It is called labels here/],
+      [rows, /expected an object/],
+    ];
+    for (const [batch, says] of batches) {
+      const error: unknown = await trainer
+        .trainOnBatch(batch as Parameters<typeof trainer.trainOnBatch>[0])
+        .catch((e: unknown) => e);
+      expect(error).to.be.instanceOf(ArgumentError);
+      expect((error as Error).message).to.match(says);
+    }
   });
 
   it('refuses other losses and use before compile', async () => {

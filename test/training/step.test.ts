@@ -2,6 +2,7 @@
 import * as path from 'node:path';
 import * as tf from '@tensorflow/tfjs';
 import { expect } from 'chai';
+import { DeviceError } from '../../src/base/errors.js';
 import { Mamba2ForCausalLM } from '../../src/models/mamba2/causal_lm.js';
 import { Mamba2Config } from '../../src/models/mamba2/config.js';
 import { loadCheckpoint } from '../../src/models/mamba2/pretrained.js';
@@ -13,6 +14,7 @@ import type { StepOptions, TrainingStep } from '../../src/training/step.js';
 import { tensorCount, useBackend } from '../support/backends.js';
 import { expectClose, largestDifference } from '../support/compare.js';
 import { type AdamWSettings, foldersWith, type Golden, loadGolden } from '../support/goldens.js';
+import { rejection } from '../support/errors.js';
 import { LEARNER, tinyModel } from '../support/tiny_model.js';
 
 async function load(golden: Golden): Promise<Mamba2ForCausalLM> {
@@ -201,6 +203,26 @@ describe('training step', () => {
       for (const [name, values] of a) expectClose(b.get(name)!, values, 2e-4, name);
       model.dispose();
       other.dispose();
+    });
+
+    it(`refuses a batch beyond the memory there is, before anything is made for it (${engine})`, async () => {
+      const model = new Mamba2ForCausalLM(config());
+      const step = createStep(trainableOf(model), { engine, xla });
+      const start = tensorCount();
+      // what the collator made of it does not matter: it is as large as it says
+      const batch = { ...single(rows([12])[0]!), batch: 2 ** 16, length: 2 ** 16 };
+      for (const ask of [(): Promise<unknown> => step.step([batch], 1e-2, 0), () => step.evaluate(batch)]) {
+        const error = await rejection(ask());
+        expect(error).to.be.instanceOf(DeviceError);
+        expect(error.message).to.match(
+          /^Training: a batch of 65536 × 65536 ids would take at least [\d.]+ GiB of memory, and (the GPU has [\d.]+ GiB\.|[\d.]+ GiB are free).*per_device_train_batch_size/,
+        );
+        const { needed, free, total } = (error as DeviceError).data as { needed: number; free?: number; total: number };
+        expect(needed).to.be.above(free ?? total);
+      }
+      expect(tensorCount()).to.deep.equal(start);
+      step.dispose();
+      model.dispose();
     });
 
     it(`changes nothing when the loss is not finite (${engine})`, async () => {

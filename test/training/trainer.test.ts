@@ -5,6 +5,7 @@ import * as os from 'node:os';
 import * as path from 'node:path';
 import * as tf from '@tensorflow/tfjs';
 import { expect } from 'chai';
+import { TrainingError } from '../../src/base/errors.js';
 import { Mamba2Config, Mamba2ForCausalLM } from '../../src/models/mamba2/index.js';
 import { get_peft_model, load_peft_model } from '../../src/peft/index.js';
 import {
@@ -313,7 +314,7 @@ describe('Trainer', () => {
 
   it('refuses wrong options by name, and a snapshot of another model', async () => {
     for (const [more, message] of [
-      [{ learning_rat: 1 }, /no option 'learning_rat'/],
+      [{ learning_rat: 1 }, /has no option learning_rat\. Did you mean learning_rate\?/],
       [{ lr_scheduler_type: 'step' }, /lr_scheduler_type is "step"/],
       [{ gradient_accumulation_steps: 0 }, /gradient_accumulation_steps is 0/],
     ] as const)
@@ -335,20 +336,38 @@ describe('Trainer', () => {
     [peft, trainer, model].forEach((x) => x.dispose());
   });
 
-  it('ends with a snapshot on SIGTERM', async function () {
-    this.timeout(120_000);
-    const child = spawn(process.execPath, ['--import', 'tsx', 'test/support/endless_run.ts', dir], {
-      stdio: ['ignore', 'pipe', 'inherit'],
+  for (const signal of ['SIGTERM', 'SIGHUP'] as const)
+    it(`ends with a snapshot on ${signal}, and lets no other run into its folder`, async function () {
+      this.timeout(120_000);
+      const child = spawn(process.execPath, ['--import', 'tsx', 'test/support/endless_run.ts', dir], {
+        stdio: ['ignore', 'pipe', 'inherit'],
+      });
+      let text = '';
+      let refused: Promise<Error | null> | undefined;
+      child.stdout.on('data', (chunk: Buffer) => {
+        text += String(chunk);
+        if (!text.includes('step 3\n') || refused) return;
+        const model = fresh();
+        const trainer = new Trainer({ model, args: args({ max_steps: 1 }), train_dataset: examples });
+        refused = trainer
+          .train()
+          .then(
+            () => null,
+            (e: Error) => e,
+          )
+          .finally(() => {
+            [trainer, model].forEach((x) => x.dispose());
+            child.kill(signal);
+          });
+      });
+      const code = await new Promise((resolve) => child.on('exit', resolve));
+      expect(code).to.equal(0);
+      const error = await refused;
+      expect(error).to.be.instanceOf(TrainingError);
+      expect(error!.message).to.include(`process ${child.pid} trains into this folder`);
+      expect(text).to.match(new RegExp(`stopped by ${signal}`));
+      const last = listCheckpoints(dir).at(-1)!;
+      expect(text.trim().endsWith(`at ${last.step}`)).to.equal(true);
+      expect(fs.readdirSync(dir).filter((name) => name.includes('lock'))).to.deep.equal([]);
     });
-    let text = '';
-    child.stdout.on('data', (chunk: Buffer) => {
-      text += String(chunk);
-      if (text.includes('step 3\n') && !child.killed) child.kill('SIGTERM');
-    });
-    const code = await new Promise((resolve) => child.on('exit', resolve));
-    expect(code).to.equal(0);
-    expect(text).to.match(/stopped by SIGTERM/);
-    const last = listCheckpoints(dir).at(-1)!;
-    expect(text.trim().endsWith(`at ${last.step}`)).to.equal(true);
-  });
 });

@@ -1,49 +1,60 @@
 /** Decoding through one compiled program: the default on the tensorflow backend. */
+import { letOthersRun } from '../../base/async.js';
 import { encodeFloat32 } from '../../base/stored_dtypes.js';
 import { onGpu, compactMemory } from '../../runtime/index.js';
 import { ArgumentError, DisposedError, GenerationError } from '../../base/errors.js';
 import { checkIds } from '../../generation/ids.js';
-import type { EngineSampling, EngineState, GenerationEngine, StateArrays } from '../../generation/engine.js';
-import type { Program } from '../../jit/index.js';
-import { checkEngineOptions, type CompiledEngineOptions, programOptions } from './options.js';
+import { noChoice } from '../../generation/scores.js';
+import type { DecodingRows } from '../../generation/decoding_rows.js';
+import type {
+  EngineSampling,
+  EngineState,
+  GenerationEngine,
+  PrefillReading,
+  StateArrays,
+  StateFiles,
+} from '../../generation/engine.js';
+import { type CompiledEngineOptions, ENGINE_TABLE, programOptions } from './options.js';
+import { CompiledRows, type RowsKeeper } from './compiled_rows.js';
 import { DeviceState, type StateKeeper } from '../states/device_state.js';
 import { historyMask, uniformsOf } from './sampling_inputs.js';
-import { buildDecodingProgram, COUNT, MAX_TOP_K, UNLIMITED } from './decoding_program.js';
-import { functions, variables } from './names.js';
+import { UNLIMITED } from './decoding_program.js';
+import { handOutRows } from '../hidden_rows.js';
+import { COUNT, functions, variables } from './names.js';
+import { type Loaded, Programs } from './programs.js';
 import { type StateVariable, stateVariables } from './program_states.js';
 import type { NetworkWeights } from '../network_weights.js';
 import { type HostState, hostStateOf, tensorsOf } from '../states/host_state.js';
+import { logitsBytes, stateBytes } from '../memory.js';
 import { segmentFor } from './segments.js';
 import { checkStateArrays } from '../states/arrays.js';
-import { samplesInProgram, samplingSettings } from './sampling.js';
-import { Turns } from './turns.js';
-import { VocabularyMasks } from './sampling_inputs.js';
+import { CHOICE, samplingSettings } from './sampling.js';
+import { stateFiles } from '../states/file.js';
+import { Turns } from '../../base/turns.js';
 
 export type { CompiledEngineOptions };
 
+/** On a CPU each row of a step costs: twice as many each time. On a GPU hardly. */
+const rowSizes = (count: number): number[] =>
+  onGpu() ? [count] : Array.from({ length: Math.ceil(Math.log2(count)) }, (_, i) => 2 ** i);
+
 type Rest<T extends unknown[]> = T extends [unknown, ...infer R] ? R : never;
-type PrefillOptions = NonNullable<Parameters<GenerationEngine['prefill']>[2]>;
 
 export class CompiledEngine implements GenerationEngine, StateKeeper {
   readonly kind = 'compiled';
-  private program: Program | null = null;
-  private batches: number[];
+  private readonly programs: Programs;
   private readonly slots = new Map<number, DeviceState>();
-  private readonly segments: readonly number[];
-  private readonly masks = new VocabularyMasks();
-  /** Batch sizes whose states are still the zeros of a fresh program. */
-  private untouched = new Set<number>();
-  /** Per batch size, how many tokens each row may still choose on the device. */
-  private readonly leftKeys = new Map<number, string>();
+  readonly segments: readonly number[];
   private disposed = false;
   /** Of the weights that the program was made of. */
   private version: number | null = null;
-  /** The program has one slot a batch size and one set of masks: whole calls follow one another, however many are made at once. */
+  /** There is one slot a batch size, and a program has one set of masks: whole calls follow one another, however many are made at once. */
   private readonly turns = new Turns();
-  /** Whether compactMemory() was called since the program was made. */
-  private memoryCompacted = false;
+  /** Of the scheduler that runs over this engine, if one does. */
+  private rows: CompiledRows | null = null;
   readonly preferred_block: number;
   readonly streamed_block?: number;
+  readonly state_files: StateFiles;
   private readonly fixedBlocks: boolean;
 
   /** @throws ArgumentError for an option that is none of what it may be */
@@ -51,9 +62,14 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
     private readonly weights: NetworkWeights,
     private readonly options: CompiledEngineOptions = {},
   ) {
-    checkEngineOptions(options);
-    this.batches = [...new Set(options.batches ?? [1])];
-    const { segments, block, countedBlocks } = programOptions(options, this.batches);
+    ENGINE_TABLE.check(options);
+    this.state_files = stateFiles(weights);
+    const { segments, block, countedBlocks } = programOptions(options, []);
+    const park = (batch: number): void => {
+      const state = this.slots.get(batch);
+      if (state) this.evict(state);
+    };
+    this.programs = new Programs(weights, options, park, async (program) => this.rows?.park(program));
     this.segments = segments;
     this.preferred_block = block;
     this.fixedBlocks = !countedBlocks;
@@ -62,6 +78,14 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
 
   get vocab_size(): number {
     return this.weights.network.config.vocab_size;
+  }
+
+  /** States before and after their rows are repeated or reordered, and logits as variables and as arrays; on a GPU the arrays. */
+  memoryFor(rows: number): number {
+    const { network } = this.weights;
+    const logits = logitsBytes(network);
+    if (onGpu() || this.programs.of(rows)) return 2 * rows * logits;
+    return rows * (2 * stateBytes(network, this.options.state_dtype) + 4 * logits);
   }
 
   async createState(batch: number): Promise<DeviceState> {
@@ -94,36 +118,11 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
       throw new DisposedError('This engine was disposed of: with its model, or because its weights changed', {});
   }
 
-  /** The program, with functions for this batch size. */
-  private async ready(batch: number): Promise<Program> {
+  /** The program with functions for this batch size. */
+  private async ready(batch: number): Promise<Loaded> {
     this.alive();
-    if (this.program && this.batches.includes(batch)) return this.program;
-    if (this.program) {
-      // a loaded graph cannot grow: park what is resident and load one with the new size
-      for (const state of this.slots.values()) this.evict(state);
-      this.program.dispose();
-      this.program = null;
-    }
     this.version ??= this.weights.version;
-    // kept once the program is: one that has no room must not be in the way of those after it
-    const batches = this.batches.includes(batch) ? this.batches : [...this.batches, batch];
-    const program = buildDecodingProgram(this.weights, programOptions(this.options, batches));
-    this.program = program; // already: dispose() may come meanwhile
-    try {
-      await program.compile();
-      this.alive();
-    } catch (error) {
-      program.dispose();
-      this.program = null;
-      this.alive();
-      throw error;
-    }
-    this.memoryCompacted = false;
-    this.masks.forget();
-    this.batches = batches;
-    this.untouched = new Set(batches);
-    this.leftKeys.clear();
-    return program;
+    return this.programs.ready(batch, () => this.alive());
   }
 
   private variables(batch: number): StateVariable[] {
@@ -134,7 +133,7 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
     if (!state.resident)
       throw new GenerationError('internal: a state that is nowhere cannot be taken to the host', { id: state.id });
     if (this.version !== this.weights.version) this.dispose();
-    const { program } = this;
+    const program = this.programs.of(state.batch)?.program;
     if (!program)
       throw new DisposedError(
         'This state went with its engine, which was disposed of: with the model, or because its weights changed',
@@ -167,17 +166,17 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
   private using<T>(
     state: EngineState,
     rows: number,
-    work: (own: DeviceState, program: Program) => T | Promise<T>,
+    work: (own: DeviceState, loaded: Loaded) => T | Promise<T>,
     signal?: AbortSignal,
   ): Promise<T> {
     return this.turns.take(async () => {
       signal?.throwIfAborted();
-      const { own, program } = await this.settle(state, rows);
-      return work(own, program);
+      const { own, loaded } = await this.settle(state, rows);
+      return work(own, loaded);
     });
   }
 
-  private async settle(state: EngineState, rows: number): Promise<{ own: DeviceState; program: Program }> {
+  private async settle(state: EngineState, rows: number): Promise<{ own: DeviceState; loaded: Loaded }> {
     if (!(state instanceof DeviceState && state.isOf(this))) {
       throw new ArgumentError(
         'This state belongs to another engine: of another model, or of this one before its weights changed',
@@ -187,14 +186,16 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
     const own = state.alive();
     if (own.batch !== rows)
       throw new ArgumentError(`The state has ${own.batch} rows, got ${rows}`, { state: own.batch, got: rows });
-    const program = await this.ready(own.batch);
+    const loaded = await this.ready(own.batch);
+    const { program } = loaded;
     own.alive();
-    if (own.origin) this.resolve(own, program);
+    if (own.origin) await this.resolve(own, loaded);
+    own.alive();
     if (!own.resident) {
       const holder = this.slots.get(own.batch);
       if (holder) this.evict(holder);
       const variables = this.variables(own.batch);
-      const zeros = this.untouched.delete(own.batch);
+      const zeros = loaded.untouched.delete(own.batch);
       if (own.onHost) {
         const onHost = own.onHost;
         variables.forEach(({ name, dtype }, i) =>
@@ -209,16 +210,16 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
     }
     // whoever asked for rows of this state gets them before it moves on
     own.settleHeirs();
-    return { own, program };
+    return { own, loaded };
   }
 
   /** Works out a selection: on the device when its origin is gone and still in the slot, else through the host. */
-  private resolve(state: DeviceState, program: Program): void {
+  private async resolve(state: DeviceState, loaded: Loaded): Promise<void> {
     const { state: origin, rows } = state.origin!;
-    if (origin.origin) this.resolve(origin, program);
+    if (origin.origin) await this.resolve(origin, loaded);
     if (origin.resident && origin.disposed && origin.batch === state.batch) {
       origin.settleHeirs(state);
-      program.call(functions.select(state.batch), { rows: Int32Array.from(rows) });
+      await loaded.program.call(functions.select(state.batch), { rows: Int32Array.from(rows) });
       state.detach();
       origin.resident = false;
       state.resident = true;
@@ -233,16 +234,16 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
     if (origin.disposed) this.free(origin);
   }
 
-  async prefill(state: EngineState, rows: readonly Int32Array[], options: PrefillOptions = {}): Promise<void> {
+  async prefill(state: EngineState, rows: readonly Int32Array[], options: PrefillReading = {}): Promise<void> {
     rows.forEach((row, i) => checkIds(row, i, this.vocab_size, 'prefill'));
-    return this.using(state, rows.length, (own, program) => this.read(own, program, rows, options), options.signal);
+    return this.using(state, rows.length, (own, loaded) => this.read(own, loaded, rows, options), options.signal);
   }
 
   private async read(
     own: DeviceState,
-    program: Program,
+    { program }: Loaded,
     rows: readonly Int32Array[],
-    options: PrefillOptions,
+    options: PrefillReading,
   ): Promise<void> {
     const b = own.batch;
     const total = Math.max(...rows.map((row) => row.length));
@@ -261,47 +262,49 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
         mask.fill(1, i * t, i * t + counts[i]!);
         if (counts[i]! > 0 && ended[i]) ends[i * t + counts[i]! - 1] = 1;
       });
-      program.call(functions.prefill(b, t), { ids, mask, ends });
+      const { on_hidden: take } = options;
+      const out = await program.call(functions.prefill(b, t), { ids, mask, ends }, take ? ['fed', 'hidden'] : ['fed']);
       counts.forEach((count, i) => {
         own.seen[i]! += count;
         // logits are worked out at a row's end only: until then, as after an abort, it has none
         if (count > 0) own.fed[i] = ended[i]!;
       });
+      if (take)
+        handOutRows(out['hidden'] as Float32Array, counts, t, (row, hidden, count) => take(row, hidden, begin, count));
       begin += t;
-      options.on_progress?.(Math.min(begin, total), total);
+      await options.on_progress?.(Math.min(begin, total), total);
       // between segments the event loop may run: that is where an abort is seen, or a dispose
-      if (begin < total) await new Promise((resolve) => setImmediate(resolve));
+      if (begin < total) await letOthersRun();
     }
   }
 
   async step(state: EngineState, tokens: Int32Array): Promise<void> {
     tokens.forEach((token, i) => checkIds([token], i, this.vocab_size, 'step'));
-    return this.using(state, tokens.length, (own, program) => {
-      program.call(functions.step(own.batch), { tokens });
+    return this.using(state, tokens.length, async (own, { program }) => {
+      await program.call(functions.step(own.batch), { tokens });
       own.seen = own.seen.map((n) => n + 1);
       own.fed.fill(true);
     });
   }
 
   async logits(state: EngineState): Promise<Float32Array[]> {
-    return this.using(state, state.batch, (own, program) => {
+    return this.using(state, state.batch, async (own, { program }) => {
       this.checkFed(own);
-      const flat = program.call(functions.logits(own.batch))['logits'] as Float32Array;
+      const flat = (await program.call(functions.logits(own.batch)))['logits'] as Float32Array;
       const v = this.vocab_size;
       return Array.from({ length: own.batch }, (_, i) => flat.slice(i * v, (i + 1) * v));
     });
   }
 
   /** Once whoever decodes goes on with it: who waits for a first token does not wait for this. */
-  private compactMemory(tokens: number): void {
-    if (!this.memoryCompacted && tokens >= 8 && !onGpu()) compactMemory();
-    this.memoryCompacted ||= tokens >= 8;
+  private compactMemory(loaded: Loaded, tokens: number): void {
+    if (!loaded.memoryCompacted && tokens >= 8 && !onGpu()) compactMemory();
+    loaded.memoryCompacted ||= tokens >= 8;
   }
 
   /** True when decode() can follow these settings; otherwise take logits out. */
   canSample(sampling: EngineSampling): boolean {
-    if (!sampling.do_sample) return sampling.repetition_penalty === 1;
-    return samplesInProgram(sampling, this.vocab_size, MAX_TOP_K);
+    return sampling.do_sample || sampling.repetition_penalty === 1;
   }
 
   async decode(
@@ -317,26 +320,30 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
     if (sampling.do_sample && (uniforms?.length !== state.batch || uniforms.some((row) => row.length < count))) {
       throw new ArgumentError(`decode: expected ${count} uniform numbers for each of ${state.batch} rows`, {});
     }
-    return this.using(state, state.batch, (own, program) =>
-      this.choose(own, program, count, sampling, history, uniforms, finished),
+    return this.using(state, state.batch, (own, loaded) =>
+      this.choose(own, loaded, count, sampling, history, uniforms, finished),
     );
   }
 
-  private choose(
+  private async choose(
     own: DeviceState,
-    program: Program,
+    loaded: Loaded,
     ...[count, sampling, history, uniforms, finished]: Rest<Parameters<CompiledEngine['decode']>>
-  ): Int32Array[] {
+  ): Promise<Int32Array[]> {
     this.checkFed(own);
+    const { program } = loaded;
     const b = own.batch;
     const alive = Float32Array.from({ length: b }, (_, i) => (finished?.[i] ? 0 : 1));
-    this.masks.set(program, sampling, this.vocab_size);
-    if (sampling.do_sample) program.assign(variables.history(b), historyMask(history, b, this.vocab_size));
+    loaded.masks.set(program, sampling, this.vocab_size);
+    // without a penalty nobody asks what a row has said
+    if (sampling.do_sample && sampling.repetition_penalty !== 1)
+      program.assign(variables.history(b), historyMask(history, b, this.vocab_size));
     const [pad, eos] = [Int32Array.of(sampling.pad_token_id), new Set(sampling.eos)];
     const out = Array.from({ length: b }, () => new Int32Array(count).fill(sampling.pad_token_id));
     const take = (tokens: Int32Array, at: number): void => {
       for (let i = 0; i < b; i++) {
         if (!alive[i]) continue;
+        if (tokens[i]! < 0) throw noChoice(tokens[i] === CHOICE.invalid, i, own.seen[i]!);
         out[i]![at] = tokens[i]!;
         own.seen[i]!++;
         if (eos.has(tokens[i]!)) alive[i] = 0;
@@ -348,33 +355,81 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
       const loop = block > 1;
       const limited = loop && this.fixedBlocks && block < this.preferred_block;
       this.setLeft(
-        program,
+        loaded,
         b,
         alive.map((x) => x * (limited ? block : UNLIMITED)),
       );
       const counted: Record<string, number> = loop && !this.fixedBlocks ? { [COUNT]: block } : {};
       const result = sampling.do_sample
-        ? program.call(loop ? functions.sampleLoop(b) : functions.sample(b), {
+        ? await program.call(loop ? functions.sampleLoop(b) : functions.sample(b), {
             pad,
             uniform: uniformsOf(uniforms!, at, block, loop ? this.preferred_block : 1), // [block, b]
             ...counted,
             settings: samplingSettings(sampling),
           })
-        : program.call(loop ? functions.greedyLoop(b) : functions.greedy(b), { pad, ...counted });
+        : await program.call(loop ? functions.greedyLoop(b) : functions.greedy(b), { pad, ...counted });
       const tokens = result['token'] as Int32Array; // [block, b]
+      own.alive(); // dispose() may have come meanwhile
       for (let k = 0; k < block; k++) take(tokens.subarray(k * b, (k + 1) * b), at + k);
       at += block;
-      this.leftKeys.set(b, limited ? '' : alive.map((x) => x * UNLIMITED).join());
+      loaded.leftKeys.set(b, limited ? '' : alive.map((x) => x * UNLIMITED).join());
     }
-    this.compactMemory(at);
+    this.compactMemory(loaded, at);
     return out;
   }
 
   /** Uploads how many tokens rows may choose, unless the device already knows: an upload costs about as much as a small step. */
-  private setLeft(program: Program, batch: number, left: Float32Array): void {
-    const known = this.leftKeys.get(batch) === left.join();
-    this.leftKeys.delete(batch); // until the call has ended: it may fail
+  private setLeft({ program, leftKeys }: Loaded, batch: number, left: Float32Array): void {
+    const known = leftKeys.get(batch) === left.join();
+    leftKeys.delete(batch); // until the call has ended: it may fail
     if (!known) program.assign(variables.left(batch), left);
+  }
+
+  async openRows(count: number, block = this.preferred_block, sizes = rowSizes(count)): Promise<DecodingRows> {
+    this.alive();
+    if (this.rows)
+      throw new ArgumentError('This engine has a scheduler already: close() that one first.', { rows: this.rows.rows });
+    const all = [...new Set([...sizes.filter((size) => size < count), count])].sort((a, b) => a - b);
+    this.programs.openRows({ sizes: all, block });
+    this.rows = new CompiledRows(this.rowsKeeper(), all, block);
+    return this.rows;
+  }
+
+  private rowsKeeper(): RowsKeeper {
+    const ready = async (): Promise<Loaded> => {
+      this.alive();
+      this.version ??= this.weights.version;
+      return this.programs.readyRows(() => this.alive());
+    };
+    return {
+      vocab_size: this.vocab_size,
+      counted: !this.fixedBlocks,
+      withRows: (work) => this.turns.take(async () => work(await ready())),
+      withSlot: (state, work) =>
+        this.turns.take(async () => {
+          await ready();
+          const { own, loaded } = await this.settle(state, 1);
+          return work(own, loaded);
+        }),
+      fillSlot: (seen, work) =>
+        this.turns.take(async () => {
+          const loaded = await ready();
+          const holder = this.slots.get(1);
+          if (holder) this.evict(holder);
+          loaded.untouched.delete(1);
+          await work(loaded);
+          const state = new DeviceState(this, 1, [seen], [true]);
+          state.resident = true;
+          this.slots.set(1, state);
+          return state;
+        }),
+      stateVariables: (place, rows) => stateVariables(this.weights.network, rows, this.options.state_dtype, place),
+      closeRows: (rows) => {
+        if (this.rows !== rows) return;
+        this.rows = null;
+        this.programs.openRows(null);
+      },
+    };
   }
 
   private checkFed(state: DeviceState): void {
@@ -388,8 +443,7 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
 
   dispose(): void {
     this.disposed = true;
-    this.program?.dispose();
-    this.program = null;
+    this.programs.dispose();
     this.slots.clear();
   }
 }

@@ -3,15 +3,18 @@
  * the sampling step are functions over them. Traced from the same layers that run eagerly.
  */
 import * as tf from '@tensorflow/tfjs';
+import type { Pieces } from '../../base/pieces.js';
 import { castFloat32, castTo, type CompileHook, type GraphCache, outlineBorder, Program } from '../../jit/index.js';
 import type { WeightStorage } from '../../layers/storage.js';
 import { codeDigest } from '../../runtime/index.js';
 import type { NetworkWeights } from '../network_weights.js';
 import { declarePack, type Pack, packOf, type ProgramDtype, storageOf, traced } from './program_weights.js';
-import { functions, variables } from './names.js';
+import { stepOf } from './step.js';
+import { COUNT, DONE, functions, places, variables } from './names.js';
 import { stateAccess, type StateDtype, stateVariables } from './program_states.js';
-import type { LayerState, LMConfig } from '../recurrent_lm.js';
-import { sampleTokens } from './sampling.js';
+import { defineMove, defineRows } from './row_functions.js';
+import { hiddenOf, type LMConfig } from '../recurrent_lm.js';
+import { bestTokens, sampleTokens, SETTINGS_SIZE } from './sampling.js';
 
 export type { ProgramDtype } from './program_weights.js';
 
@@ -23,6 +26,8 @@ export interface DecodingProgramOptions {
   segments: readonly number[];
   /** Iterations of the in-graph decoding loop; 1 for none. */
   block: number;
+  /** Rows of a scheduler, with functions of their own, and the iterations of their loop. Default: none. */
+  rows?: RowsOfProgram;
   /**
    * The loop takes a number of iterations, COUNT, and ends once all rows have. Default false: it makes `block` of them, in which rows that have
    * ended stand still; a GPU would ask the host before each otherwise.
@@ -47,14 +52,13 @@ export interface DecodingProgramOptions {
   onCompile?: CompileHook;
 }
 
-/** Most candidates that top_k may ask for inside the program. */
-export const MAX_TOP_K = 128;
-
-/** Input of counted loops: how many tokens. */
-export const COUNT = 'count';
-
-/** Output of what is repeated in them: whether all rows have ended. */
-const DONE = 'done';
+/** The rows of a scheduler. */
+export interface RowsOfProgram {
+  /** Numbers of rows that there are functions and variables for, ascending: few that run are few in the program. The last is how many there are. */
+  readonly sizes: readonly number[];
+  /** Iterations of their loops. */
+  readonly block: number;
+}
 
 /** How many tokens a row may choose that has no limit: counting down from it in float32 changes nothing. */
 export const UNLIMITED = 2 ** 30;
@@ -89,6 +93,7 @@ export function buildDecodingProgram(weights: NetworkWeights, options: DecodingP
     name: network.name,
     memoryAdvice: MEMORY_ADVICE,
     onCompile: options.onCompile,
+    deferTracing: true,
     ...(graphCache && { graphCache }),
   });
   // on a GPU a slice of a variable may become a kernel of its own
@@ -110,6 +115,17 @@ export function buildDecodingProgram(weights: NetworkWeights, options: DecodingP
     program.variable(variables.history(b), { shape: [b, v], dtype: 'float32' });
     defineFunctions(program, weights, storages, pack, b, options);
   }
+  const { rows, stateDtype } = options;
+  for (const [i, count] of (rows?.sizes ?? []).entries()) {
+    const access = stateAccess(network, count, stateDtype ?? 'float32', places.rows(count));
+    const advance = stepOf(weights, storages, pack, count, access, options);
+    const { block } = rows!;
+    defineRows(program, network, { count, block, advance, access, stateDtype, counted: options.countedBlocks });
+    const below = rows!.sizes[i - 1];
+    if (below === undefined) continue;
+    defineMove(program, network, below, count, stateDtype);
+    defineMove(program, network, count, below, stateDtype);
+  }
   return program;
 }
 
@@ -127,23 +143,7 @@ function defineFunctions(
   const bf16Scan =
     options.bf16Scan && [...storages.values()].some((storage) => storage.variables['']?.dtype === 'bfloat16');
 
-  /** One token per row; rows whose mask is 0 keep their state. */
-  const advance = (
-    vars: Record<string, tf.Tensor>,
-    tokens: tf.Tensor,
-    mask?: tf.Tensor,
-  ): { states: LayerState[]; logits: tf.Tensor2D } => {
-    const w = traced(storages, pack, vars);
-    const embedded = network.embed(w, tf.reshape(tokens, [b, 1]));
-    const { h, states, handover } = network.hidden(w, embedded, {
-      states: access.read(vars),
-      mask: mask ? (tf.reshape(mask, [b, 1]) as tf.Tensor2D) : undefined,
-      mergeStep: options.mergeStep,
-      between: outlineBorder,
-      withoutNorm: true,
-    });
-    return { states, logits: network.normedHead(w, tf.reshape(h, [b, -1]) as tf.Tensor2D, handover) };
-  };
+  const advance = stepOf(weights, storages, pack, b, access, options);
 
   for (const t of options.segments) {
     program.define(
@@ -153,9 +153,9 @@ function defineFunctions(
         mask: { shape: [b, t], dtype: 'float32' },
         ends: { shape: [b, t], dtype: 'float32' },
       },
-      ({ ids, mask, ends }, vars) => {
+      function* ({ ids, mask, ends }, vars) {
         const w = traced(storages, pack, vars);
-        const { h, states } = network.hidden(w, network.embed(w, ids as tf.Tensor2D), {
+        const { h, states } = yield* hiddenOf(network, w, network.embed(w, ids as tf.Tensor2D), {
           states: access.read(vars),
           mask: mask as tf.Tensor2D,
           chunkSize: options.chunkSize,
@@ -170,14 +170,14 @@ function defineFunctions(
         const logits = tf.where(tf.greater(ended, 0), fresh, old);
         // the output makes a call wait for the device, so that an abort between segments is seen in time
         const fed = tf.sum(ended);
-        return { outputs: { fed }, assign: { ...access.assign(states), [variables.logits(b)]: logits } };
+        return { outputs: { fed, hidden: h }, assign: { ...access.assign(states), [variables.logits(b)]: logits } };
       },
       { tensorflowProducts: options.kernels ?? true, compileOutlined: options.layered },
     );
   }
 
-  program.define(functions.step(b), { tokens: { shape: [b], dtype: 'int32' } }, ({ tokens }, vars) => {
-    const { states, logits } = advance(vars, tokens!);
+  program.define(functions.step(b), { tokens: { shape: [b], dtype: 'int32' } }, function* ({ tokens }, vars) {
+    const { states, logits } = yield* advance(vars, tokens!);
     return { assign: { ...access.assign(states), [variables.logits(b)]: logits } };
   });
 
@@ -194,11 +194,11 @@ function defineFunctions(
   }));
 
   // choose, then feed: rows that have ended emit the pad id and stay as they are
-  const choose = (
+  const choose = function* (
     pick: (logits: tf.Tensor2D, vars: Record<string, tf.Tensor>) => tf.Tensor1D,
     pad: tf.Tensor,
     vars: Record<string, tf.Tensor>,
-  ): { outputs: Record<string, tf.Tensor>; assign: Record<string, tf.Tensor>; token: tf.Tensor1D } => {
+  ): Pieces<{ outputs: Record<string, tf.Tensor>; assign: Record<string, tf.Tensor>; token: tf.Tensor1D }> {
     const left = vars[variables.left(b)] as tf.Tensor1D;
     const alive = tf.cast(tf.greater(left, 0), 'float32');
     const picked = pick(vars[variables.logits(b)] as tf.Tensor2D, vars);
@@ -209,8 +209,10 @@ function defineFunctions(
     ) as tf.Tensor1D;
     // one row that has ended ends a counted loop, so that it needs no mask
     const masked = b > 1 || !options.countedBlocks;
-    const { states, logits } = advance(vars, token, masked ? alive : undefined);
-    const ended = tf.gather(vars[variables.eos] as tf.Tensor1D, token);
+    const fed = tf.maximum(token, tf.scalar(0, 'int32')) as tf.Tensor1D;
+    const { states, logits } = yield* advance(vars, fed, masked ? alive : undefined);
+    // one that could choose no id ends too: the caller says what was wrong
+    const ended = tf.maximum(tf.gather(vars[variables.eos] as tf.Tensor1D, fed), tf.cast(tf.less(token, 0), 'float32'));
     const still = tf.mul(tf.maximum(tf.sub(left, 1), 0), tf.sub(1, ended));
     const kept = masked
       ? tf.where(tf.greater(tf.reshape(left, [b, 1]), 0), logits, vars[variables.logits(b)]!)
@@ -223,10 +225,10 @@ function defineFunctions(
     };
   };
   const greedy = (logits: tf.Tensor2D, vars: Record<string, tf.Tensor>): tf.Tensor1D =>
-    tf.argMax(tf.add(logits, vars[variables.bias]!), 1) as tf.Tensor1D;
+    bestTokens(tf.add(logits, vars[variables.bias]!) as tf.Tensor2D);
 
-  program.define(functions.greedy(b), { pad: { shape: [], dtype: 'int32' } }, ({ pad }, vars) => {
-    const { outputs, assign } = choose(greedy, pad!, vars);
+  program.define(functions.greedy(b), { pad: { shape: [], dtype: 'int32' } }, function* ({ pad }, vars) {
+    const { outputs, assign } = yield* choose(greedy, pad!, vars);
     return { outputs, assign };
   });
   program.define(
@@ -234,9 +236,9 @@ function defineFunctions(
     {
       pad: { shape: [], dtype: 'int32' },
       uniform: { shape: [b], dtype: 'float32' },
-      settings: { shape: [5], dtype: 'float32' },
+      settings: { shape: [SETTINGS_SIZE], dtype: 'float32' },
     },
-    ({ pad, uniform, settings }, vars) => {
+    function* ({ pad, uniform, settings }, vars) {
       const history = vars[variables.history(b)] as tf.Tensor2D;
       const pick = (logits: tf.Tensor2D): tf.Tensor1D =>
         sampleTokens(
@@ -244,9 +246,8 @@ function defineFunctions(
           history,
           uniform as tf.Tensor1D,
           settings as tf.Tensor1D,
-          MAX_TOP_K,
         );
-      const { outputs, assign, token } = choose(pick, pad!, vars);
+      const { outputs, assign, token } = yield* choose(pick, pad!, vars);
       const seen = tf.maximum(history, tf.oneHot(token, network.config.vocab_size, 1, 0, 'float32'));
       return { outputs, assign: { ...assign, [variables.history(b)]: seen } };
     },

@@ -1,16 +1,26 @@
 /** Names of the variables and functions of a decoding program. b: rows of a batch, t: tokens of a segment. */
 
+/** Where states of b rows lie: in the slot of a batch size, or as the rows of a scheduler. */
+export const places = {
+  slot: (b: number): string => `state${b}`,
+  rows: (b: number): string => `rows${b}`,
+};
+
 export const variables = {
   /** A state kept per model: all layers in one variable [b, layers, ...]. */
-  ofModel: (b: number, state: string): string => `state${b}/${state}`,
+  ofModel: (place: string, state: string): string => `${place}/${state}`,
   /** A state kept per layer, [b, ...]. */
-  ofLayer: (b: number, layer: number, state: string): string => `state${b}/layers.${layer}.${state}`,
+  ofLayer: (place: string, layer: number, state: string): string => `${place}/layers.${layer}.${state}`,
   /** Of the next token, [b, v]. */
-  logits: (b: number): string => `state${b}/logits`,
+  logitsOf: (place: string): string => `${place}/logits`,
+  logits: (b: number): string => variables.logitsOf(places.slot(b)),
   /** How many tokens each row may still choose, [b]; 0 once it has ended. */
   left: (b: number): string => `state${b}/left`,
   /** [b, v]: 1 for ids that a row has had. */
   history: (b: number): string => `state${b}/history`,
+  /** Of the rows of a scheduler, [b, v]: what is added to scores; what a row has had, see historyOf(). */
+  rowsBias: (b: number): string => `rows${b}/bias`,
+  rowsHistory: (b: number): string => `rows${b}/history`,
   /** [v]: 0, or -inf where an id is never chosen. */
   bias: 'bias',
   /** [v]: 1 where an id ends a row. */
@@ -33,4 +43,20 @@ export const functions = {
   /** The same several times over. */
   greedyLoop: (b: number): string => `greedy${b}loop`,
   sampleLoop: (b: number): string => `sample${b}loop`,
+  /** Of the rows of a scheduler: the state of one row into a row, and out of it; from rows to rows; its bias and its history. */
+  seat: (b: number): string => `seat${b}`,
+  lift: (b: number): string => `lift${b}`,
+  move: (from: number, to: number): string => `move${from}to${to}`,
+  rowBias: (b: number): string => `bias${b}`,
+  rowHistory: (b: number): string => `history${b}`,
+  /** One token of each row, by its own settings; several; and one by a mask. */
+  rows: (b: number): string => `rows${b}`,
+  rowsLoop: (b: number): string => `rows${b}loop`,
+  rowsMasked: (b: number): string => `rows${b}masked`,
 };
+
+/** Input of counted loops: how many tokens. */
+export const COUNT = 'count';
+
+/** Output of what is repeated in them: whether all rows have ended. */
+export const DONE = 'done';

@@ -1,14 +1,16 @@
 /** How a compiled engine runs. */
-import { ArgumentError } from '../../base/errors.js';
+import { type DtypeLike, computeDtypeKind, computeDtypeOf } from '../../base/compute_dtypes.js';
+import * as kinds from '../../base/option_kinds.js';
+import { type OptionRules, OptionTable } from '../../base/options.js';
 import type { CompileHook } from '../../jit/index.js';
 import { graphCacheDir, onGpu } from '../../runtime/index.js';
-import type { DecodingProgramOptions, ProgramDtype } from './decoding_program.js';
+import type { DecodingProgramOptions } from './decoding_program.js';
 import type { StateDtype } from './program_states.js';
 
 export interface CompiledEngineOptions {
   /** Stored type of the matrices. Default 'auto': bfloat16 where the checkpoint has it, else float32. */
-  dtype?: ProgramDtype;
-  /** Batch sizes to define from the start. Default [1]; others are added when first used, which loads the weights again. */
+  dtype?: DtypeLike;
+  /** Batch sizes whose programs stay. Default [1]; those of others are dropped, the longest unused first, beyond seven or where their states take too much. */
   batches?: readonly number[];
   /** Prefill lengths. A prompt runs in these pieces, the last one masked. */
   segments?: readonly number[];
@@ -41,53 +43,31 @@ export interface CompiledEngineOptions {
 const SEGMENTS = [16, 64, 256, 512] as const;
 const GPU_SEGMENTS = [16, 128, 2048] as const;
 
-/** What an option may be, and in words. */
-type Rule = readonly [allows: (value: unknown) => boolean, expected: string];
+const size = kinds.integer({ min: 1 });
 
-const count = (value: unknown): boolean => Number.isSafeInteger(value) && (value as number) > 0;
-const COUNT: Rule = [count, 'a positive integer'];
-const SWITCH: Rule = [(value) => typeof value === 'boolean', 'true or false'];
-const oneOf = (...values: string[]): Rule => [
-  (value) => values.includes(value as string),
-  values.map((value) => `'${value}'`).join(' or '),
-];
-
-const RULES: Record<keyof CompiledEngineOptions, Rule> = {
-  dtype: oneOf('auto', 'float32', 'bfloat16'),
-  batches: [(value) => Array.isArray(value) && value.every(count), 'a list of positive integers'],
-  segments: [
-    (value) => Array.isArray(value) && value.length > 0 && value.every(count),
-    'a list of at least one positive integer',
-  ],
-  block: COUNT,
-  chunk_size: COUNT,
-  products: oneOf('auto', 'float32'),
-  merge_step: SWITCH,
-  state_dtype: oneOf('float32', 'bfloat16'),
-  layered: SWITCH,
-  fixed_blocks: SWITCH,
-  on_compile: [(value) => typeof value === 'function', 'a function'],
+/** Rules of CompiledEngineOptions. */
+export const ENGINE_RULES: OptionRules<CompiledEngineOptions> = {
+  dtype: { kind: computeDtypeKind, default: 'auto' },
+  batches: { kind: kinds.listOf(size, 'batch sizes, integers of 1 or more'), default: [1] },
+  segments: { kind: kinds.listOf(size, 'lengths, integers of 1 or more', 1) },
+  block: { kind: size },
+  chunk_size: { kind: size },
+  products: { kind: kinds.oneOf('auto', 'float32'), default: 'auto' },
+  merge_step: { kind: kinds.boolean },
+  state_dtype: { kind: kinds.oneOf('float32', 'bfloat16'), default: 'float32' },
+  layered: { kind: kinds.boolean },
+  fixed_blocks: { kind: kinds.boolean },
+  on_compile: { kind: kinds.func },
 };
 
-/** @throws ArgumentError naming the option, what was got and what is expected */
-export function checkEngineOptions(options: CompiledEngineOptions): void {
-  for (const [name, [allows, expected]] of Object.entries(RULES)) {
-    const got: unknown = options[name as keyof CompiledEngineOptions];
-    if (got === undefined || allows(got)) continue;
-    const text = typeof got === 'number' ? String(got) : JSON.stringify(got);
-    throw new ArgumentError(`The option ${name} of the compiled engine is ${text}, expected ${expected}.`, {
-      option: name,
-      got,
-      expected,
-    });
-  }
-}
+/** Options of a compiled engine by itself. */
+export const ENGINE_TABLE = new OptionTable<CompiledEngineOptions>('new CompiledEngine()', ENGINE_RULES);
 
 /** The program for these batch sizes, with what is best on this device where nothing was asked for. */
 export function programOptions(options: CompiledEngineOptions, batches: readonly number[]): DecodingProgramOptions {
   const gpu = onGpu();
   return {
-    dtype: options.dtype ?? 'auto',
+    dtype: computeDtypeOf(options.dtype ?? 'auto')!,
     batches,
     segments: [...new Set(options.segments ?? (gpu ? GPU_SEGMENTS : SEGMENTS))].sort((a, b) => a - b),
     block: options.block ?? (gpu ? 32 : 16),

@@ -1,7 +1,5 @@
 /** How a program holds the model's weights: their stored forms, and the small ones in one variable. */
 import * as tf from '@tensorflow/tfjs';
-import type { CheckpointSource } from '../../checkpoints/source.js';
-import { decodeFloat32, encodeFloat32 } from '../../base/stored_dtypes.js';
 import type { Program, VariableSpec } from '../../jit/index.js';
 import {
   bfloat16Storage,
@@ -11,28 +9,20 @@ import {
   type WeightStorage,
 } from '../../layers/storage.js';
 import { isMatrix, type Weight, type Weights, type WeightSpec } from '../../layers/weights.js';
+import { bytesOfFile, bytesOfTensor, type ProgramFloat } from '../file_tensors.js';
 import { variables } from './names.js';
 import type { NetworkWeights } from '../network_weights.js';
 
 /** Stored type of the large matrices in a program. */
 export type ProgramDtype = 'auto' | 'float32' | 'bfloat16';
 
-/** Where a weight's bytes come from, in float32 or bfloat16: the checkpoint, or the layer variables once they exist. */
-function bytesOf(weights: NetworkWeights, name: string, dtype: 'F32' | 'BF16'): () => Promise<ArrayBufferView> {
+/** Where a weight's bytes come from: the checkpoint, or the layer variables once they exist and have other values or hold them. */
+function bytesOf(weights: NetworkWeights, name: string, dtype: ProgramFloat): () => Promise<ArrayBufferView> {
   return async () => {
     const { source } = weights;
-    if (source && !weights.materialized) return fromSource(source, name, dtype);
-    const values = (await (weights.all()[name] as tf.Tensor).data()) as Float32Array;
-    return dtype === 'F32' ? values : encodeFloat32(values, 'BF16');
+    if (source && !weights.materialized) return bytesOfFile(source, name, dtype);
+    return bytesOfTensor(weights.all()[name] as tf.Tensor, dtype);
   };
-}
-
-async function fromSource(source: CheckpointSource, name: string, dtype: 'F32' | 'BF16'): Promise<ArrayBufferView> {
-  const bytes = await source.readBytes(name);
-  const stored = source.tensors.get(name)!.dtype;
-  if (stored === dtype) return bytes;
-  const values = decodeFloat32(bytes, stored);
-  return dtype === 'F32' ? values : encodeFloat32(values, 'BF16');
 }
 
 /** float32 for everything small; matrices as asked, or as the checkpoint has them. */

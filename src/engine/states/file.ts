@@ -7,11 +7,13 @@ import { SafetensorsFile } from '../../checkpoints/safetensors.js';
 import { writeSafetensors } from '../../checkpoints/safetensors_writer.js';
 import type { OutTensor } from '../../checkpoints/source.js';
 import { ArgumentError, CheckpointError } from '../../base/errors.js';
-import type { StateArrays } from '../../generation/engine.js';
+import type { StateArrays, StateContents, StateFiles } from '../../generation/engine.js';
+import { logitsBytes, stateBytes } from '../memory.js';
 import { configHash, weightsHash } from './fingerprint.js';
 import type { NetworkWeights } from '../network_weights.js';
 import { checkStateArrays } from './arrays.js';
 import type { StatesOf } from './cache.js';
+import { plain, quote } from '../../base/quote.js';
 
 const FORMAT = 'mamba2-state';
 const VERSION = '1';
@@ -33,13 +35,8 @@ export interface StateInfo {
   extra: Record<string, string>;
 }
 
-/** The values and the ids that led to them. */
-export interface StateContents {
-  arrays: StateArrays;
-  /** Ids fed, per row; fewer than `seen` where they are not known. */
-  ids: number[][];
-  extra: Record<string, string>;
-}
+/** Gives weightsHash(), or what it gave before. */
+type HashOf = (weights: NetworkWeights) => Promise<string>;
 
 const bytesOf = (view: Float32Array | Int32Array): Uint8Array =>
   new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
@@ -48,7 +45,12 @@ const bytesOf = (view: Float32Array | Int32Array): Uint8Array =>
  * Writes a state: aside, then renamed.
  * @throws SaveError; nothing half written is left
  */
-export async function writeStateFile(file: string, weights: NetworkWeights, contents: StateContents): Promise<void> {
+export async function writeStateFile(
+  file: string,
+  weights: NetworkWeights,
+  contents: StateContents,
+  hashOf: HashOf = weightsHash,
+): Promise<void> {
   const { arrays, ids, extra } = contents;
   const config = weights.network.fingerprint();
   const tensors: OutTensor[] = Object.entries(arrays.tensors).map(([name, { shape, data }]) => ({
@@ -67,7 +69,7 @@ export async function writeStateFile(file: string, weights: NetworkWeights, cont
     fed: JSON.stringify(arrays.fed),
     config: JSON.stringify(config),
     config_sha256: configHash(config),
-    weights_sha256: await weightsHash(weights),
+    weights_sha256: await hashOf(weights),
     extra: JSON.stringify(extra),
   };
   await writeSafetensors(file, tensors, { metadata });
@@ -94,13 +96,13 @@ function infoOf(opened: SafetensorsFile): StateInfo {
   const { path: file, metadata, size } = opened;
   if (metadata.format !== FORMAT) {
     throw new CheckpointError(
-      `${file} holds no state: its metadata has format ${JSON.stringify(metadata.format ?? null)}, expected '${FORMAT}'. States are written by their save() and \`mamba2 state save\`.`,
+      `${file} holds no state: its metadata has format ${quote(metadata.format ?? null)}, expected '${FORMAT}'. States are written by their save() and \`mamba2 state save\`.`,
       { file, got: metadata.format, expected: FORMAT },
     );
   }
   if (metadata.version !== VERSION) {
     throw new CheckpointError(
-      `${file}: version ${metadata.version} of the state format, expected ${VERSION}. Write it anew with this version of the package.`,
+      `${file}: version ${plain(String(metadata.version))} of the state format, expected ${VERSION}. Write it anew with this version of the package.`,
       {
         file,
         got: metadata.version,
@@ -117,7 +119,7 @@ function infoOf(opened: SafetensorsFile): StateInfo {
     }
     if (good(value)) return value;
     throw new CheckpointError(
-      `${file}: metadata ${key} is ${JSON.stringify(metadata[key])?.slice(0, 80)}, which this format does not allow. The file is damaged.`,
+      `${file}: metadata ${key} is ${quote(metadata[key])}, which this format does not allow. The file is damaged.`,
       {
         file,
         key,
@@ -146,13 +148,13 @@ function infoOf(opened: SafetensorsFile): StateInfo {
 }
 
 /** @throws CheckpointError when the file belongs to another model, naming what differs */
-async function checkModel(info: StateInfo, weights: NetworkWeights): Promise<void> {
+async function checkModel(info: StateInfo, weights: NetworkWeights, hashOf: HashOf): Promise<void> {
   const { file } = info;
   const own = weights.network.fingerprint();
   const key = Object.keys({ ...own, ...info.config }).find((k) => own[k] !== info.config[k]);
   if (key !== undefined) {
     throw new CheckpointError(
-      `${file} is the state of another model: its ${key} is ${info.config[key]}, that of the model given is ${own[key]}.`,
+      `${file} is the state of another model: its ${plain(key)} is ${plain(info.config[key] ?? 'nothing')}, that of the model given is ${own[key]}.`,
       {
         file,
         key,
@@ -163,12 +165,12 @@ async function checkModel(info: StateInfo, weights: NetworkWeights): Promise<voi
   }
   const pairs = [
     ['config_sha256', info.config_sha256, configHash(own)],
-    ['weights_sha256', info.weights_sha256, await weightsHash(weights)],
+    ['weights_sha256', info.weights_sha256, await hashOf(weights)],
   ] as const;
   for (const [name, got, expected] of pairs) {
     if (got === expected) continue;
     throw new CheckpointError(
-      `${file} is the state of another model: its ${name} is ${got.slice(0, 16)}…, that of the model given is ${expected.slice(0, 16)}…. ` +
+      `${file} is the state of another model: its ${name} is ${plain(got, 17)}, that of the model given is ${expected.slice(0, 16)}…. ` +
         `A state fits the weights that made it only; feed the text to this model instead.`,
       { file, key: name, got, expected },
     );
@@ -179,18 +181,22 @@ async function checkModel(info: StateInfo, weights: NetworkWeights): Promise<voi
  * Reads a state that belongs to a model.
  * @throws CheckpointError when the file is damaged or the state of another model
  */
-export async function readStateFile(file: string, weights: NetworkWeights): Promise<StateContents> {
+export async function readStateFile(
+  file: string,
+  weights: NetworkWeights,
+  hashOf: HashOf = weightsHash,
+): Promise<StateContents> {
   const opened = await SafetensorsFile.open(file);
   try {
     const info = infoOf(opened);
-    await checkModel(info, weights);
+    await checkModel(info, weights, hashOf);
     const tensors: Record<string, { shape: readonly number[]; data: Float32Array }> = {};
     const ids: number[][] = info.seen.map(() => []);
     for (const [name, { dtype, shape }] of opened.entries) {
       const row = /^ids\.(\d+)$/.exec(name)?.[1];
       if (row === undefined) {
         if (dtype !== 'F32')
-          throw new CheckpointError(`${file}: tensor ${name} is ${dtype}, expected F32`, {
+          throw new CheckpointError(`${file}: tensor ${plain(name)} is ${dtype}, expected F32`, {
             file,
             tensor: name,
             got: dtype,
@@ -199,7 +205,7 @@ export async function readStateFile(file: string, weights: NetworkWeights): Prom
       } else {
         if (ids[Number(row)] === undefined || dtype !== 'I32') {
           throw new CheckpointError(
-            `${file}: tensor ${name} is ${dtype} of row ${row}, expected I32 of one of ${ids.length} rows`,
+            `${file}: tensor ${plain(name)} is ${dtype} of row ${row}, expected I32 of one of ${ids.length} rows`,
             { file, tensor: name },
           );
         }
@@ -225,4 +231,19 @@ function checkContents(file: string, network: StatesOf, arrays: StateArrays): vo
       { cause: error },
     );
   }
+}
+
+/** Files of the states of a model. Its weights are asked for once, until they change. */
+export function stateFiles(weights: NetworkWeights): StateFiles {
+  const { network } = weights;
+  let known: { version: number; hash: Promise<string> } | null = null;
+  const hashOf: HashOf = () => {
+    if (known?.version !== weights.version) known = { version: weights.version, hash: weightsHash(weights) };
+    return known.hash;
+  };
+  return {
+    write: (file, contents) => writeStateFile(file, weights, contents, hashOf),
+    read: (file) => readStateFile(file, weights, hashOf),
+    row_bytes: stateBytes(network) + logitsBytes(network),
+  };
 }

@@ -5,6 +5,7 @@ import { decodeFloat32, DTYPE_BYTES } from '../../base/stored_dtypes.js';
 import type { WeightSpec } from '../../layers/weights.js';
 import { QuantizedLinear } from '../../quant/index.js';
 import type { NetworkWeights } from '../network_weights.js';
+import { isInFile } from '../file_tensors.js';
 import { quantizationOf } from '../quantized_weights.js';
 
 /** SHA-256 of a configuration fingerprint, in hex. */
@@ -43,13 +44,16 @@ async function sample(weights: NetworkWeights, spec: WeightSpec): Promise<{ kind
   }
   const { source } = weights;
   const info = source?.tensors.get(spec.name);
-  if (source && info && !weights.materialized) {
+  const variable = weights.materialized
+    ? (weights.base(spec.name) ?? (weights.all()[spec.name] as tf.Tensor))
+    : undefined;
+  if (source && info && (variable === undefined || isInFile(variable))) {
     const bytes = Math.ceil((wanted * DTYPE_BYTES[info.dtype]) / 8) * 8;
     for await (const piece of source.readSlices(spec.name, bytes))
       return { kind: 'float', values: decodeFloat32(piece, info.dtype).slice(0, wanted) };
   }
-  const variable = weights.base(spec.name) ?? (weights.all()[spec.name] as tf.Tensor);
-  const part = tf.tidy(() => tf.slice(tf.reshape(variable, [-1]), 0, wanted));
+  const own = variable ?? (weights.all()[spec.name] as tf.Tensor);
+  const part = tf.tidy(() => tf.slice(tf.reshape(own, [-1]), 0, wanted));
   const values = (await part.data<'float32'>()).slice();
   part.dispose();
   return { kind: 'float', values };

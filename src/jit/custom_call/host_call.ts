@@ -2,6 +2,7 @@
 import type * as tf from '@tensorflow/tfjs';
 import { hostKernels } from '../../runtime/index.js';
 import { symbolic, valueOf } from '../trace/backend.js';
+import type { Dtype } from '../types.js';
 import { callModule } from './call_module.js';
 import { nodeBackend } from '../../runtime/binding.js';
 
@@ -21,10 +22,26 @@ export function runHostKernel(
   inputs: readonly tf.Tensor[],
   shape: readonly number[],
 ): tf.Tensor {
+  return runHostKernelAll(name, sizes, inputs, [{ shape, dtype: 'float32' }])[0]!;
+}
+
+/**
+ * As runHostKernel, with several results.
+ * @param aliases of results that take an input's memory, the number of that input, of the same type: the kernel may write over what it reads
+ * there. XLA copies the input first where something else still needs it.
+ */
+export function runHostKernelAll(
+  name: string,
+  sizes: readonly number[],
+  inputs: readonly tf.Tensor[],
+  results: readonly { shape: readonly number[]; dtype: Dtype }[],
+  aliases: ReadonlyMap<number, number> = new Map(),
+): tf.Tensor[] {
   const call = {
     target: `tfjs_mamba2_${name}`,
     config: `{sizes = array<i64: ${sizes.join(', ')}>}`,
-    results: [{ shape, dtype: 'float32' as const }],
+    results: results.map(({ shape, dtype }) => ({ shape: [...shape], dtype })),
+    aliases,
   };
-  return symbolic(callModule(call, inputs.map(valueOf))[0]!);
+  return callModule(call, inputs.map(valueOf)).map(symbolic);
 }

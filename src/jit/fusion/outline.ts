@@ -9,6 +9,7 @@
  * use).
  */
 import { createHash } from 'node:crypto';
+import type { Pieces } from '../../base/pieces.js';
 import type { FunctionGraph } from '../trace/graph.js';
 import { attr, type Argument, type Attr, type FunctionText, type NodeText } from '../trace/graphdef.js';
 
@@ -75,7 +76,7 @@ function ordered(nodes: readonly NodeText[], wanted: readonly string[]): NodeTex
   const order: NodeText[] = [];
   const stack = wanted.map(producer).reverse();
   while (stack.length > 0) {
-    const name = stack.at(-1)!;
+    const name = stack[stack.length - 1]!;
     const node = byName.get(name);
     const waiting =
       node && !done.has(name) ? node.inputs.map(producer).filter((n) => byName.has(n) && !done.has(n)) : [];
@@ -173,7 +174,7 @@ export interface Outlined {
  * @param compileOutlined see DefineOptions
  * @returns null when there is no cut, or when the function hands variables to functions that it calls
  */
-export function outline(text: FunctionText, graph: FunctionGraph, compileOutlined: boolean): Outlined | null {
+export function* outline(text: FunctionText, graph: FunctionGraph, compileOutlined: boolean): Pieces<Outlined | null> {
   const { types } = graph;
   const [tensorflow, borders] = [graph.cuts('tensorflow'), graph.cuts('border')];
   const present = new Set(text.nodes.map((node) => node.name));
@@ -187,6 +188,7 @@ export function outline(text: FunctionText, graph: FunctionGraph, compileOutline
   if (text.nodes.some((node) => takesHandle(node) && !access.has(node.op))) return null;
 
   const place = places(text, cuts);
+  yield;
   const byName = new Map(text.nodes.map((node) => [node.name, node]));
   const last = Math.max(...[...place.values()].map((p) => (typeof p === 'number' ? p : 0)));
   const groups: NodeText[][] = Array.from({ length: last + 1 }, () => []);
@@ -207,8 +209,9 @@ export function outline(text: FunctionText, graph: FunctionGraph, compileOutline
   const translate = (ref: string): string => outside.get(ref) ?? ref;
   const functions: FunctionText[] = [];
   const calls: NodeText[] = [];
-  groups.forEach((group, i) => {
-    if (wanted[i]!.size === 0) return;
+  for (const [i, group] of groups.entries()) {
+    if (wanted[i]!.size === 0) continue;
+    yield;
     const constants = constantsFor(
       group.flatMap((node) => node.inputs),
       byName,
@@ -217,9 +220,9 @@ export function outline(text: FunctionText, graph: FunctionGraph, compileOutline
     const results = [...wanted[i]!];
     const { fn, inputs } = outlinedText(ordered([...constants, ...group], results), results, types);
     functions.push(clusters ? fn : { ...fn, name: `${fn.name}_part`, attrs: { _noinline: attr.bool(true) } });
-    calls.push(callNode(`${OUTLINED}${i}`, functions.at(-1)!, inputs.map(translate), clusters));
+    calls.push(callNode(`${OUTLINED}${i}`, functions[functions.length - 1]!, inputs.map(translate), clusters));
     results.forEach((ref, k) => outside.set(ref, `${OUTLINED}${i}:output:${k}`));
-  });
+  }
   const own = text.nodes.filter((node) => place.get(node.name) === 'outer');
   const direct = [...own.flatMap((node) => node.inputs), ...Object.values(text.returns)];
   const nodes = [...constantsFor(direct, byName, place), ...own, ...calls].map((node) => ({

@@ -5,11 +5,14 @@ import { currentGraph, isTracing, record, symbolic, valueOf } from '../trace/bac
 /**
  * The same tensor, and in traced code a border: what lies between two borders is outlined into a function, and functions of the same
  * text (equal stages of a computation) are one, which TensorFlow reads and converts for XLA once. XLA puts them together again.
+ * @param ofGradient whether its gradient is a border too: stages of the backward pass then are functions as well
  */
-export function outlineBorder<T extends tf.Tensor>(x: T): T {
+export function outlineBorder<T extends tf.Tensor>(x: T, ofGradient = false): T {
   if (!isTracing() || currentGraph().parent) return x;
   return tf.customGrad((input: unknown) => ({
-    value: symbolic(record('Identity', {}, [valueOf(input as tf.Tensor)], 'border')[0]!),
-    gradFunc: (dy: tf.Tensor) => dy,
+    value: border(input as tf.Tensor),
+    gradFunc: (dy: tf.Tensor) => (ofGradient ? border(dy) : dy),
   }))(x) as T;
 }
+
+const border = (x: tf.Tensor): tf.Tensor => symbolic(record('Identity', {}, [valueOf(x)], 'border')[0]!);

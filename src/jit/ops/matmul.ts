@@ -6,6 +6,7 @@ import { nodeBackend } from '../../runtime/binding.js';
 import { cpuFeatures } from '../../runtime/cpu.js';
 import { currentGraph, isTracing, record, symbolic, valueOf } from '../trace/backend.js';
 import { attr } from '../trace/graphdef.js';
+import { materialise } from '../fusion/materialise.js';
 import { cast, castFloat32, castTo } from './element_types.js';
 import { rawOp, trueDtype } from './raw_op.js';
 
@@ -41,6 +42,33 @@ export function matMulBf16(x: tf.Tensor, w: tf.Tensor): tf.Tensor2D {
 /** The least float32: a bound that no number is below. */
 const LEAST = -3.4028234663852886e38;
 
+/**
+ * A vector of fewer floats than these (16 KiB) is multiplied by a matrix that is computed element by element inside the product; for a
+ * longer one XLA writes the whole matrix to memory first (kFusionThresholdBytes of its cpu_instruction_fusion.cc).
+ */
+const FUSED_BELOW = 4096;
+
+/**
+ * x·Wᵀ of one row: a long sum in parts that XLA fuses. Parts after the first are negative and subtracted: a sum XLA would compute inside a
+ * product, and then not the matrix.
+ * @param w computed element by element
+ */
+function productOfOneRow(x: tf.Tensor2D, w: tf.Tensor2D): tf.Tensor2D {
+  const [n, k] = w.shape;
+  if (k < FUSED_BELOW) return tf.matMul(x, w, false, true);
+  const parts = Math.ceil(k / (FUSED_BELOW - 1));
+  const size = 64 * Math.ceil(k / parts / 64); // whole lines of a cache
+  const product = (from: tf.Tensor2D, at: number): tf.Tensor2D => {
+    const width = Math.min(size, k - at);
+    return tf.matMul(tf.slice(from, [0, at], [1, width]), tf.slice(w, [0, at], [n, width]), false, true);
+  };
+  // the vector once, and not in every row of each part
+  const [positive, negative] = [materialise(x, x), materialise(tf.neg(x) as tf.Tensor2D, x)];
+  let sum = product(positive, 0);
+  for (let at = size; at < k; at += size) sum = tf.sub(sum, product(negative, at));
+  return sum;
+}
+
 /** Most rows that are multiplied one by one: for more, a bfloat16 matrix is converted to float32 once and for all. */
 const FEW_ROWS = 8;
 /** Elements of a bfloat16 matrix that stay in a cache (8 MiB) while row after row is multiplied by them. */
@@ -53,13 +81,13 @@ const CACHED = 2 ** 22;
 function productByRows(x: tf.Tensor2D, w: tf.Tensor2D): tf.Tensor2D {
   const [n, k] = w.shape;
   const step = Math.ceil(n / Math.ceil((n * k) / CACHED));
-  const rows = tf.split(x, x.shape[0]);
+  const rows = tf.split<tf.Tensor2D>(x, x.shape[0]);
   const columns: tf.Tensor2D[] = [];
   for (let at = 0; at < n; at += step) {
     const some = step < n ? tf.slice(w, [at, 0], [Math.min(step, n - at), k]) : w;
     columns.push(
       tf.concat(
-        rows.map((row) => tf.matMul(row, some, false, true) as tf.Tensor2D),
+        rows.map((row) => productOfOneRow(row, some)),
         0,
       ),
     );
@@ -111,7 +139,8 @@ export function matMulStored(x: tf.Tensor2D, w: tf.Tensor): tf.Tensor2D {
       return productByKernel(x, w, true);
     const matrix = (bf16 ? castFloat32(w) : onCpu && x.shape[0] === 1 ? tf.maximum(w, LEAST) : w) as tf.Tensor2D;
     const few = onCpu && bf16 && x.shape[0] > 1 && x.shape[0] <= FEW_ROWS;
-    return few ? productByRows(x, matrix) : tf.matMul(x, matrix, false, true);
+    if (few) return productByRows(x, matrix);
+    return onCpu && x.shape[0] === 1 ? productOfOneRow(x, matrix) : tf.matMul(x, matrix, false, true);
   });
 }
 

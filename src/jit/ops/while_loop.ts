@@ -1,7 +1,8 @@
 /** Loops inside a program. */
 import * as tf from '@tensorflow/tfjs';
 import { TracingError } from '../errors.js';
-import { currentGraph, symbolic, trace, valueOf } from '../trace/backend.js';
+import { atOnce, isPieces, type Pieces } from '../../base/pieces.js';
+import { currentGraph, symbolic, traceInto, valueOf } from '../trace/backend.js';
 import { describe, dtypeNumber } from '../../runtime/data_types.js';
 import { FunctionGraph, type Value } from '../trace/graph.js';
 import { attr } from '../trace/graphdef.js';
@@ -20,6 +21,15 @@ export function whileLoop(
   body: (carried: tf.Tensor[]) => tf.Tensor[],
   initial: readonly tf.Tensor[],
 ): tf.Tensor[] {
+  return atOnce(whileLoopInPieces(condition, body, initial));
+}
+
+/** As whileLoop(), of a body that is traced in pieces. */
+export function* whileLoopInPieces(
+  condition: (carried: tf.Tensor[]) => tf.Tensor,
+  body: (carried: tf.Tensor[]) => tf.Tensor[] | Pieces<tf.Tensor[]>,
+  initial: readonly tf.Tensor[],
+): Pieces<tf.Tensor[]> {
   const outer = currentGraph();
   const { gradientDepth } = (tf.engine() as unknown as { state: { gradientDepth: number } }).state;
   if (gradientDepth > 0) {
@@ -32,12 +42,16 @@ export function whileLoop(
     return { graph, carried: start.map((v, i) => graph.parameter(`v${i}`, v.shape, v.dtype)) };
   };
   const test = part('condition');
-  const go = trace(test.graph, () => test.graph.local(valueOf(condition(test.carried.map(symbolic)))));
+  const go = yield* traceInto(test.graph, () => test.graph.local(valueOf(condition(test.carried.map(symbolic)))));
   if (go.dtype !== 'bool' || go.shape.length !== 0) {
     throw new TracingError(`whileLoop: the condition is ${describe(go)}, expected a bool scalar.`);
   }
   const step = part('body');
-  const next = trace(step.graph, () => body(step.carried.map(symbolic)).map((x) => step.graph.local(valueOf(x))));
+  const next = yield* traceInto(step.graph, function* (): Pieces<Value[]> {
+    const made = body(step.carried.map(symbolic));
+    const tensors = isPieces(made) ? yield* made : made;
+    return tensors.map((x) => step.graph.local(valueOf(x)));
+  });
   if (next.length !== start.length) {
     throw new TracingError(`whileLoop: the body returned ${next.length} tensors, expected ${start.length}.`);
   }

@@ -1,19 +1,24 @@
 /** What goes into a program's functions and comes out of its variables: checked, and in the arrays that TensorFlow and callers take. */
 import type * as tf from '@tensorflow/tfjs';
-import { ArgumentError } from '../../base/errors.js';
+import { ArgumentError, DeviceError } from '../../base/errors.js';
 import { decodeFloat32 } from '../../base/stored_dtypes.js';
-import { describe, sizeOf } from '../../runtime/data_types.js';
+import { describe, dtypeNumber, sizeOf } from '../../runtime/data_types.js';
 import { nodeName } from './function.js';
 import type { Signature } from './graph_cache.js';
-import { nativeDtype, nativeId } from '../../runtime/binding.js';
+import { nativeDtype, valuesOf } from '../../runtime/binding.js';
+import type { FeedPlace } from '../../runtime/native_session.js';
 import type { Dtype, InputValue, TensorSpec, VariableDtype } from '../types.js';
+
+/** Values of an output; BigInt64Array for int64. */
+export type OutputData = Float32Array | Int32Array | Uint8Array;
 
 /** A function of a graph: what it takes and gives, and the names of the nodes that are fed and fetched. */
 export interface Call {
   inputs: Record<string, TensorSpec>;
-  outputs: string[];
-  feeds: string;
-  fetches: string;
+  outputs: Record<string, TensorSpec>;
+  feeds: readonly FeedPlace[];
+  /** The node of each output, in their order; of a function without outputs the one that is fetched all the same. */
+  fetches: readonly string[];
 }
 
 /** The call of a function with this signature. */
@@ -22,12 +27,44 @@ export function callOf(name: string, { inputs, outputs }: Signature): Call {
   const names = Object.keys(outputs);
   return {
     inputs,
-    outputs: names,
-    feeds: Object.keys(inputs)
-      .map((input) => `${node}_${nodeName(input)}:0`)
-      .join(','),
-    fetches: names.length > 0 ? names.map((_, i) => `${node}:${i}`).join(',') : `${node}_done:0`,
+    outputs,
+    feeds: Object.entries(inputs).map(([input, { dtype, shape }]) => [
+      `${node}_${nodeName(input)}:0`,
+      dtypeNumber(dtype),
+      shape,
+    ]),
+    fetches: names.length > 0 ? names.map((_, i) => `${node}:${i}`) : [`${node}_done:0`],
   };
+}
+
+/** What to fetch for these outputs of a function. @throws ArgumentError when it has no such output, or has some and none is wanted */
+export function fetchesOf(name: string, call: Call, wanted: readonly string[]): readonly string[] {
+  const outputs = Object.keys(call.outputs);
+  if (outputs.length === 0 && wanted.length === 0) return call.fetches;
+  const places = wanted.map((output) => outputs.indexOf(output));
+  if (wanted.length > 0 && !places.includes(-1)) return places.map((place) => call.fetches[place]!);
+  throw new ArgumentError(
+    `call('${name}'): expected outputs among ${outputs.join(', ') || '(none)'}, got ${wanted.join(', ') || 'none'}.`,
+    { name, got: [...wanted], expected: outputs },
+  );
+}
+
+/** A result as the typed array that callers get. @throws DeviceError for types that have none */
+export function outputValues(dtype: Dtype, bytes: ArrayBuffer): OutputData {
+  switch (dtype) {
+    case 'float32':
+    case 'complex64':
+      return new Float32Array(bytes);
+    case 'int32':
+      return new Int32Array(bytes);
+    case 'bool':
+    case 'uint8':
+      return new Uint8Array(bytes);
+    case 'int64':
+      return new BigInt64Array(bytes) as unknown as OutputData;
+    default:
+      throw new DeviceError(`call(): an output of type ${dtype} has no typed array; use run().`, { dtype });
+  }
 }
 
 /** Bytes of a variable as what they are: bfloat16 as float32. */
@@ -50,9 +87,8 @@ export function typedValues(
   }
 }
 
-/** The id of a tensor that a function is given. @throws ArgumentError when it is not what the function takes */
-export function tensorInput(name: string, input: string, spec: TensorSpec, value: tf.Tensor): number {
-  const id = nativeId(value);
+/** The values of a tensor that a function is given. @throws ArgumentError when it is not what the function takes */
+export function tensorInput(name: string, input: string, spec: TensorSpec, value: tf.Tensor): ArrayBufferView {
   const dtype = nativeDtype(value);
   if (dtype !== spec.dtype || value.shape.join() !== spec.shape.join()) {
     throw new ArgumentError(
@@ -63,7 +99,7 @@ export function tensorInput(name: string, input: string, spec: TensorSpec, value
       },
     );
   }
-  return id;
+  return valuesOf(value);
 }
 
 /** Numbers that a function is given, as an array that TensorFlow takes. @throws ArgumentError when there are not as many, or of another type */

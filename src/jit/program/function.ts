@@ -1,13 +1,23 @@
 /** Tracing of one function of a program: variables, inputs, outputs and assignments. */
+import { isPromise } from '../../base/async.js';
+import { isPieces, type Pieces } from '../../base/pieces.js';
 import type * as tf from '@tensorflow/tfjs';
 import { TracingError } from '../errors.js';
-import { symbolic, trace, valueOf } from '../trace/backend.js';
+import { symbolic, traceInto, valueOf } from '../trace/backend.js';
 import { describe, dtypeNumber } from '../../runtime/data_types.js';
 import { FunctionGraph, type Value } from '../trace/graph.js';
 import { attr, type FunctionText } from '../trace/graphdef.js';
 import { infer } from '../trace/infer.js';
 import { outline } from '../fusion/outline.js';
-import type { DefineOptions, Dtype, TensorSpec, TracedFunction, VariableDtype, VariableSpec } from '../types.js';
+import type {
+  DefineOptions,
+  Dtype,
+  TensorSpec,
+  TracedFunction,
+  TraceResult,
+  VariableDtype,
+  VariableSpec,
+} from '../types.js';
 
 /** How a variable is stored: int32 ones as int64, because under CUDA int32 variables live in host memory, where XLA cannot reach them. */
 export function storedDtype(dtype: VariableDtype): Dtype {
@@ -104,18 +114,27 @@ export interface Body {
   (
     inputs: Record<string, tf.Tensor>,
     vars: (override?: (name: string) => tf.Tensor | undefined) => Record<string, tf.Tensor>,
-  ): { outputs?: Record<string, tf.Tensor>; assign?: Record<string, tf.Tensor> };
+  ): TraceResult | Pieces<TraceResult>;
 }
 
-/** Traces a function. @param options `outside`: data ids of eager tensors that `body` may use, and the inputs that stand for them */
-export function traceFunction(
+/** @throws TracingError for what an async function returns */
+export function refusePromise(name: string, result: unknown): void {
+  if (!isPromise(result)) return;
+  throw new TracingError(
+    `'${name}' returned a promise: it is async, or gives what an asynchronous op gave. A function is traced in one go: use tensor ops alone (tf.where and not tf.whereAsync), and read values after the call.`,
+    { name },
+  );
+}
+
+/** Traces a function, in a trace (traceAtOnce, traceInPieces). @param options `outside`: data ids of eager tensors that `body` may use, and the inputs that stand for them */
+export function* traceFunction(
   name: string,
   inputs: Record<string, TensorSpec>,
   variables: ReadonlyMap<string, VariableSpec>,
   body: Body,
   fn: TracedFunction,
   { xla = true, outside = new Map(), tensorflowProducts = false, compileOutlined = false }: DefineOptions = {},
-): Traced {
+): Pieces<Traced> {
   const graph = new FunctionGraph(nodeName(name), null, xla, tensorflowProducts);
   const parameters = Object.entries(inputs).map(([input, spec]) => {
     checkName('input', input);
@@ -123,9 +142,12 @@ export function traceFunction(
   });
   const byName = new Map<string, Value>(parameters);
   const declared = new Map([...outside].map(([dataId, input]) => [dataId, byName.get(input)!]));
-  const work = (): { outputs: Named[]; assigns: Named[] } => {
+  const work = function* (): Pieces<{ outputs: Named[]; assigns: Named[] }> {
     const tensors = Object.fromEntries(parameters.map(([input, value]) => [input, symbolic(value)]));
-    const result = body(tensors, (override = () => undefined) => variableReader(graph, variables, override));
+    const made = body(tensors, (override = () => undefined) => variableReader(graph, variables, override));
+    refusePromise(name, made);
+    const result = isPieces(made) ? yield* made : made;
+    yield;
     const outputs = Object.entries(result.outputs ?? {}).map(([output, x]) => {
       checkName('output', output);
       return [output, graph.local(valueOf(x))] as const;
@@ -149,13 +171,15 @@ export function traceFunction(
     });
     return { outputs, assigns };
   };
-  const { outputs, assigns } = trace(graph, work, declared);
+  const { outputs, assigns } = yield* traceInto(graph, work, declared);
+  yield;
   const whole = graph.finish(
     outputs.map(([output, value]) => [`out_${nodeName(output)}`, value] as const),
     assigns.map(([variable, value]) => [nodeName(variable), value] as const),
     {},
   );
-  const outlined = xla ? outline(whole, graph, compileOutlined) : null;
+  yield;
+  const outlined = xla ? yield* outline(whole, graph, compileOutlined) : null;
   return {
     name,
     inputs,

@@ -1,10 +1,6 @@
-/**
- * Where a program's graph goes before TensorFlow loads it: into a temporary folder, or into one that is kept, so that the next
- * process need not trace anew. Tracing a large program takes most of a second.
- */
+/** Where a program's graph is kept, so that the next process need not trace anew: tracing a large program takes most of a second. */
 import { createHash, randomBytes } from 'node:crypto';
 import * as fs from 'node:fs';
-import * as os from 'node:os';
 import * as path from 'node:path';
 import { cpuFeatures } from '../../runtime/cpu.js';
 import { computeCapability, multiprocessors } from '../../runtime/load.js';
@@ -20,6 +16,26 @@ export interface Signature {
 
 /** Written last: a folder with it is complete. */
 const SIGNATURES = 'signatures.json';
+/** A GraphDef. */
+const GRAPH = 'graph.pb';
+
+/** What SIGNATURES holds. */
+interface Kept {
+  signatures: Record<string, Signature>;
+  /** Of the graph and the signatures. */
+  sha256: string;
+}
+
+/** A graph, and what its functions are called with. */
+export interface KeptGraph {
+  graph: Uint8Array;
+  signatures: Record<string, Signature>;
+}
+
+/** A damaged graph can be one that TensorFlow takes and that computes something else. */
+function checksum({ graph, signatures }: KeptGraph): string {
+  return createHash('sha256').update(graph).update(JSON.stringify(signatures)).digest('hex');
+}
 
 /** The folder of a program: by the caller's key, its variables, its functions' names and what graphs depend on besides. */
 export function graphFolder(
@@ -36,36 +52,29 @@ export function graphFolder(
   return path.join(cache.folder, createHash('sha256').update(text).digest('hex').slice(0, 32));
 }
 
-/** The signatures of a kept graph, or null when there is none of these functions. */
-export function keptSignatures(folder: string, functions: readonly string[]): Record<string, Signature> | null {
+/** A kept graph, or null when there is none of these functions, or it is not as it was written. */
+export function keptGraph(folder: string, functions: readonly string[]): KeptGraph | null {
   try {
-    const kept = JSON.parse(fs.readFileSync(path.join(folder, SIGNATURES), 'utf8')) as Record<string, Signature>;
-    return functions.every((name) => kept[name]?.inputs && kept[name].outputs) ? kept : null;
+    const { signatures, sha256 } = JSON.parse(fs.readFileSync(path.join(folder, SIGNATURES), 'utf8')) as Kept;
+    const kept = { graph: fs.readFileSync(path.join(folder, GRAPH)), signatures };
+    if (checksum(kept) !== sha256) return null;
+    return functions.every((name) => signatures[name]?.inputs && signatures[name].outputs) ? kept : null;
   } catch {
     return null;
   }
 }
 
-/** Hands a new folder to `use`, and removes it. */
-export function withTemporaryFolder<T>(use: (folder: string) => T): T {
-  const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'tfjs-program-'));
-  try {
-    return use(folder);
-  } finally {
-    fs.rmSync(folder, { recursive: true, force: true });
-  }
-}
-
 /**
- * Keeps a graph that lies in `from` as `folder`, whole or not at all. A disk that takes nothing only means that nothing is kept. An earlier one
- * goes first: its name says what it is of, so it was damaged.
+ * Keeps a graph as `folder`, whole or not at all. A disk that takes nothing only means that nothing is kept. An earlier one goes first: its name
+ * says what it is of, so it was damaged.
  */
-export function keepGraph(from: string, folder: string, signatures: Record<string, Signature>): void {
+export function keepGraph(folder: string, made: KeptGraph): void {
   const aside = `${folder}.${randomBytes(6).toString('hex')}`;
   try {
-    fs.mkdirSync(path.dirname(folder), { recursive: true });
-    fs.cpSync(from, aside, { recursive: true });
-    fs.writeFileSync(path.join(aside, SIGNATURES), JSON.stringify(signatures));
+    fs.mkdirSync(aside, { recursive: true, mode: 0o700 });
+    fs.writeFileSync(path.join(aside, GRAPH), made.graph);
+    const kept: Kept = { signatures: made.signatures, sha256: checksum(made) };
+    fs.writeFileSync(path.join(aside, SIGNATURES), JSON.stringify(kept));
     fs.rmSync(folder, { recursive: true, force: true });
     fs.renameSync(aside, folder);
   } catch {

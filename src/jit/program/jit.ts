@@ -1,11 +1,13 @@
 /** jit(): tf.function for tfjs. */
-import type * as tf from '@tensorflow/tfjs';
+import * as tf from '@tensorflow/tfjs';
 import { DisposedError } from '../../base/errors.js';
 import { isTracing } from '../trace/backend.js';
 import { mapTensors, nestKey, tensorsOf, type Nest } from './nest.js';
-import { nativeDtype, nativeId } from '../../runtime/binding.js';
+import { nativeDtype } from '../../runtime/binding.js';
+import { JIT_TABLE } from './option_rules.js';
+import { refusePromise } from './function.js';
 import { Program } from './program.js';
-import type { CompileHook, Dtype, TensorSpec } from '../types.js';
+import type { CompileHook, TensorSpec } from '../types.js';
 
 export interface JitOptions {
   /** Name in error messages and hooks; default the function's own, or 'jit'. */
@@ -20,6 +22,11 @@ export interface JitOptions {
 /** A compiled function. */
 export interface JitFunction<A extends readonly Nest[], R extends Nest> {
   (...args: A): R;
+  /**
+   * The same, with the event loop free while XLA compiles and the program runs. The values of the arguments are those of the moment of the
+   * call; the tensors of the result are known to no tidy.
+   */
+  run(...args: A): Promise<R>;
   /** Programs compiled so far: one per structure, shapes, dtypes and static arguments. */
   readonly cacheSize: number;
   /** Frees all programs; later calls throw DisposedError. */
@@ -32,18 +39,14 @@ interface Compiled {
   template: Nest;
 }
 
-function native(x: tf.Tensor): Dtype {
-  nativeId(x);
-  return nativeDtype(x);
-}
-
-function compile(fn: (...args: never[]) => Nest, args: readonly Nest[], options: JitOptions): Compiled {
+/** Traced, not yet compiled. */
+function traced(fn: (...args: never[]) => Nest, args: readonly Nest[], options: JitOptions): Compiled {
   const name = options.name ?? 'jit';
   const program = new Program({ name, onCompile: options.onCompile });
   const captures = options.captures ?? [];
   const tensors = [...tensorsOf(args), ...captures];
   const inputs: Record<string, TensorSpec> = {};
-  tensors.forEach((x, i) => (inputs[`x${i}`] = { shape: x.shape, dtype: native(x) }));
+  tensors.forEach((x, i) => (inputs[`x${i}`] = { shape: x.shape, dtype: nativeDtype(x) }));
   const first = tensors.length - captures.length;
   const outside = new Map(captures.map((x, i) => [x.dataId, `x${first + i}`]));
   let template: Nest = null;
@@ -54,6 +57,7 @@ function compile(fn: (...args: never[]) => Nest, args: readonly Nest[], options:
       (given) => {
         let next = 0;
         const result = fn(...(args.map((arg) => mapTensors(arg, () => given[`x${next++}`]!)) as never[]));
+        refusePromise(name, result);
         const outputs: Record<string, tf.Tensor> = {};
         template = mapTensors(result, (y) => {
           outputs[`y${Object.keys(outputs).length}`] = y;
@@ -63,7 +67,6 @@ function compile(fn: (...args: never[]) => Nest, args: readonly Nest[], options:
       },
       { xla: options.xla ?? true, outside },
     );
-    program.compileSync();
   } catch (error) {
     program.dispose();
     throw error;
@@ -86,23 +89,64 @@ export function jit<A extends readonly Nest[], R extends Nest>(
   fn: (...args: A) => R,
   options: JitOptions = {},
 ): JitFunction<A, R> {
+  JIT_TABLE.check(options);
   const cache = new Map<string, Compiled>();
+  const loading = new Map<string, Promise<Compiled>>();
   let disposed = false;
   const name = options.name ?? (fn.name || 'jit');
-  const call = (...args: A): R => {
+  const alive = (): void => {
     if (disposed) throw new DisposedError(`The compiled function '${name}' was disposed.`, { name });
+  };
+  const made = (args: A): Compiled => traced(fn as unknown as (...args: never[]) => Nest, args, { ...options, name });
+  const inputsOf = (args: A): Record<string, tf.Tensor> =>
+    Object.fromEntries([...tensorsOf(args), ...(options.captures ?? [])].map((x, i) => [`x${i}`, x]));
+  const resultOf = ({ template }: Compiled, outputs: Record<string, tf.Tensor>): R => {
+    let next = 0;
+    return mapTensors(template, () => outputs[`y${next++}`]!) as R;
+  };
+  const call = (...args: A): R => {
+    alive();
     if (isTracing()) return fn(...args);
-    const key = nestKey(args, native);
+    const key = nestKey(args, nativeDtype);
     let compiled = cache.get(key);
     if (!compiled) {
-      compiled = compile(fn as unknown as (...args: never[]) => Nest, args, { ...options, name });
+      compiled = made(args);
+      try {
+        compiled.program.compileSync();
+      } catch (error) {
+        compiled.program.dispose();
+        throw error;
+      }
       cache.set(key, compiled);
     }
-    const inputs: Record<string, tf.Tensor> = {};
-    [...tensorsOf(args), ...(options.captures ?? [])].forEach((x, i) => (inputs[`x${i}`] = x));
-    const outputs = compiled.program.run('call', inputs);
-    let next = 0;
-    return mapTensors(compiled.template, () => outputs[`y${next++}`]!) as R;
+    return resultOf(compiled, compiled.program.runSync('call', inputsOf(args)));
+  };
+  const load = async (key: string, args: A): Promise<Compiled> => {
+    const compiled = made(args);
+    await compiled.program.compile();
+    if (disposed || cache.has(key)) compiled.program.dispose();
+    else cache.set(key, compiled);
+    alive();
+    return cache.get(key)!;
+  };
+  const run = async (...args: A): Promise<R> => {
+    alive();
+    const key = nestKey(args, nativeDtype);
+    // before anything is awaited: the caller may dispose of them
+    const inputs = Object.fromEntries(
+      Object.entries(inputsOf(args)).map(([input, x]) => [input, tf.keep(tf.clone(x))]),
+    );
+    try {
+      let compiled = cache.get(key);
+      if (!compiled) {
+        const promise = loading.get(key) ?? load(key, args).finally(() => loading.delete(key));
+        loading.set(key, promise);
+        compiled = await promise;
+      }
+      return resultOf(compiled, await compiled.program.run('call', inputs));
+    } finally {
+      tf.dispose(inputs);
+    }
   };
   const dispose = (): void => {
     for (const { program } of cache.values()) program.dispose();
@@ -110,6 +154,7 @@ export function jit<A extends readonly Nest[], R extends Nest>(
     disposed = true;
   };
   return Object.defineProperties(call, {
+    run: { value: run },
     cacheSize: { get: () => cache.size },
     dispose: { value: dispose },
   }) as JitFunction<A, R>;

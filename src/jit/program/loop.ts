@@ -1,13 +1,15 @@
 /** A function repeated inside the program: what Program.defineLoop builds. */
 import * as tf from '@tensorflow/tfjs';
 import { TracingError } from '../errors.js';
-import { whileLoop } from '../ops/while_loop.js';
+import { setRow } from '../ops/set_row.js';
+import { isPieces, type Pieces } from '../../base/pieces.js';
+import { whileLoopInPieces } from '../ops/while_loop.js';
 import { describe, dtypeNumber } from '../../runtime/data_types.js';
 import type { Body, Traced } from './function.js';
-import { record, symbolic, valueOf } from '../trace/backend.js';
+import { record, symbolic } from '../trace/backend.js';
 import { constantValue, type Value } from '../trace/graph.js';
 import { attr } from '../trace/graphdef.js';
-import type { LoopOptions, TensorSpec } from '../types.js';
+import type { LoopOptions, TensorSpec, TraceResult } from '../types.js';
 
 function checkOptions(name: string, body: Traced, options: LoopOptions): void {
   const fail = (message: string): never => {
@@ -38,21 +40,6 @@ function checkOptions(name: string, body: Traced, options: LoopOptions): void {
 
 const int32 = (values: number[], shape: number[]): Value => constantValue(Int32Array.from(values), shape, 'int32');
 
-/** buffer with `row` in place of its row `index`. */
-function setRow(buffer: tf.Tensor, index: tf.Tensor, row: tf.Tensor, xla: boolean): tf.Tensor {
-  const [target, at, value] = [valueOf(buffer), valueOf(index), valueOf(row)];
-  const dims = [1, ...value.shape];
-  const update = record('Reshape', {}, [value, int32(dims, [dims.length])])[0]!;
-  if (!xla) {
-    const where = record('Reshape', {}, [at, int32([1, 1], [2])])[0]!;
-    return symbolic(record('TensorScatterUpdate', {}, [target, where, update])[0]!);
-  }
-  const first = record('Reshape', {}, [at, int32([1], [1])])[0]!;
-  const rest = int32(new Array<number>(value.shape.length).fill(0), [value.shape.length]);
-  const start = record('ConcatV2', {}, [first, rest, int32([0], [])])[0]!;
-  return symbolic(record('XlaDynamicUpdateSlice', {}, [target, update, start])[0]!);
-}
-
 /** Inputs of the loop function, and how to trace it. */
 export function loopBody(
   name: string,
@@ -69,7 +56,7 @@ export function loopBody(
   if (options.count !== undefined) inputs[options.count] = { shape: [], dtype: 'int32' };
   const fed = Object.keys(options.feed ?? {});
   const outputs = Object.keys(body.outputs);
-  const traced: Body = (given, vars) => {
+  const traced: Body = function* (given, vars): Pieces<TraceResult> {
     const own = vars();
     const zeros = (spec: TensorSpec): tf.Tensor => {
       const shape = [options.steps, ...spec.shape];
@@ -90,9 +77,9 @@ export function loopBody(
       const most = tf.less(i, tf.scalar(options.steps, 'int32'));
       return options.count === undefined ? most : tf.logicalAnd(most, tf.less(i, given[options.count]!));
     };
-    const result = whileLoop(
+    const result = yield* whileLoopInPieces(
       ([i, stopped]) => tf.logicalAnd(limit(i!), tf.logicalNot(stopped!)),
-      (carried) => {
+      function* (carried): Pieces<tf.Tensor[]> {
         const [i] = carried as [tf.Tensor];
         const at = (k: number): tf.Tensor => carried[2 + k]!;
         const args = { ...given };
@@ -101,10 +88,11 @@ export function loopBody(
           args[input] = tf.reshape(tf.gather(given[input]!, i), body.inputs[input]!.shape as number[]);
         fed.forEach((input, k) => (args[input] = at(k)));
         const state = new Map(body.assigned.map((variable, k) => [variable, at(fed.length + k)]));
-        const step = body.fn(
+        const made = body.fn(
           args,
           vars((variable) => state.get(variable)),
         );
+        const step = isPieces(made) ? yield* made : made;
         const out = step.outputs ?? {};
         const stacked = outputs.map((output, k) =>
           setRow(at(fed.length + body.assigned.length + k), i, out[output]!, body.xla),

@@ -1,5 +1,6 @@
 /** Tensors in nested arrays and objects: taken apart into a list, and put together again. */
 import * as tf from '@tensorflow/tfjs';
+import { isPromise } from '../../base/async.js';
 import { ArgumentError } from '../../base/errors.js';
 
 /** Tensors in any nest of arrays and objects; other values are static and part of the cache key. */
@@ -23,6 +24,7 @@ export function mapTensors(nest: Nest, replace: (x: tf.Tensor) => tf.Tensor): Ne
   if (nest !== null && typeof nest === 'object') {
     const prototype: unknown = Object.getPrototypeOf(nest);
     if (prototype !== Object.prototype && prototype !== null) {
+      isPromise(nest);
       const got = (nest as object).constructor.name;
       throw new ArgumentError(
         `jit: an argument or result holds a ${got}; expected tensors and plain values in arrays and plain objects.`,

@@ -1,14 +1,11 @@
 /** A program: named variables that live on the device, and functions over them that XLA compiles. */
 import * as tf from '@tensorflow/tfjs';
+import { begunAhead } from '../../base/ahead.js';
 import { ArgumentError, DisposedError } from '../../base/errors.js';
+import { atOnce, inPieces, type Pieces } from '../../base/pieces.js';
+import { nodeBackend, wrapBytes } from '../../runtime/binding.js';
+import { describe, dtypeBytes, sizeOf } from '../../runtime/data_types.js';
 import { TracingError } from '../errors.js';
-import { arrayInput, type Call, callOf, tensorInput, typedValues } from './call_values.js';
-import { describe, dtypeBytes, dtypeNumber, sizeOf } from '../../runtime/data_types.js';
-import { checkName, nodeName, traceFunction, type Traced } from './function.js';
-import { loopBody } from './loop.js';
-import { nodeBackend, wrapNative, type NativeTensor } from '../../runtime/binding.js';
-import { graphFolder, keepGraph, keptSignatures, withTemporaryFolder } from './graph_cache.js';
-import { Session, writeGraph } from './session.js';
 import type {
   Bytes,
   DefineOptions,
@@ -19,17 +16,17 @@ import type {
   TracedFunction,
   VariableSpec,
 } from '../types.js';
+import { type OutputData, outputValues, typedValues } from './call_values.js';
+import { checkName, nodeName, traceFunction, type Traced } from './function.js';
+import { Functions, type Result, timed } from './functions.js';
+import { graphFolder, keepGraph, keptGraph } from './graph_cache.js';
+import { loopBody } from './loop.js';
+import { checkProgram, DEFINE_TABLE, INPUT_TABLE, LOOP_TABLE, VARIABLE_TABLE } from './option_rules.js';
+import { outerGraph } from './outer_graph.js';
+import { Session } from './session.js';
 
-type OutputData = Float32Array | Int32Array | Uint8Array;
-
-interface Callable {
-  build: () => Traced;
-  /** Once traced. */
-  traced: Traced | null;
-  /** Once traced, or known from a kept graph. */
-  call: Call | null;
-  compiled: boolean;
-}
+/** Bytes that are asked for before their turn. */
+const AHEAD = 2 ** 27;
 
 /** Bytes of zeros from which they are made on the device. */
 const MANY_ZEROS = 2 ** 28;
@@ -47,23 +44,29 @@ const MANY_ZEROS = 2 ** 28;
  *   return { outputs: { sum }, assign: { total: sum } };
  * });
  * await program.compile();
- * const { sum } = program.run('add', { x: [1, 2] });
+ * const { sum } = await program.run('add', { x: [1, 2] });
  * program.dispose();
  */
 export class Program {
   private readonly specs = new Map<string, VariableSpec>();
   private readonly nodeNames = new Map<string, string>();
-  private readonly functions = new Map<string, Callable>();
+  private readonly functions: Functions;
   private session: Session | null = null;
-  private state: 'open' | 'ready' | 'disposed' = 'open';
+  /** Whether a function is not compiled: TensorFlow runs its ops. */
+  private runsOps = false;
+  private state: 'open' | 'loading' | 'ready' | 'disposed' = 'open';
 
-  constructor(readonly options: ProgramOptions = {}) {}
+  constructor(readonly options: ProgramOptions = {}) {
+    checkProgram(options);
+    this.functions = new Functions(this.label, options);
+  }
 
   /**
    * Declares a variable.
    * @throws TracingError after compile(), when the name is taken or not allowed, or when a dimension is not a positive integer
    */
   variable(name: string, spec: VariableSpec): void {
+    VARIABLE_TABLE.check(spec);
     this.expect('open', 'variable');
     checkName('variable', name);
     const clash = this.nodeNames.get(nodeName(name));
@@ -91,6 +94,9 @@ export class Program {
    * @throws TracingError when `fn` reads a value, uses a tensor from outside or an op that cannot be traced
    */
   define(name: string, inputs: Record<string, TensorSpec>, fn: TracedFunction, options: DefineOptions = {}): void {
+    DEFINE_TABLE.check(options);
+    for (const spec of Object.values(inputs)) INPUT_TABLE.check(spec);
+    this.runsOps ||= options.xla === false;
     this.add(name, () => traceFunction(name, inputs, this.specs, (given, vars) => fn(given, vars()), fn, options));
   }
 
@@ -101,31 +107,39 @@ export class Program {
    * @throws TracingError when an option names what the body does not have
    */
   defineLoop(name: string, options: LoopOptions): void {
-    const bodyOf = this.callable(options.body);
-    this.add(name, () => {
-      const body = this.traced(options.body, bodyOf);
+    LOOP_TABLE.check(options);
+    this.functions.check(options.body);
+    const { functions, specs } = this;
+    this.add(name, function* () {
+      const body = functions.traced(options.body);
       const loop = loopBody(name, body, options);
       const never: TracedFunction = () => {
         throw new TracingError(`A loop ('${name}') cannot be the body of another.`, { name });
       };
-      return traceFunction(name, loop.inputs, this.specs, loop.body, never, { xla: body.xla });
+      return yield* traceFunction(name, loop.inputs, specs, loop.body, never, { xla: body.xla });
     });
   }
 
   /**
    * Hands the graph to TensorFlow and fills the variables. Functions are compiled by XLA at their first run.
+   * @param lender a compiled program: what both fill with bytes, under one name, in one shape and type, becomes one variable of both
+   *   and is neither read nor kept twice. It must not change from then on. On a CPU; a GPU cannot share what sessions hold.
    * @throws ArgumentError when the bytes of a variable have the wrong length
    */
-  async compile(): Promise<void> {
-    this.load();
+  async compile(lender: Program | null = null): Promise<void> {
+    const session = await this.load();
     const began = performance.now();
     try {
       const made = this.zeroedThere();
+      const lent = lender === null || nodeBackend().isUsingGpuDevice ? [] : this.commonWith(lender);
+      if (lender) await session.borrow(lender.ready(), lent);
+      for (const name of lent) made.add(name);
       const values: Record<string, () => Bytes | Promise<Bytes>> = {};
       for (const [name, { init }] of this.specs)
         if (!made.has(name)) values[name] = typeof init === 'function' ? init : (): Bytes => this.zeros(name);
       await this.assignAll(values);
-      this.zero([...made]);
+      for (const name of lent) made.delete(name);
+      await session.clear([...made]);
     } catch (error) {
       this.dispose();
       throw error;
@@ -133,52 +147,76 @@ export class Program {
     this.options.onCompile?.(this.label, 'upload', performance.now() - began);
   }
 
-  /** compile() of a program without `init` bytes, at once. @throws TracingError when a variable has them */
+  /** compile() of a program without `init` bytes, at once; no kept graph is used. @throws TracingError when a variable has them */
   compileSync(): void {
+    this.expect('open', 'compile');
     for (const [name, { init }] of this.specs) {
       if (typeof init === 'function')
         throw new TracingError(`compileSync: '${name}' is filled by a function; use compile().`, { name });
     }
-    const session = this.load();
+    const graph = atOnce(outerGraph(this.specs, this.functions.allTraced()));
+    const { label } = this;
+    const session = this.fresh();
+    timed(this.options.onCompile, label, 'load', () => session.loadSync(graph));
+    this.session = session;
+    this.state = 'ready';
     const made = this.zeroedThere();
-    for (const name of this.specs.keys()) if (!made.has(name)) session.set(name, this.zeros(name));
-    session.clear([...made]);
+    for (const name of this.specs.keys()) if (!made.has(name)) session.setSync(name, this.zeros(name));
+    session.clearSync([...made]);
   }
 
   /** Variables whose zeros are made on the device: where there are many, such as those that stand for many rows. Few are sooner handed over. */
-  private zeroedThere(): ReadonlySet<string> {
+  private zeroedThere(): Set<string> {
     const zeros = [...this.specs].filter(([, { init }]) => typeof init !== 'function');
     const bytes = zeros.reduce((sum, [, { shape, dtype }]) => sum + sizeOf(shape) * dtypeBytes(dtype), 0);
     return new Set(bytes > MANY_ZEROS ? zeros.map(([name]) => name) : []);
   }
 
+  /** Variables that this program and another fill with bytes, the same in both. */
+  private commonWith(other: Program): string[] {
+    const same = (a: VariableSpec, b: VariableSpec | undefined): boolean =>
+      typeof a.init === 'function' && typeof b?.init === 'function' && describe(a) === describe(b);
+    return [...this.specs].filter(([name, spec]) => same(spec, other.specs.get(name))).map(([name]) => name);
+  }
+
   /**
-   * Runs a function; its first run compiles it. Tensors returned are on the tensorflow backend and the caller's to
-   * dispose (a tidy does).
-   * @param inputs one value per declared input; typed arrays are shared with TensorFlow while it runs
-   * @throws ArgumentError for inputs that do not fit, DeviceError when TensorFlow fails; the program stays usable
+   * Runs a function; its first run compiles it. The event loop is free meanwhile; calls of a program are done in the order they come. Tensors
+   * returned are on the tensorflow backend and the caller's to dispose (no tidy knows of them).
+   * @param inputs one value per declared input, copied before this returns
+   * @throws ArgumentError for inputs that do not fit, DeviceError when TensorFlow fails; the program stays usable. DisposedError when the
+   *   program is disposed of before the call's turn
    */
-  run(name: string, inputs: Record<string, InputValue> = {}): Record<string, tf.Tensor> {
-    const natives = this.execute(name, inputs);
-    const { outputs } = this.callable(name).call!;
-    return Object.fromEntries(outputs.map((output, i) => [output, wrapNative(natives[i]!)]));
+  async run(name: string, inputs: Record<string, InputValue> = {}): Promise<Record<string, tf.Tensor>> {
+    return tensors(await this.execute(name, inputs));
   }
 
-  /** As run(), but outputs come as typed arrays and no tensor is left behind: the cheaper form for small outputs. */
-  call(name: string, inputs: Record<string, InputValue> = {}): Record<string, OutputData> {
-    const natives = this.execute(name, inputs);
-    const { binding } = nodeBackend();
-    const { outputs } = this.callable(name).call!;
-    try {
-      return Object.fromEntries(
-        outputs.map((output, i) => [output, binding.tensorDataSync(natives[i]!.id) as OutputData]),
-      );
-    } finally {
-      for (const native of natives) binding.deleteTensor(native.id);
-    }
+  /** As run(), at once: the event loop stands still. A tidy disposes of the tensors. */
+  runSync(name: string, inputs: Record<string, InputValue> = {}): Record<string, tf.Tensor> {
+    return tensors(this.executeSync(name, inputs));
   }
 
-  /** Sets one variable from bytes of its declared dtype, or from a tensor. @throws ArgumentError when it does not fit */
+  /**
+   * As run(), but outputs come as typed arrays and no tensor is left behind: the cheaper form for small outputs.
+   * @param wanted the outputs to hand over, one at least where there are any; default all. The others stay on the device.
+   */
+  async call(
+    name: string,
+    inputs: Record<string, InputValue> = {},
+    wanted?: readonly string[],
+  ): Promise<Record<string, OutputData>> {
+    return arrays(await this.execute(name, inputs, wanted));
+  }
+
+  /** As call(), at once: the event loop stands still. */
+  callSync(
+    name: string,
+    inputs: Record<string, InputValue> = {},
+    wanted?: readonly string[],
+  ): Record<string, OutputData> {
+    return arrays(this.executeSync(name, inputs, wanted));
+  }
+
+  /** Sets one variable from bytes of its declared dtype, or from a tensor, at once, after the calls before. @throws ArgumentError when it does not fit */
   assign(name: string, value: Bytes | tf.Tensor): void {
     const spec = this.spec(name);
     let bytes: Bytes;
@@ -191,17 +229,24 @@ export class Program {
       }
       bytes = value.dataSync();
     } else bytes = value;
-    this.ready().set(name, this.checked(name, bytes));
+    this.ready().setSync(name, this.checked(name, bytes));
   }
 
   /**
-   * Sets many variables. Bytes are asked for in turn, and the bytes of one are copied to the device before the next are
-   * asked for: host memory holds one variable at a time.
+   * Sets many variables, and leaves the event loop free meanwhile. Bytes are asked for in turn, those of the next ones while files are read for
+   * the first: besides what is handed over, host memory holds one variable, or some of AHEAD bytes together.
    */
   async assignAll(values: Record<string, () => Bytes | Promise<Bytes>>): Promise<void> {
-    for (const [name, bytes] of Object.entries(values)) {
-      const session = this.ready();
-      session.set(name, this.checked(name, await bytes()));
+    const names = Object.keys(values);
+    const weightOf = (name: string): number => {
+      const { shape, dtype } = this.spec(name);
+      return sizeOf(shape) * dtypeBytes(dtype);
+    };
+    const work = names.map((name) => ({ weight: weightOf(name), begin: async () => values[name]!() }));
+    let at = 0;
+    for await (const bytes of begunAhead(work, AHEAD)) {
+      const name = names[at++]!;
+      await this.ready().set(name, this.checked(name, bytes));
     }
   }
 
@@ -219,32 +264,45 @@ export class Program {
   /** Sets variables (all of them without `names`) to zeros, on the device. */
   zero(names: readonly string[] = [...this.specs.keys()]): void {
     for (const name of names) this.spec(name);
-    this.ready().clear(names);
+    this.ready().clearSync(names);
   }
 
-  /** Frees the session and all variables. Idempotent; any later use throws DisposedError. */
+  /** Frees the session and all variables, once a call that runs has ended; calls that wait fail. Idempotent; any later use throws DisposedError. */
   dispose(): void {
     this.session?.dispose();
     this.session = null;
     this.state = 'disposed';
   }
 
-  private load(): Session {
+  private async load(): Promise<Session> {
     this.expect('open', 'compile');
+    this.state = 'loading';
     const { graphCache } = this.options;
-    const folder = graphCache ? graphFolder(graphCache, this.specs, [...this.functions.keys()]) : null;
-    this.session = (folder === null ? null : this.kept(folder)) ?? this.fresh(folder);
+    let session: Session;
+    try {
+      const folder = graphCache ? graphFolder(graphCache, this.specs, this.functions.names) : null;
+      session = (folder === null ? null : await this.kept(folder)) ?? (await this.traced(folder));
+    } catch (error) {
+      if (this.state === 'loading') this.state = 'open';
+      throw error;
+    }
+    this.session = session;
+    // dispose() may have come meanwhile
+    if (this.state !== 'loading') {
+      session.dispose();
+      this.expect('ready', 'compile');
+    }
     this.state = 'ready';
-    return this.session;
+    return session;
   }
 
   /** The session of a kept graph, or null when there is none that TensorFlow takes. */
-  private kept(folder: string): Session | null {
-    const signatures = keptSignatures(folder, [...this.functions.keys()]);
-    if (!signatures) return null;
+  private async kept(folder: string): Promise<Session | null> {
+    const kept = keptGraph(folder, this.functions.names);
+    if (!kept) return null;
     try {
-      const session = this.timed('load', () => new Session(this.label, this.specs, folder, this.options.memoryAdvice));
-      for (const [name, fn] of this.functions) fn.call = callOf(name, signatures[name]!);
+      const session = await this.opened(kept.graph);
+      this.functions.know(kept.signatures);
       return session;
     } catch {
       return null; // damaged: it is written anew
@@ -252,32 +310,36 @@ export class Program {
   }
 
   /** The session of the functions as traced now. @param keep where the graph is to be kept, if at all */
-  private fresh(keep: string | null): Session {
-    const traced = [...this.functions].map(([name, fn]) => this.traced(name, fn));
-    return this.timed('load', () =>
-      withTemporaryFolder((folder) => {
-        writeGraph(folder, this.specs, traced);
-        const session = new Session(this.label, this.specs, folder, this.options.memoryAdvice);
-        const signatures = traced.map(({ name, inputs, outputs }) => [name, { inputs, outputs }] as const);
-        if (keep !== null) keepGraph(folder, keep, Object.fromEntries(signatures));
-        return session;
-      }),
-    );
+  private async traced(keep: string | null): Promise<Session> {
+    const alive = (): void => this.expect('loading', 'compile');
+    const traced = await this.functions.traceAll(alive);
+    const graph = await inPieces(outerGraph(this.specs, traced), { alive });
+    const session = await this.opened(graph);
+    const signatures = traced.map(({ name, inputs, outputs }) => [name, { inputs, outputs }] as const);
+    if (keep !== null) keepGraph(keep, { graph, signatures: Object.fromEntries(signatures) });
+    return session;
   }
 
-  private traced(name: string, fn: Callable): Traced {
-    if (!fn.traced) {
-      fn.traced = this.timed('trace', fn.build, name);
-      fn.call = callOf(name, fn.traced);
-    }
-    return fn.traced;
+  /** One without a graph. */
+  private fresh(): Session {
+    // a warm start of 130m took half a second of a processor for it, and what XLA compiles, or oneDNN multiplies, gains nothing
+    const rewrites = this.runsOps || nodeBackend().isUsingGpuDevice;
+    return new Session(this.label, this.specs, this.options.memoryAdvice, rewrites);
+  }
+
+  private async opened(graph: Uint8Array): Promise<Session> {
+    const began = performance.now();
+    const session = this.fresh();
+    await session.load(graph);
+    this.options.onCompile?.(this.label, 'load', performance.now() - began);
+    return session;
   }
 
   private get label(): string {
     return this.options.name ?? 'program';
   }
 
-  private expect(state: 'open' | 'ready', what: string): void {
+  private expect(state: 'open' | 'loading' | 'ready', what: string): void {
     if (this.state === 'disposed')
       throw new DisposedError(`${this.label} was disposed; ${what}() is not possible any more.`);
     if (this.state === state) return;
@@ -299,31 +361,9 @@ export class Program {
     return spec;
   }
 
-  private callable(name: string): Callable {
-    const fn = this.functions.get(name);
-    if (!fn) {
-      throw new ArgumentError(
-        `${this.label} has no function '${name}', only ${[...this.functions.keys()].join(', ') || 'none'}.`,
-        { name },
-      );
-    }
-    return fn;
-  }
-
-  private add(name: string, build: () => Traced): void {
+  private add(name: string, build: () => Pieces<Traced>): void {
     this.expect('open', 'define');
-    checkName('function', name);
-    if (this.functions.has(name)) throw new TracingError(`define('${name}'): the name is taken.`, { name });
-    const fn: Callable = { build, traced: null, call: null, compiled: false };
-    if (!this.options.graphCache) this.traced(name, fn);
-    this.functions.set(name, fn);
-  }
-
-  private timed<T>(phase: 'trace' | 'load', work: () => T, name = this.label): T {
-    const began = performance.now();
-    const result = work();
-    this.options.onCompile?.(name, phase, performance.now() - began);
-    return result;
+    this.functions.add(name, build);
   }
 
   private zeros(name: string): Bytes {
@@ -347,40 +387,39 @@ export class Program {
     return bytes;
   }
 
-  private execute(name: string, inputs: Record<string, InputValue>): NativeTensor[] {
+  private async execute(
+    name: string,
+    inputs: Record<string, InputValue>,
+    wanted?: readonly string[],
+  ): Promise<Result[]> {
     const session = this.ready();
-    const fn = this.callable(name);
-    const call = fn.call!;
-    const made: number[] = [];
+    const call = this.functions.ready(session, name, inputs, wanted);
     try {
-      const ids = Object.entries(call.inputs).map(([input, spec]) => {
-        const value = inputs[input];
-        if (value === undefined)
-          throw new ArgumentError(`run('${name}'): the input '${input}' is missing.`, { name, input });
-        if (value instanceof tf.Tensor) return tensorInput(name, input, spec, value);
-        const id = nodeBackend().binding.createTensor(
-          spec.shape,
-          dtypeNumber(spec.dtype),
-          arrayInput(name, input, spec, value),
-        );
-        made.push(id);
-        return id;
-      });
-      const began = fn.compiled ? 0 : performance.now();
-      if (!fn.compiled) this.options.onCompile?.(name, 'compile', null);
-      const natives = session.execute(`run('${name}')`, ids, call.feeds, call.fetches);
-      if (!fn.compiled) {
-        fn.compiled = true;
-        this.options.onCompile?.(name, 'compile', performance.now() - began);
-      }
-      return call.outputs.length > 0 ? natives : this.drop(natives);
-    } finally {
-      for (const id of made) nodeBackend().binding.deleteTensor(id);
+      return call.ended(await session.execute(call.what, call.prepared, call.values));
+    } catch (error) {
+      call.failed();
+      throw error;
     }
   }
 
-  private drop(natives: NativeTensor[]): NativeTensor[] {
-    for (const { id } of natives) nodeBackend().binding.deleteTensor(id);
-    return [];
+  private executeSync(name: string, inputs: Record<string, InputValue>, wanted?: readonly string[]): Result[] {
+    const session = this.ready();
+    const call = this.functions.ready(session, name, inputs, wanted);
+    try {
+      return call.ended(session.executeSync(call.what, call.prepared, call.values));
+    } catch (error) {
+      call.failed();
+      throw error;
+    }
   }
+}
+
+function tensors(results: readonly Result[]): Record<string, tf.Tensor> {
+  return Object.fromEntries(
+    results.map(([output, { dtype, shape }, bytes]) => [output, wrapBytes(dtype, shape, bytes)]),
+  );
+}
+
+function arrays(results: readonly Result[]): Record<string, OutputData> {
+  return Object.fromEntries(results.map(([output, { dtype }, bytes]) => [output, outputValues(dtype, bytes)]));
 }

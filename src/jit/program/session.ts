@@ -1,92 +1,20 @@
-/**
- * A loaded graph: the outer graph around traced functions (placeholders, variables, calls, uploads), written as a
- * SavedModel into a folder, which the binding loads into a TensorFlow session.
- */
-import * as fs from 'node:fs';
-import * as path from 'node:path';
-import { DeviceError } from '../../base/errors.js';
-import { dtypeBytes, dtypeNumber, DT_RESOURCE, sizeOf } from '../../runtime/data_types.js';
-import { nodeName, type Traced } from './function.js';
-import { attr, savedModel, type NodeText } from '../trace/graphdef.js';
-import { outOfMemory } from './memory_error.js';
-import { nodeBackend, type NativeTensor } from '../../runtime/binding.js';
-import { byteShape, fillKind, placeOf, STORAGE, storageNodes, storageTypes } from './variable_io.js';
+/** A loaded graph: a session of TensorFlow with its variables, which it fills, reads and calls functions over. */
+import { DeviceError, DisposedError } from '../../base/errors.js';
+import { dtypeBytes, sizeOf } from '../../runtime/data_types.js';
+import {
+  type FedValue,
+  type FeedPlace,
+  type KeptTensor,
+  NativeSession,
+  type PreparedCall,
+} from '../../runtime/native_session.js';
 import type { Bytes, Dtype, VariableSpec } from '../types.js';
+import { diskFull } from './disk_error.js';
+import { outOfMemory } from './memory_error.js';
+import { byteShape, fillKind, placeOf, STORAGE, storageTypes, type Transfer } from './variable_io.js';
 
-const number = dtypeNumber;
-/** The name that a SavedModel has. */
-const GRAPH_FILE = 'saved_model.pb';
-
-function constNode(
-  name: string,
-  dtype: Dtype,
-  shape: readonly number[],
-  data: ArrayBufferView,
-  after: string[] = [],
-): NodeText {
-  const content = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
-  return {
-    name,
-    op: 'Const',
-    inputs: after.map((n) => `^${n}`),
-    attrs: { dtype: attr.type(number(dtype)), value: attr.tensor(number(dtype), shape, content) },
-  };
-}
-
-function callNodes(fn: Traced): NodeText[] {
-  const name = `call_${nodeName(fn.name)}`;
-  const inputs = Object.entries(fn.inputs).map(([input, spec]): NodeText => {
-    const attrs = { dtype: attr.type(number(spec.dtype)), shape: attr.shape(spec.shape) };
-    return { name: `${name}_${nodeName(input)}`, op: 'Placeholder', inputs: [], attrs };
-  });
-  const outputs = Object.values(fn.outputs);
-  const attrs = {
-    Tin: attr.types([...Object.values(fn.inputs).map((s) => number(s.dtype)), ...fn.variables.map(() => DT_RESOURCE)]),
-    Tout: attr.types(outputs.map((s) => number(s.dtype))),
-    f: attr.func(fn.text.name),
-    config_proto: attr.string(''),
-    executor_type: attr.string(''),
-    ...(fn.xla && !fn.clusters ? { _XlaMustCompile: attr.bool(true) } : {}),
-  };
-  const call: NodeText = {
-    name,
-    op: 'StatefulPartitionedCall',
-    inputs: [...inputs.map((i) => i.name), ...fn.variables.map((v) => `var_${v}`)],
-    attrs,
-  };
-  // A function without outputs still needs something to fetch.
-  const done = constNode(`${name}_done`, 'bool', [], Uint8Array.of(1), [name]);
-  return outputs.length > 0 ? [...inputs, call] : [...inputs, call, done];
-}
-
-/** TensorFlow's own words, without the wrapping of the binding. */
-function nativeMessage(error: unknown): string {
-  const message = error instanceof Error ? error.message : String(error);
-  const text = message.replace(/^Session fail to run with error: /, '');
-  // The binding has room for 499 bytes.
-  return Buffer.byteLength(message) >= 499
-    ? `${text} … (cut by tfjs-node at 499 bytes; with TF_CPP_MIN_LOG_LEVEL=0 TensorFlow logs the whole on stderr)`
-    : text;
-}
-
-/** Writes the outer graph around traced functions as a SavedModel. */
-export function writeGraph(
-  folder: string,
-  variables: ReadonlyMap<string, VariableSpec>,
-  functions: readonly Traced[],
-): void {
-  const onCpu = !nodeBackend().isUsingGpuDevice;
-  const nodes = [...storageNodes(variables, onCpu), ...functions.flatMap(callNodes)];
-  // Functions share small ones, so each name counts once.
-  const library = new Map(functions.flatMap((fn) => [...fn.library, fn.text]).map((text) => [text.name, text]));
-  fs.writeFileSync(path.join(folder, GRAPH_FILE), savedModel(nodes, [...library.values()]));
-}
-
-/** What storage is fed: int32 alone, see variable_io.ts. */
-type Ints = readonly [shape: readonly number[], data: Int32Array];
-
-const int = (value: number): Ints => [[], Int32Array.of(value)];
-const ints = (values: readonly number[]): Ints => [[values.length], Int32Array.from(values)];
+const int = (value: number): Int32Array => Int32Array.of(value);
+const ints = (values: readonly number[]): Int32Array => Int32Array.from(values);
 
 /** Bytes as whole words: the same memory where it is aligned and there is no rest, else a copy with zeros behind it. */
 function wordsOf(bytes: Bytes): Int32Array {
@@ -97,103 +25,194 @@ function wordsOf(bytes: Bytes): Int32Array {
   return words;
 }
 
+/** A ConfigProto: graph_options { rewrite_options { disable_meta_optimizer: true } }. */
+const NO_REWRITES = Uint8Array.of(0x52, 5, 0x52, 3, 0x98, 1, 1);
+
 /** One TensorFlow session with its variables. */
 export class Session {
-  private id: number | null;
-  private readonly binding = nodeBackend().binding;
+  private native: NativeSession | null;
+  private readonly prefix: string;
   private readonly positions: ReadonlyMap<string, number>;
   private readonly types: readonly Dtype[];
+  /** By the name of what is fetched: a set of fetches has one set of feeds. */
+  private readonly prepared = new Map<string, PreparedCall>();
 
-  /** @param folder where writeGraph() wrote; not needed any more afterwards @throws DeviceError when TensorFlow does not accept it */
+  /**
+   * @param memoryAdvice for messages @param rewrites whether TensorFlow rewrites the graph before each new set of fetches, which is for ops that it
+   * runs itself @param part a session that several share, each with the variables of one device, whose nodes' names begin with a prefix
+   */
   constructor(
     private readonly label: string,
     private readonly variables: ReadonlyMap<string, VariableSpec>,
-    folder: string,
     private readonly memoryAdvice = '',
+    rewrites = true,
+    part?: { native: NativeSession; prefix: string },
   ) {
     this.positions = new Map([...variables.keys()].map((name, k) => [name, k]));
     this.types = storageTypes(variables);
+    this.prefix = part?.prefix ?? '';
+    this.native = part?.native ?? new NativeSession(rewrites ? undefined : NO_REWRITES);
+  }
+
+  /** Takes the graph in, before anything else. @param graph a GraphDef (outerGraph) @throws DeviceError when TensorFlow does not accept it */
+  loadSync(graph: Uint8Array): void {
     try {
-      this.id = this.binding.loadSavedModel(folder, 'serve');
+      this.open().loadSync(graph);
     } catch (error) {
-      throw new DeviceError(
-        `${label}: TensorFlow did not accept the graph: ${nativeMessage(error)}`,
-        {},
-        { cause: error },
-      );
+      throw this.refused(error);
+    }
+  }
+
+  /** As loadSync(), on the session's thread. */
+  async load(graph: Uint8Array): Promise<void> {
+    try {
+      await this.open().load(graph);
+    } catch (error) {
+      throw this.refused(error);
     }
   }
 
   /** Sets variables to zeros. */
-  clear(names: readonly string[]): void {
-    for (const name of names) this.fill(`zeroing the variable '${name}'`, name, null);
+  clearSync(names: readonly string[]): void {
+    for (const name of names) this.moveSync(`zeroing the variable '${name}'`, ...this.filling(name, null));
   }
 
-  /** Sets a variable from bytes, which are copied before this returns. */
-  set(name: string, bytes: Bytes): void {
-    this.fill(`setting the variable '${name}'`, name, bytes);
+  /** As clearSync(), on the session's thread. */
+  async clear(names: readonly string[]): Promise<void> {
+    for (const name of names) await this.move(`zeroing the variable '${name}'`, ...this.filling(name, null));
   }
 
-  /** @param bytes null for zeros */
-  private fill(what: string, name: string, bytes: Bytes | null): void {
+  /** Sets a variable from bytes, which are copied before this returns; a block (base/blocks.ts) becomes the variable on a CPU. */
+  setSync(name: string, bytes: Bytes): void {
+    this.moveSync(`setting the variable '${name}'`, ...this.filling(name, bytes));
+  }
+
+  /** As setSync(), on the session's thread. */
+  async set(name: string, bytes: Bytes): Promise<void> {
+    await this.move(`setting the variable '${name}'`, ...this.filling(name, bytes));
+  }
+
+  /** Makes variables those of another session: of the same names, shapes and types, in the same memory. For CPUs; a GPU makes a copy. */
+  async borrow(from: Session, names: readonly string[]): Promise<void> {
+    for (const name of names) {
+      const { dtype } = this.variables.get(name)!;
+      const lent = await from.keep(`lending the variable '${name}'`, STORAGE.lend(dtype), from.place(name));
+      await this.move(`borrowing the variable '${name}'`, STORAGE.borrow(dtype), [...this.place(name), lent]);
+    }
+  }
+
+  /** What fills a variable. @param bytes null for zeros */
+  private filling(name: string, bytes: Bytes | null): [Transfer, FedValue[]] {
     const spec = this.variables.get(name)!;
-    const words = bytes ? wordsOf(bytes) : new Int32Array(1);
-    this.storage(what, name, STORAGE.fill, [
+    const values = [
+      ...this.place(name),
       int(fillKind(this.types.indexOf(spec.dtype), bytes === null)),
       ints(spec.shape),
       ints(byteShape(spec)),
-      [[words.length], words],
+      bytes ? wordsOf(bytes) : new Int32Array(1),
       ints([bytes?.byteLength ?? 0]),
-    ]);
+    ];
+    return [STORAGE.fill(), values];
   }
 
   /** Bytes of a variable in its declared dtype. */
   read(name: string): Uint8Array {
     const spec = this.variables.get(name)!;
     const size = sizeOf(spec.shape) * dtypeBytes(spec.dtype);
-    const words = this.storage(`reading the variable '${name}'`, name, STORAGE.read(spec.dtype), [
+    const words = this.moveSync(`reading the variable '${name}'`, STORAGE.read(spec.dtype), [
+      ...this.place(name),
       ints([size]),
       ints([(4 - (size % 4)) % 4]),
     ]);
-    return new Uint8Array(words.buffer, words.byteOffset, size);
+    return new Uint8Array(words, 0, size);
   }
 
-  /** Runs and returns the fetched tensors, which the caller owns. */
-  execute(what: string, ids: readonly number[], feeds: string, fetches: string): NativeTensor[] {
-    if (this.id === null) throw new DeviceError(`${this.label}: the session is closed.`);
-    try {
-      return this.binding.runSavedModel(this.id, ids, feeds, fetches);
-    } catch (error) {
-      const text = nativeMessage(error);
-      const where = `${this.label}: ${what}`;
-      throw (
-        outOfMemory(text, where, this.variables.values(), this.memoryAdvice) ??
-        new DeviceError(`${where} failed: ${text}`, { what }, { cause: error })
+  /** What executeSync() and execute() take: the nodes that are fed and fetched, looked up once. */
+  prepare(feeds: readonly FeedPlace[], fetches: readonly string[]): PreparedCall {
+    const key = fetches.join();
+    let call = this.prepared.get(key);
+    if (!call) {
+      const named = this.prefix === '' ? feeds : feeds.map(([name, ...rest]) => [this.prefix + name, ...rest] as const);
+      call = this.open().prepare(
+        named,
+        fetches.map((name) => this.prefix + name),
       );
+      this.prepared.set(key, call);
     }
+    return call;
   }
 
-  dispose(): void {
-    if (this.id !== null) this.binding.deleteSavedModel(this.id);
-    this.id = null;
-  }
-
-  private storage(
-    what: string,
-    variable: string,
-    { feeds, fetch }: { feeds: string; fetch: string },
-    values: readonly Ints[],
-  ): ArrayBufferView {
-    const place = placeOf(this.positions.get(variable)!, this.variables.size);
-    const ids: number[] = [];
+  /** Runs and returns the bytes of what was fetched. @param what for messages */
+  executeSync(what: string, call: PreparedCall, values: readonly FedValue[]): ArrayBuffer[] {
+    const native = this.open();
     try {
-      for (const [shape, data] of [...place.map(int), ...values])
-        ids.push(this.binding.createTensor(shape, number('int32'), data));
-      const [out] = this.execute(what, ids, feeds, fetch) as [NativeTensor];
-      ids.push(out.id);
-      return this.binding.tensorDataSync(out.id);
-    } finally {
-      for (const id of ids) this.binding.deleteTensor(id);
+      return native.runSync(call, values);
+    } catch (error) {
+      throw this.failure(what, error);
     }
+  }
+
+  /** As executeSync(), on the session's thread. @throws DisposedError where the session is disposed of before its turn */
+  async execute(what: string, call: PreparedCall, values: readonly FedValue[]): Promise<ArrayBuffer[]> {
+    const native = this.open();
+    try {
+      return await native.run(call, values);
+    } catch (error) {
+      throw this.native ? this.failure(what, error) : this.gone();
+    }
+  }
+
+  /** Ends when the call that runs has ended. */
+  dispose(): void {
+    this.native?.close();
+    this.native = null;
+  }
+
+  private open(): NativeSession {
+    if (!this.native) throw this.gone();
+    return this.native;
+  }
+
+  private gone(): DisposedError {
+    return new DisposedError(`${this.label} was disposed.`);
+  }
+
+  private failure(what: string, error: unknown): DeviceError {
+    const { message: text, code } = error as Error & { code?: number };
+    const where = `${this.label}: ${what}`;
+    return (
+      diskFull(text, where) ??
+      outOfMemory(text, where, this.variables.values(), this.memoryAdvice) ??
+      new DeviceError(`${where} failed: ${text}`, { what, code }, { cause: error })
+    );
+  }
+
+  private refused(error: unknown): Error {
+    if (!this.native) return this.gone();
+    this.dispose();
+    const { message } = error as Error;
+    return new DeviceError(`${this.label}: TensorFlow did not accept the graph: ${message}`, {}, { cause: error });
+  }
+
+  private async keep(what: string, transfer: Transfer, values: readonly FedValue[]): Promise<KeptTensor> {
+    const native = this.open();
+    try {
+      return (await native.keep(this.prepare(transfer.feeds, [transfer.fetch]), values))[0]!;
+    } catch (error) {
+      throw this.native ? this.failure(what, error) : this.gone();
+    }
+  }
+
+  private moveSync(what: string, { feeds, fetch }: Transfer, values: readonly FedValue[]): ArrayBuffer {
+    return this.executeSync(what, this.prepare(feeds, [fetch]), values)[0]!;
+  }
+
+  private async move(what: string, { feeds, fetch }: Transfer, values: readonly FedValue[]): Promise<ArrayBuffer> {
+    return (await this.execute(what, this.prepare(feeds, [fetch]), values))[0]!;
+  }
+
+  /** What says which variable is meant. */
+  private place(name: string): Int32Array[] {
+    return placeOf(this.positions.get(name)!, this.variables.size).map(int);
   }
 }

@@ -10,22 +10,57 @@
 import { dtypeBytes, dtypeNumber, DT_RESOURCE } from '../../runtime/data_types.js';
 import { nodeName, storedDtype } from './function.js';
 import { attr, type Attrs, type NodeText } from '../trace/graphdef.js';
+import type { FeedPlace } from '../../runtime/native_session.js';
 import type { Dtype, VariableDtype, VariableSpec } from '../types.js';
 
-const PLACE = 'storage_group:0,storage_member:0';
+/** Shapes of the placeholders that are fed. */
+const FED = {
+  storage_group: [],
+  storage_member: [],
+  storage_kind: [],
+  storage_dims: [-1],
+  storage_shape: [-1],
+  storage_words: [-1],
+  storage_size: [1],
+  storage_rest: [1],
+} as const;
 
-/** Names of what is fed and fetched for variables of a type. */
+const places = (...names: (keyof typeof FED)[]): FeedPlace[] =>
+  names.map((name) => [`${name}:0`, dtypeNumber('int32'), FED[name]]);
+
+/** What is fed and fetched for variables of a type. */
 export const STORAGE = {
   /** Bytes, or zeros, into a variable of any type: see fillKind. */
-  fill: {
-    feeds: `${PLACE},storage_kind:0,storage_dims:0,storage_shape:0,storage_words:0,storage_size:0`,
+  fill: (): Transfer => ({
+    feeds: places(
+      ...(['storage_group', 'storage_member', 'storage_kind'] as const),
+      ...(['storage_dims', 'storage_shape', 'storage_words', 'storage_size'] as const),
+    ),
     fetch: 'filled:0',
-  },
-  read: (dtype: VariableDtype) => ({
-    feeds: `${PLACE},storage_shape:0,storage_rest:0`,
+  }),
+  read: (dtype: VariableDtype): Transfer => ({
+    feeds: places('storage_group', 'storage_member', 'storage_shape', 'storage_rest'),
     fetch: `get_${dtype}_words:0`,
   }),
+  /** The tensor of a variable as it is stored, and such a tensor into a variable: on a CPU the same memory. */
+  lend: (dtype: VariableDtype): Transfer => ({
+    feeds: places('storage_group', 'storage_member'),
+    fetch: `get_${dtype}:0`,
+  }),
+  borrow: (dtype: VariableDtype): Transfer => ({
+    feeds: [
+      ...places('storage_group', 'storage_member'),
+      [`borrow_${dtype}_given:0`, dtypeNumber(storedDtype(dtype)), []],
+    ],
+    fetch: `borrow_${dtype}_done:0`,
+  }),
 };
+
+/** A call of the storage's nodes. */
+export interface Transfer {
+  feeds: readonly FeedPlace[];
+  fetch: string;
+}
 
 /** Variables of a group, but for the last one. @param count of all variables */
 const membersOf = (count: number): number => Math.max(1, Math.ceil(Math.sqrt(count)));
@@ -120,11 +155,8 @@ class Nodes {
   }
 }
 
-/**
- * Fills a variable of a type with bytes or with zeros, whichever bit is true.
- * @param copies whether fed bytes must be copied, lest the variable be the fed JavaScript array itself
- */
-function fillNodes(nodes: Nodes, dtype: VariableDtype, bits: { set: string; clear: string }, copies: boolean): void {
+/** Fills a variable of a type with bytes or with zeros, whichever bit is true. On a CPU it keeps what was fed, which is the session's own. */
+function fillNodes(nodes: Nodes, dtype: VariableDtype, bits: { set: string; clear: string }): void {
   const stored = storedDtype(dtype);
   const n = `fill_${dtype}`;
   let value = nodes.gate(`${n}_given`, dtypeNumber('int32'), 'storage_words', bits.set);
@@ -137,7 +169,6 @@ function fillNodes(nodes: Nodes, dtype: VariableDtype, bits: { set: string; clea
     { T: type('uint8'), Index: type('int32') },
     HOST,
   );
-  if (copies && stored === dtype) value = nodes.add(`${n}_copy`, 'DeepCopy', [value], { T: type('uint8') }, HOST);
   value = nodes.reshape(`${n}_form`, 'uint8', value, 'storage_shape');
   if (dtypeBytes(dtype) > 1) value = nodes.bitcast(`${n}_bits`, 'uint8', dtype, value);
   if (stored !== dtype) value = nodes.cast(`${n}_wide`, dtype, stored, value);
@@ -175,22 +206,23 @@ function readNodes(nodes: Nodes, dtype: VariableDtype): void {
   nodes.bitcast(`${n}_words`, 'uint8', 'int32', value);
 }
 
+/** Puts a tensor of the stored type into a variable, without a copy. */
+function borrowNodes(nodes: Nodes, dtype: VariableDtype): void {
+  const stored = storedDtype(dtype);
+  const given = nodes.add(`borrow_${dtype}_given`, 'Placeholder', [], { dtype: type(stored) });
+  nodes.assign(`borrow_${dtype}`, stored, given, 'storage_handle');
+}
+
 /** Element types of the variables. */
 export function storageTypes(variables: ReadonlyMap<string, VariableSpec>): VariableDtype[] {
   return [...new Set([...variables.values()].map((spec) => spec.dtype))];
 }
 
-/** The variables' handles, and the nodes that act on the one that is chosen. @param copies see fillNodes */
-export function storageNodes(variables: ReadonlyMap<string, VariableSpec>, copies: boolean): NodeText[] {
+/** The variables' handles, and the nodes that act on the one that is chosen. */
+export function storageNodes(variables: ReadonlyMap<string, VariableSpec>): NodeText[] {
   const nodes = new Nodes();
   if (variables.size === 0) return [];
-  for (const name of ['storage_group', 'storage_member', 'storage_kind'])
-    nodes.placeholder(name, dtypeNumber('int32'), []);
-  nodes.placeholder('storage_dims', dtypeNumber('int32'), [-1]);
-  nodes.placeholder('storage_shape', dtypeNumber('int32'), [-1]);
-  nodes.placeholder('storage_words', dtypeNumber('int32'), [-1]);
-  nodes.placeholder('storage_size', dtypeNumber('int32'), [1]);
-  nodes.placeholder('storage_rest', dtypeNumber('int32'), [1]);
+  for (const [name, shape] of Object.entries(FED)) nodes.placeholder(name, dtypeNumber('int32'), shape);
   nodes.ints('storage_flat', [-1]);
   nodes.ints('storage_begin', [0]);
   const members = membersOf(variables.size);
@@ -219,8 +251,9 @@ export function storageNodes(variables: ReadonlyMap<string, VariableSpec>, copie
   const kinds = nodes.bits('storage_kinds', 'storage_kind', 2 * types.length);
   types.forEach((dtype, k) => {
     const [set, clear] = [false, true].map((zeros) => `${kinds}:${fillKind(k, zeros)}`) as [string, string];
-    fillNodes(nodes, dtype, { set, clear }, copies);
+    fillNodes(nodes, dtype, { set, clear });
     readNodes(nodes, dtype);
+    borrowNodes(nodes, dtype);
   });
   const done = types.map((dtype) => `fill_${dtype}_done`);
   nodes.merge('filled', dtypeNumber('bool'), done);

@@ -3,6 +3,8 @@
  * graph being traced. Nothing is executed, and no data exists but that of constants.
  */
 import * as tf from '@tensorflow/tfjs';
+import { atOnce, inPieces, isPieces, ownScopes, type Pieces, type Within } from '../../base/pieces.js';
+import { Turns } from '../../base/turns.js';
 import { TracingError } from '../errors.js';
 import { describe, tfjsLabel } from '../../runtime/data_types.js';
 import { constantValue, type Cut, type FunctionGraph, type Value } from './graph.js';
@@ -20,6 +22,18 @@ interface Entry {
 }
 
 type Values = Parameters<tf.KernelBackend['write']>[0];
+
+/** What a trace under way consists of; one that others interrupt is put aside as a whole. */
+interface Underway {
+  /** The graphs being traced, innermost last. */
+  readonly stack: FunctionGraph[];
+  /** Tensors from outside that the function being traced declared: data id -> argument. */
+  outside: ReadonlyMap<object, Value>;
+  /** Of the first value that was asked for asynchronously. */
+  awaited: TracingError | null;
+}
+
+const nothing = (): Underway => ({ stack: [], outside: new Map(), awaited: null });
 
 function toAttr(native: NativeAttr, binding: Binding): Attr {
   const { type, value } = native;
@@ -44,10 +58,7 @@ function toAttr(native: NativeAttr, binding: Binding): Attr {
 /** tfjs-node's backend, abstractly. Kernels reach for the members below and no others. */
 class GraphBackend extends tf.KernelBackend {
   private entries = new Map<object, Entry>();
-  /** The graphs being traced, innermost last. */
-  readonly stack: FunctionGraph[] = [];
-  /** Tensors from outside that the function being traced declared: data id -> argument. */
-  outside: ReadonlyMap<object, Value> = new Map();
+  underway = nothing();
   readonly isGPUPackage = true;
   readonly isUsingGpuDevice = false;
   /** Kernels take attribute constants from here. */
@@ -66,7 +77,7 @@ class GraphBackend extends tf.KernelBackend {
 
   resolve(x: tf.TensorInfo): Value {
     const entry = this.entries.get(x.dataId);
-    const declared = this.outside.get(x.dataId);
+    const declared = this.underway.outside.get(x.dataId);
     if (!entry && declared) return this.shaped(declared, x);
     if (!entry) {
       throw new TracingError(
@@ -90,7 +101,7 @@ class GraphBackend extends tf.KernelBackend {
 
   /** Appends a node to the innermost graph. */
   record(op: string, attrs: Attrs, inputs: readonly Value[], cut?: Cut): Value[] {
-    const graph = this.stack.at(-1);
+    const graph = this.underway.stack.at(-1);
     if (!graph) {
       throw new TracingError(
         'A symbolic tensor is used after its trace ended. Return it as an output of the function instead.',
@@ -147,8 +158,22 @@ class GraphBackend extends tf.KernelBackend {
     );
   }
 
+  /** Whoever awaits it while tracing goes on when the trace is long over, and fails where nobody looks: the trace itself fails instead. */
   override async read(dataId: object): Promise<tf.backend_util.TypedArray> {
-    return this.readSync(dataId);
+    try {
+      return this.readSync(dataId);
+    } catch (error) {
+      if (this.underway.stack.length === 0) throw error;
+      this.underway.awaited ??= error as TracingError;
+      return new Promise(() => undefined);
+    }
+  }
+
+  /** Takes the error of what was read asynchronously since. */
+  takeAwaited(): TracingError | null {
+    const error = this.underway.awaited;
+    this.underway.awaited = null;
+    return error;
   }
 
   override disposeData(dataId: object, force = false): boolean {
@@ -190,10 +215,26 @@ const gatherKernel: tf.KernelFunc = ({ inputs, attrs, backend }) => {
   const graph = backend as GraphBackend;
   const position = graph.symbolic(constantValue(Int32Array.of(axis), [], 'int32'));
   const count = { name: 'batch_dims', type: graph.binding.TF_ATTR_INT, value: batchDims };
-  const out = graph.executeSingleOutput('GatherV2', [count], [inputs['x']!, inputs['indices']!, position]);
+  const gathered = (x: tf.TensorInfo): tf.TensorInfo =>
+    graph.executeSingleOutput('GatherV2', [count], [x, inputs['indices']!, position]);
+  const x = inputs['x']!;
+  // XLA gathers no booleans on a GPU
+  const numbers = x.dtype === 'bool' && compilesForGpu();
+  const out = numbers ? castInGraph(graph, gathered(castInGraph(graph, x, 'int32')), 'bool') : gathered(x);
   position.dispose();
   return out;
 };
+
+/** A value of another of tfjs' types. */
+function castInGraph(graph: GraphBackend, x: tf.TensorInfo, dtype: 'int32' | 'bool'): tf.TensorInfo {
+  const { binding } = graph;
+  const attributes = [
+    { name: 'SrcT', type: binding.TF_ATTR_TYPE, value: graph.getDTypeInteger(x.dtype) },
+    { name: 'DstT', type: binding.TF_ATTR_TYPE, value: graph.getDTypeInteger(dtype) },
+    { name: 'Truncate', type: binding.TF_ATTR_BOOL, value: false },
+  ];
+  return graph.executeSingleOutput('Cast', attributes, [x]);
+}
 
 /** The backend; `update` looks for kernels that were registered since. */
 function backend(update = false): GraphBackend {
@@ -215,7 +256,7 @@ function backend(update = false): GraphBackend {
 
 /** Whether traced code is running. */
 export function isTracing(): boolean {
-  return instance !== null && instance.stack.length > 0;
+  return instance !== null && instance.underway.stack.length > 0;
 }
 
 /** Whether the code that runs now is traced for one program of XLA. */
@@ -230,7 +271,7 @@ export function compilesForGpu(): boolean {
 
 /** The innermost graph being traced. @throws TracingError outside of traces */
 export function currentGraph(): FunctionGraph {
-  const graph = instance?.stack.at(-1);
+  const graph = instance?.underway.stack.at(-1);
   if (!graph) throw new TracingError('This op exists in traced code only (inside Program.define or jit).');
   return graph;
 }
@@ -279,30 +320,88 @@ function guard(): () => void {
   };
 }
 
+/** Runs what traces: ops go to the backend 'graph', and what must not happen meanwhile fails. */
+const tracing: Within = (work) => {
+  if (isTracing()) return work();
+  backend(true);
+  const previous = tf.getBackend();
+  const unguard = guard();
+  try {
+    void tf.setBackend(GRAPH_BACKEND);
+    return work();
+  } finally {
+    unguard();
+    if (previous) void tf.setBackend(previous);
+  }
+};
+
 /**
- * Runs `fn` with ops going to `graph`. Tensors made meanwhile are disposed, so `fn` returns values, not tensors.
- * Traces nest (bodies of loops).
+ * Runs `fn` with ops going to `graph`, in a trace (traceAtOnce, traceInPieces). Tensors made meanwhile are disposed, so `fn` returns values, not
+ * tensors. Traces nest (bodies of loops).
  * @param outside eager tensors that may be used, by data id, and the values that stand for them
  */
-export function trace<T>(graph: FunctionGraph, fn: () => T, outside?: ReadonlyMap<object, Value>): T {
-  const outermost = !isTracing();
-  const graphBackend = backend(outermost);
-  const previous = tf.getBackend();
-  const before = graphBackend.outside;
-  const unguard = outermost ? guard() : null;
-  graphBackend.stack.push(graph);
-  if (outside) graphBackend.outside = outside;
+export function* traceInto<T>(
+  graph: FunctionGraph,
+  fn: () => T | Pieces<T>,
+  outside?: ReadonlyMap<object, Value>,
+): Pieces<T> {
+  const graphBackend = backend();
+  const { underway } = graphBackend;
+  const before = underway.outside;
+  underway.stack.push(graph);
+  if (outside) underway.outside = outside;
+  tf.engine().startScope('trace');
   try {
-    if (outermost) void tf.setBackend(GRAPH_BACKEND);
-    let result!: T;
-    tf.tidy(() => {
-      result = fn();
-    });
+    const made = fn();
+    const result = isPieces(made) ? yield* made : made;
+    const awaited = graphBackend.takeAwaited();
+    if (awaited) throw awaited;
     return result;
+  } catch (error) {
+    // what was awaited never comes, so that what was done with the promise fails
+    throw graphBackend.takeAwaited() ?? error;
   } finally {
-    graphBackend.stack.pop();
-    graphBackend.outside = before;
-    unguard?.();
-    if (outermost && previous) void tf.setBackend(previous);
+    tf.engine().endScope();
+    underway.stack.pop();
+    underway.outside = before;
   }
+}
+
+/** Does work that traces (traceInto) at once. */
+export function traceAtOnce<T>(work: Pieces<T>): T {
+  return tracing(() => atOnce(work));
+}
+
+/** As traceInto() and traceAtOnce() together. */
+export function trace<T>(graph: FunctionGraph, fn: () => T): T {
+  return traceAtOnce(traceInto(graph, fn));
+}
+
+/** Two traces would only make each other's pieces wait. */
+const turns = new Turns();
+
+/**
+ * Does work that traces piece by piece, in its turn. Between pieces everything is as if there were no trace: the backend, open scopes, the tape
+ * of gradients, what is guarded.
+ * @param alive asked before each piece; what it throws ends the trace
+ */
+export async function traceInPieces<T>(work: Pieces<T>, alive: () => void): Promise<T> {
+  const graphBackend = backend();
+  const scopes = ownScopes();
+  let own = nothing();
+  const within: Within = (piece) =>
+    tracing(() => {
+      const others = graphBackend.underway;
+      graphBackend.underway = own;
+      try {
+        return scopes(piece);
+      } finally {
+        own = graphBackend.underway;
+        graphBackend.underway = others;
+      }
+    });
+  return turns.take(() => {
+    alive();
+    return inPieces(work, { within, alive });
+  });
 }

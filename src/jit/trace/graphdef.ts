@@ -1,10 +1,11 @@
 /**
- * TensorFlow's graph messages, written directly: NodeDef, FunctionDef, GraphDef and SavedModel (field numbers from
- * tensorflow/core/framework/*.proto and tensorflow/core/protobuf/saved_model.proto).
+ * TensorFlow's graph messages, written directly: NodeDef, FunctionDef and GraphDef (field numbers from
+ * tensorflow/core/framework/*.proto).
  */
+import type { Pieces } from '../../base/pieces.js';
 import { TracingError } from '../errors.js';
 import { findDtype, type Dtype } from '../../runtime/data_types.js';
-import { MessageWriter } from './proto.js';
+import { MessageWriter } from '../../base/proto.js';
 
 /** One attribute of a node. */
 export type Attr =
@@ -103,7 +104,10 @@ function nodeMessage(node: NodeText): MessageWriter {
   return m;
 }
 
-function functionMessage(fn: FunctionText): MessageWriter {
+/** Nodes between two yields. */
+const NODES = 200;
+
+function* functionMessage(fn: FunctionText): Pieces<MessageWriter> {
   const arg = ([name, dtype]: Argument): MessageWriter => new MessageWriter().bytes(1, name).int(3, dtype);
   const signature = new MessageWriter().bytes(1, fn.name);
   for (const input of fn.inputs) signature.bytes(2, arg(input));
@@ -111,7 +115,10 @@ function functionMessage(fn: FunctionText): MessageWriter {
   signature.bool(17, true);
   for (const effect of fn.effects) signature.bytes(20, effect);
   const m = new MessageWriter().bytes(1, signature);
-  for (const node of fn.nodes) m.bytes(3, nodeMessage(node));
+  for (const [i, node] of fn.nodes.entries()) {
+    m.bytes(3, nodeMessage(node));
+    if (i % NODES === NODES - 1) yield;
+  }
   for (const [name, ref] of Object.entries(fn.returns)) m.entry(4, name, ref);
   // MetaOptimizer skips functions marked so (as tf.data's are); XLA optimises these anyway.
   m.entry(5, '_tf_data_function', attrMessage(attr.bool(true)));
@@ -123,15 +130,19 @@ function functionMessage(fn: FunctionText): MessageWriter {
 /** GraphDef version that switches on today's op semantics; any number from TensorFlow 2.9 on will do. */
 const PRODUCER = 1500;
 
-/** The bytes of a saved_model.pb with one graph under the tag `serve` and nothing else. */
-export function savedModel(nodes: readonly NodeText[], functions: readonly FunctionText[]): Uint8Array {
+/** The bytes of a GraphDef. */
+export function* graphDef(nodes: readonly NodeText[], functions: readonly FunctionText[]): Pieces<Uint8Array> {
   const graph = new MessageWriter();
-  for (const node of nodes) graph.bytes(1, nodeMessage(node));
+  for (const [i, node] of nodes.entries()) {
+    graph.bytes(1, nodeMessage(node));
+    if (i % NODES === NODES - 1) yield;
+  }
   const library = new MessageWriter();
-  for (const fn of functions) library.bytes(1, functionMessage(fn));
-  graph.bytes(2, library).bytes(4, new MessageWriter().int(1, PRODUCER));
-  const info = new MessageWriter().bytes(4, 'serve');
-  return new MessageWriter().int(1, 1).bytes(2, new MessageWriter().bytes(1, info).bytes(2, graph)).finish();
+  for (const fn of functions) {
+    library.bytes(1, yield* functionMessage(fn));
+    yield;
+  }
+  return graph.bytes(2, library).bytes(4, new MessageWriter().int(1, PRODUCER)).finish();
 }
 
 /** Shorthands for attributes. */

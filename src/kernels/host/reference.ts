@@ -1,8 +1,8 @@
 /**
- * What the int4 kernels of CPUs compute, in plain loops and float64 over the same operands: slow, for reading and for tests. Beside each
+ * What the kernels of CPUs compute, in plain loops and float64 over the same operands: slow, for reading and for tests. Beside each
  * result stands how far a kernel in float32 may be from it.
  */
-import { type Int4ProductCall, type Int4RowCall, TILE } from './spec.js';
+import { type DenseProductCall, type Int4ProductCall, TILE } from './spec.js';
 
 /** Operands by name; codes as bytes, all others as numbers. */
 export type PlainOperands = Readonly<Partial<Record<string, Float32Array | Uint8Array>>>;
@@ -14,12 +14,7 @@ export interface Bounded {
 }
 
 /** Relative error of one operation in float32. */
-const ULP = 2 ** -24;
-/** Of the kernels' exp, relative to its result; log1p and exp of the C library are better. */
-const EXP_ERROR = 4e-7;
-
-const silu = (v: number): number => v / (1 + Math.exp(-v));
-const softplus = (v: number): number => Math.max(v, 0) + Math.log1p(Math.exp(-Math.abs(v)));
+export const ULP = 2 ** -24;
 
 /** A weight of a matrix in tiles: its code, 0 to 15, and where its group's scale and zero lie. */
 function codeAt(
@@ -41,7 +36,11 @@ function codeAt(
  * x·Wᵀ of one row, x rounded to int8 in groups: to whole multiples of the group's largest magnitude / 127. Sums of whole numbers are exact.
  * @param x values, and how far each may be from what a kernel has, which then may round it the other way
  */
-function product(sizes: { inner: number; group: number; out: number }, x: Bounded, operands: PlainOperands): Bounded {
+export function int4Row(
+  sizes: { inner: number; group: number; out: number },
+  x: Bounded,
+  operands: PlainOperands,
+): Bounded {
   const { inner, group, out } = sizes;
   const { codes, scale, zero } = operands as { codes: Uint8Array; scale: Float32Array; zero: Float32Array };
   const values = new Float64Array(out);
@@ -86,84 +85,44 @@ export function int4ProductReference(call: Int4ProductCall, operands: PlainOpera
   const all = { values: new Float64Array(rows * out), bounds: new Float64Array(rows * out) };
   for (let r = 0; r < rows; r++) {
     const own = Float64Array.from(x.subarray(r * inner, (r + 1) * inner));
-    const y = product(call, { values: own, bounds: new Float64Array(inner) }, operands);
+    const y = int4Row(call, { values: own, bounds: new Float64Array(inner) }, operands);
     all.values.set(y.values, r * out);
     all.bounds.set(y.bounds, r * out);
   }
   return all;
 }
 
-/** What is multiplied: norm((x + D·skipped)·silu(gate))·gamma. */
-function prepared(call: Int4RowCall, operands: PlainOperands): Bounded {
-  const { inner, skipHeads, skipOffset, normGroups, epsilon } = call;
-  const { x, gate, d, gamma } = operands as Record<string, Float32Array>;
-  const values = Float64Array.from(x!);
-  const bounds = new Float64Array(inner);
-  for (let i = 0; i < inner; i++) {
-    let size = Math.abs(values[i]!);
-    if (call.hasSkip) {
-      const skipped = d![Math.floor(i / (inner / skipHeads))]! * gate![skipOffset + i]!;
-      values[i]! += skipped;
-      size += 2 * Math.abs(skipped);
-      bounds[i] = 2 * ULP * size;
+/**
+ * x·Wᵀ of one row. A sum in float32 may go astray by its terms' sizes times their number, in whatever order.
+ * @param x values, and how far each may be from what a kernel has
+ */
+export function denseRow({ inner, out }: { inner: number; out: number }, x: Bounded, w: Float32Array): Bounded {
+  const y = { values: new Float64Array(out), bounds: new Float64Array(out) };
+  for (let o = 0; o < out; o++) {
+    let [sum, size, off] = [0, 0, 0];
+    for (let c = 0; c < inner; c++) {
+      const weight = w[o * inner + c]!;
+      sum += x.values[c]! * weight;
+      size += Math.abs(x.values[c]! * weight);
+      off += x.bounds[c]! * Math.abs(weight);
     }
-    if (call.hasGate) {
-      const factor = silu(gate![i]!);
-      values[i]! *= factor;
-      bounds[i] = bounds[i]! * Math.abs(factor) + (EXP_ERROR + 4 * ULP) * Math.abs(values[i]!);
-    }
+    y.values[o] = sum;
+    // eight sums or more side by side, and what puts them together
+    y.bounds[o] = off + (inner / 8 + 12) * ULP * (size + off);
   }
-  const span = inner / normGroups;
-  for (let from = 0; call.hasNorm && from < inner; from += span) {
-    let [squares, error] = [0, 0];
-    for (let i = from; i < from + span; i++) {
-      squares += values[i]! ** 2;
-      error += 2 * Math.abs(values[i]!) * bounds[i]!;
-    }
-    const mean = squares / span + epsilon;
-    // eight sums side by side, each of span / 8 squares; the root halves what is relative
-    const relative = error / span / mean / 2 + (span / 8 + 12) * ULP;
-    for (let i = from; i < from + span; i++) {
-      const factor = gamma![i]! / Math.sqrt(mean);
-      values[i]! *= factor;
-      bounds[i] = bounds[i]! * Math.abs(factor) + relative * Math.abs(values[i]!);
-    }
-  }
-  return { values, bounds };
+  return y;
 }
 
-/** Int4Row: y [out], behind it what the epilogue makes of it. */
-export function int4RowReference(call: Int4RowCall, operands: PlainOperands): Bounded {
-  const { out, first, channels, taps: k, low, high, place } = call;
-  const { residual, context, taps, bias, dtBias } = operands as Record<string, Float32Array>;
-  const y = product(call, prepared(call, operands), operands);
-  if (call.hasResidual)
-    residual!.forEach((value, o) => {
-      y.values[o]! += value;
-      y.bounds[o]! += 2 * ULP * (Math.abs(y.values[o]!) + Math.abs(value));
-    });
-  if (!call.hasEpilogue) return y;
-  const behind = channels + dtBias!.length;
-  const all = { values: new Float64Array(out + behind), bounds: new Float64Array(out + behind) };
-  all.values.set(y.values);
-  all.bounds.set(y.bounds);
-  for (let c = 0; c < channels; c++) {
-    let sum = call.hasBias ? bias![c]! : 0;
-    let size = Math.abs(sum);
-    for (let i = 0; i < k; i++) {
-      const old = i + 1 < k ? context![place + i * channels + c]! : y.values[first + c]!;
-      sum += old * taps![c * k + i]!;
-      size += Math.abs(old * taps![c * k + i]!);
-    }
-    const error = y.bounds[first + c]! * Math.abs(taps![c * k + k - 1]!) + (k + 2) * ULP * size;
-    all.values[out + c] = silu(sum);
-    all.bounds[out + c] = 1.1 * error + (EXP_ERROR + 4 * ULP) * Math.abs(silu(sum)); // 1.1: the steepest that silu is
+/** DenseProduct: y [rows, out]. */
+export function denseProductReference(call: DenseProductCall, operands: PlainOperands): Bounded {
+  const { rows, inner, out } = call;
+  const { x, w } = operands as Record<string, Float32Array>;
+  const all = { values: new Float64Array(rows * out), bounds: new Float64Array(rows * out) };
+  for (let r = 0; r < rows; r++) {
+    const own = Float64Array.from(x!.subarray(r * inner, (r + 1) * inner));
+    const y = denseRow(call, { values: own, bounds: new Float64Array(inner) }, w!);
+    all.values.set(y.values, r * out);
+    all.bounds.set(y.bounds, r * out);
   }
-  dtBias!.forEach((shift, h) => {
-    const raw = y.values[first + channels + h]!;
-    const step = softplus(raw + shift);
-    all.values[out + channels + h] = Math.min(Math.max(step, low), high);
-    all.bounds[out + channels + h] = y.bounds[first + channels + h]! + 2 * ULP * (Math.abs(raw + shift) + step + 1);
-  });
   return all;
 }

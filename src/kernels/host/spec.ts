@@ -1,8 +1,9 @@
 /**
- * How programs call the int4 kernels of CPUs (native/host_kernels.cc): the numbers and the operands of each call, described once.
- * native/int4_calls.h is written from these tables by `npx tsx scripts/native_header.ts`, and a test holds the two together. A change
+ * How programs call the kernels of CPUs (native/handlers.h): the numbers and the operands of each call, described once.
+ * native/host_calls.h is written from these tables by `npx tsx scripts/native_header.ts`, and a test holds the two together. A change
  * here needs a new NATIVE_VERSION (src/runtime/paths.ts), which an addon says when it is loaded.
  */
+import { TracingError } from '../../jit/errors.js';
 
 /** Outputs of a tile. */
 export const TILE = 32;
@@ -15,7 +16,7 @@ export interface CallNumber {
 
 /** A tensor that a call reads. */
 export interface CallOperand {
-  /** `level`: float32, or bfloat16 where the call says bf16Levels. */
+  /** `level`: float32, or bfloat16 where the call says so. */
   readonly type: 'float' | 'uint8' | 'level';
   /** Flags of the call, any of which says that the operand is there. Absent: it always is. */
   readonly when?: readonly string[];
@@ -52,43 +53,66 @@ export const INT4_PRODUCT = {
 } as const satisfies CallSpec;
 
 /**
- * One row's product with what is around it in a layer: residual + W·(norm((x + D·skipped)·silu(gate))·gamma), [1, out], and behind it what
- * the epilogue makes of outputs from `first` on: silu(convolution) of `channels`, and a step size for each of the outputs after them.
+ * A decoding step of a layer for some rows: x + W2·(norm((y + D·x')·silu(z))·normGamma), where z | x' B C | dt is W1·(norm(x)·gamma), the middle
+ * after the convolution and SiLU, and y what the recurrence gives for one token. States and contexts are moved on where they lie.
  */
-export const INT4_ROW = {
+export const LAYER_STEP = {
   numbers: {
-    inner: int('channels of x'),
-    group: int('channels that share a scale'),
-    out: int('outputs'),
-    hasGate: flag('x is multiplied by silu(gate)'),
-    hasSkip: flag('D times a part of gate is added to x'),
-    hasNorm: flag('x is normed'),
-    hasResidual: flag('a residual is added'),
-    hasEpilogue: flag('convolution and step sizes follow'),
-    hasBias: flag('the convolution has a bias'),
-    bf16Levels: flag('scale and zero are bfloat16'),
-    skipHeads: int('values of D, each for inner/skipHeads channels'),
-    skipOffset: int('where in gate the channels begin that D multiplies'),
-    normGroups: int('groups of channels, each normed by itself'),
-    epsilon: float('added to the mean square'),
-    first: int('output that the convolution begins with'),
-    channels: int('of the convolution'),
+    rows: int('rows of x'),
+    hidden: int('channels of the stream'),
+    heads: int('of the recurrence'),
+    headDim: int('channels of a head, p'),
+    groups: int('heads of a group share B and C'),
+    stateSize: int('n'),
     taps: int('of the convolution'),
+    normGroups: int('groups of channels, each normed by itself before the output projection'),
+    contextRow: int('from a row of the contexts to the next'),
+    place: int('where this layer begins in such a row'),
+    epsilon: float('added to mean squares'),
     low: float('least step size'),
     high: float('largest step size'),
-    place: int('where this layer begins in context'),
+    hasMask: flag('some rows keep their state; what they give means nothing'),
+    hasBias: flag('the convolution has a bias'),
+    bf16State: flag('the state is bfloat16, else float32'),
+    inInt4: flag('the input projection is in codes'),
+    inBf16: flag('its weights, or its scales and zeros, are bfloat16'),
+    inGroup: int('channels of it that share a scale'),
+    outInt4: flag('the output projection is in codes'),
+    outBf16: flag('its weights, or its scales and zeros, are bfloat16'),
+    outGroup: int('channels of it that share a scale'),
   },
   operands: {
-    x: { type: 'float', meaning: '[inner]' },
-    gate: { type: 'float', when: ['hasGate', 'hasSkip'], meaning: '[inner or more]' },
-    d: { type: 'float', when: ['hasSkip'], meaning: '[skipHeads]' },
-    gamma: { type: 'float', when: ['hasNorm'], meaning: '[inner]' },
-    ...MATRIX,
-    residual: { type: 'float', when: ['hasResidual'], meaning: '[out]' },
-    context: { type: 'float', when: ['hasEpilogue'], meaning: 'of all layers, each [taps-1, channels]' },
-    taps: { type: 'float', when: ['hasEpilogue'], meaning: '[channels, taps]' },
-    bias: { type: 'float', when: ['hasBias'], meaning: '[channels]' },
-    dtBias: { type: 'float', when: ['hasEpilogue'], meaning: '[heads]' },
+    x: { type: 'float', meaning: '[rows, hidden]' },
+    state: { type: 'level', meaning: '[rows, heads, p, n]' },
+    context: { type: 'float', meaning: '[rows, layers, taps-1, heads·p + 2·groups·n]' },
+    mask: { type: 'float', when: ['hasMask'], meaning: '[rows], 0 for rows that keep their state' },
+    gamma: { type: 'float', meaning: 'of the norm before the input projection, [hidden]' },
+    inMatrix: { type: 'level', meaning: 'weights [out, inner], or codes in tiles as MATRIX has them' },
+    inScale: { type: 'level', when: ['inInt4'], meaning: '[tiles, groups, TILE]' },
+    inZero: { type: 'level', when: ['inInt4'], meaning: '[tiles, groups, TILE]' },
+    taps: { type: 'float', meaning: '[heads·p + 2·groups·n, taps]' },
+    bias: { type: 'float', when: ['hasBias'], meaning: '[heads·p + 2·groups·n]' },
+    dtBias: { type: 'float', meaning: '[heads]' },
+    aLog: { type: 'float', meaning: '[heads]' },
+    d: { type: 'float', meaning: '[heads]' },
+    normGamma: { type: 'float', meaning: 'of the norm before the output projection, [heads·p]' },
+    outMatrix: { type: 'level', meaning: 'weights [out, inner], or codes in tiles as MATRIX has them' },
+    outScale: { type: 'level', when: ['outInt4'], meaning: '[tiles, groups, TILE]' },
+    outZero: { type: 'level', when: ['outInt4'], meaning: '[tiles, groups, TILE]' },
+  },
+} as const satisfies CallSpec;
+
+/** x·Wᵀ for a few rows, [rows, out], in float32. W is read once for all of them. */
+export const DENSE_PRODUCT = {
+  numbers: {
+    rows: int('rows of x'),
+    inner: int('channels of x'),
+    out: int('outputs'),
+    bf16: flag('w is bfloat16'),
+  },
+  operands: {
+    x: { type: 'float', meaning: '[rows, inner]' },
+    w: { type: 'level', meaning: '[out, inner]' },
   },
 } as const satisfies CallSpec;
 
@@ -97,7 +121,8 @@ export type CallOf<S extends CallSpec> = {
   [K in keyof S['numbers']]: S['numbers'][K]['kind'] extends 'flag' ? boolean : number;
 };
 export type Int4ProductCall = CallOf<typeof INT4_PRODUCT>;
-export type Int4RowCall = CallOf<typeof INT4_ROW>;
+export type LayerStepCall = CallOf<typeof LAYER_STEP>;
+export type DenseProductCall = CallOf<typeof DENSE_PRODUCT>;
 
 /** The bits of a number as float32. */
 function bitsOf(value: number): number {
@@ -117,4 +142,17 @@ export function operandNames<S extends CallSpec>(spec: S, call: CallOf<S>): (key
   return Object.entries(spec.operands)
     .filter(([, { when }]) => !when || when.some((name) => call[name as keyof CallOf<S>]))
     .map(([name]) => name);
+}
+
+/** The operands that a call has, in order. @param given by name; those that it does not have may be absent */
+export function operandsOf<S extends CallSpec, T>(
+  spec: S,
+  call: CallOf<S>,
+  given: Readonly<Partial<Record<keyof S['operands'] & string, T | undefined>>>,
+): T[] {
+  return operandNames(spec, call).map((name) => {
+    const value = given[name];
+    if (value === undefined) throw new TracingError(`internal: a kernel was called without ${name}`, { name });
+    return value;
+  });
 }

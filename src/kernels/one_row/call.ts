@@ -17,15 +17,11 @@ import { oneRowTritonFits } from './triton_tiling.js';
 export interface OneRowInputs {
   /** [1, in] */
   x: tf.Tensor;
-  /** D, [heads], and where in `gate` the vector begins that it is multiplied by. Kernels of CPUs alone. */
-  skip?: { d: tf.Tensor; offset: number };
-  /** Before SiLU, [1, in or more]: of more, the first in. Kernels of CPUs alone. */
-  gate?: tf.Tensor;
   /** Weight of the norm, [in], how many groups have a norm each, and the number added to the mean square */
   norm?: { gamma: tf.Tensor; groups: number; epsilon: number };
   /** [1, out] */
   residual?: tf.Tensor;
-  /** Of one row. A_log [heads], given for kernels of GPUs: the gate is stored as SiLU, and decays follow the step sizes (see the spec's). */
+  /** Of one row. The gate is stored as SiLU, and decays follow the step sizes (see the spec's). */
   epilogue?: Omit<EpilogueInputs, 'mask'>;
 }
 
@@ -41,7 +37,7 @@ export function oneRowProduct(
   inputs: OneRowInputs,
   matrix: readonly tf.Tensor[],
 ): tf.Tensor2D | null {
-  const { x, skip, norm, gate, residual, epilogue: after } = inputs;
+  const { x, norm, residual, epilogue: after } = inputs;
   const [out, inner] = shape as [number, number];
   const spec: OneRowSpec = {
     out,
@@ -52,7 +48,6 @@ export function oneRowProduct(
     ...(after && { epilogue: epilogueSpecOf(after) }),
   };
   const ptx = oneRowPtxFits(spec);
-  if (skip || gate || (after && !after.ALog)) return null; // forms of the CPU
   if (!tritonRuns() || x.size !== inner || !(ptx || oneRowTritonFits(spec))) return null;
   const given = [x, norm?.gamma, ...matrix, residual, ...(after ? epilogueValues(after) : [])];
   const extra = after ? after.channels + 2 * after.heads : 0;

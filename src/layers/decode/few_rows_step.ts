@@ -20,7 +20,8 @@ export interface StepBlock {
   weights: Weights;
 }
 
-export interface FewRowsRequest {
+/** What a network is asked for. */
+export interface NetworkStep {
   /** One of each block */
   states?: readonly MixerState[];
   /** [b, 1], 0 for rows that keep their state */
@@ -49,11 +50,11 @@ export function fewRowsStep(
   blocks: readonly StepBlock[],
   lastGamma: tf.Tensor,
   embedded: tf.Tensor3D,
-  { states, mask, mergeStep, between }: FewRowsRequest,
+  { states, mask, mergeStep, between }: NetworkStep,
 ): { h: tf.Tensor3D; states: MixerState[]; rows: FewRows } | null {
   const [b, t, d] = embedded.shape;
   const all = blocks.every(({ spec, weights }, i) => {
-    const paths = stepPaths(spec, weights, { rows: b, tokens: t, state: states?.[i], mask, mergeStep });
+    const paths = stepPaths(spec, weights, { rows: b, tokens: t, state: states?.[i], mergeStep });
     return paths[0] === 'few_rows';
   });
   const context = states?.[0]?.context?.layers;
@@ -73,7 +74,7 @@ export function fewRowsStep(
   return { h: tf.reshape(carry.stream, [b, 1, d]), states: moved, rows: carry.rows };
 }
 
-function passed({ values, squares }: FewRows, between: NonNullable<FewRowsRequest['between']>): FewRows {
+function passed({ values, squares }: FewRows, between: NonNullable<NetworkStep['between']>): FewRows {
   return { values: between(values), ...(squares && { squares: between(squares) }) };
 }
 

@@ -1,12 +1,16 @@
 /** AutoConfig, AutoModelForCausalLM, AutoTokenizer: the right class for a checkpoint folder, whatever its container. */
-import type { HubOptions } from '../../checkpoints/index.js';
+import { OptionTable } from '../../base/options.js';
+import { HUB_OTHERS, HUB_RULES, type HubOptions } from '../../checkpoints/index.js';
 import { ConfigError } from '../../base/errors.js';
-import { openCheckpoint } from '../checkpoints.js';
+import { openCheckpoint, readConfigAlone } from '../checkpoints.js';
 import { locateModel } from '../locate.js';
-import { Mamba2ForCausalLM, type PretrainedOptions } from '../mamba2/causal_lm.js';
+import { Mamba2ForCausalLM } from '../mamba2/causal_lm.js';
 import { Mamba2Config } from '../mamba2/config.js';
+import type { PretrainedOptions } from '../mamba2/pretrained_options.js';
 
-export { AutoTokenizer } from './auto_tokenizer.js';
+export { AutoTokenizer, type AutoTokenizerOptions } from './auto_tokenizer.js';
+
+const CONFIG_TABLE = new OptionTable<HubOptions>('AutoConfig.from_pretrained()', HUB_RULES, { others: HUB_OTHERS });
 
 /** Reads configurations. */
 export class AutoConfig {
@@ -21,12 +25,18 @@ export class AutoConfig {
    * const config = await AutoConfig.from_pretrained('models/tiny-books-mamba2');
    */
   static async from_pretrained(name: string, options: HubOptions = {}): Promise<Mamba2Config> {
-    const { dir } = await locateModel(name, options);
-    const source = await openCheckpoint(dir);
-    await source.close();
-    refuseOthers(dir, source.config.model_type);
-    return new Mamba2Config(source.config);
+    CONFIG_TABLE.check(options);
+    const dir = await locateModel(name, options, 'config');
+    const config = (await readConfigAlone(dir)) ?? (await configOfWeights(await locateModel(name, options)));
+    refuseOthers(dir, config.model_type);
+    return Mamba2Config.from_dict(config);
   }
+}
+
+async function configOfWeights(dir: string): Promise<Record<string, unknown>> {
+  const source = await openCheckpoint(dir);
+  await source.close();
+  return source.config;
 }
 
 /** Loads models. */
@@ -36,14 +46,13 @@ export class AutoModelForCausalLM {
   /**
    * The causal language model of a checkpoint folder.
    * @param name folder, or a model on the hub such as 'state-spaces/mamba2-130m'
-   * @param options how to load and run it; for the hub revision, cache_dir, local_files_only, token
+   * @param options how to load and run it
    * @throws CheckpointError or ConfigError naming file and tensor or key; DeviceError when the device cannot be used
    * @example
    * const model = await AutoModelForCausalLM.from_pretrained('models/tiny-books-mamba2', { dtype: 'float32' });
    */
-  static async from_pretrained(name: string, options: PretrainedOptions & HubOptions = {}): Promise<Mamba2ForCausalLM> {
-    const { dir, rest } = await locateModel(name, options);
-    return Mamba2ForCausalLM.from_pretrained(dir, rest);
+  static from_pretrained(name: string, options: PretrainedOptions = {}): Promise<Mamba2ForCausalLM> {
+    return Mamba2ForCausalLM.from_pretrained(name, options);
   }
 }
 

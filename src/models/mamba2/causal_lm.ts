@@ -1,39 +1,32 @@
 /** Mamba2ForCausalLM: Mamba-2 with its head, and loading it from a checkpoint. */
 import * as tf from '@tensorflow/tfjs';
+import { computeDtypeOf } from '../../base/compute_dtypes.js';
+import { DeviceError } from '../../base/errors.js';
 import type { CheckpointSource } from '../../checkpoints/source.js';
 import type { NetworkWeights } from '../../engine/network_weights.js';
 import { quantizeWeights, restoreQuantized } from '../../engine/quantized_weights.js';
 import { GenerationConfig } from '../../generation/config.js';
-import type { QuantizationConfig, TorchAoConfig } from '../../quant/index.js';
-import type { Device } from '../../runtime/index.js';
-import {
-  CausalLM,
-  type CausalLMInputs as InputsOf,
-  type CausalLMOutputs as OutputsOf,
-  type EngineOptions,
-} from '../causal_lm.js';
+import { CausalLM, type CausalLMInputs as InputsOf, type CausalLMOutputs as OutputsOf } from '../causal_lm.js';
+import { type EngineOptions, MODEL_TABLE } from '../engine_options.js';
+import { locateModel } from '../locate.js';
 import type { Mamba2Cache } from './cache.js';
-import type { Mamba2Config } from './config.js';
-import { type Mamba2ConfigFields } from './config.js';
+import type { Mamba2Config, Mamba2ConfigFields } from './config.js';
+import { FRESH_TABLE, OVERRIDES_TABLE } from './config_rules.js';
 import { Mamba2Model } from './modeling.js';
 import { Mamba2Network } from './network.js';
 import { loadCheckpoint } from './pretrained.js';
+import { type LoadingPlan, loadingPlan, PRETRAINED_TABLE, type PretrainedOptions } from './pretrained_options.js';
 
 export type CausalLMInputs = InputsOf<Mamba2Cache>;
 export type CausalLMOutputs = OutputsOf<Mamba2Cache>;
 
-export interface PretrainedOptions extends EngineOptions {
-  /** 'auto' (default: the best there is), 'cpu', 'gpu', 'tensorflow', 'wasm' or 'js'. Without it a backend chosen before stays. */
-  device?: Device;
-  /**
-   * Quantise the matrices while loading, one at a time: Int4WeightOnlyConfig, Int8WeightOnlyConfig or TorchAoConfig.
-   * A checkpoint that is quantised already needs none.
-   */
-  quantization_config?: QuantizationConfig | TorchAoConfig;
-  /** Configuration keys that replace the folder's, for example { norm_groups: 'full' }. */
-  config?: Partial<Mamba2ConfigFields>;
-  /** Called with things worth knowing, such as a head that is tied and stored apart. */
-  on_warning?: (message: string) => void;
+/** A type that was asked for and that the backend does not compute with. @throws DeviceError */
+function refuseIdle({ engine }: LoadingPlan): void {
+  if (tf.getBackend() === 'tensorflow' || computeDtypeOf(engine.dtype) !== 'bfloat16') return;
+  throw new DeviceError(
+    `dtype 'bfloat16' has no effect on the backend '${tf.getBackend()}', which computes in float32. Leave dtype out, or set TensorFlow up with \`npx mamba2 setup\`.`,
+    { option: 'dtype', got: engine.dtype, backend: tf.getBackend() },
+  );
 }
 
 /**
@@ -47,15 +40,20 @@ export class Mamba2ForCausalLM extends CausalLM<Mamba2Network, Mamba2Cache> {
   declare readonly backbone: Mamba2Model;
 
   /**
-   * Loads a checkpoint folder: Hugging Face's safetensors (one file or shards), and the other containers of Mamba-2.
+   * Loads a checkpoint: Hugging Face's safetensors (one file or shards), and the other containers of Mamba-2.
    *
-   * @param dir the folder
-   * @throws CheckpointError or ConfigError naming file and tensor or key; DeviceError when the device cannot be used
+   * @param name a folder, or a model on the hub such as 'state-spaces/mamba2-130m'
+   * @throws ArgumentError for an unknown option or a wrong value, by name; CheckpointError or ConfigError naming file and
+   *   tensor or key; DeviceError when the device cannot be used
    * @example
    * const model = await Mamba2ForCausalLM.from_pretrained('models/tiny-books-mamba2', { device: 'cpu' });
    */
-  static async from_pretrained(dir: string, options: PretrainedOptions = {}): Promise<Mamba2ForCausalLM> {
-    const { device, on_warning: onWarning, config: overrides, quantization_config, ...engineOptions } = options;
+  static async from_pretrained(name: string, options: PretrainedOptions = {}): Promise<Mamba2ForCausalLM> {
+    PRETRAINED_TABLE.check(options);
+    OVERRIDES_TABLE.check(options.config);
+    const { on_warning: onWarning, config: overrides, quantization_config } = options;
+    const plan = loadingPlan(options);
+    const dir = await locateModel(name, options);
     const { config, source, warnings } = await loadCheckpoint(dir, overrides);
     let model: Mamba2ForCausalLM | null = null;
     try {
@@ -63,10 +61,12 @@ export class Mamba2ForCausalLM extends CausalLM<Mamba2Network, Mamba2Cache> {
       // imported here so that a bundle for the browser, which loads LayersModels, has no native code in it
       const { preferWideVectors, selectBackend } = await import('../../runtime/index.js');
       if (quantization_config || config.to_dict()['quantization_config']) preferWideVectors();
-      if (device !== undefined || !tf.getBackend()) await selectBackend(device ?? 'auto');
-      model = new Mamba2ForCausalLM(config, source, engineOptions);
+      if (plan.device !== null || !tf.getBackend()) await selectBackend(plan.device ?? 'auto');
+      refuseIdle(plan);
+      model = new Mamba2ForCausalLM(config, source, plan.engine);
       await restoreQuantized(model.weights);
       if (quantization_config) await quantizeWeights(model.weights, quantization_config);
+      await model.weights.hold();
       model.generation_config = await GenerationConfig.from_pretrained(dir, config.to_dict());
       return model;
     } catch (error) {
@@ -78,6 +78,7 @@ export class Mamba2ForCausalLM extends CausalLM<Mamba2Network, Mamba2Cache> {
 
   /** @param source where the weights come from; without one they are freshly initialised */
   constructor(config: Mamba2Config, source: CheckpointSource | null = null, options: EngineOptions = {}) {
+    MODEL_TABLE.check(options);
     super(new Mamba2Network(config), source, options);
   }
 
@@ -85,7 +86,9 @@ export class Mamba2ForCausalLM extends CausalLM<Mamba2Network, Mamba2Cache> {
     return new Mamba2Model(weights.network.config, weights);
   }
 
-  override fresh(changes: Readonly<Record<string, unknown>> = {}): Mamba2ForCausalLM {
+  /** @throws ConfigError for an unknown key or a wrong value */
+  override fresh(changes: Partial<Mamba2ConfigFields> = {}): Mamba2ForCausalLM {
+    FRESH_TABLE.check(changes);
     return new Mamba2ForCausalLM(this.network.withConfig(changes).config);
   }
 }

@@ -2,7 +2,9 @@
 import type { NormGroups } from '../../layers/rms_norm_gated.js';
 import type { Mamba2MixerArgs } from '../../layers/mixer_spec.js';
 import { ConfigError } from '../../base/errors.js';
+import { plain, quote } from '../../base/quote.js';
 import type { LMConfig } from '../../engine/recurrent_lm.js';
+import { CONFIG_RULES, CONFIG_TABLE } from './config_rules.js';
 
 /** The keys that this model reads. Others are kept in `extra` and written back. */
 export interface Mamba2ConfigFields {
@@ -54,67 +56,11 @@ export interface Mamba2ConfigFields {
   chunk_size: number;
   /** Default false. */
   tie_word_embeddings: boolean;
-  /** Ours: the gated norm per group ('per_group', right) or over all channels ('full', as transformers 5). */
+  /** Ours: the gated norm per group ('per_group', right) or over all channels ('full', as transformers up to 5.22). */
   norm_groups: NormGroups;
 }
 
-const DEFAULTS: Mamba2ConfigFields = {
-  num_heads: 128,
-  head_dim: 64,
-  vocab_size: 32768,
-  hidden_size: 4096,
-  state_size: 128,
-  num_hidden_layers: 64,
-  layer_norm_epsilon: 1e-5,
-  pad_token_id: 1,
-  bos_token_id: 0,
-  eos_token_id: 2,
-  expand: 2,
-  conv_kernel: 4,
-  n_groups: 8,
-  use_bias: false,
-  use_conv_bias: true,
-  hidden_act: 'silu',
-  initializer_range: 0.1,
-  residual_in_fp32: true,
-  time_step_min: 1e-3,
-  time_step_max: 0.1,
-  time_step_floor: 1e-4,
-  time_step_limit: [0, Infinity],
-  rescale_prenorm_residual: false,
-  use_cache: true,
-  chunk_size: 256,
-  tie_word_embeddings: false,
-  norm_groups: 'per_group',
-};
-
-const SIZES = [
-  'num_heads',
-  'head_dim',
-  'vocab_size',
-  'hidden_size',
-  'state_size',
-  'num_hidden_layers',
-  'conv_kernel',
-  'n_groups',
-  'chunk_size',
-] as const;
-const NUMBERS = [
-  'layer_norm_epsilon',
-  'expand',
-  'initializer_range',
-  'time_step_min',
-  'time_step_max',
-  'time_step_floor',
-] as const;
-const FLAGS = [
-  'use_bias',
-  'use_conv_bias',
-  'residual_in_fp32',
-  'rescale_prenorm_residual',
-  'use_cache',
-  'tie_word_embeddings',
-] as const;
+const NAMES = Object.keys(CONFIG_RULES) as (keyof Mamba2ConfigFields)[];
 
 /** Keys that change what a state means. Speed (chunk_size), initialisation and special ids do not. */
 const OF_STATES = [
@@ -142,7 +88,7 @@ function floatOf(value: unknown): unknown {
   return value;
 }
 
-/** Gives Mamba2Config the fields' types; the constructor assigns them from DEFAULTS and the given values. */
+/** Gives Mamba2Config the fields' types; the constructor assigns them from the defaults and the given values. */
 const Fields = class {} as unknown as new () => Mamba2ConfigFields;
 
 /**
@@ -157,53 +103,58 @@ export class Mamba2Config extends Fields implements LMConfig {
   /** Keys of config.json that the model does not read, written back as they were. */
   readonly extra: Readonly<Record<string, unknown>>;
 
-  constructor(values: Partial<Mamba2ConfigFields> & Record<string, unknown> = {}) {
+  /** @param values keys of config.json by name; what is left out has transformers' default */
+  constructor(values: Partial<Mamba2ConfigFields> = {}) {
     super();
-    const known = new Set<string>(Object.keys(DEFAULTS));
-    const fields: Record<string, unknown> = { ...DEFAULTS };
+    CONFIG_TABLE.checkObject(values);
+    for (const [name, value] of Object.entries(values)) CONFIG_TABLE.checkName(name, value);
+    this.extra = this.assign(values);
+  }
+
+  /**
+   * The configuration that a config.json holds. Unlike the constructor it keeps keys that it does not know, in `extra`.
+   * @throws ConfigError naming the key, when a value is malformed or sizes contradict each other
+   * @example
+   * const { extra } = Mamba2Config.from_dict({ hidden_size: 8, num_heads: 2, head_dim: 8, n_groups: 1, my_note: 'x' });
+   */
+  static from_dict(values: Readonly<Record<string, unknown>>): Mamba2Config {
+    const config = new Mamba2Config();
+    return Object.assign(config, { extra: config.assign(values) });
+  }
+
+  /** Takes the keys that the model reads, checked, and returns the rest. */
+  private assign(values: Readonly<Record<string, unknown>>): Record<string, unknown> {
     const extra: Record<string, unknown> = {};
-    for (const [key, value] of Object.entries(values)) {
-      if (key === 'model_type') continue;
-      if (!known.has(key)) extra[key] = value;
-      else if (value !== undefined) fields[key] = value;
+    const fields: Record<string, unknown> = {};
+    for (const name of NAMES) fields[name] = structuredClone(CONFIG_RULES[name].default);
+    for (const [name, value] of Object.entries(values)) {
+      if (name === 'model_type') continue;
+      if (!Object.hasOwn(CONFIG_RULES, name)) extra[name] = value;
+      else if (value !== undefined) fields[name] = Array.isArray(value) ? value.map(floatOf) : value;
     }
-    if (Array.isArray(fields.time_step_limit)) fields.time_step_limit = fields.time_step_limit.map(floatOf);
-    if (values.model_type !== undefined && values.model_type !== 'mamba2') {
-      throw new ConfigError(`config: model_type is '${values.model_type as string}', expected 'mamba2'`, {
-        model_type: values.model_type,
-      });
+    const { model_type: type = 'mamba2' } = values;
+    if (type !== 'mamba2') {
+      const named = typeof type === 'string' ? plain(type) : quote(type);
+      throw new ConfigError(`config: model_type is '${named}', expected 'mamba2'`, { model_type: type });
     }
-    this.extra = extra;
+    if (extra.rms_norm === false)
+      throw new ConfigError('config: rms_norm is false, expected true: LayerNorm models are not supported', {});
     Object.assign(this, fields);
     this.check();
+    return extra;
   }
 
   private check(): void {
-    const fail = (key: string, expected: string): never => {
-      const got = (this as unknown as Record<string, unknown>)[key];
-      throw new ConfigError(`config: ${key} is ${JSON.stringify(got)}, expected ${expected}`, { key, got, expected });
+    const fail = (key: keyof Mamba2ConfigFields, expected: string): never => {
+      const got = this[key];
+      throw new ConfigError(`config: ${key} is ${quote(got)}, expected ${expected}`, {
+        key,
+        option: key,
+        got,
+        expected,
+      });
     };
-    for (const key of SIZES) if (!Number.isInteger(this[key]) || this[key] < 1) fail(key, 'a positive integer');
-    for (const key of NUMBERS) if (!Number.isFinite(this[key]) || this[key] <= 0) fail(key, 'a positive number');
-    for (const key of FLAGS) if (typeof this[key] !== 'boolean') fail(key, 'true or false');
-    const limit = this.time_step_limit;
-    if (
-      !Array.isArray(limit) ||
-      limit.length !== 2 ||
-      limit.some((v) => typeof v !== 'number' || Number.isNaN(v)) ||
-      limit[0] > limit[1] ||
-      limit[1] <= 0
-    ) {
-      fail('time_step_limit', 'two numbers, the lower first, the upper positive');
-    }
-    if (this.hidden_act !== 'silu' && this.hidden_act !== 'swish') fail('hidden_act', "'silu'");
-    if (this.norm_groups !== 'per_group' && this.norm_groups !== 'full') fail('norm_groups', "'per_group' or 'full'");
-    if (this.extra.rms_norm === false)
-      throw new ConfigError('config: rms_norm is false, expected true: LayerNorm models are not supported', {});
-    for (const key of ['pad_token_id', 'bos_token_id'] as const) {
-      if (this[key] !== null && !Number.isInteger(this[key])) fail(key, 'a token id or null');
-    }
-    if (this.eos_token_ids.some((id) => !Number.isInteger(id))) fail('eos_token_id', 'a token id, several, or null');
+    for (const key of NAMES) if (!CONFIG_RULES[key].kind.ok(this[key])) fail(key, CONFIG_RULES[key].kind.expected);
     const inner = this.inner_size;
     if (this.num_heads * this.head_dim !== inner) {
       throw new ConfigError(
@@ -259,7 +210,7 @@ export class Mamba2Config extends Fields implements LMConfig {
   /** A plain record with the keys of config.json; Infinity stays a number (the writer of JSON spells it). */
   to_dict(): Record<string, unknown> {
     const fields: Record<string, unknown> = {};
-    for (const key of Object.keys(DEFAULTS)) fields[key] = (this as unknown as Record<string, unknown>)[key];
+    for (const key of NAMES) fields[key] = (this as unknown as Record<string, unknown>)[key];
     return { architectures: ['Mamba2ForCausalLM'], ...this.extra, ...fields, model_type: this.model_type };
   }
 }

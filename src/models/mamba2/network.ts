@@ -4,8 +4,10 @@
  * symbolic ones.
  */
 import type * as tf from '@tensorflow/tfjs';
+import { atOnce, type Pieces } from '../../base/pieces.js';
 import type { FewRows } from '../../kernels/index.js';
 import { fewRowsStep } from '../../layers/decode/few_rows_step.js';
+import { layerSteps } from '../../layers/decode/layer_step.js';
 import { Mamba2Block, mixerPart } from '../../layers/block.js';
 import { LMHead, TokenEmbedding } from '../../layers/embedding.js';
 import type { MixerState } from '../../layers/mixer.js';
@@ -92,7 +94,7 @@ export class Mamba2Network implements RecurrentLM<Mamba2Config> {
   }
 
   withConfig(changes: Readonly<Record<string, unknown>>): Mamba2Network {
-    return new Mamba2Network(new Mamba2Config({ ...this.config.to_dict(), ...changes }));
+    return new Mamba2Network(Mamba2Config.from_dict({ ...this.config.to_dict(), ...changes }));
   }
 
   connect(ids: tf.SymbolicTensor): { hidden: tf.SymbolicTensor; logits: tf.SymbolicTensor } {
@@ -114,13 +116,21 @@ export class Mamba2Network implements RecurrentLM<Mamba2Config> {
    * @returns the normed stream [b, t, d] and the new state of each layer, all new tensors
    */
   hidden(weights: Weights, embedded: tf.Tensor3D, options: HiddenOptions = {}): Hidden {
+    return atOnce(this.hiddenInPieces(weights, embedded, options));
+  }
+
+  /** As hidden(), with a yield between blocks. */
+  *hiddenInPieces(weights: Weights, embedded: tf.Tensor3D, options: HiddenOptions = {}): Pieces<Hidden> {
     const { aroundBlock, onBlock } = options;
-    const whole = options.withoutNorm && !onBlock && !aroundBlock;
-    const few = whole ? this.stepOfRows(weights, embedded, options) : null;
+    const [from, to] = options.layers ?? [0, this.blocks.length];
+    const whole = options.withoutNorm && !onBlock && !aroundBlock && !options.layers;
+    const few = whole ? this.stepOfLayers(weights, embedded, options) : null;
     if (few) return few;
     const states: LayerState[] = [];
     let h = embedded;
     for (const [i, block] of this.blocks.entries()) {
+      if (i < from || i >= to) continue;
+      if (i > from) yield;
       if (options.between) h = options.between(h);
       const prefix = `backbone.layers.${i}.`;
       const state = options.states?.[i];
@@ -145,19 +155,21 @@ export class Mamba2Network implements RecurrentLM<Mamba2Config> {
       onBlock?.(h, i);
     }
     if (options.between) h = options.between(h);
-    if (options.withoutNorm) return { h, states };
+    if (options.withoutNorm || to < this.blocks.length) return { h, states };
     const normed = this.norm_f.forward(h, part(weights, 'backbone.norm_f.')) as tf.Tensor3D;
     return { h: normed, states };
   }
 
-  /** A decoding step of a few rows by kernels of our own, which hand the stream on to the head. Null where there are none. */
-  private stepOfRows(weights: Weights, embedded: tf.Tensor3D, options: HiddenOptions): Carried | null {
+  /** A decoding step by kernels of our own for all layers, which may hand the stream on to the head. Null where there are none. */
+  private stepOfLayers(weights: Weights, embedded: tf.Tensor3D, options: HiddenOptions): Carried | null {
     const blocks = this.blocks.map(({ spec }, i) => {
       const own = part(weights, `backbone.layers.${i}.`);
       return { spec, gamma: tensor(own, 'norm.weight'), weights: mixerPart(own) };
     });
     const { mask, mergeStep, between } = options;
     const request = { states: options.states?.map(mixerState), mask, mergeStep, between };
+    const own = layerSteps(blocks, embedded, request);
+    if (own) return { h: own.h, states: own.states.map(layerState) };
     const out = fewRowsStep(blocks, tensor(part(weights, 'backbone.norm_f.'), 'weight'), embedded, request);
     return out && { h: out.h, states: out.states.map(layerState), handover: out.rows };
   }
@@ -190,7 +202,7 @@ export class Mamba2Network implements RecurrentLM<Mamba2Config> {
 
 /** The role of every weight that a checkpoint of this configuration may hold, by name; the head's also where it is tied. */
 export function weightRoles(config: Record<string, unknown>): Map<string, WeightRole> {
-  const network = new Mamba2Network(new Mamba2Config({ ...config, tie_word_embeddings: false }));
+  const network = new Mamba2Network(Mamba2Config.from_dict({ ...config, tie_word_embeddings: false }));
   return new Map(network.weightSpecs().map(({ name, role }) => [name, role]));
 }
 

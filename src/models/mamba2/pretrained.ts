@@ -35,7 +35,7 @@ export async function loadCheckpoint(
       });
     }
     const { tied, warnings } = await validateCheckpoint(source, quantizedParts(source));
-    const config = new Mamba2Config({ ...source.config, ...overrides, tie_word_embeddings: tied });
+    const config = Mamba2Config.from_dict({ ...source.config, ...overrides, tie_word_embeddings: tied });
     return { config, source, warnings };
   } catch (error) {
     await source.close();

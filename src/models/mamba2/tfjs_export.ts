@@ -18,6 +18,8 @@ import { validateCheckpoint } from '../checkpoints.js';
 import { mamba2Format } from './checkpoint/format.js';
 import { Mamba2Config } from './config.js';
 import { Mamba2Network } from './network.js';
+import { OptionTable } from '../../base/options.js';
+import { CONVERT_RULES, SAVE_OTHERS } from '../../checkpoints/save_options.js';
 
 type Json = Record<string, unknown>;
 
@@ -61,8 +63,8 @@ export function layersModelTopology(config: Mamba2Config): Json {
 }
 
 /** @throws ArgumentError when `dst` has weights that openCheckpoint and transformers would go on reading, under the new config.json */
-function refuseOtherWeights(dst: string): void {
-  const file = findWeights(dst);
+async function refuseOtherWeights(dst: string): Promise<void> {
+  const file = await findWeights(dst);
   if (file === null || path.basename(file) === 'model.json') return;
   throw new ArgumentError(
     `${dst} holds a model of another kind (${path.basename(file)}), which would be read instead of the one exported. Name another folder, or delete that model first.`,
@@ -70,9 +72,12 @@ function refuseOtherWeights(dst: string): void {
   );
 }
 
+const EXPORT_TABLE = new OptionTable<ConvertOptions>('exportLayersModel()', CONVERT_RULES, { others: SAVE_OTHERS });
+
 /**
  * Writes a checkpoint as a TensorFlow.js LayersModel: model.json, weight shards, config.json and tokenizer files.
- * To load it, import this package first (its layers must be registered), then `tf.loadLayersModel(url)`.
+ * To load it, import this package first (its layers must be registered), then `tf.loadLayersModel('file://DIR/model.json')`
+ * in Node.js, or the URL of a web server.
  * @param source an open checkpoint of any kind
  * @param dst folder to write; an earlier export in it is replaced
  * @param options as for convertCheckpoint; bfloat16 tensors take the room of float32
@@ -84,13 +89,14 @@ export async function exportLayersModel(
   dst: string,
   options: ConvertOptions = {},
 ): Promise<ConvertReport> {
+  EXPORT_TABLE.check(options);
   refuseOwnFolder(source, dst);
-  refuseOtherWeights(dst);
+  await refuseOtherWeights(dst);
   refuseQuantized(source);
   const { dtype, ...save } = options;
   const { tied, warnings } = await validateCheckpoint(source);
   const config = convertedConfig(source, tied, dtype);
-  const topology = layersModelTopology(new Mamba2Config(config));
+  const topology = layersModelTopology(Mamba2Config.from_dict(config));
   const tensors = convertedTensors(mamba2Format, source, tied, dtype);
   let bytes = 0;
   await saveTfjs(dst, topology, config, tensors, {

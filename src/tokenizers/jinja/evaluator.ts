@@ -1,10 +1,11 @@
 /** Values of expressions. */
 import { bind } from './arguments.js';
 import { TemplateFault } from './fault.js';
-import { applyFilter, type FilterHost } from './filters.js';
-import { methodOf } from './methods.js';
+import { applyFilter } from './filters.js';
+import { methodOf, partOfNumber } from './methods.js';
 import { binary, unary } from './operators.js';
 import type { Scope } from './scope.js';
+import type { FilterHost } from './sequence_filters.js';
 import type { ArgumentNodes, Expression } from './syntax.js';
 import { passes } from './tests.js';
 import {
@@ -15,6 +16,7 @@ import {
   iterate,
   LoopValue,
   MacroValue,
+  NamedTuple,
   Namespace,
   numberOf,
   str,
@@ -23,6 +25,7 @@ import {
   typeName,
   Undefined,
   type Value,
+  View,
 } from './values.js';
 
 /** What expressions need of what runs statements. */
@@ -142,12 +145,14 @@ export class Evaluator implements FilterHost {
   private key(value: Value): Value {
     if (value instanceof Float && Number.isInteger(value.value)) return value.value;
     if (Array.isArray(value) || value instanceof Map) throw new TemplateFault(`unhashable type: '${typeName(value)}'`);
+    if (value instanceof Tuple) throw new TemplateFault('a tuple as a key of a dictionary is not supported');
     return value instanceof Float ? value.value : value;
   }
 
   private own(value: Value, name: Value): Value | undefined {
     if (value instanceof Namespace) return typeof name === 'string' ? value.values.get(name) : undefined;
     if (value instanceof Map) return value.get(name instanceof Float ? name.value : name);
+    if (value instanceof View && value.type !== 'range') return undefined; // of a dictionary: Python gives no item of it by number
     const index = typeof name === 'boolean' ? Number(name) : name;
     if (typeof index !== 'number') return undefined;
     const items = typeof value === 'string' ? characters(value) : value instanceof Tuple ? value.items : value;
@@ -156,11 +161,18 @@ export class Evaluator implements FilterHost {
 
   /** value.name: a method, or else an item. */
   attribute(value: Value, name: Value): Value {
+    if (value instanceof NamedTuple && typeof name === 'string' && value.names.includes(name))
+      return value.items[value.names.indexOf(name)]!;
+    if (value instanceof MacroValue && name === 'name') return value.name;
+    if (value instanceof MacroValue && name === 'arguments')
+      return new Tuple(value.parameters.map((each) => each.name));
     if (value instanceof Undefined) throw new TemplateFault(`${value.what} is undefined`);
     const method = typeof name === 'string' ? methodOf(value, name) : null;
     if (method) return method;
     const own = this.own(value, name);
-    return own === undefined ? this.missing(value, name) : own;
+    if (own !== undefined) return own;
+    const part = partOfNumber(value, name);
+    return part === undefined ? this.missing(value, name) : part;
   }
 
   /** value[name]: an item, or else a method. */
@@ -197,6 +209,7 @@ export class Evaluator implements FilterHost {
     const out: Value[] = [];
     for (let i = from; step > 0 ? i < to : i > to; i += step) out.push((items as Value[])[i]!);
     if (typeof object === 'string') return (out as string[]).join('');
+    if (object instanceof View) return object.part(from, to, step) ?? this.missing(object, 'a slice');
     return object instanceof Tuple ? new Tuple(out) : out;
   }
 }

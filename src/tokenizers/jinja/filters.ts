@@ -3,13 +3,14 @@ import { bind, integerOf, type Parameter, textOf } from './arguments.js';
 import { TemplateFault } from './fault.js';
 import { formatPercent, roundHalfEven } from './format.js';
 import { json } from './json.js';
-import { capitalize, methodOf, replace } from './methods.js';
-import { binary } from './operators.js';
+import { attributes, escaped, fileSize, wrapped } from './layout.js';
+import { methodOf } from './methods.js';
+import { toFloat, toInteger } from './numbers.js';
+import { batches, dictsort, extreme, type Filter, type FilterHost, groupby, join, map, selecting, slices, sort, sum, unique } from './sequence_filters.js'; // prettier-ignore
+import { capitalize, replace } from './text_methods.js';
 import {
   type Arguments,
   characters,
-  compare,
-  equal,
   Float,
   iterate,
   Namespace,
@@ -23,169 +24,19 @@ import {
   type Value,
 } from './values.js';
 
-/** What filters need of the interpreter. */
-export interface FilterHost {
-  attribute(value: Value, name: Value): Value;
-  test(name: string, value: Value, args: Arguments): boolean;
-  filter(name: string, value: Value, args: Arguments): Value;
-}
+const ENTITIES: Readonly<Record<string, string>> = { amp: '&', lt: '<', gt: '>', quot: '"', apos: "'", nbsp: '\u00a0' };
 
-type Filter = (value: Value, args: Arguments, host: FilterHost) => Value;
+/** The character of an entity of HTML. */
+function unescaped(whole: string, name: string | undefined, code: number): string {
+  if (name !== undefined) return ENTITIES[name]!;
+  return code > 0 && code <= 0x10ffff ? String.fromCodePoint(code) : whole;
+}
 
 const NOTHING: Arguments = { positional: [], named: new Map() };
 
 function simple(name: string, parameters: readonly Parameter[], run: (value: Value, args: Value[]) => Value): Filter {
   return (value, args) => run(value, bind(name, args, parameters));
 }
-
-/** An attribute by a path such as 'function.name' or an index. */
-function path(host: FilterHost, value: Value, name: Value): Value {
-  if (typeof name !== 'string') return host.attribute(value, name);
-  return name.split('.').reduce((at, part) => host.attribute(at, /^\d+$/.test(part) ? Number(part) : part), value);
-}
-
-/** What a list is sorted or compared by: an attribute, texts without regard to case unless asked for. */
-function keyOf(host: FilterHost, attribute: Value, caseSensitive: Value): (value: Value) => Value {
-  return (value) => {
-    const own = attribute === null ? value : path(host, value, attribute);
-    return typeof own === 'string' && !truth(caseSensitive) ? own.toLowerCase() : own;
-  };
-}
-
-function sorted(items: Value[], key: (value: Value) => Value, reverse: boolean): Value[] {
-  const keyed = items.map((item) => [key(item), item] as const);
-  keyed.sort(([a], [b]) => (reverse ? compare(b, a) : compare(a, b)));
-  return keyed.map(([, item]) => item);
-}
-
-function extreme(name: string, sign: 1 | -1): Filter {
-  return (value, args, host) => {
-    const [caseSensitive, attribute] = bind(name, args, [
-      ['case_sensitive', false],
-      ['attribute', null],
-    ]);
-    const items = iterate(value);
-    if (items.length === 0) return new Undefined('No aggregated item, sequence was empty. It');
-    const key = keyOf(host, attribute!, caseSensitive!);
-    return items.reduce((best, item) => (sign * compare(key(item), key(best)) < 0 ? item : best));
-  };
-}
-
-/** select, reject: by a test of the items; selectattr, rejectattr: by one of an attribute. */
-function selecting(keep: boolean, byAttribute: boolean): Filter {
-  return (value, { positional, named }, host) => {
-    const [attribute, rest] = byAttribute ? [positional[0], positional.slice(1)] : [undefined, positional];
-    if (byAttribute && attribute === undefined) throw new TemplateFault('Missing parameter for attribute name');
-    const test = rest.length === 0 ? null : textOf('the name of a test', rest[0]!);
-    return iterate(value).filter((item) => {
-      const own = attribute === undefined ? item : path(host, item, attribute);
-      const passes = test === null ? truth(own) : host.test(test, own, { positional: rest.slice(1), named });
-      return passes === keep;
-    });
-  };
-}
-
-const map: Filter = (value, { positional, named }, host) => {
-  const items = iterate(value);
-  if (positional.length === 0 && named.has('attribute')) {
-    const [attribute, otherwise] = [named.get('attribute')!, named.get('default')];
-    return items.map((item) => {
-      const own = path(host, item, attribute);
-      return own instanceof Undefined && otherwise !== undefined ? otherwise : own;
-    });
-  }
-  const [name, ...rest] = positional;
-  if (name === undefined) throw new TemplateFault('map requires a filter argument');
-  return items.map((item) => host.filter(textOf('map', name), item, { positional: rest, named }));
-};
-
-const join: Filter = (value, args, host) => {
-  const [separator, attribute] = bind('join', args, [
-    ['d', ''],
-    ['attribute', null],
-  ]);
-  const items = iterate(value).map((item) => str(attribute === null ? item : path(host, item, attribute!)));
-  return items.join(str(separator!));
-};
-
-const sort: Filter = (value, args, host) => {
-  const [reverse, caseSensitive, attribute] = bind('sort', args, [
-    ['reverse', false],
-    ['case_sensitive', false],
-    ['attribute', null],
-  ]);
-  const names = typeof attribute === 'string' ? attribute.split(',') : [attribute!];
-  const keys = names.map((name) => keyOf(host, name, caseSensitive!));
-  const key = keys.length === 1 ? keys[0]! : (item: Value): Value => keys.map((one) => one(item));
-  return sorted(iterate(value), key, truth(reverse!));
-};
-
-const unique: Filter = (value, args, host) => {
-  const [caseSensitive, attribute] = bind('unique', args, [
-    ['case_sensitive', false],
-    ['attribute', null],
-  ]);
-  const key = keyOf(host, attribute!, caseSensitive!);
-  const seen: Value[] = [];
-  return iterate(value).filter((item) => {
-    const own = key(item);
-    if (seen.some((other) => equal(other, own))) return false;
-    seen.push(own);
-    return true;
-  });
-};
-
-const groupby: Filter = (value, args, host) => {
-  const [attribute, otherwise, caseSensitive] = bind('groupby', args, [
-    'attribute',
-    ['default', null],
-    ['case_sensitive', false],
-  ]);
-  const raw = (item: Value): Value => {
-    const own = path(host, item, attribute!);
-    return own instanceof Undefined && otherwise !== null ? otherwise! : own;
-  };
-  const key = (item: Value): Value => {
-    const own = raw(item);
-    return typeof own === 'string' && !truth(caseSensitive!) ? own.toLowerCase() : own;
-  };
-  const groups: [Value, Value[]][] = [];
-  for (const item of sorted(iterate(value), key, false)) {
-    const last = groups.at(-1);
-    if (last && equal(key(last[1][0]!), key(item))) last[1].push(item);
-    else groups.push([raw(item), [item]]);
-  }
-  return groups.map(([name, items]) => new Tuple([name, items]));
-};
-
-const dictsort: Filter = (value, args) => {
-  const [caseSensitive, by, reverse] = bind('dictsort', args, [
-    ['case_sensitive', false],
-    ['by', 'key'],
-    ['reverse', false],
-  ]);
-  if (!(value instanceof Map)) throw new TemplateFault(`dictsort expects a dictionary, not ${typeName(value)}`);
-  const at = by === 'value' ? 1 : 0;
-  const key = (entry: Value): Value => {
-    const own = (entry as Tuple).items[at]!;
-    return typeof own === 'string' && !truth(caseSensitive!) ? own.toLowerCase() : own;
-  };
-  return sorted(
-    [...value].map((entry) => new Tuple(entry)),
-    key,
-    truth(reverse!),
-  );
-};
-
-const sum: Filter = (value, args, host) => {
-  const [attribute, start] = bind('sum', args, [
-    ['attribute', null],
-    ['start', 0],
-  ]);
-  return iterate(value).reduce((all, item) => {
-    return binary('+', all, attribute === null ? item : path(host, item, attribute!));
-  }, start!);
-};
 
 const tojson = simple(
   'tojson',
@@ -207,35 +58,7 @@ const tojson = simple(
   },
 );
 
-function toInteger(value: Value, otherwise: Value, base: number): Value {
-  if (typeof value === 'string') {
-    const text = value.trim().replace(/(?<=\d)_(?=\d)/g, '');
-    if (base === 10 && /^[-+]?\d+$/.test(text)) return Number.parseInt(text, 10);
-    if (base !== 10 && /^[-+]?(0[xob])?[0-9a-f]+$/i.test(text))
-      return Number.parseInt(text.replace(/0[xob]/i, ''), base);
-    const float = toFloat(value, null);
-    return float instanceof Float && Number.isFinite(float.value) ? Math.trunc(float.value) : otherwise;
-  }
-  const x = numberOf(value);
-  return x === null || !Number.isFinite(x) ? otherwise : Math.trunc(x);
-}
-
-function toFloat(value: Value, otherwise: Value): Value {
-  if (typeof value === 'string') {
-    const text = value
-      .trim()
-      .replace(/(?<=\d)_(?=\d)/g, '')
-      .toLowerCase();
-    if (/^[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$/.test(text)) return new Float(Number(text));
-    if (/^[-+]?inf(inity)?$/.test(text)) return new Float(text.startsWith('-') ? -Infinity : Infinity);
-    return text === 'nan' ? new Float(NaN) : otherwise;
-  }
-  const x = numberOf(value);
-  return x === null ? otherwise : new Float(x);
-}
-
-const escape = (value: Value): Value =>
-  str(value).replace(/[&<>'"]/g, (c) => ({ '&': '&amp;', '<': '&lt;', '>': '&gt;', "'": '&#39;', '"': '&#34;' })[c]!);
+const escape = (value: Value): Value => escaped(str(value));
 
 function indented(value: Value, [width, first, blank]: Value[]): string {
   const by = typeof width === 'string' ? width : ' '.repeat(integerOf('the width', width!));
@@ -247,34 +70,13 @@ function indented(value: Value, [width, first, blank]: Value[]): string {
 function truncated(value: Value, [length, kill, end, leeway]: Value[]): string {
   const [text, most, tail] = [characters(str(value)), integerOf('the length', length!), str(end!)];
   const slack = leeway === null ? 5 : integerOf('leeway', leeway!);
+  const least = characters(tail).length;
+  if (most < least) throw new TemplateFault(`expected length >= ${least}, got ${most}`);
   if (text.length <= most + slack) return text.join('');
-  const cut = text.slice(0, most - characters(tail).length).join('');
+  const cut = text.slice(0, most - least).join('');
   if (truth(kill!)) return cut + tail;
   const space = cut.lastIndexOf(' ');
   return (space < 0 ? cut : cut.slice(0, space)) + tail;
-}
-
-/** Cuts a list into lists of `size`; the last is filled where asked for. */
-function batches(value: Value, [size, fill]: Value[]): Value[] {
-  const [items, count] = [iterate(value), integerOf('batch', size!)];
-  if (count < 1) throw new TemplateFault('batch expects a positive number');
-  const out: Value[][] = [];
-  for (let i = 0; i < items.length; i += count) out.push(items.slice(i, i + count));
-  const last = out.at(-1);
-  if (last && fill !== null) while (last.length < count) last.push(fill!);
-  return out;
-}
-
-/** Cuts a list into `count` lists of about equal length. */
-function slices(value: Value, [count, fill]: Value[]): Value[] {
-  const [items, n] = [iterate(value), integerOf('slice', count!)];
-  if (n < 1) throw new TemplateFault('slice expects a positive number');
-  const [each, longer] = [Math.floor(items.length / n), items.length % n];
-  let at = 0;
-  return Array.from({ length: Math.min(n, 100_000) }, (_, i) => {
-    const part = items.slice(at, (at += each + (i < longer ? 1 : 0)));
-    return fill !== null && i >= longer && longer > 0 ? [...part, fill!] : part;
-  });
 }
 
 const lengthOf = (value: Value): number => {
@@ -326,6 +128,7 @@ export const FILTERS: Readonly<Record<string, Filter>> = {
   e: simple('escape', [], escape),
   escape: simple('escape', [], escape),
   first: simple('first', [], (value) => oneOf(value, 'first')),
+  filesizeformat: simple('filesizeformat', [['binary', false]], (value, [binary]) => fileSize(value, truth(binary!))),
   float: simple('float', [['default', new Float(0)]], (value, [otherwise]) => toFloat(value, otherwise!)),
   forceescape: simple('forceescape', [], escape),
   format: (value, { positional, named }) =>
@@ -362,6 +165,11 @@ export const FILTERS: Readonly<Record<string, Filter>> = {
   max: extreme('max', -1),
   min: extreme('min', 1),
   pprint: simple('pprint', [], repr),
+  random: simple('random', [], (value) => {
+    const items = iterate(value);
+    if (items.length === 0) return new Undefined('No random item, sequence was empty. It');
+    return items[Math.floor(Math.random() * items.length)]!;
+  }),
   reject: selecting(false, false),
   rejectattr: selecting(false, true),
   replace: simple('replace', ['old', 'new', ['count', null]], (value, [old, fresh, count]) =>
@@ -396,13 +204,21 @@ export const FILTERS: Readonly<Record<string, Filter>> = {
       .replace(/<!--[^]*?-->|<[^>]*>/g, '')
       .split(/\s+/)
       .filter((word) => word !== '')
-      .join(' '),
+      .join(' ')
+      .replace(
+        /&(?:(amp|lt|gt|quot|apos|nbsp)|#(\d{1,7})|#x([0-9a-fA-F]{1,6}));/g,
+        (whole, name?: string, decimal?: string, hex?: string) =>
+          unescaped(whole, name, decimal === undefined ? parseInt(hex ?? '', 16) : Number(decimal)),
+      ),
   ),
   sum,
   title: simple('title', [], (value) =>
     str(value)
       .split(/([-\s({[<]+)/u)
-      .map((word) => capitalize(word))
+      .map((word) => {
+        const [first = '', ...rest] = characters(word);
+        return first.toUpperCase() + rest.join('').toLowerCase();
+      })
       .join(''),
   ),
   tojson,
@@ -422,11 +238,36 @@ export const FILTERS: Readonly<Record<string, Filter>> = {
   urlencode: simple('urlencode', [], (value) => {
     const quote = (text: string): string =>
       encodeURIComponent(text).replace(/[!'()*]/g, (c) => `%${c.charCodeAt(0).toString(16).toUpperCase()}`);
-    if (value instanceof Map)
-      return [...value].map(([key, item]) => `${quote(str(key))}=${quote(str(item))}`).join('&');
+    // of pairs a query, in which a space is a plus
+    const part = (item: Value): string => quote(str(item)).replaceAll('%20', '+');
+    if (typeof value !== 'string' && (value instanceof Map || Array.isArray(value))) {
+      const pairs = value instanceof Map ? [...value] : value.map((pair) => iterate(pair));
+      return pairs.map(([key, item]) => `${part(key!)}=${part(item!)}`).join('&');
+    }
     return quote(str(value)).replaceAll('%2F', '/');
   }),
+  urlize: () => {
+    throw new TemplateFault("the filter 'urlize' makes links of HTML, which no prompt has: it is not supported");
+  },
   wordcount: simple('wordcount', [], (value) => (str(value).match(/[\p{L}\p{N}_]+/gu) ?? []).length),
+  wordwrap: simple(
+    'wordwrap',
+    [
+      ['width', 79],
+      ['break_long_words', true],
+      ['wrapstring', null],
+      ['break_on_hyphens', true],
+    ],
+    (value, [width, long, end, hyphens]) =>
+      wrapped(
+        str(value),
+        integerOf('the width', width!),
+        truth(long!),
+        truth(hyphens!),
+        end === null ? '\n' : str(end!),
+      ),
+  ),
+  xmlattr: simple('xmlattr', [['autospace', true]], (value, [space]) => attributes(value, truth(space!))),
 };
 
 /** The filter's result. @throws TemplateFault for an unknown filter, by name */

@@ -10,8 +10,8 @@ function padded(text: string, flags: string, width: number, sign = ''): string {
 }
 
 function conversion(kind: string, value: Value, flags: string, width: number, precision: number | null): string {
-  if (kind === 's' || kind === 'r') {
-    const whole = kind === 's' ? str(value) : repr(value);
+  if (kind === 's' || kind === 'r' || kind === 'a') {
+    const whole = kind === 's' ? str(value) : kind === 'r' ? repr(value) : ascii(value);
     const text = precision === null ? whole : characters(whole).slice(0, precision).join('');
     return padded(text, flags.replace('0', ''), width);
   }
@@ -20,20 +20,19 @@ function conversion(kind: string, value: Value, flags: string, width: number, pr
   if (x === null) throw new TemplateFault(`%${kind} format: a real number is required, not ${typeName(value)}`);
   const sign = x < 0 || Object.is(x, -0) ? '-' : flags.includes('+') ? '+' : flags.includes(' ') ? ' ' : '';
   const size = Math.abs(x);
+  const base = BASES[kind];
+  if (base !== undefined) {
+    const digits = Math.trunc(size)
+      .toString(base)
+      .padStart(precision ?? 0, '0');
+    const prefix = base !== 10 && flags.includes('#') ? `0${kind}` : '';
+    const shown = kind === 'X' ? digits.toUpperCase() : digits;
+    return padded(shown, flags, width, (Math.trunc(size) === 0 && x < 0 ? '' : sign) + prefix);
+  }
   switch (kind) {
-    case 'd':
-    case 'i':
-    case 'u':
-      return padded(String(Math.trunc(size)), flags, width, Math.trunc(size) === 0 && x < 0 ? '' : sign);
-    case 'x':
-      return padded(Math.trunc(size).toString(16), flags, width, sign);
-    case 'X':
-      return padded(Math.trunc(size).toString(16).toUpperCase(), flags, width, sign);
-    case 'o':
-      return padded(Math.trunc(size).toString(8), flags, width, sign);
     case 'f':
     case 'F':
-      return padded(size.toFixed(precision ?? 6), flags, width, sign);
+      return padded(fixed(size, precision ?? 6), flags, width, sign);
     case 'e':
     case 'E': {
       const text = size.toExponential(precision ?? 6).replace(/e([+-])(\d)$/, 'e$10$2');
@@ -45,12 +44,24 @@ function conversion(kind: string, value: Value, flags: string, width: number, pr
       const exponent = text === 0 ? 0 : Math.floor(Math.log10(text));
       const shown =
         exponent < -4 || exponent >= digits ? text.toExponential().replace(/e([+-])(\d)$/, 'e$10$2') : String(text);
-      return padded(shown, flags, width, sign);
+      return padded(kind === 'G' ? shown.toUpperCase() : shown, flags, width, sign);
     }
   }
 }
 
-const DIRECTIVE = /%(?:\((\w+)\))?([-+ 0#]{0,5})(\*|\d{1,4})?(?:\.(\d{1,3}))?([a-zA-Z%])/g;
+/** Conversions of whole numbers, and their bases. */
+const BASES: Readonly<Record<string, number>> = { d: 10, i: 10, u: 10, x: 16, X: 16, o: 8, b: 2 };
+
+/** repr() with all but ASCII escaped. */
+function ascii(value: Value): string {
+  return repr(value).replace(/[^ -~]/gu, (c) => {
+    const code = c.codePointAt(0)!;
+    if (code < 256) return `\\x${code.toString(16).padStart(2, '0')}`;
+    return code < 0x10000 ? `\\u${code.toString(16).padStart(4, '0')}` : `\\U${code.toString(16).padStart(8, '0')}`;
+  });
+}
+
+const DIRECTIVE = /%(?:\((\w+)\))?([-+ 0#]{0,5})(\*|\d{1,4})?(?:\.(\*|\d{1,3}))?([a-zA-Z%])/g;
 
 /** text % value. @throws TemplateFault for too few or too many arguments, a type that does not fit, or an unknown directive */
 export function formatPercent(text: string, value: Value): string {
@@ -58,9 +69,18 @@ export function formatPercent(text: string, value: Value): string {
   let next = 0;
   const out = text.replace(
     DIRECTIVE,
-    (_all, name: string | undefined, flags: string, width, precision, kind: string) => {
+    (_all, name: string | undefined, flags: string, wide?: string, precise?: string, kind: string = '') => {
       if (kind === '%') return '%';
-      if (!'srcdiuxXofFeEgG'.includes(kind)) throw new TemplateFault(`unsupported format character '${kind}'`);
+      if (!'srcadiuxXofFeEgG'.includes(kind)) throw new TemplateFault(`unsupported format character '${kind}'`);
+      // a star is a number among the arguments, a negative width one that fills on the right
+      const starred = (size: string | undefined): number | null => {
+        if (size !== '*') return size === undefined ? null : Number(size);
+        const own = list[next++];
+        if (typeof own === 'number' && Math.abs(own) < 10_000) return own;
+        throw new TemplateFault('* wants int');
+      };
+      const width = starred(wide) ?? 0;
+      const precision = starred(precise);
       let item: Value | undefined;
       if (name !== undefined) {
         if (!(value instanceof Map)) throw new TemplateFault('format requires a mapping');
@@ -70,7 +90,7 @@ export function formatPercent(text: string, value: Value): string {
         item = list[next++];
         if (item === undefined) throw new TemplateFault('not enough arguments for format string');
       }
-      return conversion(kind, item, flags, Number(width ?? 0), precision === undefined ? null : Number(precision));
+      return conversion(kind, item, width < 0 ? `${flags}-` : flags, Math.abs(width), precision);
     },
   );
   if (next < list.length && !(value instanceof Map))
@@ -78,42 +98,69 @@ export function formatPercent(text: string, value: Value): string {
   return out;
 }
 
-/** One field of str.format: fill and side, sign, zero, width, commas, precision, kind. */
-const SPEC = /^(?:([^]?)([<>^]))?([-+ ]?)(0?)(\d{1,4})?(,?)(?:\.(\d{1,3}))?([a-zA-Z%]?)$/u;
+/** One field of str.format: fill and side, sign, base, zero, width, commas, precision, kind. */
+const SPEC = /^(?:([^]?)([<>^=]))?([-+ ]?)(#?)(0?)(\d{1,4})?([,_]?)(?:\.(\d{1,3}))?([a-zA-Z%]?)$/u;
+
+/** Kinds of fields by the type of their value: Python refuses the others. */
+function refuseKind(kind: string, value: Value): void {
+  const fit = typeof value === 'number' || typeof value === 'boolean' ? 'bcdoxXneEfFgG%' : value instanceof Float ? 'eEfFgGn%' : 's'; // prettier-ignore
+  if (kind !== '' && !fit.includes(kind))
+    throw new TemplateFault(`Unknown format code '${kind}' for object of type '${typeName(value)}'`);
+  if (kind === 'n') throw new TemplateFault(`the format code 'n' is not supported`);
+}
 
 function braceField(value: Value, spec: string): string {
   const found = SPEC.exec(spec);
   if (!found) throw new TemplateFault(`Invalid format specifier '${spec}'`);
-  const [, fill = '', side, sign = '', zero = '', width = '0', commas = '', precision, kind = ''] = found;
+  const [, fill = '', side, sign = '', base = '', zero = '', width = '0', commas = '', precision, kind = ''] = found;
+  refuseKind(kind, value);
   const x = numberOf(value);
   let text: string;
   if (kind === '' && precision === undefined)
     text = x !== null && sign === '+' && x >= 0 ? `+${str(value)}` : str(value);
-  else if (kind === '%') text = `${((x ?? 0) * 100).toFixed(Number(precision ?? 6))}%`;
+  else if (kind === '%') text = `${fixed((x ?? 0) * 100, Number(precision ?? 6))}%`;
   else {
     const digits = precision === undefined ? null : Number(precision);
-    text = conversion(kind === '' ? (x === null ? 's' : 'g') : kind, value, sign, 0, digits);
+    text = conversion(kind === '' ? (x === null ? 's' : 'g') : kind, value, sign + base, 0, digits);
   }
-  if (commas) text = text.replace(/\d+/, (whole) => whole.replace(/\B(?=(\d{3})+$)/g, ','));
+  if (commas) text = text.replace(/\d+/, (whole) => whole.replace(/\B(?=(\d{3})+$)/g, commas));
   const room = Math.max(0, Number(width) - characters(text).length);
   const pad = fill || (zero ? '0' : ' ');
   const at = side ?? (x === null ? '<' : '>');
   const before = at === '<' ? 0 : at === '>' ? room : room >> 1;
-  if (zero && !side && /^[-+ ]/.test(text)) return text[0]! + '0'.repeat(room) + text.slice(1);
+  if (((zero && !side) || side === '=') && /^[-+ ]/.test(text)) return text[0]! + pad.repeat(room) + text.slice(1);
   return pad.repeat(before) + text + pad.repeat(room - before);
 }
 
-/** text.format(…): fields by position or by name. Attributes and items in fields are refused. @throws TemplateFault for a wrong field */
+/** The value of a field: an argument by position or by name, then items of it. Attributes are refused, as by the sandbox. */
+function fieldValue(path: string, argument: (name: string) => Value | undefined): Value {
+  const [, name, rest] = /^(\w*)((?:\[[^\]]+\])*)$/.exec(path) ?? [];
+  if (name === undefined) throw new TemplateFault(`the field '${path}' of format() is not supported`);
+  let value: Value | undefined = argument(name);
+  if (value === undefined) throw new TemplateFault(`format() has no argument for the field '${name}'`);
+  for (const [, key = ''] of rest!.matchAll(/\[([^\]]+)\]/g)) {
+    const at = /^\d+$/.test(key) ? Number(key) : key;
+    const items: Value | readonly Value[] = value instanceof Tuple ? value.items : value;
+    const own: Value | undefined = items instanceof Map ? items.get(at) : Array.isArray(items) ? (items as Value[])[Number(at)] : undefined; // prettier-ignore
+    if (own === undefined) throw new TemplateFault(`format() finds nothing at '${path}'`);
+    value = own;
+  }
+  return value;
+}
+
+/** text.format(…): fields by position or by name, with items of them. @throws TemplateFault for a wrong field */
 export function formatBraces(text: string, { positional, named }: Arguments): string {
   let next = 0;
-  return text.replace(/\{\{|\}\}|\{([^{}]*)\}|[{}]/g, (all, field: string | undefined) => {
+  const argument = (name: string): Value | undefined =>
+    name === '' || /^\d+$/.test(name) ? positional[name === '' ? next++ : Number(name)] : named.get(name);
+  return text.replace(/\{\{|\}\}|\{((?:[^{}]|\{[^{}]*\})*)\}|[{}]/g, (all, field: string | undefined) => {
     if (all === '{{' || all === '}}') return all[0]!;
     if (field === undefined) throw new TemplateFault(`Single '${all}' encountered in format string`);
-    const [, name = '', how, spec = ''] = /^([^!:]*)(?:!([rsa]))?(?::([^]*))?$/.exec(field) ?? [];
-    if (!/^\w*$/.test(name)) throw new TemplateFault(`the field '${name}' of format() is not supported`);
-    const value = name === '' || /^\d+$/.test(name) ? positional[name === '' ? next++ : Number(name)] : named.get(name);
-    if (value === undefined) throw new TemplateFault(`format() has no argument for the field '${name}'`);
-    return braceField(how === undefined ? value : how === 's' ? str(value) : repr(value), spec);
+    const [, path = '', how, spec = ''] = /^([^!:]*)(?:!([rsa]))?(?::([^]*))?$/.exec(field) ?? [];
+    const value = fieldValue(path, argument);
+    const filled = spec.replace(/\{([^{}]*)\}/g, (_, inner: string) => str(fieldValue(inner, argument)));
+    if (how === undefined) return braceField(value, filled);
+    return braceField(how === 's' ? str(value) : how === 'r' ? repr(value) : ascii(value), filled);
   });
 }
 
@@ -225,6 +272,16 @@ export function strftime(format: string, date: Date): string {
     if (typeof value === 'string') return flag === '^' ? value.toUpperCase() : flag === '-' ? value.trimStart() : value;
     return flag === '-' ? String(value) : String(value).padStart(digits, flag === '_' ? ' ' : '0');
   });
+}
+
+/** A number with digits after the point, halves to even as in Python; toFixed rounds them up. */
+function fixed(value: number, digits: number): string {
+  const text = value.toFixed(digits);
+  const exact = Math.abs(value).toFixed(Math.min(digits + 60, 100));
+  const half = /^50*$/.test(exact.slice(exact.length - Math.min(60, 100 - digits)));
+  if (!half || !Number.isFinite(value)) return text;
+  const down = exact.slice(0, exact.length - Math.min(60, 100 - digits)).replace(/\.$/, '');
+  return /[02468]$/.test(down) ? `${value < 0 ? '-' : ''}${down}` : text;
 }
 
 /** Python's round() to digits after the point, halves to even, as a float. */

@@ -2,7 +2,7 @@
 import { bind } from './arguments.js';
 import { TemplateFault } from './fault.js';
 import { strftime } from './format.js';
-import { type Arguments, Callable, iterate, Namespace, str, typeName, type Value } from './values.js';
+import { type Arguments, Callable, iterate, Namespace, str, typeName, type Value, View } from './values.js';
 
 /** Most items of a range() (jinja2.sandbox.MAX_RANGE). */
 const MAX_RANGE = 100_000;
@@ -18,7 +18,7 @@ function range({ positional }: Arguments): Value {
   const count = Math.max(0, Math.ceil((stop - start) / step));
   if (count > MAX_RANGE)
     throw new TemplateFault(`Range too big. The sandbox blocks ranges larger than MAX_RANGE (${MAX_RANGE}).`);
-  return Array.from({ length: count }, (_, i) => start + i * step);
+  return View.range(start, stop, step);
 }
 
 function entriesOf({ positional, named }: Arguments): [Value, Value][] {

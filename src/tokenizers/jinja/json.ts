@@ -1,6 +1,6 @@
 /** The filter tojson: Python's json.dumps as transformers calls it, with ensure_ascii False and keys in their order. */
 import { TemplateFault } from './fault.js';
-import { compare, Float, floatText, Tuple, typeName, type Value } from './values.js';
+import { compare, Float, floatText, Tuple, typeName, type Value, View } from './values.js';
 
 export interface JsonOptions {
   ensure_ascii: boolean;
@@ -48,7 +48,7 @@ export function json(value: Value, options: JsonOptions, depth = 0): string {
     const line = (level: number): string => `\n${options.indent!.repeat(level)}`;
     return `${open}${line(depth + 1)}${items.join(between + line(depth + 1))}${line(depth)}${close}`;
   };
-  if (Array.isArray(value) || value instanceof Tuple) {
+  if ((Array.isArray(value) && !(value instanceof View)) || value instanceof Tuple) {
     const items = Array.isArray(value) ? value : value.items;
     return wrap(
       '[',

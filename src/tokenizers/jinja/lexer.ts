@@ -3,6 +3,7 @@
  * transformers sets. Its time grows with the length of the template.
  */
 import { TemplateFault } from './fault.js';
+import { quote } from '../../base/quote.js';
 
 export type TokenType =
   | 'text'
@@ -198,7 +199,7 @@ class Lexer {
       return this.moveTo(this.at + text.length);
     }
     const operator = OPERATORS.find((text) => this.source.startsWith(text, this.at));
-    if (operator === undefined) this.fail(`unexpected char ${JSON.stringify(this.source[this.at])}`);
+    if (operator === undefined) this.fail(`unexpected char ${quote(this.source[this.at])}`);
     if ('([{'.includes(operator)) open.push(operator);
     if (open.length > MOST_NESTED) this.fail(`brackets are nested deeper than ${MOST_NESTED} levels`);
     if (Object.hasOwn(CLOSING, operator) && open.pop() !== CLOSING[operator]) this.fail(`unexpected '${operator}'`);

@@ -13,6 +13,7 @@ import {
   typeName,
   Undefined,
   type Value,
+  View,
 } from './values.js';
 
 function whole(value: number): number {
@@ -69,6 +70,11 @@ function repeat(value: string | Value[] | Tuple, times: number): Value {
   return value instanceof Tuple ? new Tuple(out) : out;
 }
 
+/** What can be repeated: views of dictionaries and ranges cannot. */
+function isSequence(value: Value): value is string | Value[] | Tuple {
+  return typeof value === 'string' || value instanceof Tuple || (Array.isArray(value) && !(value instanceof View));
+}
+
 /** a OPERATOR b, but for `and` and `or`. @throws TemplateFault for operands that Python refuses */
 export function binary(operator: string, a: Value, b: Value): Value {
   switch (operator) {
@@ -92,7 +98,7 @@ export function binary(operator: string, a: Value, b: Value): Value {
       return str(a) + str(b);
     case '+':
       if (typeof a === 'string' && typeof b === 'string') return a + b;
-      if (Array.isArray(a) && Array.isArray(b)) return [...a, ...b];
+      if (isSequence(a) && isSequence(b) && Array.isArray(a) && Array.isArray(b)) return [...a, ...b];
       if (a instanceof Tuple && b instanceof Tuple) return new Tuple([...a.items, ...b.items]);
       if (typeof a === 'string' && !(b instanceof Undefined))
         throw new TemplateFault(`can only concatenate str (not "${typeName(b)}") to str`);
@@ -104,8 +110,7 @@ export function binary(operator: string, a: Value, b: Value): Value {
         [a, b],
         [b, a],
       ] as const)
-        if ((typeof value === 'string' || Array.isArray(value) || value instanceof Tuple) && typeof times === 'number')
-          return repeat(value, times);
+        if (isSequence(value) && typeof times === 'number') return repeat(value, times);
       return arithmetic('*', a, b);
     default:
       return arithmetic(operator, a, b);

@@ -8,6 +8,9 @@ import type { Parameter, Statement, Target } from './syntax.js';
 const TRANSPARENT = new Set(['generation', 'block', 'autoescape']);
 
 class TemplateParser extends ExpressionParser {
+  /** loops around the statement that is read */
+  private loops = 0;
+
   program(): Statement[] {
     const body = this.statements([]);
     if (!this.is('end')) this.fail(`unexpected tag '${this.token.value}'`);
@@ -49,7 +52,7 @@ class TemplateParser extends ExpressionParser {
       case 'macro': {
         const name = this.expect('name');
         const parameters = this.parameters();
-        return [{ type: 'macro', name, parameters, body: this.closed('endmacro') }];
+        return [{ type: 'macro', name, parameters, body: this.outside(() => this.closed('endmacro')) }];
       }
       case 'call': {
         const parameters = this.is('operator', '(') ? this.parameters() : [];
@@ -64,6 +67,7 @@ class TemplateParser extends ExpressionParser {
       case 'break':
       case 'continue':
         this.expect('end block');
+        if (this.loops === 0) this.fail(`'${tag}' outside loop`);
         return [{ type: tag }];
       case 'print': {
         const value = this.tuple(false, true);
@@ -72,9 +76,21 @@ class TemplateParser extends ExpressionParser {
       }
       default:
         if (!TRANSPARENT.has(tag)) this.fail(`Encountered unknown tag '${tag}'`);
+        // what is escaped would be written as it is
+        if (tag === 'autoescape' && !this.skip('name', 'false') && !this.skip('name', 'False'))
+          this.fail('autoescape is not supported');
         while (!this.is('end block')) this.at++;
         return this.closed(`end${tag}`);
     }
+  }
+
+  /** What stands in a macro is in none of the loops around it. */
+  private outside<T>(read: () => T): T {
+    const loops = this.loops;
+    this.loops = 0;
+    const made = read();
+    this.loops = loops;
+    return made;
   }
 
   private closed(end: string): Statement[] {
@@ -90,7 +106,9 @@ class TemplateParser extends ExpressionParser {
     const iterable = this.tuple(false, false);
     const test = this.skip('name', 'if') ? this.expression() : null;
     const recursive = this.skip('name', 'recursive');
+    this.loops++;
     const { body, end } = this.body('else', 'endfor');
+    this.loops--;
     const otherwise = end === 'else' ? this.body('endfor').body : [];
     this.expect('end block');
     return { type: 'for', target, iterable, test, recursive, body, otherwise };

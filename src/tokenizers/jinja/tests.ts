@@ -3,11 +3,26 @@ import { bind } from './arguments.js';
 import { TemplateFault } from './fault.js';
 import { FILTERS } from './filters.js';
 import { binary, contains } from './operators.js';
-import { type Arguments, Callable, equal, Float, numberOf, Tuple, typeName, Undefined, type Value } from './values.js';
+import { type Arguments, Callable, equal, Float, MacroValue, numberOf, Tuple, typeName, Undefined, type Value, View } from './values.js'; // prettier-ignore
 
-const integer = (value: Value, name: string): number => {
-  if (typeof value === 'number') return value;
-  throw new TemplateFault(`the test '${name}' expects an integer, not ${typeName(value)}`);
+const number = (value: Value, name: string): number => {
+  const x = numberOf(value);
+  if (x !== null) return x;
+  throw new TemplateFault(`the test '${name}' expects a number, not ${typeName(value)}`);
+};
+
+/** What Python takes items of by number: views of dictionaries are none. */
+const isSequence = (value: Value): boolean =>
+  typeof value === 'string' ||
+  (Array.isArray(value) && !(value instanceof View && value.type !== 'range')) ||
+  value instanceof Map ||
+  value instanceof Tuple ||
+  value instanceof Undefined;
+
+/** The remainder as Python has it, which has the sign of the divisor. */
+const remainder = (a: number, b: number, name: string): number => {
+  if (b === 0) throw new TemplateFault(`the test '${name}' cannot divide by zero`);
+  return a - b * Math.floor(a / b);
 };
 
 const compared =
@@ -17,10 +32,11 @@ const compared =
 
 const ALONE: Readonly<Record<string, (value: Value) => boolean>> = {
   boolean: (value) => typeof value === 'boolean',
-  callable: (value) => value instanceof Callable,
+  // an undefined value can be called, and says then what is undefined
+  callable: (value) => value instanceof Callable || value instanceof MacroValue || value instanceof Undefined,
   defined: (value) => !(value instanceof Undefined),
   escaped: () => false,
-  even: (value) => integer(value, 'even') % 2 === 0,
+  even: (value) => remainder(number(value, 'even'), 2, 'even') === 0,
   false: (value) => value === false,
   filter: (value) => typeof value === 'string' && Object.hasOwn(FILTERS, value),
   float: (value) => value instanceof Float,
@@ -35,13 +51,8 @@ const ALONE: Readonly<Record<string, (value: Value) => boolean>> = {
   mapping: (value) => value instanceof Map,
   none: (value) => value === null,
   number: (value) => numberOf(value) !== null,
-  odd: (value) => Math.abs(integer(value, 'odd') % 2) === 1,
-  sequence: (value) =>
-    typeof value === 'string' ||
-    Array.isArray(value) ||
-    value instanceof Map ||
-    value instanceof Tuple ||
-    value instanceof Undefined,
+  odd: (value) => remainder(number(value, 'odd'), 2, 'odd') === 1,
+  sequence: isSequence,
   string: (value) => typeof value === 'string',
   test: (value) => typeof value === 'string' && isTest(value),
   true: (value) => value === true,
@@ -50,7 +61,7 @@ const ALONE: Readonly<Record<string, (value: Value) => boolean>> = {
 };
 
 const WITH_ONE: Readonly<Record<string, (value: Value, other: Value) => boolean>> = {
-  divisibleby: (value, by) => integer(value, 'divisibleby') % integer(by, 'divisibleby') === 0,
+  divisibleby: (value, by) => remainder(number(value, 'divisibleby'), number(by, 'divisibleby'), 'divisibleby') === 0,
   in: (value, container) => contains(container, value),
   sameas: (value, other) =>
     typeof value === 'object' ? value === other : typeof value === typeof other && value === other,

@@ -13,6 +13,50 @@ export class Tuple {
   constructor(readonly items: readonly Value[]) {}
 }
 
+/** What range() and the methods of dictionaries give: items that are gone through like those of a list, and written otherwise. */
+export class View extends Array<Value> {
+  /** What is made of it is a plain list. */
+  static override get [Symbol.species](): ArrayConstructor {
+    return Array;
+  }
+  /** @param shown its text; that of its items in brackets after the type's name where it is not given */
+  static of_type(type: string, items: readonly Value[], shown?: string): View {
+    const view = new View();
+    // not push(...items): there may be more than a call may have arguments
+    for (const item of items) view.push(item);
+    Object.defineProperties(view, { type: { value: type }, shown: { value: shown } });
+    return view;
+  }
+  /** What range(start, stop, step) gives. */
+  static range(start: number, stop: number, step: number): View {
+    const count = Math.max(0, Math.ceil((stop - start) / step));
+    const items = Array.from({ length: count }, (_, i) => start + i * step);
+    const view = View.of_type('range', items, `range(${[start, stop, ...(step === 1 ? [] : [step])].join(', ')})`);
+    Object.defineProperty(view, 'bounds', { value: [start, step] });
+    return view;
+  }
+  /** A part of a range, which is a range; null of another view, which has no parts. */
+  part(from: number, to: number, step: number): View | null {
+    if (!this.bounds) return null;
+    const [start, each] = this.bounds;
+    return View.range(start + from * each, start + to * each, each * step);
+  }
+  declare readonly type: string;
+  declare readonly shown: string | undefined;
+  /** Start and step of a range. */
+  declare private readonly bounds: readonly [number, number] | undefined;
+}
+
+/** A tuple whose items have names, too: what groupby gives. */
+export class NamedTuple extends Tuple {
+  constructor(
+    items: readonly Value[],
+    readonly names: readonly string[],
+  ) {
+    super(items);
+  }
+}
+
 /** What a name or an attribute gives that is not there: empty as text, false, nothing to go through. */
 export class Undefined {
   constructor(readonly what: string) {}
@@ -116,6 +160,7 @@ export function typeName(value: Value): string {
   if (value instanceof Callable) return 'function';
   if (value instanceof MacroValue) return 'Macro';
   if (value instanceof Map) return 'dict';
+  if (value instanceof View) return value.type;
   if (Array.isArray(value)) return 'list';
   return { string: 'str', number: 'int', boolean: 'bool' }[typeof value as 'string' | 'number' | 'boolean'];
 }
@@ -215,6 +260,11 @@ export function str(value: Value): string {
 
 const ESCAPES: Readonly<Record<string, string>> = { '\\': '\\\\', '\n': '\\n', '\r': '\\r', '\t': '\\t' };
 
+/** Whether repr() writes a character as it is. */
+export function isPrintable(c: string): boolean {
+  return c === ' ' || !/[\p{Cc}\p{Zl}\p{Zp}\p{Zs}\p{Cf}\p{Cn}\p{Co}\p{Cs}]/u.test(c);
+}
+
 function textRepr(text: string): string {
   const quote = text.includes("'") && !text.includes('"') ? '"' : "'";
   let out = quote;
@@ -224,7 +274,7 @@ function textRepr(text: string): string {
     else if (ESCAPES[c] !== undefined) out += ESCAPES[c];
     else if (code < 32 || (code >= 127 && code < 161) || code === 173)
       out += `\\x${code.toString(16).padStart(2, '0')}`;
-    else if (/[\p{Zl}\p{Zp}\p{Zs}\p{Cf}\p{Cn}\p{Co}\p{Cs}]/u.test(c) && c !== ' ')
+    else if (!isPrintable(c))
       out += code < 0x10000 ? `\\u${code.toString(16).padStart(4, '0')}` : `\\U${code.toString(16).padStart(8, '0')}`;
     else out += c;
   }
@@ -239,10 +289,13 @@ export function repr(value: Value): string {
   if (typeof value === 'string') return textRepr(value);
   if (value instanceof Float) return floatText(value.value);
   if (value instanceof Undefined) return 'Undefined';
+  if (value instanceof LoopValue)
+    return `<LoopContext ${repr(value.values.get('index') ?? 0)}/${repr(value.values.get('length') ?? 0)}>`;
   if (value instanceof Namespace) return `<Namespace ${repr(new Map(value.values))}>`;
   if (value instanceof Callable) return `<function ${value.name}>`;
   if (value instanceof MacroValue) return `<Macro '${value.name}'>`;
   if (value instanceof Map) return `{${[...value].map(([k, v]) => `${repr(k)}: ${repr(v)}`).join(', ')}}`;
+  if (value instanceof View) return value.shown ?? `${value.type}([${value.map(repr).join(', ')}])`;
   if (Array.isArray(value)) return `[${value.map(repr).join(', ')}]`;
   return `(${value.items.map(repr).join(', ')}${value.items.length === 1 ? ',' : ''})`;
 }

@@ -1,5 +1,7 @@
 /** Tokenised examples to batches: padded, or packed into rows of one length. */
 import { ArgumentError } from '../../base/errors.js';
+import * as kinds from '../../base/option_kinds.js';
+import { OptionTable } from '../../base/options.js';
 import { IGNORE_INDEX } from '../../layers/index.js';
 import type { Batch } from '../batch.js';
 import { checkLabels } from './learnable.js';
@@ -14,8 +16,15 @@ export interface PadOptions {
   lengths?: readonly number[];
 }
 
+const PAD_TABLE = new OptionTable<PadOptions>('collate()', {
+  pad_token_id: { kind: kinds.integer({ min: 0 }) },
+  padding_side: { kind: kinds.oneOf('left', 'right'), default: 'right' },
+  lengths: { kind: kinds.listOf(kinds.integer({ min: 1 }), 'lengths') },
+});
+
 /** Rows of one length with labels and mask. @throws ArgumentError for an empty batch, or labels that are not as many as ids */
 export function collate(examples: readonly TokenizedExample[], options: PadOptions): Batch {
+  PAD_TABLE.check(options);
   if (examples.length === 0) throw new ArgumentError('collate: got no examples', {});
   examples.forEach(checkLabels);
   const longest = Math.max(...examples.map(({ input_ids }) => input_ids.length));

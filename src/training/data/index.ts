@@ -2,4 +2,4 @@
 export { type Example, loadExamples, readExamples, type ReadOptions, splitExamples } from './readers.js';
 export { tokenizeExample, type TokenizedExample, tokenizeExamples, type TokenizeOptions } from './tokenize.js';
 export { bucketLengths, collate, collatePacked, packRows, type PadOptions } from './collate.js';
-export { DataLoader, type ExampleSource, type LoaderOptions, shuffled } from './loader.js';
+export { DataLoader, type ExampleSource, type LoaderOptions, shuffled, sourceKind } from './loader.js';

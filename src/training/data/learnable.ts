@@ -1,15 +1,25 @@
 /** Examples that can be learnt from: as many labels as ids, and one label at least that counts. */
 import { ArgumentError } from '../../base/errors.js';
+import { plain } from '../../base/quote.js';
 import { IGNORE_INDEX } from '../../layers/index.js';
 import type { ExampleSource } from './loader.js';
 import type { TokenizedExample } from './tokenize.js';
 
 /** @param number of the example, for the message @throws ArgumentError unless there is a label for every id */
-export function checkLabels({ input_ids, labels }: TokenizedExample, number: number): void {
-  if (!labels || labels.length === input_ids.length) return;
+export function checkLabels(example: TokenizedExample, number: number): void {
+  const { input_ids, labels } = (example ?? {}) as Partial<TokenizedExample>;
+  if (!Array.isArray(input_ids) && !ArrayBuffer.isView(input_ids)) {
+    const keys = Object.keys(example ?? {});
+    throw new ArgumentError(
+      `Example ${number} has no list input_ids; it has ${keys.map((key) => plain(key)).join(', ') || 'nothing'}. SFTTrainer takes texts.`,
+      { example: number, keys },
+    );
+  }
+  const ids = input_ids as readonly number[];
+  if (!labels || labels.length === ids.length) return;
   throw new ArgumentError(
-    `Example ${number} has ${labels.length} labels for ${input_ids.length} input_ids, expected one for each; ${IGNORE_INDEX} leaves a position out`,
-    { example: number, got: labels.length, expected: input_ids.length },
+    `Example ${number} has ${labels.length} labels for ${ids.length} input_ids, expected one for each; ${IGNORE_INDEX} leaves a position out`,
+    { example: number, got: labels.length, expected: ids.length },
   );
 }
 

@@ -1,5 +1,7 @@
 /** Batches of an epoch, in an order that seed and epoch alone decide: a resumed run sees what the unbroken one would. */
 import { ArgumentError } from '../../base/errors.js';
+import * as kinds from '../../base/option_kinds.js';
+import { OptionTable } from '../../base/options.js';
 import { RandomStream } from '../../generation/random.js';
 import type { Batch } from '../batch.js';
 import { bucketLengths, collate, collatePacked, packRows } from './collate.js';
@@ -8,6 +10,15 @@ import type { TokenizedExample } from './tokenize.js';
 /** A list, or a stream that can be begun again for every epoch. */
 export type ExampleSource =
   readonly TokenizedExample[] | AsyncIterable<TokenizedExample> | (() => AsyncIterable<TokenizedExample>);
+
+/** What examples may come as. */
+export const sourceKind = kinds.named(
+  'a list of examples, a data set of load_dataset(), a stream (an async iterable), or a function that makes one',
+  (v) =>
+    Array.isArray(v) ||
+    typeof v === 'function' ||
+    typeof (v as Partial<AsyncIterable<unknown>> | null | undefined)?.[Symbol.asyncIterator] === 'function',
+);
 
 export interface LoaderOptions {
   batch_size: number;
@@ -27,6 +38,28 @@ export interface LoaderOptions {
   /** Leave out the last, smaller batch. Default false. */
   drop_last?: boolean;
 }
+
+const count = { kind: kinds.integer({ min: 1 }) };
+const flag = { kind: kinds.boolean };
+
+const LOADER_TABLE = new OptionTable<LoaderOptions>(
+  'new DataLoader()',
+  {
+    batch_size: count,
+    seed: { kind: kinds.integer({ min: 0 }) },
+    shuffle: { ...flag, default: true },
+    shuffle_buffer: { ...count, default: 1000 },
+    pad_token_id: { kind: kinds.integer({ min: 0 }) },
+    padding_side: { kind: kinds.oneOf('left', 'right') },
+    max_length: count,
+    packing: { ...flag, default: false },
+    bucket: { ...flag, default: true },
+    drop_last: { ...flag, default: false },
+  },
+  {
+    others: { num_workers: { why: 'one process reads', off: [0] }, collate_fn: { why: 'collate() makes the batches' } },
+  },
+);
 
 /** Indices 0 … n-1 in an order decided by seed and epoch (Fisher and Yates). */
 export function shuffled(n: number, seed: number, epoch: number): number[] {
@@ -57,11 +90,7 @@ export class DataLoader {
     private readonly source: ExampleSource,
     private readonly options: LoaderOptions,
   ) {
-    if (!Number.isInteger(options.batch_size) || options.batch_size < 1) {
-      throw new ArgumentError(`DataLoader: batch_size is ${options.batch_size}, expected a positive integer`, {
-        batch_size: options.batch_size,
-      });
-    }
+    LOADER_TABLE.check(options);
     if (Array.isArray(source) && source.length === 0)
       throw new ArgumentError('DataLoader: the data set has no examples', {});
     const longest = Array.isArray(source)

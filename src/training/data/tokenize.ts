@@ -1,5 +1,7 @@
 /** Examples to ids and labels, as trl's SFTTrainer makes them. */
 import { ArgumentError } from '../../base/errors.js';
+import * as kinds from '../../base/option_kinds.js';
+import { type OptionRules, OptionTable } from '../../base/options.js';
 import { IGNORE_INDEX } from '../../layers/index.js';
 import type { ChatMessage, Tokenizer } from '../../tokenizers/index.js';
 import type { Example } from './readers.js';
@@ -21,6 +23,18 @@ export interface TokenizeOptions {
   /** Ends every example with the eos token, unless it has one. Default true. */
   append_eos?: boolean;
 }
+
+/** Rules of TokenizeOptions. */
+export const TOKENIZE_RULES: OptionRules<TokenizeOptions> = {
+  dataset_text_field: { kind: kinds.named('the key of the text in an example', kinds.text), default: 'text' },
+  max_length: { kind: kinds.orNull(kinds.integer({ min: 2 })), default: 1024 },
+  completion_only_loss: { kind: kinds.orNull(kinds.boolean), default: null },
+  append_eos: { kind: kinds.boolean, default: true },
+};
+
+const TOKENIZE_TABLE = new OptionTable<TokenizeOptions>('tokenizeExample()', TOKENIZE_RULES, {
+  others: { text_field: 'dataset_text_field', max_seq_length: 'max_length', add_eos_token: 'append_eos' },
+});
 
 const isText = (value: unknown): value is string => typeof value === 'string';
 
@@ -77,6 +91,7 @@ export async function tokenizeExample(
   tokenizer: Tokenizer,
   options: TokenizeOptions = {},
 ): Promise<Required<TokenizedExample> | null> {
+  TOKENIZE_TABLE.check(options);
   const { dataset_text_field = 'text', max_length = 1024, append_eos = true } = options;
   if (Array.isArray(example['input_ids'])) {
     const ids = example['input_ids'] as number[];
@@ -99,6 +114,7 @@ export async function tokenizeExamples(
   tokenizer: Tokenizer,
   options: TokenizeOptions = {},
 ): Promise<Required<TokenizedExample>[]> {
+  TOKENIZE_TABLE.check(options);
   const out: Required<TokenizedExample>[] = [];
   let index = 0;
   for await (const example of examples) {

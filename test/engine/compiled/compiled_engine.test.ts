@@ -1,5 +1,4 @@
 /** The compiled engine against golden values, the eager engine, and the processors on the host. */
-import * as tf from '@tensorflow/tfjs';
 import { expect } from 'chai';
 import { ArgumentError } from '../../../src/base/errors.js';
 import { GREEDY, type EngineSampling, type GenerationEngine } from '../../../src/generation/engine.js';
@@ -8,15 +7,6 @@ import { CompiledEngine, type CompiledEngineOptions } from '../../../src/engine/
 import { EagerEngine } from '../../../src/engine/eager_engine.js';
 import { onGpu } from '../../../src/runtime/index.js';
 import { loadCheckpoint } from '../../../src/models/mamba2/pretrained.js';
-import { sampleTokens, samplingSettings } from '../../../src/engine/compiled/sampling.js';
-import { draw } from '../../../src/generation/scores.js';
-import { RepetitionPenaltyLogitsProcessor } from '../../../src/generation/processors.js';
-import {
-  MinPLogitsWarper,
-  TemperatureLogitsWarper,
-  TopKLogitsWarper,
-  TopPLogitsWarper,
-} from '../../../src/generation/warpers.js';
 import { tensorCount, useBackend } from '../../support/backends.js';
 import { disposedAfterEach } from '../../support/cleanup.js';
 import { bfloat16Bound, expectClose, largestDifference } from '../../support/compare.js';
@@ -284,22 +274,22 @@ describe('CompiledEngine', function () {
   it('refuses options that it does not have, with what it got and what it expects', async () => {
     const { model } = await load(loadGolden('g1-forward'));
     const refused: [string, unknown, RegExp][] = [
-      ['dtype', 'float16', /dtype .* is "float16", expected 'auto' or 'float32' or 'bfloat16'/],
-      ['products', 'bfloat16', /products .* is "bfloat16", expected 'auto' or 'float32'/],
-      ['state_dtype', 'float16', /state_dtype .* is "float16", expected 'float32' or 'bfloat16'/],
+      ['dtype', 'float16', /dtype is "float16"; expected 'auto', 'float32' or 'bfloat16'/],
+      ['products', 'bfloat16', /products is "bfloat16"; expected 'auto' or 'float32'/],
+      ['state_dtype', 'float16', /state_dtype is "float16"; expected 'float32' or 'bfloat16'/],
       ...[0, -1, 1.5, NaN, '4', null].flatMap((value): [string, unknown, RegExp][] => [
-        ['block', value, /block .*, expected a positive integer/],
-        ['chunk_size', value, /chunk_size .*, expected a positive integer/],
-        ['segments', [value, 16], /segments .*, expected a list of at least one positive integer/],
-        ['batches', [value], /batches .*, expected a list of positive integers/],
+        ['block', value, /block is .*; expected an integer of 1 or more/],
+        ['chunk_size', value, /chunk_size is .*; expected an integer of 1 or more/],
+        ['segments', [value, 16], /segments is .*; expected a list of at least one of lengths/],
+        ['batches', [value], /batches is .*; expected a list of batch sizes/],
       ]),
-      ['block', Infinity, /block .* is Infinity/],
-      ['segments', [], /segments .* is \[\], expected a list of at least one/],
-      ['segments', 16, /segments .* is 16/],
-      ['merge_step', 'no', /merge_step .* is "no", expected true or false/],
-      ['layered', 1, /layered .* is 1/],
-      ['fixed_blocks', 0, /fixed_blocks .* is 0/],
-      ['on_compile', true, /on_compile .* is true, expected a function/],
+      ['block', Infinity, /block is Infinity/],
+      ['segments', [], /segments is \[\]; expected a list of at least one/],
+      ['segments', 16, /segments is 16/],
+      ['merge_step', 'no', /merge_step is "no"; expected true or false/],
+      ['layered', 1, /layered is 1/],
+      ['fixed_blocks', 0, /fixed_blocks is 0/],
+      ['on_compile', true, /on_compile is true; expected a function/],
     ];
     for (const [option, got, message] of refused) {
       const made = (): CompiledEngine => new CompiledEngine(model.weights, { [option]: got });
@@ -429,51 +419,3 @@ async function greedyOnHost(engine: GenerationEngine, prompt: Int32Array[], coun
   state.dispose();
   return out;
 }
-
-describe('sampling inside the program', () => {
-  before(() => useBackend('tensorflow'));
-
-  const cases: [string, Partial<EngineSampling>][] = [
-    ['plain', {}],
-    ['temperature', { temperature: 0.6 }],
-    ['top_k', { top_k: 7 }],
-    ['top_k and top_p', { top_k: 40, top_p: 0.7, temperature: 1.3 }],
-    ['min_p', { min_p: 0.2 }],
-    ['top_k, top_p, min_p, penalty', { top_k: 25, top_p: 0.9, min_p: 0.05, repetition_penalty: 1.7, temperature: 0.8 }],
-    ['penalty below one', { repetition_penalty: 0.5 }],
-  ];
-  for (const [title, settings] of cases) {
-    it(`draws what the processors on the host draw: ${title}`, () => {
-      const sampling = { ...GREEDY, do_sample: true, ...settings };
-      const v = 300;
-      let seed = 1;
-      const random = (): number => (seed = (seed * 16807) % 2147483647) / 2147483647;
-      for (let trial = 0; trial < 40; trial++) {
-        const scores = Float32Array.from({ length: v }, () => 4 * (random() + random() + random() - 1.5));
-        const history = Array.from({ length: 20 }, () => Math.floor(random() * v));
-        const uniform = Math.fround(random());
-        const host = scores.slice();
-        if (sampling.repetition_penalty !== 1)
-          new RepetitionPenaltyLogitsProcessor(sampling.repetition_penalty).process(history, host);
-        if (sampling.temperature !== 1) new TemperatureLogitsWarper(sampling.temperature).process(history, host);
-        if (sampling.top_k) new TopKLogitsWarper(sampling.top_k).process(history, host);
-        if (sampling.top_p < 1) new TopPLogitsWarper(sampling.top_p).process(history, host);
-        if (sampling.min_p) new MinPLogitsWarper(sampling.min_p).process(history, host);
-        const want = draw(host, uniform);
-        const got = tf.tidy(() => {
-          const mask = new Float32Array(v);
-          for (const id of history) mask[id] = 1;
-          const token = sampleTokens(
-            tf.tensor2d(scores, [1, v]),
-            tf.tensor2d(mask, [1, v]),
-            tf.tensor1d([uniform]),
-            tf.tensor1d(samplingSettings(sampling)),
-            128,
-          );
-          return token.dataSync()[0]!;
-        });
-        expect(got, `trial ${trial}`).to.equal(want);
-      }
-    });
-  }
-});

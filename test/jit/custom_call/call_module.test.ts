@@ -35,7 +35,7 @@ describe('calls of XLA by name', () => {
       let message = '';
       try {
         await program.compile();
-        program.call('f', { x: new Float32Array(6), n: Int32Array.of(1) });
+        program.callSync('f', { x: new Float32Array(6), n: Int32Array.of(1) });
       } catch (error) {
         message = String(error);
       }

@@ -12,8 +12,9 @@ import {
 import { encodeFloat32, toBfloat16 } from '../../../src/base/stored_dtypes.js';
 import { cpuFeatures } from '../../../src/runtime/cpu.js';
 import { OUTLINED } from '../../../src/jit/fusion/outline.js';
+import { traceAtOnce } from '../../../src/jit/trace/backend.js';
 import { traceFunction, type Traced } from '../../../src/jit/program/function.js';
-import type { DefineOptions, TracedFunction, VariableSpec } from '../../../src/jit/types.js';
+import type { DefineOptions, TracedFunction, TraceResult, VariableSpec } from '../../../src/jit/types.js';
 import { useBackend } from '../../support/backends.js';
 
 const LAYERS = 4;
@@ -41,7 +42,7 @@ function network(
   { x }: Record<string, tf.Tensor>,
   vars: Record<string, tf.Tensor>,
   between = (h: tf.Tensor): tf.Tensor => h,
-): ReturnType<TracedFunction> {
+): TraceResult {
   const before = tf.unstack(vars['sums']!, 0);
   const sums: tf.Tensor[] = [];
   let h: tf.Tensor = x!;
@@ -84,7 +85,7 @@ function traced(
   specs: Map<string, VariableSpec>,
   options: DefineOptions = { tensorflowProducts: true },
 ): Traced {
-  return traceFunction('f', INPUTS, specs, (given, vars) => fn(given, vars()), fn, options);
+  return traceAtOnce(traceFunction('f', INPUTS, specs, (given, vars) => fn(given, vars()), fn, options));
 }
 
 /** The same with borders between its layers. */
@@ -101,8 +102,8 @@ describe('outlined functions', function () {
       program.define('split', INPUTS, network, { tensorflowProducts: true });
       await program.compile();
       const x = Float32Array.from({ length: T * D }, (_, i) => Math.cos(i));
-      program.call('split', { x });
-      const { h } = program.call('split', { x });
+      program.callSync('split', { x });
+      const { h } = program.callSync('split', { x });
       // a processor without instructions for bfloat16 multiplies in float32
       const rounds = dtype === 'bfloat16' && cpuFeatures().some((name) => /bf16/.test(name));
       const plain = loops(x, rounds ? toBfloat16 : (value): number => value);
@@ -128,8 +129,8 @@ describe('outlined functions', function () {
       program.define('f', INPUTS, bordered, { compileOutlined });
       await program.compile();
       const x = Float32Array.from({ length: T * D }, (_, i) => Math.cos(i));
-      program.call('f', { x });
-      const h = program.call('f', { x })['h'] as Float32Array;
+      program.callSync('f', { x });
+      const h = program.callSync('f', { x })['h'] as Float32Array;
       const sums = program.read('sums') as Float32Array;
       program.dispose();
       return [...h, ...sums];

@@ -2,7 +2,7 @@ import * as tf from '@tensorflow/tfjs';
 import { expect } from 'chai';
 import { DisposedError } from '../../../src/base/errors.js';
 import { TracingError } from '../../../src/jit/errors.js';
-import { jit, statelessNormal, statelessUniform, type Nest } from '../../../src/jit/index.js';
+import { jit, Program, statelessNormal, statelessUniform, type Nest } from '../../../src/jit/index.js';
 import { tensorCount, useBackend } from '../../support/backends.js';
 
 interface Net {
@@ -41,6 +41,49 @@ function newNet(): Net {
 
 describe('jit', () => {
   before(() => useBackend('tensorflow'));
+
+  it('refuses what is asynchronous, at once, and nothing fails afterwards', async () => {
+    const unhandled: unknown[] = [];
+    const note = (error: unknown): void => void unhandled.push(error);
+    process.on('unhandledRejection', note);
+    try {
+      const x = tf.tensor1d([1, 0, 2]);
+      const bad: [name: string, fn: (x: tf.Tensor) => unknown, message: RegExp][] = [
+        ['whereAsync, returned', (x) => tf.whereAsync(tf.cast(x, 'bool')), /read while tracing|returned a promise/],
+        ['whereAsync, used', (x) => tf.gather(x, tf.whereAsync(tf.cast(x, 'bool')) as never), /read while tracing/],
+        ['whereAsync, forgotten', (x) => (void tf.whereAsync(tf.cast(x, 'bool')), x), /read while tracing/],
+        [
+          'booleanMaskAsync',
+          (x) => tf.booleanMaskAsync(x, tf.cast(x, 'bool')),
+          /read while tracing|returned a promise/,
+        ],
+        ['data()', (x) => (void x.data(), x), /read while tracing/],
+        ['async', async (x) => Promise.resolve(tf.neg(x)), /returned a promise/],
+        ['async that fails', async () => Promise.reject(new Error('later')), /returned a promise/],
+        ['a promise within', (x) => [x, Promise.reject(new Error('later'))], /holds a Promise/],
+      ];
+      for (const [name, fn, message] of bad) {
+        const compiled = jit(fn as (x: tf.Tensor) => tf.Tensor, { name: 'mine' });
+        expect(() => compiled(x), name).to.throw(message);
+        compiled.dispose();
+        const program = new Program();
+        if (!message.source.includes('holds'))
+          expect(
+            () => program.define('f', { x: { shape: [3], dtype: 'float32' } }, ({ x }) => fn(x!) as never),
+            name,
+          ).to.throw();
+        program.dispose();
+      }
+      const good = jit((x: tf.Tensor) => tf.neg(x));
+      expect([...good(x).dataSync()]).to.deep.equal([-1, -0, -2]);
+      good.dispose();
+      x.dispose();
+      await new Promise((resolve) => setTimeout(resolve, 20));
+      expect(unhandled).to.deep.equal([]);
+    } finally {
+      process.off('unhandledRejection', note);
+    }
+  });
 
   it('trains an MLP with AdamW as eager does, within 1e-5 over 20 steps', () => {
     const step = jit(adamw);

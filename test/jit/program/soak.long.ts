@@ -29,19 +29,38 @@ describe('programs over time', function () {
   it('run 1,000 times without growing', async () => {
     const program = await build();
     const x = new Float32Array(4096).fill(0.01);
-    for (let i = 0; i < 100; i++) program.call('f', { x });
+    for (let i = 0; i < 100; i++) program.callSync('f', { x });
     const tensors = tensorCount();
     const memory = process.memoryUsage().rss;
-    for (let i = 0; i < 1000; i++) program.call('f', { x });
+    for (let i = 0; i < 1000; i++) program.callSync('f', { x });
     expect(tensorCount()).eql(tensors);
     expect(process.memoryUsage().rss - memory).lessThan(8 * MB);
+    program.dispose();
+  });
+
+  it('run 10,000 times as promises without growing, failed calls among them', async () => {
+    const program = await build();
+    const x = new Float32Array(4096).fill(0.01);
+    const rounds = async (count: number): Promise<void> => {
+      for (let i = 0; i < count; i++) {
+        await Promise.all([program.call('f', { x }), program.call('f', { x }, []).catch(() => undefined)]);
+        tf.dispose(await program.run('f', { x }));
+      }
+    };
+    await rounds(500);
+    const tensors = tensorCount();
+    const memory = process.memoryUsage().rss;
+    await rounds(5000);
+    expect(tensorCount()).eql(tensors);
+    // an output of 4 KiB kept from each call would be 40 MB
+    expect(process.memoryUsage().rss - memory).lessThan(16 * MB);
     program.dispose();
   });
 
   it('are made and disposed 50 times without growing', async () => {
     const cycle = async (): Promise<void> => {
       const program = await build();
-      for (let i = 0; i < 3; i++) program.call('f', { x: new Float32Array(4096) });
+      for (let i = 0; i < 3; i++) program.callSync('f', { x: new Float32Array(4096) });
       program.dispose();
     };
     for (let i = 0; i < 10; i++) await cycle();

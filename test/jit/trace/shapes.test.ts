@@ -485,7 +485,7 @@ describe('shape functions', () => {
     await program.compile();
     tf.tidy(() => {
       for (const group of ['compiled', 'plain']) {
-        const got = program.run(group, inputs);
+        const got = program.runSync(group, inputs);
         for (const [name, fn] of Object.entries(cases)) {
           list(fn(inputs)).forEach((want, k) => {
             const out = got[`${name}_${k}`];
@@ -493,7 +493,7 @@ describe('shape functions', () => {
           });
         }
       }
-      const got = program.run('xlaOnly', inputs);
+      const got = program.runSync('xlaOnly', inputs);
       for (const [name, { expected }] of Object.entries(xlaOnly)) {
         expected(inputs).forEach((want, k) => expectClose(`${name}_${k}`, got[`${name}_${k}`]!, want));
       }

@@ -1,13 +1,14 @@
 import { expect } from 'chai';
 import * as fs from 'node:fs';
-import { INT4_ROW, operandNames, packNumbers } from '../../../src/kernels/host/spec.js';
+import { LAYER_STEP, operandNames, operandsOf, packNumbers } from '../../../src/kernels/host/spec.js';
 import { HEADER, nativeHeader, versionIsTaken } from '../../../scripts/native_header.js';
 
-describe('how int4 kernels of CPUs are called', () => {
+describe('how kernels of CPUs are called', () => {
   const call = {
-    ...{ inner: 64, group: 32, out: 40, hasGate: false, hasSkip: true, hasNorm: true, hasResidual: false },
-    ...{ hasEpilogue: true, hasBias: false, bf16Levels: true, skipHeads: 2, skipOffset: 64, normGroups: 1, epsilon: 1 },
-    ...{ first: 8, channels: 30, taps: 4, low: 0.5, high: Infinity, place: 90 },
+    ...{ rows: 2, hidden: 64, heads: 4, headDim: 32, groups: 2, stateSize: 16, taps: 4, normGroups: 1 },
+    ...{ contextRow: 900, place: 450, epsilon: 1, low: 0.5, high: Infinity },
+    ...{ hasMask: true, hasBias: false, bf16State: true, inInt4: true, inBf16: true, inGroup: 32 },
+    ...{ outInt4: false, outBf16: false, outGroup: 0 },
   };
 
   it('C++ has the description that TypeScript has', () => {
@@ -25,38 +26,28 @@ describe('how int4 kernels of CPUs are called', () => {
 
   it('numbers travel in the order of the description, floats by their bits', () => {
     const [one, half, infinity] = [0x3f800000, 0x3f000000, 0x7f800000];
-    const flags = [0, 1, 1, 0, 1, 0, 1];
-    expect(packNumbers(INT4_ROW, call)).to.deep.equal([
-      64,
-      32,
-      40,
-      ...flags,
-      2,
-      64,
-      1,
-      one,
-      8,
-      30,
-      4,
-      half,
-      infinity,
-      90,
+    expect(packNumbers(LAYER_STEP, call)).to.deep.equal([
+      ...[2, 64, 4, 32, 2, 16, 4, 1],
+      ...[900, 450, one, half, infinity],
+      ...[1, 0, 1, 1, 1, 32, 0, 0, 0],
     ]);
   });
 
   it('operands are those that the numbers speak of', () => {
-    const matrix = ['codes', 'scale', 'zero'];
-    expect(operandNames(INT4_ROW, call)).to.deep.equal([
-      'x',
-      'gate',
-      'd',
-      'gamma',
-      ...matrix,
-      'context',
-      'taps',
-      'dtBias',
+    const end = ['dtBias', 'aLog', 'd', 'normGamma', 'outMatrix'];
+    const int4 = ['inMatrix', 'inScale', 'inZero'];
+    expect(operandNames(LAYER_STEP, call)).to.deep.equal([
+      ...['x', 'state', 'context', 'mask', 'gamma'],
+      ...[...int4, 'taps', ...end],
     ]);
-    const bare = { ...call, hasSkip: false, hasNorm: false, hasEpilogue: false };
-    expect(operandNames(INT4_ROW, bare)).to.deep.equal(['x', ...matrix]);
+    const other = { ...call, hasMask: false, hasBias: true, inInt4: false };
+    expect(operandNames(LAYER_STEP, other)).to.deep.equal([
+      ...['x', 'state', 'context', 'gamma'],
+      ...['inMatrix', 'taps', 'bias', ...end],
+    ]);
+  });
+
+  it('an operand that a call needs and is not given is named', () => {
+    expect(() => operandsOf(LAYER_STEP, call, { x: 1, state: 2, context: 3 })).to.throw('without mask');
   });
 });

@@ -1,6 +1,5 @@
 import { expect } from 'chai';
 import * as tf from '@tensorflow/tfjs';
-import { withKernelRunner } from '../../../src/jit/custom_call/triton.js';
 import { blockForward, blockWeightSpecs } from '../../../src/layers/block.js';
 import { type StepPath, stepPaths, type StepRequest, takePath } from '../../../src/layers/decode/choose.js';
 import type { MixerState } from '../../../src/layers/mixer.js';
@@ -28,10 +27,14 @@ describe('the way of a decoding step', () => {
   };
   const fused = { fused: () => null };
   const both = { ...fused, batch: () => null };
-  const onGpu = <T>(code: () => T): T => withKernelRunner(() => [], code);
-  const mask = (): tf.Tensor2D => tf.ones([1, 1]);
+  const onHost = (): Partial<StoredMatrix> => ({ ...both, host: tf.zeros([1, 1]) });
 
-  const cases: [string, Partial<StoredMatrix> | null, Partial<StepRequest> & { context?: boolean }, StepPath[]][] = [
+  const cases: [
+    string,
+    Partial<StoredMatrix> | 'host' | null,
+    Partial<StepRequest> & { context?: boolean },
+    StepPath[],
+  ][] = [
     ['tensors', null, {}, ['plain']],
     ['tensors, work merged', null, { mergeStep: true }, ['kernels', 'merged', 'plain']],
     ['without the contexts of all layers', both, { mergeStep: true, context: false }, ['merged', 'plain']],
@@ -41,22 +44,20 @@ describe('the way of a decoding step', () => {
     ['a few rows', both, { rows: 3 }, ['plain']],
     ['a few rows, work merged', both, { rows: 3, mergeStep: true }, ['few_rows', 'kernels', 'merged', 'plain']],
     ['a few rows of a form for one', fused, { rows: 3, mergeStep: true }, ['kernels', 'merged', 'plain']],
+    ['one row, on a CPU', 'host', {}, ['layer', 'one_row', 'plain']],
+    ['a few rows, on a CPU', 'host', { rows: 3 }, ['layer', 'plain']],
+    ['a few rows, on a CPU, nothing merged', 'host', { rows: 3, mergeStep: false }, ['plain']],
+    ['on a CPU without the contexts of all layers', 'host', { context: false }, ['plain']],
     ['several tokens', both, { tokens: 2, mergeStep: true }, ['scan']],
     ['a token without a state', both, { state: undefined, mergeStep: true }, ['scan']],
   ];
   for (const [name, kernels, request, want] of cases)
     it(name, () =>
       tf.tidy(() => {
-        expect(stepPaths(mixerSpec(SIZES), weights(kernels), given(request))).to.deep.equal(want);
+        const own = weights(kernels === 'host' ? onHost() : kernels);
+        expect(stepPaths(mixerSpec(SIZES), own, given(request))).to.deep.equal(want);
       }),
     );
-
-  it('a mask keeps the kernels of one row to GPUs', () =>
-    tf.tidy(() => {
-      const ask = (): readonly StepPath[] => stepPaths(mixerSpec(SIZES), weights(both), given({ mask: mask() }));
-      expect(ask()).to.deep.equal(['plain']);
-      expect(onGpu(ask)).to.deep.equal(['one_row', 'plain']);
-    }));
 
   it('biases of projections, and widths that are no multiple of 32, have no such kernels', () =>
     tf.tidy(() => {

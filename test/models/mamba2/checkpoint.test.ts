@@ -1,14 +1,25 @@
+import * as fs from 'node:fs';
+import * as path from 'node:path';
 import { expect } from 'chai';
-import type { OutTensor } from '../../../src/checkpoints/index.js';
+import {
+  type OutTensor,
+  parseConfigJson,
+  saveCheckpoint,
+  stringifyConfigJson,
+} from '../../../src/checkpoints/index.js';
 import { withHuggingFaceNames } from '../../../src/checkpoints/names.js';
-import { NamedCheckpoint } from '../../../src/checkpoints/open.js';
+import { judgeConfig, NamedCheckpoint } from '../../../src/checkpoints/open.js';
 import { openCheckpoint, validateCheckpoint } from '../../../src/models/checkpoints.js';
 import { deriveConfig, refuseInexpressible } from '../../../src/models/mamba2/checkpoint/derive.js';
 import { mamba2Format } from '../../../src/models/mamba2/checkpoint/format.js';
 import { expectedTensors } from '../../../src/models/mamba2/checkpoint/shapes.js';
+import { huggingFaceConfig } from '../../../src/models/mamba2/checkpoint/written_by.js';
+import { Mamba2ForCausalLM } from '../../../src/models/mamba2/causal_lm.js';
+import { Mamba2Config } from '../../../src/models/mamba2/config.js';
 import { huggingFaceName } from '../../../src/models/mamba2/checkpoint/names.js';
 import { CheckpointError, ConfigError } from '../../../src/base/errors.js';
 import { loadGolden } from '../../support/goldens.js';
+import { folderForEach } from '../../support/cleanup.js';
 import { containerOf, randomTensors, TINY_CONFIG, zeros } from '../../support/checkpoint.js';
 
 type Config = Record<string, unknown>;
@@ -21,6 +32,13 @@ const RAW: Config = {
   pad_vocab_size_multiple: 1,
   tie_embeddings: false,
   ssm_cfg: { layer: 'Mamba2', d_state: 3, headdim: 4, ngroups: 2, chunk_size: 4 },
+};
+
+/** A config.json of flash-linear-attention for TINY_CONFIG. */
+const fla = (changes: Config): Config => {
+  const config: Config = { ...TINY_CONFIG, fuse_norm: true, fuse_cross_entropy: true };
+  delete config.time_step_limit;
+  return { ...config, ...changes };
 };
 
 const shapesOf = (tensors: readonly OutTensor[]) => containerOf(tensors).tensors;
@@ -103,7 +121,13 @@ describe('models that are no plain Mamba-2', () => {
     ['Mamba-1 by weights', RAW, [zeros(`${layer}.x_proj.weight`, [4, 16])], /x_proj.*Mamba-1/],
     ['D with head dim', ssm({ D_has_hdim: true }), [], /D_has_hdim/],
     ['norm before gate', ssm({ norm_before_gate: true }), [], /norm_before_gate/],
-    ['norm before gate in Hugging Face keys', { ...TINY_CONFIG, norm_before_gate: true }, [], /norm_before_gate/],
+    ['norm before gate beside ssm_cfg', { ...RAW, norm_before_gate: true }, [], /norm_before_gate/],
+    ["norm before gate of flash-linear-attention's", fla({ norm_before_gate: true }), [], /norm_before_gate/],
+    ["a mixer without norm of flash-linear-attention's", fla({ rmsnorm: false }), [], /rmsnorm/],
+    ["D with head dim of flash-linear-attention's", fla({ D_has_hdim: true }), [], /D_has_hdim/],
+    ['another activation', { ...TINY_CONFIG, hidden_act: 'gelu' }, [], /hidden_act is "gelu"/],
+    ['another kind of mixer', ssm({ layer: 'Mamba3' }), [], /layer is "Mamba3"/],
+    ['attention layers that are no list', { ...RAW, attn_layer_idx: 3 }, [], /attn_layer_idx is 3/],
     ['a mixer without norm', ssm({ rmsnorm: false }), [], /rmsnorm/],
     ['an inner MLP', ssm({ d_ssm: 8 }), [], /d_ssm.*8/],
     ['LayerNorm by config', { ...RAW, rms_norm: false }, [], /rms_norm/],
@@ -130,6 +154,86 @@ describe('models that are no plain Mamba-2', () => {
     const plain = { ...config, attn_layer_idx: [], d_intermediate: 0, rms_norm: true };
     refuseInexpressible(shapesOf(tensors), plain, 'dir/config.json');
     refuseInexpressible(shapesOf(tensors), { ...TINY_CONFIG, norm_before_gate: false }, 'dir/config.json');
+    refuseInexpressible(shapesOf(tensors), fla({ rmsnorm: true, D_has_hdim: false }), 'dir/config.json');
+    // before weights are there nothing says what the whole of a mixer is
+    refuseInexpressible(new Map(), config, 'dir/config.json');
+  });
+});
+
+describe('config.json, by who wrote it', () => {
+  const folder = folderForEach('config-json');
+  const read = (config: Config): Config => huggingFaceConfig(config, 'dir/config.json');
+
+  it("of transformers 4.44: keys that no version reads say nothing (Codestral's)", async () => {
+    const text = fs.readFileSync('test/fixtures/configs/codestral_transformers_4_44.json', 'utf8');
+    const written = parseConfigJson(text);
+    expect(written.norm_before_gate).to.equal(true);
+    const dir = folder();
+    await saveCheckpoint(dir, {}, randomTensors(written));
+    const logits: Float32Array[] = [];
+    for (const changes of [{}, { norm_before_gate: false }, { rms_norm: false }]) {
+      fs.writeFileSync(path.join(dir, 'config.json'), stringifyConfigJson({ ...written, ...changes }));
+      await judgeConfig(mamba2Format, dir);
+      const model = await Mamba2ForCausalLM.from_pretrained(dir, { device: 'cpu', engine: 'eager' });
+      const output = model.forward({ input_ids: [[5, 17, 60, 2]] });
+      logits.push((await output.logits.data()) as Float32Array);
+      output.logits.dispose();
+      output.cache?.dispose();
+      model.dispose();
+    }
+    expect(logits[1]).to.deep.equal(logits[0]);
+    expect(logits[2]).to.deep.equal(logits[0]);
+  });
+
+  it('of flash-linear-attention: its names, and its defaults', () => {
+    const config = read(
+      fla({ norm_eps: 1e-6, dt_limit: [0.01, 0.5], dt_min: 0.002, dt_max: 0.2, dt_init_floor: 0.003 }),
+    );
+    expect(config).to.deep.include({
+      ...TINY_CONFIG,
+      layer_norm_epsilon: 1e-6,
+      time_step_limit: [0.01, 0.5],
+      time_step_min: 0.002,
+      time_step_max: 0.2,
+      time_step_floor: 0.003,
+    });
+    expect(config).not.to.have.any.keys('norm_eps', 'dt_limit', 'dt_min', 'dt_max', 'dt_init_floor');
+    expect(Mamba2Config.from_dict(config)).to.deep.include({ layer_norm_epsilon: 1e-6, time_step_limit: [0.01, 0.5] });
+    expect(read({ model_type: 'mamba2', norm_eps: 1e-5 })).to.deep.include({
+      n_groups: 1,
+      num_heads: 64,
+      hidden_size: 2048,
+      num_hidden_layers: 48,
+      vocab_size: 32000,
+      eos_token_id: 2,
+    });
+    // before it had dt_limit
+    expect(read(fla({ norm_eps: 1e-6, time_step_limit: [0, 2] })).time_step_limit).to.deep.equal([0, 2]);
+  });
+
+  it('of both: two names of one thing must agree', () => {
+    expect(read(fla({ norm_eps: 1e-6, layer_norm_epsilon: 1e-6 })).layer_norm_epsilon).to.equal(1e-6);
+    expect(() => read(fla({ norm_eps: 1e-6, layer_norm_epsilon: 1e-5 }))).to.throw(
+      ConfigError,
+      /dir\/config\.json: norm_eps is 0\.000001, but layer_norm_epsilon is 0\.00001/,
+    );
+  });
+
+  it('of another model is no state-spaces model for having a d_model', () => {
+    expect(() => mamba2Format.formatOf({ model_type: 't5', d_model: 8 }, 'dir/config.json')).to.throw(
+      ConfigError,
+      /t5/,
+    );
+    expect(mamba2Format.formatOf(RAW, 'dir/config.json')).to.equal('state-spaces');
+  });
+
+  it('has no sizes beyond reason', () => {
+    expect(() => expectedTensors({ ...TINY_CONFIG, num_hidden_layers: 1e12 })).to.throw(
+      ConfigError,
+      /num_hidden_layers/,
+    );
+    expect(() => derive(ssm({ dt_limit: 3 }))).to.throw(ConfigError, /dt_limit is 3/);
+    expect(() => derive({ ...RAW, vocab_size: '11' })).to.throw(ConfigError, /vocab_size is "11"/);
   });
 });
 

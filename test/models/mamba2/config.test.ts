@@ -119,31 +119,48 @@ describe('Mamba2Config', () => {
     });
   }
 
-  it('keeps keys that it does not know, and writes them back', () => {
+  it('refuses a key that it does not know, with the one that was meant', () => {
+    for (const [name, meant] of [
+      ['hiden_size', 'hidden_size'],
+      ['hiddenSize', 'hidden_size'],
+      ['d_model', 'hidden_size'],
+      ['headdim', 'head_dim'],
+      ['rms_norm_eps', 'layer_norm_epsilon'],
+      ['no_such_key', ''],
+    ] as const) {
+      const error = thrown(() => make({ [name]: 4 })) as ConfigError;
+      expect(error).to.be.instanceOf(ConfigError);
+      expect(error.message).to.include(`no option ${name}`).and.include(meant);
+    }
+  });
+
+  it('keeps keys of a file that it does not know, and writes them back', () => {
     const extra = {
       transformers_version: '4.57.6',
       norm_before_gate: false,
       nested: { a: [1, 2] },
       time_step_rank: 'auto',
     };
-    const config = make(extra);
+    const config = Mamba2Config.from_dict({ ...TINY, ...extra });
     expect(config.extra).to.deep.equal(extra);
     expect(config.to_dict()).to.deep.include(extra);
   });
 
   it('comes back from to_dict, and from it as JSON when the limit is finite', () => {
-    const config = make({
+    const config = Mamba2Config.from_dict({
+      ...TINY,
       time_step_limit: [0.01, 2],
       eos_token_id: [2, 3],
       pad_token_id: null,
       other: 'x',
       norm_groups: 'full',
     });
-    expect(new Mamba2Config(config.to_dict()).to_dict()).to.deep.equal(config.to_dict());
-    expect(
-      new Mamba2Config(JSON.parse(JSON.stringify(config.to_dict())) as Record<string, unknown>).to_dict(),
-    ).to.deep.equal(config.to_dict());
-    expect(new Mamba2Config(config.to_dict())).to.deep.equal(new Mamba2Config({ ...config.to_dict() }));
+    const again = (values: unknown): Mamba2Config => Mamba2Config.from_dict(values as Record<string, unknown>);
+    expect(again(config.to_dict()).to_dict()).to.deep.equal(config.to_dict());
+    expect(again(JSON.parse(JSON.stringify(config.to_dict()))).to_dict()).to.deep.equal(config.to_dict());
+    expect(again(config.to_dict())).to.deep.equal(again({ ...config.to_dict() }));
+    const own = make();
+    expect(new Mamba2Config(own.to_dict()).to_dict()).to.deep.equal(own.to_dict());
   });
 
   it('does not change or keep hold of what it was given', () => {

@@ -1,35 +1,22 @@
 /** What loading and reading a prompt refuse, and that a failure leaves nothing open. */
-import * as fs from 'node:fs';
 import { expect } from 'chai';
 import { ArgumentError } from '../../../src/base/errors.js';
 import { Mamba2ForCausalLM } from '../../../src/models/mamba2/causal_lm.js';
 import { useBackend } from '../../support/backends.js';
 import { rejection } from '../../support/errors.js';
+import { leftOpenUnder, openUnder, tellsOpenFiles } from '../../support/open_files.js';
 import { tinyModel } from '../../support/tiny_model.js';
 
 const MODEL = 'models/tiny-books-mamba2';
-const OPEN = '/proc/self/fd';
-
-/** Files of weights that this process has open. */
-function openWeights(): number {
-  return fs.readdirSync(OPEN).filter((fd) => {
-    try {
-      return fs.readlinkSync(`${OPEN}/${fd}`).endsWith('model.safetensors');
-    } catch {
-      return false; // closed meanwhile
-    }
-  }).length;
-}
-
 describe('loading a model', () => {
   before(() => useBackend('tensorflow'));
 
   it('leaves no file open where the device cannot be had', async function () {
-    if (!fs.existsSync(OPEN)) return this.skip();
-    const before = openWeights();
+    if (!tellsOpenFiles) return this.skip();
+    const open = openUnder(MODEL);
     const wrong = { device: 'abacus' as 'cpu' };
     expect(await rejection(Mamba2ForCausalLM.from_pretrained(MODEL, wrong))).to.be.instanceOf(ArgumentError);
-    expect(openWeights()).to.equal(before);
+    expect(await leftOpenUnder(MODEL, open)).to.equal(0);
   });
 
   for (const engine of ['eager', 'compiled'] as const)

@@ -9,7 +9,7 @@ import { saveCheckpoint, type OutTensor } from '../../../src/checkpoints/index.j
 import { openCheckpoint } from '../../../src/models/checkpoints.js';
 import { ArgumentError, CheckpointError, ConfigError } from '../../../src/base/errors.js';
 import { Mamba2ForCausalLM, quantizationOf, quantize, quantizeCheckpoint } from '../../../src/models/mamba2/index.js';
-import type { PretrainedOptions } from '../../../src/models/mamba2/causal_lm.js';
+import type { PretrainedOptions } from '../../../src/models/mamba2/pretrained_options.js';
 import {
   Int4WeightOnlyConfig,
   Int8WeightOnlyConfig,
@@ -98,6 +98,39 @@ onBackends(['tensorflow', 'wasm', 'cpu'], 'golden quantised models', () => {
       expectLogits(await load(await torchaoFolder(golden)), golden, 'bf16.logits');
     });
   }
+});
+
+onBackends(['wasm'], 'golden int4 step by step, by the kernels', () => {
+  for (const activation_quantization of [true, false])
+    it(`activation_quantization ${activation_quantization}`, async () => {
+      const golden = loadGolden('int4');
+      const ids = golden.inputs['input_ids'] as number[][];
+      const before = tf.memory();
+      const model = await Mamba2ForCausalLM.from_pretrained(golden.dir, {
+        quantization_config: new Int4WeightOnlyConfig({ group_size, activation_quantization }),
+      });
+      const engine = await model.engine();
+      const want = golden.tensor('fp32.logits');
+      for (const [i, row] of ids.entries()) {
+        const state = await engine.createState(1);
+        await engine.prefill(state, [Int32Array.from(row.slice(0, 1))]);
+        for (let t = 1; t < row.length; t++) {
+          await engine.step(state, Int32Array.of(row[t]!));
+          const [got] = await engine.logits(state);
+          expectClose(got!, vectorOf(want, i, t), TOLERANCE, `row ${i}, token ${t}`);
+        }
+        state.dispose();
+      }
+      // of each quantised matrix codes, scales and zeros, of all else float32
+      const float32 = model.weights.network
+        .weightSpecs()
+        .filter(({ name }) => !quantizationOf(model.weights)!.matrices.has(name))
+        .reduce((sum, { shape }) => sum + 4 * shape.reduce((a, b) => a * b, 1), 0);
+      const packed = quantizationOf(model.weights)!.report.weights.reduce((sum, { bytes }) => sum + bytes, 0);
+      expect(tf.memory().numBytes - before.numBytes).to.equal(float32 + packed);
+      model.dispose();
+      expect(tf.memory().numTensors).to.equal(before.numTensors);
+    });
 });
 
 describe('quantised models', function () {

@@ -55,7 +55,7 @@ it('a prompt and a completion may be lists of messages: the completion alone is 
   const files = await readTokenizerFiles('models/tiny-books-mamba2');
   const template =
     '{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}';
-  const tokenizer = await Tokenizer.from_files({ ...files, chatTemplates: { default: template } });
+  const tokenizer = await Tokenizer.from_files({ ...files, chat_templates: { default: template } });
   const prompt = [{ role: 'user', content: 'Who wrote it?' }];
   const completion = [{ role: 'assistant', content: 'A lady.' }];
   const { input_ids, labels } = (await tokenizeExample({ prompt, completion }, tokenizer))!;

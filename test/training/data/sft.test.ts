@@ -125,7 +125,7 @@ describe('reading examples', () => {
       );
     expect(await fail(write('b.jsonl', '{"text":"a"}\n{"text":\n'))).to.match(/b\.jsonl, line 2: not JSON/);
     expect(await fail(write('c.jsonl', '["a"]\n'))).to.match(/line 1: expected a JSON object/);
-    expect(await fail(write('c.csv', 'a'))).to.match(/kind '\.csv' is not known/);
+    expect(await fail(write('c.xml', 'a'))).to.match(/kind '\.xml' is not known/);
     expect(await fail(path.join(dir, 'none.jsonl'))).to.match(/no file/);
   });
   it('reads text by line, paragraph and document', async () => {

@@ -4,8 +4,10 @@
  * tell comes from the file, then from mamba_ssm's defaults. What this package's model cannot express is refused.
  */
 import { CheckpointError, ConfigError } from '../../../base/errors.js';
+import { quote } from '../../../base/quote.js';
 import { torchDtypeName } from '../../../base/stored_dtypes.js';
 import type { TensorShapes } from '../../../checkpoints/model_format.js';
+import { isFla } from './written_by.js';
 
 type Config = Record<string, unknown>;
 
@@ -41,31 +43,38 @@ const FOREIGN: readonly (readonly [RegExp, string])[] = [
  * @throws ConfigError with the reason
  */
 export function refuseInexpressible(tensors: TensorShapes, config: Config, file: string): void {
-  const ssm = (config.ssm_cfg ?? {}) as Config;
   const expected = (holder: Config, key: string, wanted: unknown, reason: string): void => {
     const value = holder[key];
     if (value === undefined || value === null || value === wanted) return;
-    refuse(file, `${key} is ${JSON.stringify(value)}: ${reason}.`, { option: key, got: value, expected: wanted });
+    refuse(file, `${key} is ${quote(value)}: ${reason}.`, { option: key, got: value, expected: wanted });
   };
-  expected(config, 'd_intermediate', 0, 'every block would hold a gated MLP');
-  expected(config, 'rms_norm', true, 'the norms would be LayerNorms');
-  if (ssm.layer === 'Mamba1') refuse(file, 'ssm_cfg.layer is "Mamba1".', { option: 'ssm_cfg.layer', got: 'Mamba1' });
-  const attention = config.attn_layer_idx;
-  if (Array.isArray(attention) && attention.length > 0)
-    refuse(file, `attn_layer_idx is ${JSON.stringify(attention)}: these layers are attention.`, {
-      option: 'attn_layer_idx',
-      got: attention,
-    });
-  for (const holder of [config, ssm]) {
+  const mixer = (holder: Config): void => {
     expected(holder, 'norm_before_gate', false, 'the mixer would normalise before the gate');
     expected(holder, 'D_has_hdim', false, 'D would have an entry per channel');
     expected(holder, 'rmsnorm', true, 'the mixer would have no gated norm');
-    expected(
-      holder,
-      'd_ssm',
-      holder.d_inner ?? dimension(tensors, 'backbone.layers.0.mixer.out_proj.weight', 1),
-      'part of the mixer would be an MLP',
-    );
+  };
+  if (config.model_type === 'mamba2') {
+    // transformers writes some of these keys too, and reads none of them
+    if (isFla(config)) mixer(config);
+    if (config.hidden_act !== 'swish') expected(config, 'hidden_act', 'silu', 'the mixer has SiLU alone');
+  } else {
+    const ssm = (config.ssm_cfg ?? {}) as Config;
+    expected(config, 'd_intermediate', 0, 'every block would hold a gated MLP');
+    expected(config, 'rms_norm', true, 'the norms would be LayerNorms');
+    expected(ssm, 'layer', 'Mamba2', 'the mixers would be of another kind');
+    const attention = config.attn_layer_idx ?? [];
+    if (!Array.isArray(attention) || attention.length > 0)
+      refuse(file, `attn_layer_idx is ${quote(attention)}: these layers are attention.`, {
+        option: 'attn_layer_idx',
+        got: attention,
+      });
+    const inner = dimension(tensors, 'backbone.layers.0.mixer.out_proj.weight', 1);
+    for (const holder of [config, ssm]) {
+      mixer(holder);
+      const whole = holder.d_inner ?? inner;
+      // without weights nothing says what the whole is
+      if (whole !== null) expected(holder, 'd_ssm', whole, 'part of the mixer would be an MLP');
+    }
   }
   for (const [name, { file: where }] of tensors)
     for (const [pattern, what] of FOREIGN)
@@ -116,17 +125,16 @@ function splitGroups(
     Number.isSafeInteger(n) && (n as number) > 0 && product % (n as number) === 0;
   const shapes = `The convolution's channels give groups × state size = ${product}`;
   if (groups !== undefined) {
-    if (!divides(groups)) return fail(`${shapes}, which ${JSON.stringify(groups)} groups do not divide.`, 'ngroups');
+    if (!divides(groups)) return fail(`${shapes}, which ${quote(groups)} groups do not divide.`, 'ngroups');
     if (state !== undefined && state !== product / groups)
       fail(
-        `${shapes}; with ${groups} groups the state size is ${product / groups}, but d_state says ${JSON.stringify(state)}.`,
+        `${shapes}; with ${groups} groups the state size is ${product / groups}, but d_state says ${quote(state)}.`,
         'd_state',
       );
     return { groups, state: product / groups };
   }
   if (state !== undefined) {
-    if (!divides(state))
-      return fail(`${shapes}, which a d_state of ${JSON.stringify(state)} does not divide.`, 'd_state');
+    if (!divides(state)) return fail(`${shapes}, which a d_state of ${quote(state)} does not divide.`, 'd_state');
     return { groups: product / state, state };
   }
   if (product === 128) return { groups: 1, state: 128 };
@@ -136,7 +144,7 @@ function splitGroups(
 /** A size that the file declares and the shapes tell must be the same. */
 function agree(file: string, option: string, declared: unknown, derived: number): number {
   if (declared === undefined || declared === null || declared === derived) return derived;
-  throw new ConfigError(`${file}: ${option} is ${JSON.stringify(declared)}, but the weights' shapes say ${derived}.`, {
+  throw new ConfigError(`${file}: ${option} is ${quote(declared)}, but the weights' shapes say ${derived}.`, {
     file,
     option,
     got: declared,
@@ -144,14 +152,30 @@ function agree(file: string, option: string, declared: unknown, derived: number)
   });
 }
 
+/** Bounds of dt, which a config.json may also spell as texts. */
+function bounds(file: string, limit: unknown): unknown[] {
+  if (Array.isArray(limit) && limit.length === 2) return [...(limit as unknown[])];
+  throw new ConfigError(`${file}: dt_limit is ${quote(limit)}; expected two numbers, the lower first.`, {
+    file,
+    option: 'dt_limit',
+    got: limit,
+  });
+}
+
 /** Rows of the embedding: the vocabulary, rounded up to a multiple. */
 function vocabulary(file: string, config: Config, rows: number): number {
   const [size, multiple] = [config.vocab_size, config.pad_vocab_size_multiple ?? 8];
-  if (typeof size !== 'number') return rows;
+  if (size === undefined || size === null) return rows;
+  if (typeof size !== 'number')
+    throw new ConfigError(`${file}: vocab_size is ${quote(size)}; expected a number of rows.`, {
+      file,
+      option: 'vocab_size',
+      got: size,
+    });
   const padded = typeof multiple === 'number' && multiple > 0 ? Math.ceil(size / multiple) * multiple : size;
   if (rows === size || rows === padded) return rows;
   throw new ConfigError(
-    `${file}: vocab_size ${size} in multiples of ${JSON.stringify(multiple)} makes ${padded} rows, but the embedding has ${rows}.`,
+    `${file}: vocab_size ${size} in multiples of ${quote(multiple)} makes ${padded} rows, but the embedding has ${rows}.`,
     { file, option: 'vocab_size', got: size, expected: rows },
   );
 }
@@ -230,7 +254,7 @@ export function deriveConfig(
     state_size: state,
     tie_word_embeddings: config.tie_embeddings ?? true,
     time_step_floor: kept('dt_init_floor'),
-    time_step_limit: [...(kept('dt_limit') as number[])],
+    time_step_limit: bounds(file, kept('dt_limit')),
     time_step_max: kept('dt_max'),
     time_step_min: kept('dt_min'),
     time_step_rank: Math.ceil(hidden / 16),

@@ -21,7 +21,8 @@ export function layersConfig(layers: readonly LayerJson[], file: string): Json {
     throw new CheckpointError(`${file} is no Mamba-2: it has no layers Mamba2TokenEmbedding and Mamba2Block.`, {
       file,
     });
-  const limit = block.time_step_limit as (number | null)[] | undefined;
+  // TensorFlow.js writes infinities as null
+  const limit: unknown = block.time_step_limit ?? [0, null];
   return {
     architectures: ['Mamba2ForCausalLM'],
     model_type: 'mamba2',
@@ -29,7 +30,7 @@ export function layersConfig(layers: readonly LayerJson[], file: string): Json {
     expand: ((block.num_heads as number) * (block.head_dim as number)) / (block.hidden_size as number),
     layer_norm_epsilon: block.epsilon,
     num_hidden_layers: blocks.length,
-    time_step_limit: limit?.map((value) => value ?? Infinity) ?? [0, Infinity],
+    time_step_limit: Array.isArray(limit) ? limit.map((value: unknown) => value ?? Infinity) : limit,
     tie_word_embeddings: !layers.some(({ class_name: name }) => name === 'Mamba2LMHead'),
     vocab_size: embedding.config.vocab_size,
   };

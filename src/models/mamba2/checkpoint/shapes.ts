@@ -1,5 +1,6 @@
 /** Sizes of a Mamba-2 and shapes of its tensors, from a configuration alone. */
 import { ConfigError } from '../../../base/errors.js';
+import { quote } from '../../../base/quote.js';
 import type { ModelDimensions } from '../../../checkpoints/model_format.js';
 
 /** Sizes of a Mamba-2, from a configuration in Hugging Face's keys. */
@@ -33,6 +34,9 @@ const DEFAULTS = {
   expand: 2,
 } as const;
 
+/** More layers than any model has: names of so many tensors would fill the memory. */
+const MOST_LAYERS = 100_000;
+
 /**
  * The sizes that a configuration declares.
  * @param file where it is from, for messages
@@ -42,7 +46,7 @@ export function dimensionsOf(config: Record<string, unknown>, file = 'config.jso
   const size = (key: keyof typeof DEFAULTS): number => {
     const value = config[key] ?? DEFAULTS[key];
     if (typeof value === 'number' && Number.isSafeInteger(value) && value > 0) return value;
-    throw new ConfigError(`${file}: ${key} is ${JSON.stringify(value)}; expected a positive whole number.`, {
+    throw new ConfigError(`${file}: ${key} is ${quote(value)}; expected a positive whole number.`, {
       option: key,
       got: value,
     });
@@ -50,7 +54,7 @@ export function dimensionsOf(config: Record<string, unknown>, file = 'config.jso
   const hidden = size('hidden_size');
   const expand = config.expand ?? DEFAULTS.expand;
   if (typeof expand !== 'number' || !(expand > 0))
-    throw new ConfigError(`${file}: expand is ${JSON.stringify(expand)}; expected a positive number.`, {
+    throw new ConfigError(`${file}: expand is ${quote(expand)}; expected a positive number.`, {
       option: 'expand',
       got: expand,
     });
@@ -69,14 +73,20 @@ export function dimensionsOf(config: Record<string, unknown>, file = 'config.jso
   const flag = (key: string, otherwise: boolean): boolean => {
     const value = config[key] ?? otherwise;
     if (typeof value === 'boolean') return value;
-    throw new ConfigError(`${file}: ${key} is ${JSON.stringify(value)}; expected true or false.`, {
+    throw new ConfigError(`${file}: ${key} is ${quote(value)}; expected true or false.`, {
       option: key,
       got: value,
     });
   };
   const convDim = inner + 2 * groups * state;
+  const layers = size('num_hidden_layers');
+  if (layers > MOST_LAYERS)
+    throw new ConfigError(`${file}: num_hidden_layers is ${layers}; at most ${MOST_LAYERS} are expected.`, {
+      option: 'num_hidden_layers',
+      got: layers,
+    });
   return {
-    layers: size('num_hidden_layers'),
+    layers,
     hidden,
     vocab: size('vocab_size'),
     inner,

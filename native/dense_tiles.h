@@ -1,0 +1,213 @@
+// The arithmetic of products with float32 and bfloat16 matrices on CPUs, in float32: a matrix is read once for all rows, and a bfloat16
+// one widened on the way, in two sets of instructions, AVX-512 and AVX2. projection.h calls it.
+//
+// A vector of bfloat16 is two of float32, of its even and of its odd channels. x is laid out so that they meet theirs: in blocks of
+// kBlock512 or kBlock256 channels, the even ones before the odd ones, filled up with zeros.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+#include <cstring>
+
+#include "elementwise.h"
+
+namespace {
+
+// Most rows that meet a matrix in registers.
+constexpr int kDenseRows512 = 8, kDenseRows256 = 4;
+// Channels that are multiplied at a time.
+constexpr int kBlock512 = 32, kBlock256 = 16;
+// Outputs whose weights are kept in a cache while block after block of rows meets them; all tiles below divide it.
+constexpr int64_t kDenseChunk = 12;
+
+#define AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")))
+
+// Some rows of x in such blocks, one after another, each `width` floats.
+struct Blocked {
+  const float* x;
+  int64_t width;
+};
+
+inline void BlockRow(const float* x, int64_t inner, int64_t block, bool bf16, float* to) {
+  const int64_t width = (inner + block - 1) / block * block;
+  std::memcpy(to, x, sizeof(float) * inner);
+  std::memset(to + inner, 0, sizeof(float) * (width - inner));
+  if (!bf16) return;
+  float own[kBlock512];
+  for (int64_t k = 0; k < width; k += block) {
+    std::memcpy(own, to + k, sizeof(float) * block);
+    for (int64_t i = 0; i < block / 2; i++) {
+      to[k + i] = own[2 * i];
+      to[k + block / 2 + i] = own[2 * i + 1];
+    }
+  }
+}
+
+// Two vectors of weights, of which `channels` are there.
+template <bool kBf16, bool kWhole>
+AVX512 inline void Weights512(const char* w, int64_t channels, __m512* a, __m512* b) {
+  if (kBf16) {
+    const __m512i both = kWhole ? _mm512_loadu_si512(w) : _mm512_maskz_loadu_epi16((1u << channels) - 1, w);
+    *a = _mm512_castsi512_ps(_mm512_slli_epi32(both, 16));
+    *b = _mm512_castsi512_ps(_mm512_and_si512(both, _mm512_set1_epi32(0xffff0000)));
+    return;
+  }
+  const float* from = reinterpret_cast<const float*>(w);
+  const uint32_t mask = kWhole ? 0xffffffffu : (1u << channels) - 1;
+  *a = kWhole ? _mm512_loadu_ps(from) : _mm512_maskz_loadu_ps(static_cast<__mmask16>(mask), from);
+  *b = kWhole ? _mm512_loadu_ps(from + 16) : _mm512_maskz_loadu_ps(static_cast<__mmask16>(mask >> 16), from + 16);
+}
+
+// O outputs of R rows into y, whose rows are `row` apart.
+template <int R, int O, bool kBf16>
+AVX512 inline void Tile512(Blocked x, const char* w, int64_t inner, float* y, int64_t row) {
+  constexpr int64_t kSize = kBf16 ? 2 : 4;
+  constexpr int kSums = R * O < 4 ? 2 : 1;  // a sum alone would wait for itself
+  const int64_t stride = inner * kSize;
+  __m512 sum[R][O][kSums];
+  for (int r = 0; r < R; r++)
+    for (int o = 0; o < O; o++)
+      for (int i = 0; i < kSums; i++) sum[r][o][i] = _mm512_setzero_ps();
+  int64_t k = 0;
+  for (; k + kBlock512 <= inner; k += kBlock512) {
+    __m512 a[O], b[O];
+    for (int o = 0; o < O; o++) {
+      const char* from = w + o * stride + k * kSize;
+      Weights512<kBf16, true>(from, 0, &a[o], &b[o]);
+      // the same channels of the next outputs, or, of a single row, what comes next
+      _mm_prefetch(O == 1 ? from + 4096 : from + O * stride, _MM_HINT_T0);
+      if (!kBf16) _mm_prefetch(O == 1 ? from + 4096 + 64 : from + O * stride + 64, _MM_HINT_T0);
+    }
+    for (int r = 0; r < R; r++) {
+      const float* own = x.x + r * x.width + k;
+      const __m512 xa = _mm512_loadu_ps(own), xb = _mm512_loadu_ps(own + 16);
+      for (int o = 0; o < O; o++) sum[r][o][0] = _mm512_fmadd_ps(a[o], xa, sum[r][o][0]);
+      for (int o = 0; o < O; o++) sum[r][o][kSums - 1] = _mm512_fmadd_ps(b[o], xb, sum[r][o][kSums - 1]);
+    }
+  }
+  if (k < inner)
+    for (int o = 0; o < O; o++) {
+      __m512 a, b;
+      Weights512<kBf16, false>(w + o * stride + k * kSize, inner - k, &a, &b);
+      for (int r = 0; r < R; r++) {
+        const float* own = x.x + r * x.width + k;
+        sum[r][o][0] = _mm512_fmadd_ps(a, _mm512_loadu_ps(own), sum[r][o][0]);
+        sum[r][o][0] = _mm512_fmadd_ps(b, _mm512_loadu_ps(own + 16), sum[r][o][0]);
+      }
+    }
+  for (int r = 0; r < R; r++)
+    for (int o = 0; o < O; o++)
+      y[r * row + o] =
+          _mm512_reduce_add_ps(kSums == 1 ? sum[r][o][0] : _mm512_add_ps(sum[r][o][0], sum[r][o][kSums - 1]));
+}
+
+template <bool kBf16, bool kWhole>
+AVX2 inline void Weights256(const char* w, int64_t channels, __m256* a, __m256* b) {
+  constexpr int64_t kSize = kBf16 ? 2 : 4;
+  alignas(32) char rest[kBlock256 * kSize];
+  if (!kWhole) {
+    std::memset(rest, 0, sizeof(rest));
+    std::memcpy(rest, w, channels * kSize);
+    w = rest;
+  }
+  if (kBf16) {
+    const __m256i both = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(w));
+    *a = _mm256_castsi256_ps(_mm256_slli_epi32(both, 16));
+    *b = _mm256_castsi256_ps(_mm256_and_si256(both, _mm256_set1_epi32(0xffff0000)));
+    return;
+  }
+  *a = _mm256_loadu_ps(reinterpret_cast<const float*>(w));
+  *b = _mm256_loadu_ps(reinterpret_cast<const float*>(w) + 8);
+}
+
+AVX2 inline float Sum256(__m256 v) {
+  __m128 four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+  four = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(four, _mm_movehdup_ps(four)));
+}
+
+template <int R, int O, bool kBf16>
+AVX2 inline void Tile256(Blocked x, const char* w, int64_t inner, float* y, int64_t row) {
+  constexpr int64_t kSize = kBf16 ? 2 : 4;
+  constexpr int kSums = R * O < 4 ? 2 : 1;
+  const int64_t stride = inner * kSize;
+  __m256 sum[R][O][kSums];
+  for (int r = 0; r < R; r++)
+    for (int o = 0; o < O; o++)
+      for (int i = 0; i < kSums; i++) sum[r][o][i] = _mm256_setzero_ps();
+  int64_t k = 0;
+  for (; k + kBlock256 <= inner; k += kBlock256) {
+    for (int o = 0; o < O; o++) {
+      const char* from = w + o * stride + k * kSize;
+      __m256 a, b;
+      Weights256<kBf16, true>(from, 0, &a, &b);
+      _mm_prefetch(O == 1 ? from + 4096 : from + O * stride, _MM_HINT_T0);
+      for (int r = 0; r < R; r++) {
+        const float* own = x.x + r * x.width + k;
+        sum[r][o][0] = _mm256_fmadd_ps(a, _mm256_loadu_ps(own), sum[r][o][0]);
+        sum[r][o][kSums - 1] = _mm256_fmadd_ps(b, _mm256_loadu_ps(own + 8), sum[r][o][kSums - 1]);
+      }
+    }
+  }
+  if (k < inner)
+    for (int o = 0; o < O; o++) {
+      __m256 a, b;
+      Weights256<kBf16, false>(w + o * stride + k * kSize, inner - k, &a, &b);
+      for (int r = 0; r < R; r++) {
+        const float* own = x.x + r * x.width + k;
+        sum[r][o][0] = _mm256_fmadd_ps(a, _mm256_loadu_ps(own), sum[r][o][0]);
+        sum[r][o][0] = _mm256_fmadd_ps(b, _mm256_loadu_ps(own + 8), sum[r][o][0]);
+      }
+    }
+  for (int r = 0; r < R; r++)
+    for (int o = 0; o < O; o++)
+      y[r * row + o] = Sum256(kSums == 1 ? sum[r][o][0] : _mm256_add_ps(sum[r][o][0], sum[r][o][kSums - 1]));
+}
+
+// `outputs` of R rows. @param w the weights of the first of them
+using DenseFn = void (*)(Blocked x, const char* w, int64_t inner, int64_t outputs, float* y, int64_t row);
+
+template <int R, bool kBf16>
+AVX512 void Dense512(Blocked x, const char* w, int64_t inner, int64_t outputs, float* y, int64_t row) {
+  constexpr int O = R == 1 ? 1 : R <= 6 ? 4 : 3;  // at most 24 sums in 32 registers
+  const int64_t stride = inner * (kBf16 ? 2 : 4);
+  int64_t o = 0;
+  for (; o + O <= outputs; o += O) Tile512<R, O, kBf16>(x, w + o * stride, inner, y + o, row);
+  for (; o < outputs; o++) Tile512<R, 1, kBf16>(x, w + o * stride, inner, y + o, row);
+}
+
+template <int R, bool kBf16>
+AVX2 void Dense256(Blocked x, const char* w, int64_t inner, int64_t outputs, float* y, int64_t row) {
+  constexpr int O = R == 1 ? 1 : R == 2 ? 4 : R == 3 ? 3 : 2;  // at most 9 sums in 16 registers
+  const int64_t stride = inner * (kBf16 ? 2 : 4);
+  int64_t o = 0;
+  for (; o + O <= outputs; o += O) Tile256<R, O, kBf16>(x, w + o * stride, inner, y + o, row);
+  for (; o < outputs; o++) Tile256<R, 1, kBf16>(x, w + o * stride, inner, y + o, row);
+}
+
+// A set of instructions: functions by rows, from 1 on, for float32 and for bfloat16.
+struct DenseSet {
+  int rows;
+  int64_t block;
+  DenseFn fn[2][8];
+};
+
+constexpr DenseSet kDense512 = {kDenseRows512,
+                                kBlock512,
+                                {{Dense512<1, false>, Dense512<2, false>, Dense512<3, false>, Dense512<4, false>,
+                                  Dense512<5, false>, Dense512<6, false>, Dense512<7, false>, Dense512<8, false>},
+                                 {Dense512<1, true>, Dense512<2, true>, Dense512<3, true>, Dense512<4, true>, Dense512<5, true>,
+                                  Dense512<6, true>, Dense512<7, true>, Dense512<8, true>}}};
+constexpr DenseSet kDense256 = {kDenseRows256,
+                                kBlock256,
+                                {{Dense256<1, false>, Dense256<2, false>, Dense256<3, false>, Dense256<4, false>},
+                                 {Dense256<1, true>, Dense256<2, true>, Dense256<3, true>, Dense256<4, true>}}};
+
+bool UsesAvx512() {
+  static const bool uses = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+  return uses;
+}
+
+}  // namespace

@@ -1,0 +1,177 @@
+// Reading files into JavaScript's memory by several threads at once: what one thread copies from the system's memory of a file is less than half
+// of what the machine can. (No large pages are asked for here: where free memory is in pieces the system takes ten times as long to find them.)
+#include "file_reader.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <mutex>
+#include <set>
+#include <string>
+#include <thread>
+
+#include "exports.h"
+
+namespace {
+
+// What a thread reads at a time.
+constexpr size_t kPiece = 4 << 20;
+constexpr unsigned kThreads = 4;
+
+// A file's bytes on their way.
+struct Reading {
+  struct Environment* environment;
+  int file;
+  int64_t offset;
+  char* data;
+  napi_ref buffer = nullptr;  // which lives as long
+  napi_deferred promise = nullptr;
+  std::atomic<size_t> left{0};
+  std::atomic<int> error{0};
+};
+
+struct Piece {
+  Reading* reading;
+  size_t from, size;
+};
+
+// A thread of JavaScript that reads.
+struct Environment {
+  napi_threadsafe_function done = nullptr;
+  // of readings; touched by that thread alone
+  size_t pending = 0;
+};
+
+// Never destroyed: threads may still run at the end of a process.
+std::mutex& queue_lock = *new std::mutex;
+std::condition_variable& piece_done = *new std::condition_variable;
+std::deque<Piece>& queue = *new std::deque<Piece>;
+std::map<Environment*, int>& under_way = *new std::map<Environment*, int>;
+unsigned threads = 0;
+
+constexpr int kEnded = -1;  // of a file that has fewer bytes than were asked for
+
+void ReadPiece(const Piece& piece) {
+  Reading& reading = *piece.reading;
+  for (size_t at = piece.from, end = piece.from + piece.size; at < end && reading.error == 0;) {
+    const ssize_t got = pread(reading.file, reading.data + at, end - at, reading.offset + static_cast<int64_t>(at));
+    if (got > 0) at += got;
+    else if (got == 0) reading.error = kEnded;
+    else if (errno != EINTR) reading.error = errno;
+  }
+}
+
+void ReadUntilEmpty() {
+  std::unique_lock<std::mutex> lock(queue_lock);
+  while (!queue.empty()) {
+    const Piece piece = queue.front();
+    queue.pop_front();
+    Environment* environment = piece.reading->environment;
+    under_way[environment]++;
+    lock.unlock();
+    ReadPiece(piece);
+    if (piece.reading->left.fetch_sub(piece.size) == piece.size)
+      napi_call_threadsafe_function(environment->done, piece.reading, napi_tsfn_nonblocking);
+    lock.lock();
+    under_way[environment]--;
+    piece_done.notify_all();
+  }
+  threads--;
+}
+
+// In the thread of JavaScript, once all pieces of a reading are done.
+void Settle(napi_env env, napi_value, void*, void* data) {
+  Reading* reading = static_cast<Reading*>(data);
+  close(reading->file);
+  if (env) {
+    if (--reading->environment->pending == 0) napi_unref_threadsafe_function(env, reading->environment->done);
+    napi_value result, code, text;
+    if (reading->error == 0) {
+      napi_get_reference_value(env, reading->buffer, &result);
+      napi_resolve_deferred(env, reading->promise, result);
+    } else {
+      const bool ended = reading->error == kEnded;
+      napi_create_string_utf8(env, ended ? "EOF" : "EIO", NAPI_AUTO_LENGTH, &code);
+      napi_create_string_utf8(env, ended ? "the file ended" : strerror(reading->error), NAPI_AUTO_LENGTH, &text);
+      napi_create_error(env, code, text, &result);
+      napi_reject_deferred(env, reading->promise, result);
+    }
+    napi_delete_reference(env, reading->buffer);
+  }
+  delete reading;
+}
+
+// Before a thread of JavaScript ends: nothing is read into its memory any more.
+void EndReadings(void* data) {
+  Environment* environment = static_cast<Environment*>(data);
+  std::unique_lock<std::mutex> lock(queue_lock);
+  std::set<Reading*> given_up;
+  std::deque<Piece> others;
+  for (const Piece& piece : queue) {
+    if (piece.reading->environment == environment) given_up.insert(piece.reading);
+    else others.push_back(piece);
+  }
+  queue.swap(others);
+  piece_done.wait(lock, [&] { return under_way[environment] == 0; });
+  under_way.erase(environment);
+  for (Reading* reading : given_up) {
+    close(reading->file);
+    delete reading;
+  }
+}
+
+// readInto(file, offset, buffer): a promise of the ArrayBuffer, filled. Several are read at once, begun in the order in which they are asked for.
+napi_value ReadInto(napi_env env, napi_callback_info info) {
+  size_t count = 3, size = 0;
+  napi_value args[3];
+  void *own = nullptr, *data = nullptr;
+  int32_t file = -1;
+  int64_t offset = 0;
+  napi_get_cb_info(env, info, &count, args, nullptr, &own);
+  napi_get_value_int32(env, args[0], &file);
+  napi_get_value_int64(env, args[1], &offset);
+  napi_get_arraybuffer_info(env, args[2], &data, &size);
+  // the caller may close its own meanwhile
+  const int copy = fcntl(file, F_DUPFD_CLOEXEC, 3);
+  if (copy < 0) {
+    napi_throw_error(env, errno == EMFILE ? "EMFILE" : "EBADF", strerror(errno));
+    return nullptr;
+  }
+  Environment* environment = static_cast<Environment*>(own);
+  Reading* reading = new Reading{environment, copy, offset, static_cast<char*>(data)};
+  reading->left = size;
+  napi_create_reference(env, args[2], 1, &reading->buffer);
+  napi_value promise;
+  napi_create_promise(env, &reading->promise, &promise);
+  if (environment->pending++ == 0) napi_ref_threadsafe_function(env, environment->done);
+  if (size == 0) {
+    napi_call_threadsafe_function(environment->done, reading, napi_tsfn_nonblocking);
+    return promise;
+  }
+  const std::lock_guard<std::mutex> lock(queue_lock);
+  for (size_t from = 0; from < size; from += kPiece) queue.push_back({reading, from, std::min(kPiece, size - from)});
+  const unsigned most = std::min(kThreads, std::max(1u, std::thread::hardware_concurrency()));
+  for (; threads < most && threads < queue.size(); threads++) std::thread(ReadUntilEmpty).detach();
+  return promise;
+}
+
+}  // namespace
+
+void ExportFileReader(napi_env env, napi_value exports) {
+  Environment* environment = new Environment;
+  napi_value name;
+  napi_create_string_utf8(env, "readInto", NAPI_AUTO_LENGTH, &name);
+  napi_create_threadsafe_function(env, nullptr, nullptr, name, 0, 1, nullptr, nullptr, nullptr, Settle, &environment->done);
+  napi_unref_threadsafe_function(env, environment->done);
+  // before the function's own, which was added before it
+  napi_add_env_cleanup_hook(env, EndReadings, environment);
+  Export(env, exports, "readInto", ReadInto, environment);
+}

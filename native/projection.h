@@ -1,0 +1,109 @@
+// A matrix [out, in] in any stored form, and the rows that meet it: each is laid out once, then some outputs are multiplied at a time.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "dense_tiles.h"
+#include "int4_tiles.h"
+
+namespace {
+
+// A set of instructions for all forms.
+struct FormSet {
+  const DenseSet* dense;
+  const TileFn* tiles;  // of int4
+};
+
+// A matrix as it is stored: weights in float32 or bfloat16, or codes of int4 in tiles, whose scales and zeros are in either.
+struct Matrix {
+  int64_t out, inner;
+  bool int4, bf16;
+  int64_t group;  // channels that share a scale
+  const char *data, *scale, *zero;
+};
+
+// Numbers from a whole line of the cache on: vectors that lie across two lines take twice as long to read.
+class Aligned {
+ public:
+  float* Resize(int64_t size) {
+    kept_.resize(size + 16);
+    return data_ = reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(kept_.data()) + 63) & ~uintptr_t{63});
+  }
+  float* data() const { return data_; }
+
+ private:
+  std::vector<float> kept_;
+  float* data_ = nullptr;
+};
+
+// Rows as they are laid out, kept by each thread for its next call.
+struct KeptRows {
+  Aligned blocked;
+  std::vector<int8_t> xq;
+  std::vector<float> step;
+  std::vector<int32_t> sum;
+};
+
+class Projection {
+ public:
+  Projection(const FormSet& set, const Matrix& matrix, int64_t rows, KeptRows* kept)
+      : set_(set), m_(matrix), rows_(rows), kept_(kept) {
+    if (m_.int4) {
+      sizes_ = {rows, m_.inner, m_.group, m_.out};
+      kept->xq.resize(rows * m_.inner);
+      kept->step.resize(rows * sizes_.groups());
+      kept->sum.resize(rows * sizes_.groups());
+      return;
+    }
+    width_ = (m_.inner + set.dense->block - 1) / set.dense->block * set.dense->block;
+    kept->blocked.Resize(rows * width_);
+    const int64_t passes = (rows + set.dense->rows - 1) / set.dense->rows;
+    most_ = (rows + passes - 1) / passes;
+  }
+
+  // Outputs that are multiplied together.
+  int64_t unit() const { return m_.int4 ? kTile : kDenseChunk; }
+  int64_t units() const { return (m_.out + unit() - 1) / unit(); }
+
+  void Put(int64_t row, const float* x) {
+    if (!m_.int4) return BlockRow(x, m_.inner, set_.dense->block, m_.bf16, kept_->blocked.data() + row * width_);
+    for (int64_t g = 0, at = row * sizes_.groups(); g < sizes_.groups(); g++, at++)
+      RoundGroup(x + g * m_.group, m_.group, &kept_->xq[at * m_.group], &kept_->step[at], &kept_->sum[at]);
+  }
+
+  // Outputs of units [from, to) of all rows, into y, whose rows are `stride` apart.
+  void Multiply(int64_t from, int64_t to, float* y, int64_t stride) const {
+    for (int64_t i = from; i < to; i++) m_.int4 ? Tile(i, y, stride) : Chunk(i, y, stride);
+  }
+
+ private:
+  void Chunk(int64_t i, float* y, int64_t stride) const {
+    const int64_t o = i * kDenseChunk, outputs = std::min(kDenseChunk, m_.out - o);
+    const char* w = m_.data + o * m_.inner * (m_.bf16 ? 2 : 4);
+    for (int64_t r = 0; r < rows_; r += most_) {
+      const int64_t rows = std::min(most_, rows_ - r);
+      set_.dense->fn[m_.bf16][rows - 1]({kept_->blocked.data() + r * width_, width_}, w, m_.inner, outputs, y + r * stride + o, stride);
+    }
+  }
+
+  void Tile(int64_t i, float* y, int64_t stride) const {
+    const int64_t groups = sizes_.groups(), outputs = std::min<int64_t>(kTile, m_.out - i * kTile);
+    const Codes matrix{reinterpret_cast<const uint8_t*>(m_.data), m_.scale, m_.zero, m_.bf16};
+    const Codes tile = matrix.At(i * kTile * m_.inner / 2, i * groups * kTile);
+    for (int64_t r = 0; r < rows_; r += kRows) {
+      const Rows rows{kept_->xq.data() + r * m_.inner, kept_->step.data() + r * groups, kept_->sum.data() + r * groups};
+      set_.tiles[std::min<int64_t>(kRows, rows_ - r) - 1](sizes_, tile, rows, y + r * stride + i * kTile, stride, outputs);
+    }
+  }
+
+  const FormSet& set_;
+  const Matrix m_;
+  const int64_t rows_;
+  KeptRows* kept_;
+  Sizes sizes_{};
+  int64_t width_ = 0, most_ = 1;
+};
+
+}  // namespace

@@ -1,0 +1,48 @@
+/** Work that is begun, and items that are asked for, before their turn. */
+import { letOthersRun } from './async.js';
+
+/** A piece of work, and what its result takes of what is limited. */
+export interface Weighed<T> {
+  readonly weight: number;
+  begin(): T | Promise<T>;
+}
+
+/** Results in order. Work is begun before its turn as long as all that is begun and not handed over weighs at most `most`. */
+export async function* begunAhead<T>(work: readonly Weighed<T>[], most: number): AsyncGenerator<T> {
+  const begun: Promise<T>[] = [];
+  let weight = 0;
+  for (let next = 0, turn = 0; turn < work.length; turn++) {
+    while (next < work.length && (next === turn || weight + work[next]!.weight <= most)) {
+      weight += work[next]!.weight;
+      const result = Promise.resolve(work[next++]!.begin());
+      result.catch(() => undefined); // it is told in its turn
+      begun.push(result);
+    }
+    yield await begun.shift()!;
+    weight -= work[turn]!.weight;
+  }
+}
+
+/**
+ * The same items, each of which is asked for while the one before is worked on.
+ * @param most how many are wanted: no more are asked for
+ */
+export async function* askedAhead<T>(items: AsyncIterable<T> | Iterable<T>, most = Infinity): AsyncGenerator<T> {
+  const from = Symbol.asyncIterator in items ? items[Symbol.asyncIterator]() : items[Symbol.iterator]();
+  let asked = 0;
+  const ask = async (): Promise<IteratorResult<T>> => from.next();
+  // after whoever has the item has begun to work on it
+  const askLater = (): Promise<IteratorResult<T>> => letOthersRun().then(ask);
+  let next = most > 0 ? ask() : null;
+  try {
+    while (next) {
+      const result = await next;
+      if (result.done) return;
+      next = ++asked < most ? askLater() : null;
+      next?.catch(() => undefined); // it is told in its turn
+      yield result.value;
+    }
+  } finally {
+    await from.return?.();
+  }
+}

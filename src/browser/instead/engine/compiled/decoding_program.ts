@@ -1,0 +1,4 @@
+/** The program of the compiled engine. */
+import { needsNode } from '../../../needs_node.js';
+
+export const buildDecodingProgram = needsNode('buildDecodingProgram()');

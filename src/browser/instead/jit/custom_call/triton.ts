@@ -1,0 +1,2 @@
+/** Kernels in Triton's language are parts of programs of XLA. */
+export const tritonRuns = (): boolean => false;

@@ -1,0 +1,2 @@
+/** What native code would be tried with in a process of its own. */
+export const holds = async (): Promise<boolean> => false;

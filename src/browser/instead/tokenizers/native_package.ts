@@ -1,0 +1,2 @@
+/** A page has the tokenizer in JavaScript. */
+export const nativePackage = (): null => null;

@@ -1,0 +1,4 @@
+/** Rows of CSV files, whose parser reads streams of Node.js. */
+import { needsNode } from '../../../needs_node.js';
+
+export const readCsv = needsNode('A file of CSV');

@@ -1,0 +1,147 @@
+/**
+ * The functions of a scheduler's rows: states that stay on the device, one text in each row. A state of one row is written
+ * into a row from the slot of one, and copied out to it; a step chooses for each row by its own settings.
+ */
+import * as tf from '@tensorflow/tfjs';
+import type { Pieces } from '../../base/pieces.js';
+import { castFloat32, castTo, type Program } from '../../jit/index.js';
+import { setRow } from '../../jit/ops/set_row.js';
+import type { StatesOf } from '../states/cache.js';
+import { COUNT, DONE, functions, places, variables } from './names.js';
+import { type StateAccess, type StateDtype, type StateVariable, stateVariables } from './program_states.js';
+import { allowed, chooseTokens, maskWords, MOST_EOS, ROW_SETTINGS } from './row_settings.js';
+import type { Advance } from './step.js';
+
+/** What is kept of each row besides its state: [b, v]. */
+const ofRows = (b: number): string[] => [variables.rowsBias(b), variables.rowsHistory(b)];
+
+export interface RowFunctions {
+  /** Rows, b. */
+  readonly count: number;
+  /** Iterations of the loop. */
+  readonly block: number;
+  readonly advance: Advance;
+  readonly access: StateAccess;
+  readonly stateDtype?: StateDtype;
+  /** See DecodingProgramOptions.countedBlocks. */
+  readonly counted?: boolean;
+}
+
+/** Declares the variables of the rows, and their functions. Needs those of the slot of one row. */
+export function defineRows(program: Program, network: StatesOf, rows: RowFunctions): void {
+  const { count: b, stateDtype } = rows;
+  const v = network.config.vocab_size;
+  const own = stateVariables(network, b, stateDtype, places.rows(b));
+  const single = stateVariables(network, 1, stateDtype);
+  for (const { name, shape, dtype } of own) program.variable(name, { shape, dtype });
+  for (const name of ofRows(b)) program.variable(name, { shape: [b, v], dtype: 'float32' });
+
+  const row = { row: { shape: [], dtype: 'int32' as const } };
+  program.define(functions.seat(b), row, ({ row }, vars) => ({
+    assign: Object.fromEntries(
+      own.map(({ name }, i) => [name, setRow(vars[name]!, row!, vars[single[i]!.name]!)] as const),
+    ),
+  }));
+  program.define(functions.lift(b), row, ({ row }, vars) => ({
+    assign: Object.fromEntries(own.map((each, i) => [single[i]!.name, rowOf(each, vars, row!)] as const)),
+  }));
+  for (const [name, variable] of [
+    [functions.rowBias(b), variables.rowsBias(b)],
+    [functions.rowHistory(b), variables.rowsHistory(b)],
+  ] as const) {
+    program.define(name, { ...row, values: { shape: [v], dtype: 'float32' } }, ({ row, values }, vars) => ({
+      assign: { [variable]: setRow(vars[variable]!, row!, values!) },
+    }));
+  }
+  defineSteps(program, v, rows);
+}
+
+/** Row `row` of a variable, [1, ...shape] in its own type. */
+function rowOf(
+  { name, dtype }: Pick<StateVariable, 'name' | 'dtype'>,
+  vars: Record<string, tf.Tensor>,
+  row: tf.Tensor,
+): tf.Tensor {
+  const at = tf.reshape(row, [1]) as tf.Tensor1D;
+  if (dtype === 'float32') return tf.gather(vars[name]!, at);
+  return castTo(tf.gather(castFloat32(vars[name]!), at), dtype);
+}
+
+/** Declares how a row comes from among `from` rows to among `to`, with all that is known of it. */
+export function defineMove(program: Program, network: StatesOf, from: number, to: number, dtype?: StateDtype): void {
+  const of = (b: number): Pick<StateVariable, 'name' | 'dtype'>[] => [
+    ...stateVariables(network, b, dtype, places.rows(b)),
+    ...ofRows(b).map((name) => ({ name, dtype: 'float32' as const })),
+  ];
+  const [source, target] = [of(from), of(to)];
+  const scalar = { shape: [], dtype: 'int32' as const };
+  program.define(functions.move(from, to), { from: scalar, to: scalar }, (rows, vars) => ({
+    assign: Object.fromEntries(
+      target.map(({ name }, i) => {
+        const row = rowOf(source[i]!, vars, rows['from']!);
+        return [name, setRow(vars[name]!, rows['to']!, row)] as const;
+      }),
+    ),
+  }));
+}
+
+function defineSteps(program: Program, v: number, { count: b, block, advance, access, counted }: RowFunctions): void {
+  const [logitsOf, historyOf] = [variables.logitsOf(places.rows(b)), variables.rowsHistory(b)];
+  const inputs = {
+    left: { shape: [b], dtype: 'float32' as const },
+    uniform: { shape: [b], dtype: 'float32' as const },
+    settings: { shape: [b, ROW_SETTINGS], dtype: 'float32' as const },
+    eos: { shape: [b, MOST_EOS], dtype: 'int32' as const },
+  };
+  /** Chooses and reads a token of each row that has tokens left. */
+  const step = function* (
+    given: Record<string, tf.Tensor>,
+    vars: Record<string, tf.Tensor>,
+    change: (scores: tf.Tensor2D) => tf.Tensor2D = (scores) => scores,
+  ): Pieces<{ outputs: Record<string, tf.Tensor>; assign: Record<string, tf.Tensor>; logits: tf.Tensor }> {
+    const { left, uniform, settings, eos } = given;
+    const [logits, history] = [vars[logitsOf]!, vars[historyOf] as tf.Tensor2D];
+    const alive = tf.greater(left!, 0);
+    const scores = change(tf.add(logits, vars[variables.rowsBias(b)]!) as tf.Tensor2D);
+    const picked = chooseTokens(scores, history, uniform as tf.Tensor1D, settings as tf.Tensor2D);
+    const token = tf.where(alive, picked, tf.zerosLike(picked));
+    const fed = tf.maximum(token, tf.scalar(0, 'int32')) as tf.Tensor1D;
+    const { states, logits: next } = yield* advance(vars, fed, tf.cast(alive, 'float32'));
+    // one that could choose no id ends too
+    const ended = tf.logicalOr(
+      tf.any(tf.equal(eos!, tf.reshape(fed, [b, 1])), 1),
+      tf.less(token, tf.scalar(0, 'int32')),
+    );
+    const still = tf.where(ended, tf.zerosLike(left!), tf.maximum(tf.sub(left!, 1), 0));
+    const column = tf.reshape(alive, [b, 1]);
+    const had = tf.where(column, tf.add(history, tf.oneHot(fed, v, 1, 0, 'float32')), history);
+    return {
+      outputs: { token, left: still, ...(counted && { [DONE]: tf.logicalNot(tf.any(tf.greater(still, 0))) }) },
+      assign: { ...access.assign(states), [logitsOf]: tf.where(column, next, logits), [historyOf]: had },
+      logits,
+    };
+  };
+  program.define(functions.rows(b), inputs, function* (given, vars) {
+    const { outputs, assign } = yield* step(given, vars);
+    return { outputs, assign };
+  });
+  program.define(
+    functions.rowsMasked(b),
+    { ...inputs, mask: { shape: [b, maskWords(v)], dtype: 'int32' } },
+    function* (given, vars) {
+      const { outputs, assign, logits } = yield* step(given, vars, (scores) => allowed(scores, given['mask']!));
+      return { outputs: { ...outputs, logits }, assign };
+    },
+  );
+  if (block > 1) {
+    const body = functions.rows(b);
+    const ends = counted && { count: COUNT, stop: DONE };
+    program.defineLoop(functions.rowsLoop(b), {
+      body,
+      steps: block,
+      each: ['uniform'],
+      feed: { left: 'left' },
+      ...ends,
+    });
+  }
+}

@@ -1,0 +1,62 @@
+/**
+ * Weights of a checkpoint as tensors that hold no memory: on the tensorflow backend their values stay in the file until an op wants them. So
+ * training an adapter, which compiles a program over the weights, never has a float32 copy of them on the host.
+ */
+import * as tf from '@tensorflow/tfjs';
+import { decodeFloat32, encodeFloat32 } from '../base/stored_dtypes.js';
+import type { CheckpointSource } from '../checkpoints/source.js';
+import { isHeld, lateTensor, nativeId } from '../runtime/binding.js';
+
+/** Where a tensor's values are. */
+interface Place {
+  readonly source: CheckpointSource;
+  readonly name: string;
+}
+
+/** By the tensors' data, which a tensor that is assigned to exchanges for other. */
+const places = new WeakMap<object, Place>();
+
+/** The stored type of a program's variable. */
+export type ProgramFloat = 'F32' | 'BF16';
+
+/** A weight as a float32 tensor. */
+export function fileTensor(source: CheckpointSource, name: string, shape: readonly number[]): tf.Tensor {
+  const { dtype } = source.tensors.get(name)!;
+  const read = (): Float32Array => decodeFloat32(source.readBytesSync(name), dtype);
+  if (tf.getBackend() !== 'tensorflow') return tf.tensor(read(), [...shape]);
+  const made = lateTensor(shape, read);
+  places.set(made.dataId, { source, name });
+  return made;
+}
+
+/** A weight's bytes in a type, straight from the file where that has it. */
+export async function bytesOfFile(
+  source: CheckpointSource,
+  name: string,
+  dtype: ProgramFloat,
+): Promise<ArrayBufferView> {
+  const bytes = await source.readBytes(name);
+  const stored = source.tensors.get(name)!.dtype;
+  if (stored === dtype) return bytes;
+  const values = decodeFloat32(bytes, stored);
+  return dtype === 'F32' ? values : encodeFloat32(values, 'BF16');
+}
+
+/** Whether a tensor's values are in its file alone. */
+export function isInFile(tensor: tf.Tensor): boolean {
+  return places.has(tensor.dataId) && !isHeld(tensor.dataId);
+}
+
+/** A tensor's values in a type: from its file as long as they are nowhere else. */
+export async function bytesOfTensor(tensor: tf.Tensor, dtype: ProgramFloat): Promise<ArrayBufferView> {
+  const place = isInFile(tensor) ? places.get(tensor.dataId) : undefined;
+  if (place) return bytesOfFile(place.source, place.name, dtype);
+  const values = (await tensor.data()) as Float32Array;
+  return dtype === 'F32' ? values : encodeFloat32(values, 'BF16');
+}
+
+/** Before a file is closed: reads what tensors still stand for it. @param data of tensors made from it */
+export function readBeforeClosing(data: Iterable<object>): void {
+  const shared = [...data].filter((id) => !isHeld(id));
+  for (const dataId of shared) nativeId({ dataId } as tf.Tensor);
+}

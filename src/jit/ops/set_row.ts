@@ -1,0 +1,26 @@
+/** One row of a buffer replaced, inside a program: where the buffer is a variable's value or a loop's, nothing else of it is moved. */
+import type * as tf from '@tensorflow/tfjs';
+import { record, symbolic, valueOf } from '../trace/backend.js';
+import { constantValue, type Value } from '../trace/graph.js';
+
+const int32 = (values: number[], shape: number[]): Value => constantValue(Int32Array.from(values), shape, 'int32');
+
+/**
+ * The buffer with `row` in place of its row `index`. Traced code only; any element type.
+ * @param buffer [n, ...shape] @param index int32 scalar @param row of as many elements as a row has, of the same type
+ * @param xla whether XLA compiles this
+ */
+export function setRow(buffer: tf.Tensor, index: tf.Tensor, row: tf.Tensor, xla = true): tf.Tensor {
+  const [target, at, value] = [valueOf(buffer), valueOf(index), valueOf(row)];
+  const shape = target.shape.slice(1);
+  const dims = [1, ...shape];
+  const update = record('Reshape', {}, [value, int32(dims, [dims.length])])[0]!;
+  if (!xla) {
+    const where = record('Reshape', {}, [at, int32([1, 1], [2])])[0]!;
+    return symbolic(record('TensorScatterUpdate', {}, [target, where, update])[0]!);
+  }
+  const first = record('Reshape', {}, [at, int32([1], [1])])[0]!;
+  const rest = int32(new Array<number>(shape.length).fill(0), [shape.length]);
+  const start = record('ConcatV2', {}, [first, rest, int32([0], [])])[0]!;
+  return symbolic(record('XlaDynamicUpdateSlice', {}, [target, update, start])[0]!);
+}

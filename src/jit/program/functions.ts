@@ -1,0 +1,161 @@
+/** The functions of a program: traced when they are needed, and called. */
+import * as tf from '@tensorflow/tfjs';
+import { ArgumentError } from '../../base/errors.js';
+import type { Pieces } from '../../base/pieces.js';
+import { programCache } from '../../runtime/caches.js';
+import { type FedValue, type PreparedCall, releaseMemory } from '../../runtime/native_session.js';
+import { TracingError } from '../errors.js';
+import { traceAtOnce, traceInPieces } from '../trace/backend.js';
+import type { InputValue, ProgramOptions, TensorSpec } from '../types.js';
+import { arrayInput, type Call, callOf, fetchesOf, tensorInput } from './call_values.js';
+import { checkName, type Traced } from './function.js';
+import type { Signature } from './graph_cache.js';
+import type { Session } from './session.js';
+
+interface Callable {
+  build: () => Pieces<Traced>;
+  /** Once traced. */
+  traced: Traced | null;
+  /** Once traced, or known from a kept graph. */
+  call: Call | null;
+  /** Whether XLA has compiled it, or is about to. */
+  compiled: boolean;
+}
+
+/** An output of a call, and its bytes. */
+export type Result = readonly [output: string, spec: TensorSpec, bytes: ArrayBuffer];
+
+/** A call that was checked and only needs to be made. */
+export interface ReadyCall {
+  /** For messages. */
+  what: string;
+  prepared: PreparedCall;
+  values: readonly FedValue[];
+  /** To be called with what it gave. */
+  ended(results: readonly ArrayBuffer[]): Result[];
+  /** To be called where it failed. */
+  failed(): void;
+}
+
+/** Tells how long work took. */
+export function timed<T>(hook: ProgramOptions['onCompile'], name: string, phase: 'trace' | 'load', work: () => T): T {
+  const began = performance.now();
+  const result = work();
+  hook?.(name, phase, performance.now() - began);
+  return result;
+}
+
+export class Functions {
+  private readonly all = new Map<string, Callable>();
+
+  constructor(
+    private readonly label: string,
+    private readonly options: ProgramOptions,
+  ) {}
+
+  get names(): string[] {
+    return [...this.all.keys()];
+  }
+
+  /** @throws TracingError for a name that is taken or not allowed, and what tracing throws, unless it is done later */
+  add(name: string, build: () => Pieces<Traced>): void {
+    checkName('function', name);
+    if (this.all.has(name)) throw new TracingError(`define('${name}'): the name is taken.`, { name });
+    const fn: Callable = { build, traced: null, call: null, compiled: false };
+    if (!this.options.graphCache && !this.options.deferTracing) this.trace(name, fn);
+    this.all.set(name, fn);
+  }
+
+  /** @throws ArgumentError when there is none of that name */
+  traced(name: string): Traced {
+    return this.trace(name, this.callable(name));
+  }
+
+  /** All functions, traced. */
+  allTraced(): Traced[] {
+    return [...this.all].map(([name, fn]) => this.trace(name, fn));
+  }
+
+  /** The same, in pieces, between which others run. @param alive asked between them; what it throws ends the work */
+  async traceAll(alive: () => void): Promise<Traced[]> {
+    for (const [name, fn] of this.all) {
+      if (fn.traced) continue;
+      const began = performance.now();
+      const traced = await traceInPieces(fn.build(), alive);
+      this.options.onCompile?.(name, 'trace', performance.now() - began);
+      this.keep(name, fn, traced);
+    }
+    return this.allTraced();
+  }
+
+  /** Takes over what is known of a kept graph. */
+  know(signatures: Readonly<Record<string, Signature>>): void {
+    for (const [name, fn] of this.all) fn.call = callOf(name, signatures[name]!);
+  }
+
+  /** @throws ArgumentError when there is none of that name */
+  check(name: string): void {
+    this.callable(name);
+  }
+
+  /**
+   * Checks a call and prepares it. Where it is the function's first, XLA compiles it.
+   * @throws ArgumentError for inputs that do not fit, or outputs that the function does not have
+   */
+  ready(session: Session, name: string, inputs: Record<string, InputValue>, wanted?: readonly string[]): ReadyCall {
+    const fn = this.callable(name);
+    const call = fn.call!;
+    const values = Object.entries(call.inputs).map(([input, spec]) => {
+      const value = inputs[input];
+      if (value === undefined)
+        throw new ArgumentError(`run('${name}'): the input '${input}' is missing.`, { name, input });
+      return value instanceof tf.Tensor ? tensorInput(name, input, spec, value) : arrayInput(name, input, spec, value);
+    });
+    const outputs = wanted ?? Object.keys(call.outputs);
+    const prepared = session.prepare(call.feeds, fetchesOf(name, call, outputs));
+    const first = !fn.compiled;
+    const began = performance.now();
+    if (first) {
+      fn.compiled = true;
+      programCache()?.check();
+      this.options.onCompile?.(name, 'compile', null);
+    }
+    return {
+      what: `run('${name}')`,
+      prepared,
+      values,
+      ended: (results) => {
+        if (first) {
+          programCache()?.keep();
+          releaseMemory();
+          this.options.onCompile?.(name, 'compile', performance.now() - began);
+        }
+        return outputs.map((output, i) => [output, call.outputs[output]!, results[i]!]);
+      },
+      failed: () => {
+        if (first) fn.compiled = false;
+      },
+    };
+  }
+
+  private trace(name: string, fn: Callable): Traced {
+    if (!fn.traced) {
+      const traced = timed(this.options.onCompile, name, 'trace', () => traceAtOnce(fn.build()));
+      this.keep(name, fn, traced);
+    }
+    return fn.traced!;
+  }
+
+  private keep(name: string, fn: Callable, traced: Traced): void {
+    fn.traced = traced;
+    fn.call = callOf(name, traced);
+  }
+
+  private callable(name: string): Callable {
+    const fn = this.all.get(name);
+    if (fn) return fn;
+    throw new ArgumentError(`${this.label} has no function '${name}', only ${this.names.join(', ') || 'none'}.`, {
+      name,
+    });
+  }
+}

@@ -1,0 +1,62 @@
+/** The outer graph around traced functions: placeholders, variables, calls, and what fills and reads variables. */
+import type { Pieces } from '../../base/pieces.js';
+import { dtypeNumber, DT_RESOURCE } from '../../runtime/data_types.js';
+import { attr, graphDef, type NodeText } from '../trace/graphdef.js';
+import type { Dtype, VariableSpec } from '../types.js';
+import { nodeName, type Traced } from './function.js';
+import { storageNodes } from './variable_io.js';
+
+const number = dtypeNumber;
+function constNode(
+  name: string,
+  dtype: Dtype,
+  shape: readonly number[],
+  data: ArrayBufferView,
+  after: string[] = [],
+): NodeText {
+  const content = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+  return {
+    name,
+    op: 'Const',
+    inputs: after.map((n) => `^${n}`),
+    attrs: { dtype: attr.type(number(dtype)), value: attr.tensor(number(dtype), shape, content) },
+  };
+}
+
+function callNodes(fn: Traced): NodeText[] {
+  const name = `call_${nodeName(fn.name)}`;
+  const inputs = Object.entries(fn.inputs).map(([input, spec]): NodeText => {
+    const attrs = { dtype: attr.type(number(spec.dtype)), shape: attr.shape(spec.shape) };
+    return { name: `${name}_${nodeName(input)}`, op: 'Placeholder', inputs: [], attrs };
+  });
+  const outputs = Object.values(fn.outputs);
+  const attrs = {
+    Tin: attr.types([...Object.values(fn.inputs).map((s) => number(s.dtype)), ...fn.variables.map(() => DT_RESOURCE)]),
+    Tout: attr.types(outputs.map((s) => number(s.dtype))),
+    f: attr.func(fn.text.name),
+    config_proto: attr.string(''),
+    executor_type: attr.string(''),
+    ...(fn.xla && !fn.clusters ? { _XlaMustCompile: attr.bool(true) } : {}),
+  };
+  const call: NodeText = {
+    name,
+    op: 'StatefulPartitionedCall',
+    inputs: [...inputs.map((i) => i.name), ...fn.variables.map((v) => `var_${v}`)],
+    attrs,
+  };
+  // A function without outputs still needs something to fetch.
+  const done = constNode(`${name}_done`, 'bool', [], Uint8Array.of(1), [name]);
+  return outputs.length > 0 ? [...inputs, call] : [...inputs, call, done];
+}
+
+/** The bytes of a GraphDef. */
+export function* outerGraph(
+  variables: ReadonlyMap<string, VariableSpec>,
+  functions: readonly Traced[],
+): Pieces<Uint8Array> {
+  const nodes = [...storageNodes(variables), ...functions.flatMap(callNodes)];
+  // Functions share small ones, so each name counts once.
+  const library = new Map(functions.flatMap((fn) => [...fn.library, fn.text]).map((text) => [text.name, text]));
+  yield;
+  return yield* graphDef(nodes, [...library.values()]);
+}

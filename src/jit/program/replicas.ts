@@ -1,0 +1,221 @@
+/**
+ * One graph over several devices: each has variables of its own, and calls of traced functions over them; what they give is summed, and given to
+ * calls of other devices, which TensorFlow carries there. Devices are of this process or of workers (runtime/cluster).
+ */
+import { ArgumentError, DisposedError } from '../../base/errors.js';
+import { atOnce } from '../../base/pieces.js';
+import { dtypeNumber, DT_RESOURCE } from '../../runtime/data_types.js';
+import { type FeedPlace, NativeSession, type PreparedCall } from '../../runtime/native_session.js';
+import { traceAtOnce } from '../trace/backend.js';
+import { attr, graphDef, type NodeText } from '../trace/graphdef.js';
+import type { Bytes, CompileHook, TensorSpec, TracedFunction, VariableSpec } from '../types.js';
+import { nodeName, type Traced, traceFunction } from './function.js';
+import { Session } from './session.js';
+import { storageNodes } from './variable_io.js';
+
+/** A device by TensorFlow's name, and the host beside it. */
+export interface Placement {
+  /** e.g. '/job:worker/replica:0/task:1/device:GPU:0' */
+  device: string;
+  /** e.g. '/job:worker/replica:0/task:1/device:CPU:0' */
+  host: string;
+}
+
+export interface ReplicaOptions {
+  name: string;
+  placements: readonly Placement[];
+  /** A ConfigProto's bytes. */
+  config: Uint8Array;
+  /** Of the session; '' for this process. */
+  target: string;
+  memoryAdvice?: string;
+  onCompile?: CompileHook;
+}
+
+/** A tensor of the graph: the output of a node. */
+export interface Place {
+  node: string;
+  spec: TensorSpec;
+}
+
+/** A run of the graph: what is fed by which name, and what is fetched. */
+interface Entry {
+  feeds: Map<string, FeedPlace>;
+  fetches: Map<string, Place>;
+  prepared: PreparedCall | null;
+}
+
+/** Values by the names of feeds. */
+export type Feeds = Readonly<Record<string, ArrayBufferView>>;
+
+const prefixOf = (k: number): string => `d${k}_`;
+
+/** Nodes as those of a device. */
+function placed(nodes: readonly NodeText[], k: number, { device, host }: Placement): NodeText[] {
+  const renamed = (name: string): string =>
+    name.startsWith('^') ? `^${prefixOf(k)}${name.slice(1)}` : prefixOf(k) + name;
+  return nodes.map((node) => ({
+    name: renamed(node.name),
+    op: node.op,
+    inputs: node.inputs.map(renamed),
+    // resources of devices of one process lie apart, but names cost nothing
+    attrs: node.op === 'VarHandleOp' ? { ...node.attrs, shared_name: attr.string(renamed(node.name)) } : node.attrs,
+    device: node.device ? host : device,
+  }));
+}
+
+/** See the file. Declare variables, trace functions, wire entries; then load() once, and run entries. */
+export class ReplicaGraph {
+  private readonly variables: Map<string, VariableSpec>[];
+  private readonly nodes: NodeText[] = [];
+  private readonly functions = new Map<string, Traced>();
+  private readonly entries = new Map<string, Entry>();
+  private readonly native: NativeSession;
+  private parts: Session[] = [];
+  private disposed = false;
+
+  constructor(private readonly options: ReplicaOptions) {
+    this.variables = options.placements.map(() => new Map<string, VariableSpec>());
+    this.native = new NativeSession(options.config, options.target);
+  }
+
+  get size(): number {
+    return this.options.placements.length;
+  }
+
+  /** Declares a variable of device k. */
+  variable(k: number, name: string, spec: VariableSpec): void {
+    this.variables[k]!.set(name, spec);
+  }
+
+  /** Traces a function over variables that each device that calls it must have. */
+  trace(
+    name: string,
+    inputs: Record<string, TensorSpec>,
+    fn: TracedFunction,
+    options: { xla: boolean; compileOutlined?: boolean },
+  ): Traced {
+    const all = new Map(this.variables.flatMap((each) => [...each]));
+    const began = performance.now();
+    const traced = traceAtOnce(traceFunction(name, inputs, all, (given, vars) => fn(given, vars()), fn, options));
+    this.options.onCompile?.(name, 'trace', performance.now() - began);
+    this.functions.set(name, traced);
+    return traced;
+  }
+
+  /** Begins a run of the graph under a name. */
+  entry(name: string): void {
+    this.entries.set(name, { feeds: new Map(), fetches: new Map(), prepared: null });
+  }
+
+  /** What is fed to device k in an entry under a name. */
+  feed(entry: string, k: number, name: string, spec: TensorSpec): Place {
+    const { feeds } = this.entries.get(entry)!;
+    const node = `${prefixOf(k)}${nodeName(entry)}_${nodeName(name)}`;
+    const type = dtypeNumber(spec.dtype);
+    feeds.set(name, [`${node}:0`, type, spec.shape]);
+    const attrs = { dtype: attr.type(type), shape: attr.shape(spec.shape) };
+    this.nodes.push({ name: node, op: 'Placeholder', inputs: [], attrs, device: this.options.placements[k]!.host });
+    return { node, spec };
+  }
+
+  /** Calls a function on device k. @returns its outputs */
+  call(entry: string, k: number, fn: Traced, inputs: Readonly<Record<string, Place>>): Record<string, Place> {
+    const node = `${prefixOf(k)}${nodeName(entry)}_${nodeName(fn.name)}`;
+    const given = Object.keys(fn.inputs).map((input) => inputs[input]!.node);
+    const outputs = Object.entries(fn.outputs);
+    const types = Object.values(fn.inputs).map(({ dtype }) => dtypeNumber(dtype));
+    const attrs = {
+      Tin: attr.types([...types, ...fn.variables.map(() => DT_RESOURCE)]),
+      Tout: attr.types(outputs.map(([, { dtype }]) => dtypeNumber(dtype))),
+      f: attr.func(fn.text.name),
+      config_proto: attr.string(''),
+      executor_type: attr.string(''),
+      ...(fn.xla && !fn.clusters ? { _XlaMustCompile: attr.bool(true) } : {}),
+    };
+    const handles = fn.variables.map((name) => `${prefixOf(k)}var_${name}`);
+    this.nodes.push({
+      name: node,
+      op: 'StatefulPartitionedCall',
+      inputs: [...given, ...handles],
+      attrs,
+      device: this.options.placements[k]!.device,
+    });
+    return Object.fromEntries(outputs.map(([output, spec], i) => [output, { node: `${node}:${i}`, spec }]));
+  }
+
+  /** The sum of tensors of one shape, in their order, on device k. */
+  sum(entry: string, k: number, name: string, places: readonly Place[]): Place {
+    const [first] = places as [Place, ...Place[]];
+    if (places.length === 1) return first;
+    const node = `${prefixOf(k)}${nodeName(entry)}_sum_${nodeName(name)}`;
+    const attrs = { T: attr.type(dtypeNumber(first.spec.dtype)), N: attr.int(places.length) };
+    const inputs = places.map((place) => place.node);
+    this.nodes.push({ name: node, op: 'AddN', inputs, attrs, device: this.options.placements[k]!.device });
+    return { node, spec: first.spec };
+  }
+
+  /** What an entry gives under a name. What is not needed for that is not run. */
+  fetch(entry: string, name: string, place: Place): void {
+    this.entries.get(entry)!.fetches.set(name, place);
+  }
+
+  /** Hands the graph over and fills the variables, device after device. */
+  async load(): Promise<void> {
+    const { name, placements, memoryAdvice } = this.options;
+    const storage = placements.flatMap((at, k) => placed(storageNodes(this.variables[k]!), k, at));
+    const library = [...this.functions.values()].flatMap((fn) => [...fn.library, fn.text]);
+    const unique = new Map(library.map((text) => [text.name, text]));
+    await this.native.load(atOnce(graphDef([...storage, ...this.nodes], [...unique.values()])));
+    this.parts = this.variables.map(
+      (own, k) => new Session(name, own, memoryAdvice, true, { native: this.native, prefix: prefixOf(k) }),
+    );
+    for (const [k, own] of this.variables.entries()) {
+      const zeros = [...own].filter(([, { init }]) => typeof init !== 'function').map(([variable]) => variable);
+      await this.parts[k]!.clear(zeros);
+      for (const [variable, { init }] of own)
+        if (typeof init === 'function') await this.parts[k]!.set(variable, await init());
+    }
+  }
+
+  /** Runs an entry. @returns the first element of each float32 tensor that it fetches */
+  async run(name: string, feeds: Feeds): Promise<Record<string, number>> {
+    if (this.disposed) throw new DisposedError(`${this.options.name} was disposed.`);
+    const entry = this.entries.get(name)!;
+    const fetched = [...entry.fetches];
+    const outlet = ({ node }: Place): string => (node.includes(':') ? node : `${node}:0`);
+    entry.prepared ??= this.native.prepare(
+      [...entry.feeds.values()],
+      fetched.map(([, place]) => outlet(place)),
+    );
+    const values = [...entry.feeds.keys()].map((feed) => {
+      const value = feeds[feed];
+      if (!value) throw new ArgumentError(`run('${name}'): the input '${feed}' is missing.`, { name, feed });
+      return value;
+    });
+    const session = this.parts[0]!;
+    const results = await session.execute(`run('${name}')`, entry.prepared, values);
+    return Object.fromEntries(fetched.map(([output], i) => [output, new Float32Array(results[i]!)[0]!]));
+  }
+
+  /** The bytes of a variable of device k, at once. */
+  read(k: number, name: string): Uint8Array {
+    return this.parts[k]!.read(name);
+  }
+
+  /** Sets a variable of device k, at once. */
+  write(k: number, name: string, bytes: Bytes): void {
+    this.parts[k]!.setSync(name, bytes);
+  }
+
+  /** Frees what is held on the devices. @param told whether workers are told: not where one is lost, which they would wait for */
+  dispose(told: boolean): void {
+    if (this.disposed) return;
+    this.disposed = true;
+    const close = (): void => this.native.close();
+    if (told && this.options.target !== '') void this.native.end().then(close, close);
+    else close();
+  }
+}
+
+export type { Traced };

@@ -1,0 +1,122 @@
+/**
+ * Runs a reader on damaged files in a process of its own, so that an abort, a hang and a leak are findings and not the end of the tests.
+ *
+ * A module names its readers in `fuzzTargets` and is given by its address; `fuzz_child.ts` runs it. FUZZ_SEED makes other runs.
+ */
+import { spawn } from 'node:child_process';
+import type { Readable } from 'node:stream';
+import * as readline from 'node:readline';
+import { fileURLToPath } from 'node:url';
+import { processorTime, stateOf } from './process_times.js';
+
+/** A reader, and sound files for it. */
+export interface FuzzTarget {
+  /** how its files are damaged: as JSON, or as bytes */
+  kind: 'json' | 'bytes';
+  samples(): readonly Uint8Array[] | Promise<readonly Uint8Array[]>;
+  /** Reads a damaged file, as far as a user would: what it throws must be a Mamba2Error. */
+  attempt(bytes: Uint8Array): Promise<unknown>;
+}
+
+export type FuzzTargets = Readonly<Record<string, FuzzTarget>>;
+
+export interface FuzzFault {
+  /** number of the mutation: with the seed, it makes the same file again */
+  index: number;
+  kind: 'abort' | 'hang' | 'foreign error';
+  detail: string;
+}
+
+export interface FuzzReport {
+  accepted: number;
+  refused: number;
+  faults: FuzzFault[];
+  /** milliseconds of the slowest file, and its number */
+  slowest: { index: number; ms: number };
+  /** most bytes that a process held */
+  memory: number;
+}
+
+export interface FuzzOptions {
+  count: number;
+  seed?: number;
+  /** number of the first mutation. Default 0 */
+  first?: number;
+  /** milliseconds after which a file is a hang: of the process's own time while it wants to run, of the clock while it sleeps. Default 5000 */
+  limit?: number;
+  /** faults after which no more are looked for. Default 20 */
+  faults?: number;
+}
+
+/** What the child writes, a line each. */
+export type FuzzLine =
+  | { begin: number; how: string }
+  | { end: number; outcome: 'accepted' | 'refused'; ms: number; memory: number }
+  | { end: number; outcome: 'foreign error'; detail: string; ms: number; memory: number };
+
+const CHILD = fileURLToPath(new URL('fuzz_child.ts', import.meta.url));
+
+/** Runs mutations first … count of a module's target. */
+export async function fuzz(module: string | URL, target: string, options: FuzzOptions): Promise<FuzzReport> {
+  const { count, seed = Number(process.env.FUZZ_SEED ?? 1), first = 0, limit = 5000, faults = 20 } = options;
+  const report: FuzzReport = { accepted: 0, refused: 0, faults: [], slowest: { index: -1, ms: 0 }, memory: 0 };
+  for (let next = first; next < first + count && report.faults.length < faults;) {
+    next = await runChild([String(module), target, String(seed), String(next), String(first + count)], limit, report);
+  }
+  return report;
+}
+
+/** Runs one child until it ends, dies or hangs. @returns the number after the last file that it began */
+async function runChild(args: string[], limit: number, report: FuzzReport): Promise<number> {
+  const child = spawn(process.execPath, ['--import', 'tsx', '--no-warnings', CHILD, ...args], {
+    stdio: ['ignore', 'ignore', 'pipe', 'pipe'],
+    env: { ...process.env, NODE_OPTIONS: '' },
+  });
+  let current: { index: number; how: string } | null = null;
+  let next = Number(args[3]);
+  let hung = false;
+  let errors = '';
+  child.stderr!.setEncoding('utf8').on('data', (text: string) => (errors = (errors + text).slice(-2000)));
+  // the start of the process is no file's fault
+  let clock = setTimeout(() => child.kill('SIGKILL'), 60_000);
+  const rearm = (ms: number, waits = 0, from = processorTime(child.pid)): void => {
+    clearTimeout(clock);
+    clock = setTimeout(() => {
+      // on a busy machine a process waits for its turn: what counts is what it computed, within ten times the limit
+      if (waits < 10 && processorTime(child.pid) - from < ms && 'RT'.includes(stateOf(child.pid) ?? 'S'))
+        return rearm(ms, waits + 1, from);
+      hung = true;
+      child.kill('SIGKILL');
+    }, ms);
+  };
+  const lines = readline.createInterface({ input: child.stdio[3] as Readable });
+  lines.on('line', (text) => {
+    const line = JSON.parse(text) as FuzzLine;
+    if ('begin' in line) {
+      current = { index: line.begin, how: line.how };
+      next = line.begin + 1;
+      return rearm(limit);
+    }
+    const how = current?.how;
+    current = null;
+    rearm(60_000);
+    report.memory = Math.max(report.memory, line.memory);
+    if (line.ms > report.slowest.ms) report.slowest = { index: line.end, ms: line.ms };
+    if (line.outcome === 'foreign error') {
+      report.faults.push({ index: line.end, kind: line.outcome, detail: `${how}: ${line.detail}` });
+    } else report[line.outcome]++;
+  });
+  const closed = new Promise<void>((resolve) => lines.once('close', resolve));
+  const [code, signal] = await new Promise<[number | null, string | null]>((resolve, reject) => {
+    child.once('error', reject);
+    child.once('close', (...end) => resolve(end));
+  });
+  await closed;
+  clearTimeout(clock);
+  if (code === 0) return Number(args[4]);
+  const last = current as { index: number; how: string } | null;
+  if (last === null) throw new Error(`the process that runs damaged files ended with ${code ?? signal}:\n${errors}`);
+  const detail = `${last.how}: ${hung ? `over ${limit} ms` : `${code ?? signal} ${errors.slice(-500)}`}`;
+  report.faults.push({ index: last.index, kind: hung ? 'hang' : 'abort', detail });
+  return next;
+}
