@@ -2,12 +2,15 @@
  * Writes a checkpoint of random weights with the dimensions of a public Mamba-2 (spec A.4), tensor by tensor: speed
  * does not depend on the values. `npx tsx bench/random_checkpoint.ts 130m bfloat16 DIR`
  */
-import { encodeFloat32, type FloatDtype, floatDtypeOf } from '../src/base/stored_dtypes.js';
+import * as fs from 'node:fs';
+import * as path from 'node:path';
+import { DTYPE_BYTES, encodeFloat32, type FloatDtype, floatDtypeOf } from '../src/base/stored_dtypes.js';
 import { saveCheckpoint } from '../src/checkpoints/save.js';
 import type { OutTensor } from '../src/checkpoints/source.js';
 import type { WeightInit } from '../src/layers/weights.js';
 import { Mamba2Config } from '../src/models/mamba2/config.js';
 import { Mamba2Network } from '../src/models/mamba2/network.js';
+import type { Work } from './peers/peer.js';
 
 /** hidden, layers, groups, vocabulary, tied head. */
 const SIZES: Record<string, [number, number, number, number, boolean]> = {
@@ -50,22 +53,33 @@ const uniform = (): number => ((state = (Math.imul(state, 1664525) + 1013904223)
 for (let i = 0; i < normal.length; i++)
   normal[i] = Math.sqrt(-2 * Math.log(uniform())) * Math.cos(2 * Math.PI * uniform());
 
-function values(init: WeightInit, size: number): Float32Array {
-  const out = new Float32Array(size);
+/** The pool in a stored type, by scale. */
+const pools = new Map<string, Uint8Array>();
+
+/** Bytes of `size` values. Those of random ones are copied from the pool, which is encoded once. */
+function bytesOf(init: WeightInit, size: number, dtype: FloatDtype): Uint8Array {
   switch (init.kind) {
     case 'zeros':
-      return out;
+      return encodeFloat32(new Float32Array(size), dtype);
     case 'ones':
-      return out.fill(1);
+      return encodeFloat32(new Float32Array(size).fill(1), dtype);
     case 'values':
-      return init.values(size);
+      return encodeFloat32(init.values(size), dtype);
     case 'normal':
     case 'uniform': {
       const scale = init.kind === 'normal' ? init.std : init.high / 2;
-      for (let begin = 0, k = 0; begin < size; begin += POOL, k = (k * 31 + 17) % 4096) {
-        const part = normal.subarray(k, k + Math.min(POOL, size - begin));
-        for (let i = 0; i < part.length; i++) out[begin + i] = part[i]! * scale;
-      }
+      const key = `${scale} ${dtype}`;
+      const pool =
+        pools.get(key) ??
+        encodeFloat32(
+          normal.map((value) => value * scale),
+          dtype,
+        );
+      pools.set(key, pool);
+      const width = DTYPE_BYTES[dtype];
+      const out = new Uint8Array(size * width);
+      for (let begin = 0, k = 0; begin < size; begin += POOL, k = (k * 31 + 17) % 4096)
+        out.set(pool.subarray(k * width, (k + Math.min(POOL, size - begin)) * width), begin * width);
       return out;
     }
   }
@@ -75,9 +89,17 @@ function values(init: WeightInit, size: number): Float32Array {
 export async function writeRandomCheckpoint(dir: string, config: Mamba2Config, dtype: FloatDtype): Promise<void> {
   const tensors: OutTensor[] = new Mamba2Network(config).weightSpecs().map(({ name, shape, init }) => {
     const size = shape.reduce((a, b) => a * b, 1);
-    return { name, shape, dtype, data: () => encodeFloat32(values(init, size), dtype) };
+    return { name, shape, dtype, data: () => bytesOf(init, size, dtype) };
   });
   await saveCheckpoint(dir, { ...config.to_dict(), dtype: dtype === 'BF16' ? 'bfloat16' : 'float32' }, tensors);
+}
+
+/** Writes the checkpoint of some work unless it is there. @returns whether it was written */
+export async function provideCheckpoint({ checkpoint, model, dtype }: Work): Promise<boolean> {
+  if (fs.existsSync(path.join(checkpoint, 'config.json'))) return false;
+  process.stderr.write(`writing random weights into ${checkpoint}\n`);
+  await writeRandomCheckpoint(checkpoint, publicConfig(model), floatDtypeOf(dtype)!);
+  return true;
 }
 
 if (process.argv[1]?.endsWith('random_checkpoint.ts')) {

@@ -4,6 +4,9 @@
  *   npm run bench -- decode|prefill|train|load [--model 130m] [--dtype float32|bfloat16] [--tokens N] [--rows N] [--rounds N]
  *     [--peers compiled,eager,int4,transformers,F32,BF16,Q8_0,Q4_0] [--threads N] [--python PATH] [--xla FLAG]... [--baseline CHECKOUT] [--json FILE]
  *
+ *   npm run bench -- batches|sampling|sizes|eventloop …      (see the files of these names)
+ *   npm run bench -- guard [--write] [--only TEXT] [--now]       see guard/run.ts
+ *
  * --rows decodes several rows at once. --baseline measures the same peers of ours in another checkout too, in turn: before and after a change.
  * train is a step of one row, float32: loss, gradients, clipping, AdamW.
  */
@@ -12,15 +15,21 @@ import * as fs from 'node:fs';
 import * as os from 'node:os';
 import * as path from 'node:path';
 import { parseArgs } from 'node:util';
-import { floatDtypeOf } from '../src/base/stored_dtypes.js';
 import { cacheRoot } from '../src/runtime/index.js';
+import { guard } from './guard/run.js';
 import { machine, otherLoad } from './machine.js';
 import { GGUF_TYPES, type GgufType, llamacpp } from './peers/llamacpp.js';
 import { ours } from './peers/ours.js';
-import { MissingPeer, type Peer, type Task, type Work } from './peers/peer.js';
+import { MissingPeer, type Peer, started, type Task, type Work } from './peers/peer.js';
 import { transformers } from './peers/transformers.js';
-import { publicConfig, writeRandomCheckpoint } from './random_checkpoint.js';
+import { provideCheckpoint } from './random_checkpoint.js';
 import { markdownTable, ratios, spread } from './statistics.js';
+
+for (const task of ['batches', 'sampling', 'sizes', 'eventloop']) {
+  if (process.argv[2] !== task) continue;
+  await import(`./${task}.js`);
+  process.exit();
+}
 
 const { values: args, positionals } = parseArgs({
   allowPositionals: true,
@@ -36,8 +45,13 @@ const { values: args, positionals } = parseArgs({
     python: { type: 'string', default: process.env.MAMBA2_BENCH_PYTHON ?? 'python3' },
     xla: { type: 'string', multiple: true, default: [] },
     json: { type: 'string' },
+    write: { type: 'boolean', default: false },
+    now: { type: 'boolean', default: false },
+    only: { type: 'string' },
   },
 });
+
+if (positionals[0] === 'guard') process.exit(await guard(args));
 
 const say = (text: string): void => void process.stderr.write(`${text}\n`);
 
@@ -77,7 +91,7 @@ const isOurs = (name: string): name is (typeof OURS)[number] => (OURS as readonl
 
 function peerOf(name: string, work: Work): Peer {
   if (isOurs(name)) return ours(name, work, name === 'eager' ? [] : args.xla);
-  if (work.rows > 1) throw new MissingPeer(`${name} decodes one row here`);
+  if (name === 'transformers' && work.rows > 1) throw new MissingPeer(`${name} decodes one row here`);
   if (name === 'transformers') return transformers(work, args.python);
   if (GGUF_TYPES.includes(name as GgufType)) return llamacpp(work, name as GgufType, args.python);
   return fail(`--peers: '${name}' is none of compiled, eager, int4, transformers, ${GGUF_TYPES.join(', ')}`);
@@ -85,10 +99,7 @@ function peerOf(name: string, work: Work): Peer {
 
 const work = workOf();
 if (work.task === 'load') execFileSync('npm', ['run', '-s', 'build'], { stdio: 'inherit' });
-if (!fs.existsSync(path.join(work.checkpoint, 'config.json'))) {
-  say(`writing random weights into ${work.checkpoint}`);
-  await writeRandomCheckpoint(work.checkpoint, publicConfig(work.model), floatDtypeOf(work.dtype)!);
-}
+await provideCheckpoint(work);
 const same = work.dtype === 'float32' ? 'F32' : 'BF16';
 const names = (
   args.peers ??
@@ -106,15 +117,8 @@ const makers = names.flatMap((name) => [
 
 const peers: Peer[] = [];
 for (const make of makers) {
-  try {
-    const peer = make();
-    say(`starting ${peer.name}`);
-    await peer.start();
-    peers.push(peer);
-  } catch (error) {
-    if (!(error instanceof MissingPeer)) throw error;
-    say(`left out: ${error.message}`);
-  }
+  const peer = await started(make);
+  if (peer) peers.push(peer);
 }
 if (peers.length === 0) fail('nothing to measure');
 
@@ -122,7 +126,9 @@ const figures = peers.map((): number[] => []);
 const others: number[] = [];
 for (let k = 0; k < rounds; k++) {
   others.push(await otherLoad());
-  for (const [i, peer] of peers.entries()) figures[i]!.push(await peer.round());
+  // the first of a round finds the caches of the last: forwards and backwards in turn
+  const order = [...peers.keys()];
+  for (const i of k % 2 === 0 ? order : order.reverse()) figures[i]!.push(await peers[i]!.round());
   say(
     `round ${k + 1} of ${rounds}: ${figures.map((list, i) => `${peers[i]!.name} ${list[k]!.toFixed(1)}`).join(', ')}`,
   );

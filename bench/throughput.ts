@@ -1,6 +1,7 @@
 /**
  * Tokens per second of a queue of prompts, by batch size: prompts of uneven lengths, sorted by length as the pipeline
- * sorts them, greedy, programs compiled before the clock starts. `npx tsx bench/throughput.ts DIR [prompts 64] [new tokens 32] [batch sizes 1,8] [dtype]`
+ * sorts them, greedy. Before the clock starts every batch has run for two tokens, so that all that it needs is compiled.
+ * (llama.cpp beside it: `npm run bench -- decode --rows 8 --peers compiled,BF16`.) `npx tsx bench/throughput.ts DIR [prompts 64] [new tokens 32] [batch sizes 1,8] [dtype]`
  */
 import { generate, GenerationConfig, type GenerationEngine } from '../src/generation/index.js';
 import { AutoModelForCausalLM } from '../src/models/auto/index.js';
@@ -16,8 +17,13 @@ const queue = Array.from({ length: Number(prompts) }, (_, i) =>
 ).sort((a, b) => b.length - a.length);
 
 /** Runs the queue in batches; returns the new tokens of each prompt. */
-async function run(engine: GenerationEngine, rows: number[][], size: number): Promise<number[][]> {
-  const config = new GenerationConfig({ max_new_tokens });
+async function run(
+  engine: GenerationEngine,
+  rows: number[][],
+  size: number,
+  count = max_new_tokens,
+): Promise<number[][]> {
+  const config = new GenerationConfig({ max_new_tokens: count });
   const out: number[][] = [];
   for (let at = 0; at < rows.length; at += size) {
     out.push(...(await generate(engine, config, { input_ids: rows.slice(at, at + size) })).new_tokens);
@@ -28,7 +34,7 @@ async function run(engine: GenerationEngine, rows: number[][], size: number): Pr
 const outputs: number[][][] = [];
 let first = 0;
 for (const size of sizes.split(',').map(Number)) {
-  await run(engine, queue.slice(0, size), size);
+  await run(engine, queue, size, 2);
   const started = performance.now();
   const out = await run(engine, queue, size);
   const seconds = (performance.now() - started) / 1000;

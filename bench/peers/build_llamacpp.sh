@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds llama.cpp's llama-bench and llama-quantize for this processor, from the copy inside the source package of
+# Builds llama.cpp's llama-bench, llama-batched-bench and llama-quantize for this processor, from the copy inside the source package of
 # llama-cpp-python, into the cache folder. Needs python3 with venv, cmake, a C++ compiler; takes minutes to half an hour.
 #   bench/peers/build_llamacpp.sh [FOLDER]
 set -euo pipefail
@@ -14,10 +14,10 @@ tar xzf "$work"/llama_cpp_python-$version.tar.gz -C "$work"
 source="$work/llama_cpp_python-$version/vendor/llama.cpp"
 cmake -S "$source" -B "$work/build" -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON -DBUILD_SHARED_LIBS=OFF \
   -DLLAMA_CURL=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_SERVER=OFF
-nice -n 19 cmake --build "$work/build" -j "${JOBS:-2}" --target llama-bench llama-quantize
+nice -n 19 cmake --build "$work/build" -j "${JOBS:-2}" --target llama-bench llama-batched-bench llama-quantize
 rm -rf "$folder.new"
 mkdir -p "$folder.new"
-cp "$work/build/bin/llama-bench" "$work/build/bin/llama-quantize" "$folder.new/"
+cp "$work"/build/bin/llama-{bench,batched-bench,quantize} "$folder.new/"
 # the converter of checkpoints, with what it imports
 cp -r "$source/convert_hf_to_gguf.py" "$source/conversion" "$source/gguf-py" "$folder.new/"
 mkdir -p "$folder.new/models"

@@ -1,4 +1,4 @@
-/** llama.cpp: each round is one run of its llama-bench, which loads the model, warms up and measures by itself. */
+/** llama.cpp: each round is one run of its llama-bench (of several rows llama-batched-bench), which loads the model, warms up and measures by itself. */
 import { execFile, execFileSync } from 'node:child_process';
 import * as fs from 'node:fs';
 import * as path from 'node:path';
@@ -10,6 +10,9 @@ const run = promisify(execFile);
 
 export const GGUF_TYPES = ['F32', 'BF16', 'Q8_0', 'Q4_0'] as const;
 export type GgufType = (typeof GGUF_TYPES)[number];
+
+/** Tokens of each row before several are decoded, as ours_worker.ts has them. */
+const PROMPT = 16;
 
 const folder = (): string => process.env.MAMBA2_BENCH_LLAMACPP ?? path.join(cacheRoot(), 'bench', 'llama.cpp');
 
@@ -48,46 +51,46 @@ class LlamaBench implements Peer {
 
   async start(): Promise<void> {
     this.file = gguf(this.work, this.type, this.python);
-    const { build_commit: commit } = await this.bench();
+    const [{ build_commit: commit }] = await this.run<{ build_commit: string }>('llama-bench', [
+      ...['-p', '0', '-n', '1', '-r', '1', '-o', 'json'],
+    ]);
     const stated = path.join(folder(), 'VERSION');
     this.version = `llama.cpp ${commit}${fs.existsSync(stated) ? ` (${fs.readFileSync(stated, 'utf8').trim()})` : ''}`;
   }
 
   async round(): Promise<number> {
-    return (await this.bench()).avg_ts;
+    const { task, tokens, rows } = this.work;
+    if (rows > 1) {
+      const [{ speed_tg }] = await this.run<{ speed_tg: number }>('llama-batched-bench', [
+        ...['-npp', String(PROMPT), '-ntg', String(tokens), '-npl', String(rows)],
+        ...['-c', String(2 * rows * (PROMPT + tokens)), '--output-format', 'jsonl'],
+      ]);
+      return speed_tg;
+    }
+    const [p, n] = task === 'prefill' ? [tokens, 0] : [0, tokens];
+    const own = ['-p', String(p), '-n', String(n), '-r', '1', '-o', 'json'];
+    return (await this.run<{ avg_ts: number }>('llama-bench', own))[0].avg_ts;
   }
 
   async stop(): Promise<void> {}
 
-  private async bench(): Promise<{ avg_ts: number; build_commit: string }> {
-    const { task, tokens, threads } = this.work;
-    const [p, n] = task === 'prefill' ? [tokens, 0] : [0, tokens];
-    const args = [
-      '-m',
-      this.file,
-      '-p',
-      String(p),
-      '-n',
-      String(n),
-      '-t',
-      String(threads),
-      '-r',
-      '1',
-      '-ngl',
-      '0',
-      '-o',
-      'json',
-    ];
-    const { stdout } = await run(path.join(folder(), 'llama-bench'), args, { maxBuffer: 1 << 24 });
-    return (JSON.parse(stdout) as { avg_ts: number; build_commit: string }[])[0]!;
+  /** What a program of llama.cpp gives: a list in JSON, or one object a line. */
+  private async run<T>(program: string, own: readonly string[]): Promise<[T]> {
+    const args = ['-m', this.file, '-t', String(this.work.threads), '-ngl', '0', ...own];
+    const { stdout } = await run(path.join(folder(), program), args, { maxBuffer: 1 << 24 });
+    if (stdout.trimStart().startsWith('[')) return JSON.parse(stdout) as [T];
+    const line = stdout.split('\n').find((text) => text.startsWith('{'));
+    if (!line) throw new Error(`${program} gave no figures: ${stdout.slice(-500)}`);
+    return [JSON.parse(line) as T];
   }
 }
 
 /** @throws MissingPeer when build_llamacpp.sh was not run, or for tasks that llama-bench does not measure */
 export function llamacpp(work: Work, type: GgufType, python: string): Peer {
   if (work.task === 'load' || work.task === 'train') throw new MissingPeer(`llama-bench does not measure ${work.task}`);
-  if (!fs.existsSync(path.join(folder(), 'llama-bench'))) {
-    throw new MissingPeer(`no llama-bench in ${folder()}: run bench/peers/build_llamacpp.sh`);
+  const program = work.rows > 1 ? 'llama-batched-bench' : 'llama-bench';
+  if (!fs.existsSync(path.join(folder(), program))) {
+    throw new MissingPeer(`no ${program} in ${folder()}: run bench/peers/build_llamacpp.sh`);
   }
   return new LlamaBench(work, type, python);
 }

@@ -32,3 +32,17 @@ export interface Peer {
 
 /** Why a peer is not in the table. */
 export class MissingPeer extends Error {}
+
+/** A peer that has been started; null, and a line that says why, where it is missing. */
+export async function started(make: () => Peer): Promise<Peer | null> {
+  try {
+    const peer = make();
+    process.stderr.write(`starting ${peer.name}\n`);
+    await peer.start();
+    return peer;
+  } catch (error) {
+    if (!(error instanceof MissingPeer)) throw error;
+    process.stderr.write(`left out: ${error.message}\n`);
+    return null;
+  }
+}

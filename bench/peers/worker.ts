@@ -1,7 +1,7 @@
 /** A peer in a worker process that takes and gives one line of JSON at a time. */
 import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
-import { readFileSync } from 'node:fs';
 import * as readline from 'node:readline';
+import { memoryOf } from '../../test/support/process_memory.js';
 import type { Peer, Work } from './peer.js';
 
 interface Reply {
@@ -55,12 +55,8 @@ export class WorkerPeer implements Peer {
 
   /** Of Linux, for the worker itself. */
   peakMemory(): number | null {
-    try {
-      const kilobytes = /^VmHWM:\s*(\d+) kB$/m.exec(readFileSync(`/proc/${this.process?.pid}/status`, 'utf8'))?.[1];
-      return kilobytes === undefined ? null : 1024 * Number(kilobytes);
-    } catch {
-      return null;
-    }
+    const pid = this.process?.pid;
+    return pid === undefined ? null : memoryOf('VmHWM', pid);
   }
 
   private async ask(request: object): Promise<Reply> {
