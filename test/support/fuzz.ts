@@ -3,7 +3,7 @@
  *
  * A module names its readers in `fuzzTargets` and is given by its address; `fuzz_child.ts` runs it. FUZZ_SEED makes other runs.
  */
-import { spawn } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import type { Readable } from 'node:stream';
 import * as readline from 'node:readline';
 import { fileURLToPath } from 'node:url';
@@ -52,71 +52,124 @@ export interface FuzzOptions {
 export type FuzzLine =
   | { begin: number; how: string }
   | { end: number; outcome: 'accepted' | 'refused'; ms: number; memory: number }
-  | { end: number; outcome: 'foreign error'; detail: string; ms: number; memory: number };
+  | { end: number; outcome: 'foreign error'; detail: string; ms: number; memory: number }
+  | { done: true };
 
 const CHILD = fileURLToPath(new URL('fuzz_child.ts', import.meta.url));
+
+/** What the child is asked for, a line each. */
+export interface FuzzJob {
+  target: string;
+  seed: number;
+  first: number;
+  end: number;
+}
 
 /** Runs mutations first … count of a module's target. */
 export async function fuzz(module: string | URL, target: string, options: FuzzOptions): Promise<FuzzReport> {
   const { count, seed = Number(process.env.FUZZ_SEED ?? 1), first = 0, limit = 5000, faults = 20 } = options;
   const report: FuzzReport = { accepted: 0, refused: 0, faults: [], slowest: { index: -1, ms: 0 }, memory: 0 };
-  for (let next = first; next < first + count && report.faults.length < faults;) {
-    next = await runChild([String(module), target, String(seed), String(next), String(first + count)], limit, report);
+  const end = first + count;
+  for (let next = first; next < end && report.faults.length < faults;) {
+    const child = takeChild(String(module));
+    next = await runJob(child, { target, seed, first: next, end }, limit, report);
   }
   return report;
 }
 
-/** Runs one child until it ends, dies or hangs. @returns the number after the last file that it began */
-async function runChild(args: string[], limit: number, report: FuzzReport): Promise<number> {
-  const child = spawn(process.execPath, ['--import', 'tsx', '--no-warnings', CHILD, ...args], {
-    stdio: ['ignore', 'ignore', 'pipe', 'pipe'],
+/** A process that loaded a module, and the lines that it writes. */
+interface FuzzChild {
+  module: string;
+  process: ChildProcess;
+  lines: readline.Interface;
+  errors: string;
+}
+
+/** Processes that wait for the next job: to start one takes longer than most jobs do. They end with this process, whose pipe they read. */
+const idle: FuzzChild[] = [];
+
+function takeChild(module: string): FuzzChild {
+  const waiting = idle.findIndex((child) => child.module === module);
+  if (waiting >= 0) return idle.splice(waiting, 1)[0]!;
+  const child = spawn(process.execPath, ['--import', 'tsx', '--no-warnings', CHILD, module], {
+    stdio: ['pipe', 'ignore', 'pipe', 'pipe'],
     env: { ...process.env, NODE_OPTIONS: '' },
   });
+  const made: FuzzChild = {
+    module,
+    process: child,
+    lines: readline.createInterface({ input: child.stdio[3] as Readable }),
+    errors: '',
+  };
+  child.stdin!.on('error', () => undefined); // it has died, which is told where it closes
+  child.stderr!.setEncoding('utf8').on('data', (text: string) => (made.errors = (made.errors + text).slice(-2000)));
+  return made;
+}
+
+/** Lets the tests' process end, or not, while a child waits. */
+function hold(child: FuzzChild, held: boolean): void {
+  const handles = [child.process, ...child.process.stdio] as unknown as ({ ref(): void; unref(): void } | null)[];
+  for (const handle of handles) held ? handle?.ref() : handle?.unref();
+}
+
+/** Runs a job until it is done, or the child dies or hangs. @returns the number after the last file that it began */
+async function runJob(child: FuzzChild, job: FuzzJob, limit: number, report: FuzzReport): Promise<number> {
+  const { process: running } = child;
   let current: { index: number; how: string } | null = null;
-  let next = Number(args[3]);
+  let next = job.first;
   let hung = false;
-  let errors = '';
-  child.stderr!.setEncoding('utf8').on('data', (text: string) => (errors = (errors + text).slice(-2000)));
+  hold(child, true);
   // the start of the process is no file's fault
-  let clock = setTimeout(() => child.kill('SIGKILL'), 60_000);
-  const rearm = (ms: number, waits = 0, from = processorTime(child.pid)): void => {
+  let clock = setTimeout(() => running.kill('SIGKILL'), 60_000);
+  const rearm = (ms: number, waits = 0, from = processorTime(running.pid)): void => {
     clearTimeout(clock);
     clock = setTimeout(() => {
       // on a busy machine a process waits for its turn: what counts is what it computed, within ten times the limit
-      if (waits < 10 && processorTime(child.pid) - from < ms && 'RT'.includes(stateOf(child.pid) ?? 'S'))
+      if (waits < 10 && processorTime(running.pid) - from < ms && 'RT'.includes(stateOf(running.pid) ?? 'S'))
         return rearm(ms, waits + 1, from);
       hung = true;
-      child.kill('SIGKILL');
+      running.kill('SIGKILL');
     }, ms);
   };
-  const lines = readline.createInterface({ input: child.stdio[3] as Readable });
-  lines.on('line', (text) => {
-    const line = JSON.parse(text) as FuzzLine;
-    if ('begin' in line) {
-      current = { index: line.begin, how: line.how };
-      next = line.begin + 1;
-      return rearm(limit);
-    }
-    const how = current?.how;
-    current = null;
-    rearm(60_000);
-    report.memory = Math.max(report.memory, line.memory);
-    if (line.ms > report.slowest.ms) report.slowest = { index: line.end, ms: line.ms };
-    if (line.outcome === 'foreign error') {
-      report.faults.push({ index: line.end, kind: line.outcome, detail: `${how}: ${line.detail}` });
-    } else report[line.outcome]++;
+  running.stdin!.write(`${JSON.stringify(job)}\n`);
+  const ended = await new Promise<'done' | [number | null, string | null]>((resolve, reject) => {
+    let end: [number | null, string | null] | null = null;
+    let closed = false; // all lines come before the end is judged
+    const both = (): void => void (end && closed && resolve(end));
+    child.lines.on('line', (text) => {
+      const line = JSON.parse(text) as FuzzLine;
+      if ('done' in line) return resolve('done');
+      if ('begin' in line) {
+        current = { index: line.begin, how: line.how };
+        next = line.begin + 1;
+        return rearm(limit);
+      }
+      const how = current?.how;
+      current = null;
+      rearm(60_000);
+      report.memory = Math.max(report.memory, line.memory);
+      if (line.ms > report.slowest.ms) report.slowest = { index: line.end, ms: line.ms };
+      if (line.outcome === 'foreign error') {
+        report.faults.push({ index: line.end, kind: line.outcome, detail: `${how}: ${line.detail}` });
+      } else report[line.outcome]++;
+    });
+    child.lines.once('close', () => ((closed = true), both()));
+    running.once('error', reject);
+    running.once('close', (...codes) => ((end = codes), both()));
   });
-  const closed = new Promise<void>((resolve) => lines.once('close', resolve));
-  const [code, signal] = await new Promise<[number | null, string | null]>((resolve, reject) => {
-    child.once('error', reject);
-    child.once('close', (...end) => resolve(end));
-  });
-  await closed;
   clearTimeout(clock);
-  if (code === 0) return Number(args[4]);
+  child.lines.removeAllListeners();
+  running.removeAllListeners();
+  if (ended === 'done') {
+    hold(child, false);
+    idle.push(child);
+    return job.end;
+  }
+  const [code, signal] = ended;
   const last = current as { index: number; how: string } | null;
-  if (last === null) throw new Error(`the process that runs damaged files ended with ${code ?? signal}:\n${errors}`);
-  const detail = `${last.how}: ${hung ? `over ${limit} ms` : `${code ?? signal} ${errors.slice(-500)}`}`;
+  if (last === null)
+    throw new Error(`the process that runs damaged files ended with ${code ?? signal}:\n${child.errors}`);
+  const detail = `${last.how}: ${hung ? `over ${limit} ms` : `${code ?? signal} ${child.errors.slice(-500)}`}`;
   report.faults.push({ index: last.index, kind: hung ? 'hang' : 'abort', detail });
   return next;
 }

@@ -1,15 +1,13 @@
-/** The process of fuzz.ts: module, target, seed, first and end as arguments; lines of JSON on descriptor 3. */
+/** The process of fuzz.ts: the module as argument, a job for each line of its input; lines of JSON on descriptor 3. */
 import { writeSync } from 'node:fs';
 import { Mamba2Error } from '../../src/base/errors.js';
-import type { FuzzLine, FuzzTargets } from './fuzz.js';
+import { createInterface } from 'node:readline';
+import type { FuzzJob, FuzzLine, FuzzTargets } from './fuzz.js';
 import { mutateBytes, mutateJson } from './mutate.js';
 import { memoryOf } from './process_memory.js';
 import { lcg } from './random.js';
 
-const [module, name, seed, first, end] = process.argv.slice(2) as [string, string, string, string, string];
-const { fuzzTargets } = (await import(module)) as { fuzzTargets: FuzzTargets };
-const target = fuzzTargets[name]!;
-const samples = await target.samples();
+const { fuzzTargets } = (await import(process.argv[2]!)) as { fuzzTargets: FuzzTargets };
 // written at once: what stands in a buffer is lost when the process dies
 const say = (line: FuzzLine): void => void writeSync(3, `${JSON.stringify(line)}\n`);
 
@@ -18,9 +16,11 @@ let stray: unknown = null;
 process.on('unhandledRejection', (error) => (stray = error));
 process.on('uncaughtException', (error) => (stray = error));
 
-async function run(): Promise<void> {
-  for (let index = Number(first); index < Number(end); index++) {
-    const random = lcg(Math.imul(Number(seed), 1_000_003) + index * 2_654_435);
+async function run({ target: name, seed, first, end }: FuzzJob): Promise<void> {
+  const target = fuzzTargets[name]!;
+  const samples = await target.samples();
+  for (let index = first; index < end; index++) {
+    const random = lcg(Math.imul(seed, 1_000_003) + index * 2_654_435);
     random();
     const sample = samples[Math.floor(random() * samples.length)]!;
     const { bytes, how } = target.kind === 'json' ? mutateJson(sample, random) : mutateBytes(sample, random);
@@ -43,8 +43,12 @@ async function run(): Promise<void> {
 }
 
 // the handlers above would take a fault of this file for one of the reader
-await run().catch((error: unknown) => {
+const failed = (error: unknown): never => {
   process.stderr.write(`${(error as Error).stack}\n`);
   process.exit(1);
-});
+};
+for await (const line of createInterface({ input: process.stdin })) {
+  await run(JSON.parse(line) as FuzzJob).catch(failed);
+  say({ done: true });
+}
 process.exit(0);
