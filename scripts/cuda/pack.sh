@@ -34,6 +34,7 @@ drop=(--exclude='*.map' --exclude='*.d.ts' --exclude='*fesm*' --exclude='*es2017
   --exclude='tokenizers.*arm*' --exclude='tokenizers.*freebsd*' --exclude='/*typescript*' --exclude='/*eslint*' --exclude='/prettier'
   --exclude='/@eslint*' --exclude='/@types' --exclude='/@tensorflow/tfjs-node-gpu' --exclude='/@tensorflow/*/src' --exclude='*_test.js'
   --exclude='/.bin' --exclude='/.cache')
-rsync -a "${drop[@]}" "$root/node_modules/" "$rt/node_modules/"
+(cd "$root" && node scripts/cuda/packages.mjs) > "$tmp/packages"
+rsync -a -r "${drop[@]}" --files-from="$tmp/packages" "$root/node_modules/" "$rt/node_modules/"
 tar -C "$rt" -cf - . | xz -T0 -6 > "$out/rt.tar.xz"
 ls -la "$out"

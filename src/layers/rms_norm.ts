@@ -5,19 +5,35 @@ import { checkedArgs, layerTable, positive, size } from './layer_args.js';
 import { tensor, type WeightSpec, type Weights } from './weights.js';
 
 /**
+ * Mean of squares over the last axis, [..., d] to [..., 1]. Its gradient, x·2·dy/d, is its own: that of tf.mean multiplies by ones of the shape of
+ * x, which it makes on the host, so that tracing a training step of 8 × 2,048 ids of 130m made and read 3.6 GB of them.
+ */
+function meanOfSquares(x: tf.Tensor): tf.Tensor {
+  const op = tf.customGrad((x, save) => {
+    (save as tf.GradSaveFunc)([x as tf.Tensor]);
+    const gradFunc = (dy: tf.Tensor, saved: tf.Tensor[]): tf.Tensor => {
+      const [x] = saved as [tf.Tensor];
+      return tf.mul(tf.div(dy, x.shape[x.rank - 1]!), tf.mul(x, 2));
+    };
+    return { value: tf.mean(tf.square(x as tf.Tensor), -1, true), gradFunc };
+  });
+  return op(x);
+}
+
+/**
  * Mean of squares over the last axis. Of a single position it is a product with itself: XLA makes that one kernel on a CPU, where a
  * reduction becomes two or three.
  */
 function meanSquare(x: tf.Tensor): tf.Tensor {
   const d = x.shape[x.rank - 1]!;
-  if (x.size !== d) return tf.mean(tf.square(x), -1, true);
+  if (x.size !== d) return meanOfSquares(x);
   const row = tf.reshape(x, [1, d]);
   return tf.reshape(tf.div(tf.matMul(row, row, false, true), d), [...x.shape.slice(0, -1), 1]);
 }
 
 /** Scales the last axis to unit root mean square, without a weight. Statistics in float32. */
 export function scaleByRms(x: tf.Tensor, epsilon: number): tf.Tensor {
-  return tf.tidy(() => tf.mul(x, tf.rsqrt(tf.add(tf.mean(tf.square(x), -1, true), epsilon))));
+  return tf.tidy(() => tf.mul(x, tf.rsqrt(tf.add(meanOfSquares(x), epsilon))));
 }
 
 /**
@@ -38,7 +54,7 @@ export function rmsNorm(x: tf.Tensor, weight: tf.Tensor, epsilon: number): tf.Te
 export function rmsParts(x: tf.Tensor, weight: tf.Tensor, epsilon: number): { scaled: tf.Tensor; factor: tf.Tensor } {
   return tf.tidy(() => ({
     scaled: tf.mul(x, weight),
-    factor: tf.rsqrt(tf.add(tf.mean(tf.square(x), -1, true), epsilon)),
+    factor: tf.rsqrt(tf.add(meanOfSquares(x), epsilon)),
   }));
 }
 

@@ -52,9 +52,15 @@ function bytesOf(view: ArrayBufferView): Uint8Array {
   return new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
 }
 
-/** Whether all elements have the same bits. */
+const text = (bytes: Uint8Array): string => Buffer.from(bytes).toString('latin1');
+const sha1 = (bytes: Uint8Array): string => createHash('sha1').update(bytes).digest('hex');
+
+/** Whether all elements have the same bits. Read by the word where they lie on words: a constant can have gigabytes. */
 function uniform(bytes: Uint8Array, width: number): boolean {
-  for (let i = width; i < bytes.length; i++) if (bytes[i] !== bytes[i - width]) return false;
+  const words = width === 4 && bytes.byteOffset % 4 === 0;
+  const elements = words ? new Int32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4) : bytes;
+  const step = words ? 1 : width;
+  for (let i = step; i < elements.length; i++) if (elements[i] !== elements[i - step]) return false;
   return true;
 }
 
@@ -249,13 +255,13 @@ export class FunctionGraph {
   private constant(value: Value): Value {
     const { shape, dtype } = value;
     const bytes = bytesOf(value.data!);
-    const content =
-      bytes.length <= 64 ? Buffer.from(bytes).toString('latin1') : createHash('sha1').update(bytes).digest('hex');
+    const width = dtypeBytes(dtype);
+    const filled = sizeOf(shape) > 16 && uniform(bytes, width);
+    const content = filled ? `all ${text(bytes.subarray(0, width))}` : bytes.length <= 64 ? text(bytes) : sha1(bytes);
     const key = `${dtype}|${shape.join()}|${content}`;
     let node = this.constants.get(key);
     if (!node) {
-      const width = dtypeBytes(dtype);
-      if (sizeOf(shape) > 16 && uniform(bytes, width)) {
+      if (filled) {
         const dims = this.local(constantValue(Int32Array.from(shape), [shape.length], 'int32'));
         const element = this.local(constantValue(bytes.slice(0, width), [], dtype));
         const attrs = { T: attr.type(dtypeNumber(dtype)), index_type: attr.type(dtypeNumber('int32')) };
