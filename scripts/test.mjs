@@ -8,8 +8,16 @@ import { ensureDependencies, ensureRuntime, root, run } from './lib/ready.mjs';
 // The longest first, so that no process is left alone with one of them at the end; the others by name.
 const LONGEST = [
   'checkpoints/fuzz/fuzz',
-  'compiled_engine',
+  'browser/goldens',
+  'browser/training',
+  'server/replicas',
   'docs/readme',
+  'engine/scheduler/compiled_rows',
+  'compiled_engine',
+  'engine/compiled/batch_sizes',
+  'engine/invalid_scores',
+  'training/replicas/replicas',
+  'docs/transformers_page',
   'generation/goldens',
   'training/step',
   'concurrency',

@@ -88,13 +88,21 @@ describe('scores that nothing can be chosen by', function () {
     ['Inf in A_log', 'backbone.layers.1.mixer.A_log', Infinity, {}, 2],
     ['Inf in a norm', 'backbone.norm_f.weight', Infinity, {}, 1],
   ];
-  for (const [title, weight, value, options, rows] of cases) {
+  // each case with every way would take minutes: the first two have all, each of the others its share of them besides three
+  const waysOf = (index: number): typeof WAYS => {
+    const always = ['greedy', 'top_p', 'top_k'];
+    const chosen = Object.entries(WAYS).filter(
+      ([name], i) => index < 2 || always.includes(name) || i % 6 === index - 2,
+    );
+    return Object.fromEntries(chosen);
+  };
+  for (const [index, [title, weight, value, options, rows]] of cases.entries()) {
     it(`${title}: the compiled engine says what the eager one says`, async () => {
       // row 0 of the embedding is that of an id of the first and the last prompt
       const model = poisoned(weight, value);
       const eager = new EagerEngine(model.weights);
       const engine = compiled(model, options);
-      for (const [name, way] of Object.entries(WAYS)) {
+      for (const [name, way] of Object.entries(waysOf(index))) {
         const want = await outcome(eager, rows, way);
         if (Number.isNaN(value)) expect(want, name).to.match(INVALID);
         const got = await outcome(engine, rows, way);
