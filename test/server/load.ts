@@ -2,6 +2,7 @@
 import { expect } from 'chai';
 import * as fs from 'node:fs';
 import * as net from 'node:net';
+import { Worker } from 'node:worker_threads';
 import { lcg } from '../support/random.js';
 import { serveProcess, type ServerProcess } from './processes.js';
 
@@ -24,8 +25,11 @@ export interface LoadReport {
   aborted: number;
   malformed: number;
   refused: number;
-  /** Milliseconds that /health took. */
+  /** Milliseconds that /health took, and times that it was asked. */
   health_p99: number;
+  probes: number;
+  /** Milliseconds by which the server's event loop was late, as it says itself. */
+  loop_p99: number;
   /** Bytes of the server's memory when a tenth was done, and at the end. */
   memory: [number, number];
   seconds: number;
@@ -83,6 +87,8 @@ export async function load(server: ServerProcess, count: number): Promise<LoadRe
     malformed: 0,
     refused: 0,
     health_p99: 0,
+    probes: 0,
+    loop_p99: 0,
     memory: [0, 0],
     seconds: 0,
   };
@@ -141,16 +147,7 @@ export async function load(server: ServerProcess, count: number): Promise<LoadRe
   };
 
   const slow = Array.from({ length: SLOW }, () => deafClient(url));
-  const health: number[] = [];
-  let going = true;
-  const probing = (async () => {
-    while (going) {
-      const began = performance.now();
-      await (await fetch(`${url}/health`)).text();
-      health.push(performance.now() - began);
-      await new Promise((resolve) => setTimeout(resolve, 20));
-    }
-  })();
+  const probe = prober(url);
   const began = performance.now();
   let next = 0;
   const worker = async (): Promise<void> => {
@@ -169,15 +166,42 @@ export async function load(server: ServerProcess, count: number): Promise<LoadRe
   };
   await Promise.all(Array.from({ length: AT_ONCE }, worker));
   report.seconds = (performance.now() - began) / 1000;
-  going = false;
-  await probing;
+  const health = await probe();
   for (const socket of slow) socket.destroy();
+  report.probes = health.length;
   report.health_p99 = health.sort((a, b) => a - b)[Math.floor(health.length * 0.99)]!;
+  const numbers = ((await server.get('/metrics')).body as { text: string }).text;
+  report.loop_p99 = 1000 * Number(/^nodejs_eventloop_lag_p99_seconds\{.*\} (\S+)$/m.exec(numbers)![1]);
   await untilIdle(server);
   report.memory[1] = residentBytes(child.pid!);
   // the server is as it was: each prompt gives what it gave
   for (const prompt of PROMPTS) expect((await text(completion(prompt)))[0]).to.equal(expected.get(prompt));
   return report;
+}
+
+/** Asks for /health all the time, on a thread of its own: the answers to all others are read on this one. @returns ends it, and gives the milliseconds */
+function prober(url: string): () => Promise<number[]> {
+  const worker = new Worker(
+    `const { parentPort, workerData } = require('node:worker_threads');
+    const times = [];
+    let going = true;
+    parentPort.once('message', () => (going = false));
+    void (async () => {
+      while (going) {
+        const began = performance.now();
+        await (await fetch(workerData + '/health')).text();
+        times.push(performance.now() - began);
+        await new Promise((resolve) => setTimeout(resolve, 20));
+      }
+      parentPort.postMessage(times);
+    })();`,
+    { eval: true, workerData: url, execArgv: [] },
+  );
+  const times = new Promise<number[]>((resolve, reject) => worker.once('message', resolve).once('error', reject));
+  return () => {
+    worker.postMessage('end');
+    return times;
+  };
 }
 
 /** A client that asks for a long stream and reads none of it. */
