@@ -2,7 +2,7 @@
 
 /** So many digits are exact in a double, whatever they are. */
 const MOST_DIGITS = 15;
-const MOST = 10 ** MOST_DIGITS - 1;
+export const MOST = 10 ** MOST_DIGITS - 1;
 
 /** Alternatives of a grammar for the whole numbers from `low` to `high`, either of which may be open; empty where there are none. */
 export function integers(low = -Infinity, high = Infinity): string[] {

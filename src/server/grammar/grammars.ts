@@ -2,7 +2,9 @@
 import type * as xgrammar from '@mlc-ai/web-xgrammar';
 import type { TokenConstraint } from '../../engine/scheduler/types.js';
 import type { TokenTexts } from '../token_texts.js';
-import { Closers, Closing } from './closing.js';
+import { Closers, Closing, type Trial } from './closing.js';
+import { hasSolid } from './code_points.js';
+import { WellFormed } from './well_formed.js';
 import { loadXGrammar } from './xgrammar.js';
 
 /** Compiled grammars that are kept. */
@@ -15,6 +17,7 @@ interface MatcherHandle {
 
 export class Grammars {
   private closing: Closers | null = null;
+  private readonly formed: WellFormed;
   private compiler: Promise<xgrammar.GrammarCompiler> | null = null;
   /** By their text, the one used longest ago first. */
   private readonly compiled = new Map<string, Promise<xgrammar.CompiledGrammar>>();
@@ -25,11 +28,13 @@ export class Grammars {
    * @param ends ids that end a text
    */
   constructor(
-    private readonly texts: Pick<TokenTexts, 'byteLevel' | 'text'>,
+    private readonly texts: Pick<TokenTexts, 'byteLevel' | 'bytes' | 'text'>,
     private readonly vocab_size: number,
     private readonly special: ReadonlySet<number>,
     private readonly ends: readonly number[],
-  ) {}
+  ) {
+    this.formed = new WellFormed(vocab_size, (id) => texts.bytes(id));
+  }
 
   private get closers(): Closers {
     this.closing ??= new Closers(this.vocab_size, this.ends, (id) => (this.special.has(id) ? '' : this.texts.text(id)));
@@ -49,6 +54,8 @@ export class Grammars {
         ),
       this.vocab_size,
       this.closers,
+      this.formed,
+      !hasSolid(ebnf),
     );
   }
 
@@ -93,13 +100,15 @@ export class RowGrammars {
     private readonly make: () => Promise<xgrammar.GrammarMatcher>,
     private readonly vocab_size: number,
     private readonly closers: Closers,
+    private readonly formed: WellFormed,
+    private readonly spaces: boolean,
   ) {}
 
   /** Makes constraints for so many rows. @param tokens that a text may have: it comes to an end in time, where that can be */
   async constraints(rows: number, tokens = Infinity): Promise<(choice: number) => TokenConstraint> {
     for (let row = 0; row < rows; row++) this.made.push(await this.make());
     const constraints = this.made.map(
-      (matcher) => new MatcherConstraint(matcher, this.vocab_size, this.closers, tokens),
+      (matcher) => new MatcherConstraint(matcher, this.vocab_size, this.closers, this.formed, this.spaces, tokens),
     );
     return (choice) => constraints[choice]!;
   }
@@ -112,20 +121,23 @@ export class RowGrammars {
 class MatcherConstraint implements TokenConstraint {
   private readonly words: Int32Array;
   private readonly closing: Closing | null;
+  /** Bytes of a character that has begun, at the end of the text. */
+  private end = '';
 
   constructor(
     private readonly matcher: xgrammar.GrammarMatcher,
     private readonly vocab_size: number,
     closers: Closers,
+    private readonly formed: WellFormed,
+    private readonly spaces: boolean,
     tokens: number,
   ) {
     this.words = new Int32Array((vocab_size + 31) >>> 5);
-    this.closing =
-      tokens === Infinity ? null : new Closing(matcher, closers, tokens, () => this.read(this.words.slice()));
+    this.closing = tokens === Infinity ? null : new Closing(matcher, closers, tokens, () => this.trial());
   }
 
   mask(): Int32Array {
-    const mask = this.read(this.words);
+    const mask = this.read(this.words, this.end);
     this.closing?.restrict(mask);
     return mask;
   }
@@ -133,15 +145,31 @@ class MatcherConstraint implements TokenConstraint {
   accept(id: number): boolean {
     this.matcher.acceptToken(id);
     this.closing?.note(id);
+    this.end = this.formed.after(this.end, id);
     return this.matcher.isTerminated();
   }
 
-  private read(words: Int32Array): Int32Array {
+  /** The closing's own way: what it takes it takes back. */
+  private trial(): Trial {
+    const words = this.words.slice();
+    let { end } = this;
+    return {
+      mask: () => this.read(words, end),
+      take: (id) => {
+        end = this.formed.after(end, id);
+        return this.matcher.acceptToken(id);
+      },
+    };
+  }
+
+  private read(words: Int32Array, end: string): Int32Array {
     // the library's own way to the mask is a promise, although its program answers at once
     const handle = (this.matcher as unknown as { handle: MatcherHandle }).handle;
     const mask = handle.GetNextTokenBitmask(this.vocab_size);
     for (let at = 0; at < words.length; at++) words[at] = mask.get(at);
     mask.delete();
+    const allowed = this.formed.mask(end, this.spaces);
+    for (let at = 0; at < words.length; at++) words[at]! &= allowed[at]!;
     return words;
   }
 }

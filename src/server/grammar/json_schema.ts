@@ -2,10 +2,31 @@
  * A JSON schema as a grammar (in xgrammar's EBNF) whose every text is JSON that fits it. Keywords that no grammar here can hold to are
  * refused by name. (xgrammar's own conversion leaves some of them out without a word, and ends its program at others.)
  */
-import { type ApiError, badParam } from '../errors.js';
+import { badParam } from '../errors.js';
+import { CODE_POINT_RULES, withEscapedSpaces } from './code_points.js';
 import { integers } from './digits.js';
-
-type Fields = Readonly<Record<string, unknown>>;
+import { multiples } from './multiples.js';
+import { patternRule } from './pattern.js';
+import { RegexFault } from './regex.js';
+import {
+  badKeyword,
+  bound,
+  bounds,
+  decodePart,
+  type Fields,
+  isOf,
+  listOf,
+  multipleOf,
+  noValue,
+  type NumberBounds,
+  TYPES,
+  KEYWORDS,
+  typesOf,
+  wholeBounds,
+  wholeWithin,
+} from './schema_fields.js';
+import { checkDisjoint, checkFinite, type LookUp } from './schema_checks.js';
+import { canonical, uniqueList } from './unique.js';
 
 /** What says something to readers only. */
 const ANNOTATIONS = new Set([
@@ -13,22 +34,10 @@ const ANNOTATIONS = new Set([
   ...['$schema', '$id', '$comment', '$defs', 'definitions', '$anchor', 'contentMediaType'],
 ]);
 
-/** Keywords by the type that they are about. */
-const KEYWORDS: Readonly<Record<string, readonly string[]>> = {
-  object: ['properties', 'required', 'additionalProperties'],
-  array: ['items', 'prefixItems', 'minItems', 'maxItems'],
-  string: ['minLength', 'maxLength', 'format'],
-  number: ['minimum', 'maximum', 'exclusiveMinimum', 'exclusiveMaximum'],
-  integer: ['minimum', 'maximum', 'exclusiveMinimum', 'exclusiveMaximum'],
-  boolean: [],
-  null: [],
-};
-const TYPES = Object.keys(KEYWORDS);
-
-/** Most characters or elements that a bound may name: each is a state of the grammar. */
-const MOST_REPEATED = 4096;
 /** Most rules of one grammar. */
 const MOST_RULES = 20_000;
+/** Most values of which a list without repetitions is made. */
+const MOST_VALUES = 64;
 /** Deepest nesting of a schema. */
 const DEEPEST = 64;
 
@@ -77,7 +86,7 @@ export function jsonObjectGrammar(): string {
  * @throws ApiError for a keyword that is not supported, and for a schema that no value fits
  */
 export function schemaGrammar(schema: unknown, param: string): string {
-  return `${schemaRules(schema, param).join('\n')}\n${JSON_RULES}${FORMAT_RULES}`;
+  return `${schemaRules(schema, param).join('\n')}\n${SHARED_RULES}`;
 }
 
 /** The rules of a schema alone. @param root name of the rule of the whole, with which the names of all begin */
@@ -86,7 +95,7 @@ export function schemaRules(schema: unknown, param: string, root = 'root'): stri
 }
 
 /** Rules that those of schemaRules() name. */
-export const SHARED_RULES = JSON_RULES + FORMAT_RULES;
+export const SHARED_RULES = JSON_RULES + FORMAT_RULES + CODE_POINT_RULES;
 
 /** A text as a literal of the grammar. */
 export function literal(text: string): string {
@@ -99,9 +108,17 @@ export function literal(text: string): string {
   return `"${escaped.join('')}"`;
 }
 
+/** A value as the literal of its JSON. */
+function jsonLiteral(value: unknown): string {
+  return literal(withEscapedSpaces(JSON.stringify(value)));
+}
+
 class Conversion {
   readonly rules: string[] = [];
   private count = 0;
+  private readonly lookUp: LookUp = (ref, at) => this.resolve(ref, at);
+  /** Where rules stand, by their names. */
+  private readonly places = new Map<string, number>();
   /** Names of the rules of `$ref`s. */
   private readonly references = new Map<string, string>();
 
@@ -113,14 +130,20 @@ class Conversion {
     this.references.set('#', prefix);
     this.rules.push('');
     this.rules[0] = `${prefix} ::= ${this.body(schema, param, 0)}`;
-    this.checkFinite(schema, param, new Set(['#']));
+    checkFinite(schema, param, this.lookUp);
   }
 
   private rule(body: string): string {
     if (this.rules.length >= MOST_RULES) throw badParam(this.param, 'The schema is too large.', 'schema_too_large');
     const name = `${this.prefix}_${++this.count}`;
-    this.rules.push(`${name} ::= ${body}`);
+    this.places.set(name, this.rules.push(`${name} ::= ${body}`) - 1);
     return name;
+  }
+
+  /** Gives a rule its right side. */
+  private write(name: string, body: string): void {
+    const at = this.places.get(name)!;
+    this.rules[at] = `${name} ::= ${body}`;
   }
 
   /** The right side of a rule. */
@@ -159,7 +182,7 @@ class Conversion {
       if (!(name in fields)) continue;
       alone(name);
       const branches = listOf(fields[name], `${at}.${name}`);
-      if (name === 'oneOf') this.checkDisjoint(branches, `${at}.oneOf`);
+      if (name === 'oneOf') checkDisjoint(branches, `${at}.oneOf`, this.lookUp);
       return branches
         .map((each, index) => this.rule(this.body(each, `${at}.${name}[${index}]`, depth + 1)))
         .join(' | ');
@@ -198,7 +221,7 @@ class Conversion {
     const types = 'type' in fields ? typesOf(fields, at) : TYPES;
     const fitting = values.filter((value) => types.some((type) => isOf(value, type)));
     if (fitting.length === 0) throw noValue(at);
-    return fitting.map((value) => literal(JSON.stringify(value))).join(' | ');
+    return fitting.map(jsonLiteral).join(' | ');
   }
 
   private reference(ref: unknown, at: string, depth: number): string {
@@ -218,7 +241,7 @@ class Conversion {
     if (!ref.startsWith('#/')) throw badKeyword(`${at}.$ref`, "it names another document; references begin with '#/'");
     let target: unknown = this.schema;
     for (const part of ref.slice(2).split('/')) {
-      const name = decode(part);
+      const name = decodePart(part);
       target =
         typeof target === 'object' && target !== null && Object.hasOwn(target, name)
           ? (target as Fields)[name]
@@ -258,9 +281,7 @@ class Conversion {
     for (const [name, each, path] of entries.toReversed()) {
       const optional = !required.has(name);
       if (optional && each === false) continue;
-      const member = this.rule(
-        `${literal(JSON.stringify(name))} ":" sp ${this.rule(this.body(each, path, depth + 1))}`,
-      );
+      const member = this.rule(`${jsonLiteral(name)} ":" sp ${this.rule(this.body(each, path, depth + 1))}`);
       const nextFirst = `${member} ${further}${optional ? ` | ${first}` : ''}`;
       const nextFurther = `"," nl ${member} ${further}${optional ? ` | ${further}` : ''}`;
       first = this.rule(nextFirst);
@@ -273,6 +294,9 @@ class Conversion {
     const { minItems: least = 0, maxItems: most } = fields;
     const [min, max] = [bound(least, `${at}.minItems`), most === undefined ? Infinity : bound(most, `${at}.maxItems`)];
     if (min > max) throw noValue(at);
+    if (fields.uniqueItems !== undefined && typeof fields.uniqueItems !== 'boolean')
+      throw badParam(`${at}.uniqueItems`, `'${at}.uniqueItems' is neither true nor false.`, 'invalid_schema');
+    if (fields.uniqueItems === true && max > 1) return this.uniqueItems(fields, { min, max }, at);
     const first = fields.prefixItems === undefined ? [] : listOf(fields.prefixItems, `${at}.prefixItems`);
     if (first.length > 0) {
       // as many as there are schemas: a list of fixed length fits, whatever may follow
@@ -292,8 +316,70 @@ class Conversion {
     return min === 0 ? `"[" nl "]" | ${filled}` : filled;
   }
 
+  /** Of values that can be counted up: which of them came is what the grammar remembers. */
+  private uniqueItems(fields: Fields, length: { min: number; max: number }, at: string): string {
+    if (fields.prefixItems !== undefined) throw badKeyword(`${at}.uniqueItems`, "it stands beside 'prefixItems'");
+    if (fields.items === false) {
+      if (length.min > 0) throw noValue(at);
+      return '"[" nl "]"';
+    }
+    const values = this.finiteValues(fields.items ?? true, `${at}.items`, 0);
+    if (values === null)
+      throw badKeyword(
+        `${at}.uniqueItems`,
+        `'items' must be one of at most ${MOST_VALUES} values (enum, const, boolean, a whole number between bounds), or 'maxItems' 1`,
+      );
+    // one value may have several texts
+    const spelt = new Map<string, string[]>();
+    for (const value of values)
+      spelt.set(canonical(value), [...(spelt.get(canonical(value)) ?? []), jsonLiteral(value)]);
+    if (spelt.size < length.min) throw noValue(at);
+    const rules = [...spelt.values()].map((texts) => this.rule([...new Set(texts)].join(' | ')));
+    const list = uniqueList(rules, length, (body) => this.rule(body));
+    if (list !== null) return list;
+    throw badKeyword(`${at}.uniqueItems`, `${spelt.size} values have too many orders; give a smaller maxItems`);
+  }
+
+  /** The values of a schema that has few; null for others. */
+  private finiteValues(schema: unknown, at: string, depth: number): unknown[] | null {
+    if (typeof schema !== 'object' || schema === null || depth > DEEPEST) return null;
+    const fields = schema as Fields;
+    // whatever is wrong with it is told here
+    this.body(schema, at, depth);
+    if (typeof fields.$ref === 'string') return this.finiteValues(this.resolve(fields.$ref, at), at, depth + 1);
+    for (const name of ['anyOf', 'oneOf', 'allOf'] as const) {
+      if (!Array.isArray(fields[name])) continue;
+      const lists = (fields[name] as unknown[]).map((each) => this.finiteValues(each, at, depth + 1));
+      const all = lists.flatMap((list) => list ?? []);
+      return lists.includes(null) || all.length > MOST_VALUES ? null : all;
+    }
+    const types = 'type' in fields || !('const' in fields || 'enum' in fields) ? typesOf(fields, at) : TYPES;
+    if ('const' in fields) return [fields.const];
+    if ('enum' in fields) {
+      const fitting = (fields.enum as unknown[]).filter((value) => types.some((type) => isOf(value, type)));
+      return fitting.length > MOST_VALUES ? null : fitting;
+    }
+    const lists = types.map((type): unknown[] | null => {
+      if (type === 'boolean') return [true, false];
+      if (type === 'null') return [null];
+      return type === 'integer' ? this.finiteIntegers(fields, at) : null;
+    });
+    return lists.includes(null) ? null : lists.flatMap((list) => list ?? []);
+  }
+
+  private finiteIntegers(fields: Fields, at: string): number[] | null {
+    const [low, high] = wholeBounds(bounds(fields, at));
+    const of = multipleOf(fields, at) ?? 1;
+    const first = Math.ceil(low / of) * of;
+    if (!Number.isFinite(high - first) || (high - first) / of >= MOST_VALUES) return null;
+    const values: number[] = [];
+    for (let value = first; value <= high; value += of) values.push(value === 0 ? 0 : value);
+    return values;
+  }
+
   private string(fields: Fields, at: string): string {
-    const { minLength, maxLength, format } = fields;
+    const { minLength, maxLength, format, pattern } = fields;
+    if (pattern !== undefined && format !== undefined) throw badKeyword(`${at}.pattern`, "it stands beside 'format'");
     if (format !== undefined) {
       const form = typeof format === 'string' && Object.hasOwn(FORMATS, format) ? FORMATS[format] : undefined;
       if (form === undefined) throw badKeyword(`${at}.format`, `formats are ${Object.keys(FORMATS).join(', ')}`);
@@ -301,18 +387,47 @@ class Conversion {
         throw badKeyword(`${at}.format`, 'it stands beside a length');
       return `"\\"" ${form} "\\""`;
     }
-    if (minLength === undefined && maxLength === undefined) return 'string';
+    if (pattern === undefined && minLength === undefined && maxLength === undefined) return 'string';
     const [min, max] = [
       bound(minLength ?? 0, `${at}.minLength`),
       maxLength === undefined ? Infinity : bound(maxLength, `${at}.maxLength`),
     ];
     if (min > max) throw noValue(at);
+    if (pattern !== undefined) return this.pattern(pattern, { min, max }, at);
     if (max === Infinity) return `"\\"" char{${min}} char* "\\""`;
     return max === 0 ? '"\\"\\""' : `"\\"" char{${min},${max}} "\\""`;
   }
 
+  private pattern(pattern: unknown, length: { min: number; max: number }, at: string): string {
+    const where = `${at}.pattern`;
+    if (typeof pattern !== 'string') throw badParam(where, `'${where}' is no text.`, 'invalid_schema');
+    try {
+      const rule = patternRule(pattern, length, {
+        reserve: () => this.rule(''),
+        set: (name, body) => this.write(name, body),
+      });
+      if (rule === null) throw noValue(at);
+      return `"\\"" ${rule} "\\""`;
+    } catch (error) {
+      if (!(error instanceof RegexFault)) throw error;
+      if (error.invalid) throw badParam(where, `'${where}' ${error.message}.`, 'invalid_schema');
+      throw badKeyword(where, `it ${error.message}`);
+    }
+  }
+
+  private multiples(of: number, within: NumberBounds, at: string): string {
+    const found = multiples(of, ...wholeBounds(within), (body) => this.rule(body));
+    if (found === null)
+      throw badKeyword(`${at}.multipleOf`, `${of} needs too many rules; give a smaller one, or closer bounds`);
+    if (found.length === 0) throw noValue(at);
+    return found.join(' | ');
+  }
+
   private integer(fields: Fields, at: string): string {
-    const found = wholeWithin(bounds(fields, at));
+    const within = bounds(fields, at);
+    const of = multipleOf(fields, at);
+    if (of !== null) return this.multiples(of, within, at);
+    const found = wholeWithin(within);
     if (found.length === 0) throw noValue(at);
     return found.join(' | ');
   }
@@ -320,6 +435,9 @@ class Conversion {
   /** Without bounds any number; with them whole ones, and those with a fraction between two whole ones within the bounds. */
   private number(fields: Fields, at: string): string {
     const within = bounds(fields, at);
+    const of = multipleOf(fields, at);
+    // what a whole number divides is whole
+    if (of !== null) return this.multiples(of, within, at);
     const { low, high } = within;
     if (low === -Infinity && high === Infinity) return 'number';
     // n.f lies between n and n + 1, and -n.f between -n - 1 and -n
@@ -332,162 +450,4 @@ class Conversion {
     if (parts.length === 0) throw badKeyword(`${at}.minimum`, 'there is no whole number between the bounds');
     return parts.join(' | ');
   }
-
-  /** Exactly one of them must fit: where two may fit one value, no grammar says so. */
-  private checkDisjoint(branches: readonly unknown[], at: string): void {
-    const kinds = branches.map((each) => this.kindsOf(each, at));
-    for (const [i, a] of kinds.entries())
-      for (const b of kinds.slice(i + 1)) {
-        const sameTypes = a.types.some((x) =>
-          b.types.some((y) => x === y || [x, y].sort().join() === 'integer,number'),
-        );
-        const told = Object.keys(a.constants).some((name) => {
-          const other = b.constants[name];
-          return other !== undefined && !a.constants[name]!.some((value) => other.includes(value));
-        });
-        const apart = a.values && b.values && !a.values.some((value) => b.values!.includes(value));
-        if (sameTypes && !told && !apart) throw badKeyword(at, 'two of its schemas may fit one value; use anyOf');
-      }
-  }
-
-  private kindsOf(
-    schema: unknown,
-    at: string,
-  ): { types: readonly string[]; constants: Record<string, string[]>; values: string[] | null } {
-    let fields = schema as Fields;
-    for (let step = 0; step < DEEPEST && typeof fields?.$ref === 'string'; step++)
-      fields = this.resolve(fields.$ref, at) as Fields;
-    if (typeof fields !== 'object' || fields === null) return { types: TYPES, constants: {}, values: null };
-    const constants: Record<string, string[]> = {};
-    const required = Array.isArray(fields.required) ? (fields.required as unknown[]) : [];
-    for (const [name, each] of Object.entries((fields.properties ?? {}) as Record<string, Fields>)) {
-      const values = valuesOf(each);
-      if (values && required.includes(name)) constants[name] = values;
-    }
-    const values = valuesOf(fields);
-    const types = 'type' in fields ? typesOf(fields, at) : TYPES;
-    return { types, constants, values };
-  }
-
-  /** Whether a value of finite size fits: a schema may ask for itself without end. */
-  private checkFinite(schema: unknown, at: string, open: ReadonlySet<string>): void {
-    if (!this.finite(schema, open))
-      throw badParam(at, 'No value of finite size fits the schema: it asks for itself without end.', 'invalid_schema');
-  }
-
-  private finite(schema: unknown, open: ReadonlySet<string>): boolean {
-    if (typeof schema !== 'object' || schema === null) return schema !== false;
-    const fields = schema as Fields;
-    if (typeof fields.$ref === 'string') {
-      if (open.has(fields.$ref)) return false;
-      return this.finite(this.resolve(fields.$ref, this.param), new Set([...open, fields.$ref]));
-    }
-    for (const name of ['anyOf', 'oneOf'] as const)
-      if (Array.isArray(fields[name])) return (fields[name] as unknown[]).some((each) => this.finite(each, open));
-    if (Array.isArray(fields.allOf)) return (fields.allOf as unknown[]).every((each) => this.finite(each, open));
-    if ('const' in fields || 'enum' in fields) return true;
-    const types = 'type' in fields ? typesOf(fields, this.param) : null;
-    if (types && types.some((type) => type !== 'object' && type !== 'array')) return true;
-    const properties = (fields.properties ?? {}) as Fields;
-    const required = Array.isArray(fields.required) ? (fields.required as string[]) : [];
-    const objectOk = required.every((name) => !Object.hasOwn(properties, name) || this.finite(properties[name], open));
-    const arrayOk =
-      !(Number(fields.minItems ?? 0) > 0 && !this.finite(fields.items ?? true, open)) &&
-      (!Array.isArray(fields.prefixItems) ||
-        (fields.prefixItems as unknown[]).every((each) => this.finite(each, open)));
-    if (!types) return objectOk && arrayOk;
-    return (types.includes('object') && objectOk) || (types.includes('array') && arrayOk);
-  }
-}
-
-function valuesOf(fields: Fields): string[] | null {
-  if (typeof fields !== 'object' || fields === null) return null;
-  if ('const' in fields) return [JSON.stringify(fields.const)];
-  return Array.isArray(fields.enum) ? (fields.enum as unknown[]).map((value) => JSON.stringify(value)) : null;
-}
-
-/** The types of a schema: those it names, else those that its keywords are about, else all. */
-function typesOf(fields: Fields, at: string): readonly string[] {
-  const { type } = fields;
-  if (type === undefined) {
-    // without a type a keyword binds values of its own type only, and all others fit
-    const about = TYPES.filter((each) => KEYWORDS[each]!.some((name) => name in fields));
-    return about.length ? about : TYPES;
-  }
-  const types = Array.isArray(type) ? (type as unknown[]) : [type];
-  for (const each of types)
-    if (typeof each !== 'string' || !TYPES.includes(each))
-      throw badParam(
-        `${at}.type`,
-        `'${at}.type' is ${JSON.stringify(each)?.slice(0, 80)}; expected ${TYPES.join(', ')}.`,
-        'invalid_schema',
-      );
-  if (types.length === 0) throw noValue(at);
-  return types as string[];
-}
-
-function isOf(value: unknown, type: string): boolean {
-  if (type === 'null') return value === null;
-  if (type === 'array') return Array.isArray(value);
-  if (type === 'object') return typeof value === 'object' && value !== null && !Array.isArray(value);
-  if (type === 'integer') return Number.isInteger(value);
-  return typeof value === type;
-}
-
-function listOf(value: unknown, at: string, mayBeEmpty = false): readonly unknown[] {
-  if (Array.isArray(value) && (mayBeEmpty || value.length > 0)) return value as unknown[];
-  throw badParam(at, `'${at}' is no list${mayBeEmpty ? '' : ' of at least one'}.`, 'invalid_schema');
-}
-
-function bound(value: unknown, at: string): number {
-  if (typeof value !== 'number' || !Number.isInteger(value) || value < 0)
-    throw badParam(at, `'${at}' is no whole number of 0 or more.`, 'invalid_schema');
-  if (value > MOST_REPEATED) throw badKeyword(at, `it is above ${MOST_REPEATED}`);
-  return value;
-}
-
-interface NumberBounds {
-  low: number;
-  high: number;
-  openLow: boolean;
-  openHigh: boolean;
-}
-
-function bounds(fields: Fields, at: string): NumberBounds {
-  const read = (name: string, none: number): number => {
-    const value = fields[name] ?? none;
-    if (typeof value === 'number') return value;
-    throw badParam(`${at}.${name}`, `'${at}.${name}' is no number.`, 'invalid_schema');
-  };
-  const [min, above] = [read('minimum', -Infinity), read('exclusiveMinimum', -Infinity)];
-  const [max, below] = [read('maximum', Infinity), read('exclusiveMaximum', Infinity)];
-  return {
-    low: Math.max(min, above),
-    high: Math.min(max, below),
-    openLow: above >= min && above > -Infinity,
-    openHigh: below <= max && below < Infinity,
-  };
-}
-
-/** The whole numbers within, as alternatives. */
-function wholeWithin({ low, high, openLow, openHigh }: NumberBounds): string[] {
-  return integers(openLow ? Math.floor(low) + 1 : Math.ceil(low), openHigh ? Math.ceil(high) - 1 : Math.floor(high));
-}
-
-function decode(part: string): string {
-  let text = part;
-  try {
-    text = decodeURIComponent(part);
-  } catch {
-    // no URI: taken as it is
-  }
-  return text.replaceAll('~1', '/').replaceAll('~0', '~');
-}
-
-function badKeyword(at: string, why: string): ApiError {
-  return badParam(at, `'${at}' is not supported: ${why}.`, 'unsupported_schema');
-}
-
-function noValue(at: string): ApiError {
-  return badParam(at, `No value fits the schema at '${at}'.`, 'invalid_schema');
 }
