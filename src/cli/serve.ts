@@ -106,7 +106,11 @@ async function serve(options: Options): Promise<void> {
       ...(Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined)) as object),
     });
     note(`mamba2: listening on ${server.url}${api_keys.length ? '' : ', without keys'}`);
-    const signal = await Promise.race([stopped, failed(server.ready)]);
+    const began = performance.now();
+    const warm = server.ready.then(() => {
+      note(`mamba2: ready after ${((performance.now() - began) / 1000).toFixed(1)} s of compiling and warming up`);
+    });
+    const signal = await Promise.race([stopped, failed(warm)]);
     note(`mamba2: ${signal}: requests that run come to their end (again to end at once)`);
     await server.close();
   } finally {

@@ -13,6 +13,7 @@ export class ServerMetrics {
   private readonly whole: Histogram;
   private readonly queued: Histogram;
   private readonly answers: Counter;
+  private readonly warmup: Gauge;
   private scheduler: RequestScheduler | null = null;
   /** Times of warming up are nobody's. */
   private counting = false;
@@ -28,6 +29,11 @@ export class ServerMetrics {
       'From a request to the beginning of its prompt’s reading.',
       SECONDS,
     );
+    this.warmup = new Gauge({
+      name: 'mamba2:warmup_seconds',
+      help: 'What getting warm took; 0 before it is done.',
+      registers: [this.registry],
+    });
     this.answers = new Counter({
       name: 'mamba2:http_responses_total',
       help: 'Answers by their path and status.',
@@ -70,9 +76,10 @@ export class ServerMetrics {
     this.sum('request_refused_total', 'Requests that found the queue full.', (m) => m.refused);
   }
 
-  /** From now on times count. */
-  begin(): void {
+  /** From now on times count. @param seconds that getting warm took */
+  begin(seconds: number): void {
     this.counting = true;
+    this.warmup.set(seconds);
   }
 
   /** Told what happens in the scheduler. */

@@ -5,7 +5,9 @@ import { Scheduler } from '../engine/scheduler/scheduler.js';
 import { QueueFullError, SchedulerClosedError } from '../engine/scheduler/errors.js';
 import { buildApp } from './app.js';
 import { ServerContext } from './context.js';
+import { ApiError } from './errors.js';
 import { Grammars } from './grammar/grammars.js';
+import { jsonObjectGrammar } from './grammar/json_schema.js';
 import { ServerMetrics } from './metrics.js';
 import { pooled } from './pooling.js';
 import { schedulerOptions, type Settings } from './options.js';
@@ -58,9 +60,10 @@ export class RunningServer {
 
   private warm(): void {
     const { context, metrics } = this;
+    const began = performance.now();
     this.ready = warmUp(context).then(() => {
       context.warm = true;
-      metrics.begin();
+      metrics.begin((performance.now() - began) / 1000);
     });
     this.ready.catch((error: unknown) => this.app.log.error({ err: error }, 'warming up failed'));
   }
@@ -83,7 +86,7 @@ export class RunningServer {
 }
 
 /** Runs what requests of each kind run, so that none of them waits for a program to be compiled. */
-async function warmUp({ scheduler, settings }: ServerContext): Promise<void> {
+async function warmUp({ scheduler, settings, grammars }: ServerContext): Promise<void> {
   await scheduler.warmup();
   const kinds = [
     { do_sample: false },
@@ -105,6 +108,16 @@ async function warmUp({ scheduler, settings }: ServerContext): Promise<void> {
   // side by side too, as many as there are rows
   await Promise.all(kinds.slice(0, scheduler.metrics().rows).map(submit));
   await pooled(settings.model, [0], 'mean', new AbortController().signal);
+  await warmGrammars(grammars);
+}
+
+/** Reads the vocabulary and compiles what `json_object` asks for, where grammars are installed. */
+async function warmGrammars(grammars: Grammars): Promise<void> {
+  try {
+    (await grammars.of(jsonObjectGrammar())).dispose();
+  } catch (error) {
+    if (!(error instanceof ApiError && error.code === 'not_installed')) throw error;
+  }
 }
 
 function grammarsOf({ tokenizer, model }: Settings, texts: TokenTexts): Grammars {
