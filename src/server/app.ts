@@ -17,6 +17,7 @@ import { embeddingRoutes } from './routes/embeddings.js';
 import { healthRoutes } from './routes/health.js';
 import { modelRoutes } from './routes/models.js';
 import { pageRoutes } from './routes/page.js';
+import { responseRoutes } from './routes/responses.js';
 import { stateRoutes } from './routes/states.js';
 import { tokenizeRoutes } from './routes/tokenize.js';
 import { UNSUPPORTED } from './schemas.js';
@@ -99,6 +100,7 @@ export async function buildApp(context: ServerContext, metrics: ServerMetrics): 
   modelRoutes(app, context);
   completionRoutes(app, context);
   chatRoutes(app, context);
+  responseRoutes(app, context);
   embeddingRoutes(app, context);
   tokenizeRoutes(app, context);
   stateRoutes(app, context);

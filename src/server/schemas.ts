@@ -174,6 +174,86 @@ export const CHAT_BODY: Schema = object(
   ['messages'],
 );
 
+/** Fields of completions that are the same here. */
+const SHARED_WITH_RESPONSES = Object.fromEntries(
+  [
+    ...['model', 'temperature', 'top_p', 'top_k', 'min_p', 'repetition_penalty', 'presence_penalty'],
+    ...['frequency_penalty', 'logit_bias', 'seed', 'stream', 'user', 'prompt_cache_key', 'priority'],
+  ].map((name) => [name, GENERATION[name]!]),
+);
+
+export const RESPONSES_BODY: Schema = object(
+  {
+    ...SHARED_WITH_RESPONSES,
+    input: say(
+      { type: ['string', 'array'], items: { type: 'object' }, minItems: 1 },
+      'A text, or items: messages, function_call and function_call_output.',
+    ),
+    instructions: say(orNull('string'), 'What the model is told first; of this request alone.'),
+    max_output_tokens: say(orNull('integer', { minimum: 1 }), 'Most new tokens.'),
+    text: say(
+      {
+        type: ['object', 'null'],
+        properties: {
+          format: {
+            type: ['object', 'null'],
+            properties: {
+              type: { type: 'string', enum: ['text', 'json_object', 'json_schema'] },
+              name: { type: 'string' },
+              description: orNull('string'),
+              schema: { type: ['object', 'boolean'] },
+              strict: orNull('boolean'),
+            },
+            required: ['type'],
+            additionalProperties: false,
+          },
+          verbosity: { type: ['string', 'null'], enum: ['medium', null] },
+        },
+        additionalProperties: false,
+      },
+      'format: json_object, or json_schema: the text parses, and fits the schema.',
+    ),
+    tools: say(
+      {
+        type: ['array', 'null'],
+        maxItems: 128,
+        items: object(
+          {
+            type: { type: 'string', enum: ['function'] },
+            name: { type: 'string', pattern: '^[a-zA-Z0-9_.-]{1,64}$' },
+            description: orNull('string'),
+            parameters: { type: ['object', 'null'] },
+            strict: orNull('boolean'),
+          },
+          ['type', 'name'],
+        ),
+      },
+      'Functions that the model may call.',
+    ),
+    tool_choice: say(
+      {
+        type: ['string', 'object', 'null'],
+        properties: { type: { type: 'string', enum: ['function'] }, name: { type: 'string' } },
+        additionalProperties: false,
+      },
+      "'none', 'auto', 'required', or the one to call.",
+    ),
+    parallel_tool_calls: say(orNull('boolean'), 'Whether one answer may call several tools.'),
+    previous_response_id: say(orNull('string', { maxLength: 64 }), 'The response that this one goes on from.'),
+    store: say(orNull('boolean'), 'Keeps the response, to go on from it. Default true.'),
+    stream_options: say(
+      {
+        type: ['object', 'null'],
+        properties: { include_obfuscation: { type: 'boolean', enum: [false] } },
+        additionalProperties: false,
+      },
+      'Nothing that could be set.',
+    ),
+    metadata: say(orNull('object'), 'Comes back with the response.'),
+  },
+  ['input'],
+);
+
 export const EMBEDDINGS_BODY: Schema = object(
   {
     model: GENERATION.model!,
@@ -232,6 +312,16 @@ export const UNSUPPORTED: Readonly<Record<string, { why: string; off: readonly u
   web_search_options: { why: 'the server searches nothing', off: [null] },
   dimensions: { why: 'vectors are those of the model', off: [null] },
   safety_identifier: { why: 'use user', off: [null] },
+  background: { why: 'a response is given to who asked for it', off: [null, false] },
+  conversation: { why: 'use previous_response_id', off: [null] },
+  include: { why: 'a response has all there is; log-probabilities are those of /v1/chat/completions', off: [null, []] },
+  max_tool_calls: { why: 'tools are called by the client, who counts', off: [null] },
+  reasoning: {
+    why: 'the model has no reasoning that could be set',
+    off: [null, {}, { effort: null }, { effort: 'none' }],
+  },
+  truncation: { why: 'a state holds a text of any length, and nothing is cut', off: [null, 'disabled'] },
+  prompt_cache_retention: { why: 'states are kept as long as there is room', off: [null] },
   guided_json: { why: 'use response_format', off: [null] },
   guided_regex: { why: 'use response_format with a schema', off: [null] },
   use_beam_search: { why: 'beam search is an option of generate() in a program', off: [null, false] },

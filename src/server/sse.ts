@@ -22,17 +22,34 @@ export async function sendEvents(
   return reply;
 }
 
+/** The same for events that have a type, by which they are named, and of which the last says by itself that it is. */
+export async function sendNamedEvents(
+  reply: FastifyReply,
+  events: AsyncIterable<{ type: string }>,
+  stall_seconds: number,
+): Promise<FastifyReply> {
+  const stream = new EventStream(reply, stall_seconds, true);
+  try {
+    for await (const event of events) await stream.send(event, event.type);
+    reply.raw.end();
+  } catch (error) {
+    await stream.fail(error);
+  }
+  return reply;
+}
+
 class EventStream {
   private opened = false;
 
   constructor(
     private readonly reply: FastifyReply,
     private readonly stall_seconds: number,
+    private readonly named = false,
   ) {}
 
   /** Sends one event, and waits while the client has not read those before. @throws where the client is gone */
-  async send(data: unknown): Promise<void> {
-    await this.write(`data: ${JSON.stringify(data)}\n\n`);
+  async send(data: unknown, name?: string): Promise<void> {
+    await this.write(`${name === undefined ? '' : `event: ${name}\n`}data: ${JSON.stringify(data)}\n\n`);
   }
 
   /** The end that clients wait for. */
@@ -46,7 +63,10 @@ class EventStream {
     if (!this.opened) throw error;
     const { raw } = this.reply;
     if (raw.destroyed) return;
-    await this.write(`data: ${JSON.stringify(toApiError(error).body())}\n\n`).catch(() => undefined);
+    const body = toApiError(error).body();
+    // clients throw what has `error`; the fields beside it are those of the event as the API has it
+    const told = this.named ? this.send({ ...body.error, ...body, type: 'error' }, 'error') : this.send(body);
+    await told.catch(() => undefined);
     raw.end();
   }
 

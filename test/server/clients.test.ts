@@ -86,6 +86,26 @@ describe('official clients', function () {
       expect(length).to.equal(256);
       expect(norm).to.be.closeTo(1, 1e-5);
     }
+    expect(got.response).to.deep.equal(['incomplete', got.response_stream as string, 8]);
+    expect(got.response_events).to.deep.equal([
+      'response.created',
+      'response.in_progress',
+      'response.output_item.added',
+      'response.content_part.added',
+      'response.output_text.delta',
+      'response.output_text.done',
+      'response.content_part.done',
+      'response.output_item.done',
+      'response.incomplete',
+    ]);
+    for (const formed of [got.response_runner, got.response_formed])
+      expect((formed as Got).mood).to.be.oneOf(['glad', 'sad']);
+    expect(got.response_turn).to.deep.equal([true, true]);
+    const [kind, called, args] = got.response_call as [string, string, Got];
+    expect([kind, called]).to.deep.equal(['function_call', 'look']);
+    expect(args.mood).to.be.oneOf(['glad', 'sad']);
+    expect(got.retrieved).to.equal(true);
+    expect(got.background).to.deep.include({ status: 400, param: 'background', code: 'unsupported_parameter' });
     expect(got.bad).to.deep.equal({
       name: 'BadRequestError',
       status: 400,

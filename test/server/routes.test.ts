@@ -2,7 +2,8 @@
 import { expect } from 'chai';
 import * as net from 'node:net';
 import { AutoTokenizer, pipeline } from '../../src/index.js';
-import { MODEL, startServer, TEMPLATE, theModel, type TestServer } from './support.js';
+import { responseTests, TOOL_TEMPLATE } from './responses.js';
+import { MODEL, startServer, theModel, type TestServer } from './support.js';
 
 interface State {
   id: string;
@@ -27,10 +28,12 @@ describe('routes of the server', function () {
   this.timeout(300_000);
   let server: TestServer;
   before(async () => {
-    server = await startServer({ cors: ['https://page.example'], max_body: 20_000 }, { chat_template: TEMPLATE });
+    server = await startServer({ cors: ['https://page.example'], max_body: 20_000 }, { chat_template: TOOL_TEMPLATE });
     await server.ready;
   });
   after(() => server.close());
+
+  responseTests(() => server);
 
   const complete = async (body: object): Promise<{ text: string; state?: string }> => {
     const answer = await server.post('/v1/completions', body);
@@ -150,6 +153,7 @@ describe('routes of the server', function () {
     const { text } = (await server.get('/metrics')).body as { text: string };
     for (const name of [
       ...[
+        'warmup_seconds',
         'num_requests_running',
         'num_requests_waiting',
         'kv_cache_usage_perc',
@@ -170,7 +174,10 @@ describe('routes of the server', function () {
       paths: Record<string, { post?: { requestBody: object } }>;
     };
     expect(openapi).to.match(/^3\.1/);
-    for (const path of ['/v1/completions', '/v1/chat/completions', '/v1/embeddings', '/v1/states', '/tokenize'])
+    for (const path of [
+      ...['/v1/completions', '/v1/chat/completions', '/v1/responses'],
+      ...['/v1/embeddings', '/v1/states', '/tokenize'],
+    ])
       expect(paths[path]?.post?.requestBody, path).to.be.an('object');
   });
 
@@ -246,6 +253,7 @@ describe('a server with keys', function () {
     for (const path of [
       '/v1/completions',
       '/v1/chat/completions',
+      '/v1/responses',
       '/v1/embeddings',
       '/v1/states',
       '/tokenize',
