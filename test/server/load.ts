@@ -2,9 +2,12 @@
 import { expect } from 'chai';
 import * as fs from 'node:fs';
 import * as net from 'node:net';
+import * as os from 'node:os';
+import * as path from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { lcg } from '../support/random.js';
 import { serveProcess, type ServerProcess } from './processes.js';
+import { TEMPLATE } from './support.js';
 
 const PROMPTS = [
   ...[
@@ -35,6 +38,14 @@ export interface LoadReport {
   seconds: number;
 }
 
+/** What answers of one kind must fit. */
+const MOOD = {
+  type: 'object',
+  properties: { mood: { enum: ['glad', 'sad'] }, name: { type: 'string', pattern: '^[A-Z][a-z]{1,8}$' } },
+  required: ['mood', 'name'],
+  additionalProperties: false,
+};
+
 const json = { 'content-type': 'application/json' };
 const MALFORMED: readonly [body: string, status: number][] = [
   ['{"prompt": ', 400],
@@ -51,10 +62,18 @@ const MALFORMED: readonly [body: string, status: number][] = [
 /** A server for the tests of a suite, which ends with them. */
 export function serverForLoad(): () => ServerProcess {
   let server: ServerProcess | undefined;
+  let folder: string;
   before(async () => {
-    server = await serveProcess('--dtype', 'float32', '--rows', '8', '--state-cache', '32M');
+    folder = fs.mkdtempSync(path.join(os.tmpdir(), 'mamba2-load-'));
+    const template = path.join(folder, 'chat.jinja');
+    fs.writeFileSync(template, TEMPLATE);
+    const args = ['--rows', '8', '--state-cache', '32M', '--chat-template', template];
+    server = await serveProcess('--dtype', 'float32', ...args);
   });
-  after(() => void server?.child.kill('SIGKILL'));
+  after(() => {
+    server?.child.kill('SIGKILL');
+    fs.rmSync(folder, { recursive: true, force: true });
+  });
   return () => server!;
 }
 
@@ -77,7 +96,19 @@ export async function load(server: ServerProcess, count: number): Promise<LoadRe
   // what each prompt gives alone
   const expected = new Map<string, string>();
   const sampled = new Map<string, string[]>();
+  const answered = new Map<string, string>();
+  const messagesOf = (prompt: string): object[] => [{ role: 'user', content: prompt }];
+  const chat = async (prompt: string, more: object): Promise<string | undefined> => {
+    const { status, body: answer } = await server.post('/v1/chat/completions', {
+      ...{ max_tokens: TOKENS, temperature: 0, ...more },
+      messages: messagesOf(prompt),
+    });
+    if (status === 429) return undefined;
+    expect(status, JSON.stringify(answer)).to.equal(200);
+    return (answer.choices as { message: { content: string } }[])[0]!.message.content;
+  };
   for (const prompt of PROMPTS) {
+    answered.set(prompt, (await chat(prompt, {}))!);
     expected.set(prompt, (await text(completion(prompt)))[0]!);
     sampled.set(prompt, await text(completion(prompt, { temperature: 1, seed: 3, n: 2 })));
   }
@@ -92,7 +123,7 @@ export async function load(server: ServerProcess, count: number): Promise<LoadRe
     memory: [0, 0],
     seconds: 0,
   };
-  const kinds: ((prompt: string) => Promise<void>)[] = [
+  const kinds: ((prompt: string) => Promise<unknown>)[] = [
     async (prompt) => {
       const [got] = await text(completion(prompt));
       if (got === undefined) report.refused++;
@@ -127,6 +158,25 @@ export async function load(server: ServerProcess, count: number): Promise<LoadRe
       expect((body.data as { embedding: number[] }[])[0]!.embedding).to.have.length(256);
     },
   ];
+  kinds.push(
+    async (prompt) => expect((await chat(prompt, {})) ?? answered.get(prompt), prompt).to.equal(answered.get(prompt)),
+    async (prompt) => {
+      const format = { type: 'json_schema', json_schema: { name: 'mood', schema: MOOD } };
+      const got = await chat(prompt, { temperature: 1, max_tokens: 60, response_format: format });
+      if (got === undefined) return void report.refused++;
+      const { mood, name } = JSON.parse(got) as { mood: string; name: string };
+      expect(mood).to.be.oneOf(['glad', 'sad']);
+      expect(name).to.match(/^[A-Z][a-z]{1,8}$/);
+    },
+    async (prompt) => {
+      const body = { input: prompt, max_output_tokens: TOKENS, temperature: 0 };
+      const { status, body: answer } = await server.post('/v1/responses', body);
+      if (status === 429) return void report.refused++;
+      expect(status, JSON.stringify(answer)).to.equal(200);
+      const [item] = answer.output as { content: { text: string }[] }[];
+      expect(item!.content[0]!.text, prompt).to.equal(answered.get(prompt));
+    },
+  );
   const abort = async (prompt: string): Promise<void> => {
     const controller = new AbortController();
     const body = JSON.stringify({
