@@ -7,9 +7,9 @@ describe('a server under load', function () {
   const server = serverForLoad();
 
   it('gives every good request its own text, and loses no row', async () => {
-    const report = await load(server(), 400);
-    expect(report.good + report.aborted + report.malformed).to.equal(400);
+    const report = await load(server(), 200);
+    expect(report.good + report.aborted + report.malformed).to.equal(200);
     expect(report.refused).to.equal(0);
-    expect(Math.min(report.aborted, report.malformed)).to.be.greaterThan(20);
+    expect(Math.min(report.aborted, report.malformed)).to.be.greaterThan(10);
   });
 });
