@@ -443,20 +443,19 @@ napi_value Allocate(napi_env env, napi_callback_info info) {
   return result;
 }
 
-void LeaveBusy(int status, void*) {
-  if (under_way.load() > 0) _exit(status);
-}
-
-// leave(status): ends the process without destructors where a session runs, which would use what they destroy; else returns.
-napi_value Leave(napi_env env, napi_callback_info info) {
-  size_t count = 1;
-  napi_value args[1];
-  napi_get_cb_info(env, info, &count, args, nullptr, nullptr);
-  int32_t status = 0;
-  napi_get_value_int32(env, args[0], &status);
-  LeaveBusy(status, nullptr);
-  return nullptr;
-}
+// The last that a thread of JavaScript does. Where runs are under way, the process must not destroy what they use: it ends without destructors. What
+// TensorFlow makes during a run it destroys first of all, in reverse order, and so before anything that was registered with exit() earlier; but
+// exit() ends its own thread's variables before that. A worker that ends says the same for the exit() of the main thread, which waits for workers.
+struct LastOfThread {
+  ~LastOfThread() {
+#ifdef __GLIBC__
+    const auto leave = [](int status, void*) {
+      if (under_way.load() > 0) _exit(status);
+    };
+    if (under_way.load() > 0) on_exit(leave, nullptr);
+#endif
+  }
+};
 
 // The end of an environment waits for nobody: what runs ends by itself, and nobody hears of it.
 void EndHome(void* data) {
@@ -480,10 +479,8 @@ void PinLibrary() {
 
 NAPI_MODULE_INIT() {
   PinLibrary();
-#ifdef __GLIBC__
-  static const int once = on_exit(LeaveBusy, nullptr);
-  (void)once;
-#endif
+  static thread_local LastOfThread last;
+  (void)last;
   auto home = std::make_unique<std::shared_ptr<Home>>(std::make_shared<Home>());
   napi_value name;
   napi_create_string_utf8(env, "tfjs-mamba2 session", NAPI_AUTO_LENGTH, &name);
@@ -498,7 +495,6 @@ NAPI_MODULE_INIT() {
   Export(env, exports, "end", EndCall);
   Export(env, exports, "close", CloseCall);
   Export(env, exports, "allocate", Allocate);
-  Export(env, exports, "leave", Leave);
   ExportFileReader(env, exports);
   ExportReleaseMemory(env, exports);
   ExportServer(env, exports);

@@ -4,7 +4,6 @@
  */
 import * as fs from 'node:fs';
 import * as path from 'node:path';
-import { isMainThread } from 'node:worker_threads';
 import { useBlocks } from '../base/blocks.js';
 import { DeviceError } from '../base/errors.js';
 import { requireNear } from '../base/package_files.js';
@@ -65,8 +64,6 @@ interface SessionAddon {
   serve(definition: Uint8Array, address: string, port: number): void;
   /** native/release_memory.cc */
   releaseMemory(): void;
-  /** Ends the process where a session runs; else returns. */
-  leave(status: number): void;
 }
 
 let addon: SessionAddon | null = null;
@@ -79,24 +76,8 @@ export function loadSessions(dir: string): void {
   if (!fs.existsSync(file)) return;
   const found = requireNear(file) as SessionAddon;
   if (found.version !== NATIVE_VERSION) return;
-  if (isMainThread && addon === null) leaveSafely(found);
   addon = found;
   useBlocks(found);
-}
-
-/**
- * process.exit() destroys what a run uses: where there is one, the process ends without destructors. All listeners of 'exit' were called by then.
- * The addon asks the same later, for other ways to end; but destructors of what TensorFlow has made lazily go before that.
- */
-function leaveSafely(found: SessionAddon): void {
-  const { reallyExit } = process as unknown as { reallyExit?: (code?: number) => void };
-  if (typeof reallyExit !== 'function') return;
-  Object.assign(process, {
-    reallyExit: (code?: number): void => {
-      found.leave(code ?? 0);
-      reallyExit.call(process, code);
-    },
-  });
 }
 
 /**
