@@ -1,5 +1,6 @@
 #!/usr/bin/env node
-// The command `mamba2`. In a package it runs the built code; in a checkout it runs the sources, which need no build.
+// The command `mamba2`. In a package it runs the built code; in a checkout it runs the sources, which need no build, but under Deno: there tsx,
+// which reads them, takes native addons for source text.
 import { existsSync } from 'node:fs';
 
 const source = new URL('../src/cli/main.ts', import.meta.url);
@@ -7,6 +8,13 @@ const built = new URL('../dist/cli/main.js', import.meta.url);
 
 async function load() {
   if (!existsSync(source)) return import(built.href);
+  if (process.versions.deno) {
+    if (existsSync(built)) return import(built.href);
+    process.stderr.write(
+      'mamba2: Deno cannot run the sources of a checkout. Run `npm run build` first, which makes dist/, or use Node.js.\n',
+    );
+    process.exit(1);
+  }
   try {
     const { register } = await import('tsx/esm/api');
     register();

@@ -31,10 +31,12 @@ export function registerEnv(program: Command): void {
 
 function rows(report: DeviceReport): [string, string][] {
   const { cpu, gpu } = report;
+  const others = ['Bun', 'Deno'].filter((name) => process.versions[name.toLowerCase()] !== undefined);
   const setUp = report.runtime ? 'not in use' : 'not set up; run `npx mamba2 setup`';
   return [
     ['tfjs-mamba2', report.package],
-    ['Node.js', `${report.node} (${report.platform})`],
+    ...others.map((name): [string, string] => [name, process.versions[name.toLowerCase()]!]),
+    ['Node.js', `${report.node}${others.length > 0 ? ', as it says it is' : ''} (${report.platform})`],
     ['TensorFlow.js', report.tfjs],
     ['TensorFlow', report.tensorflow ? `${report.tensorflow} (${report.library ?? 'loaded by the program'})` : setUp],
     ['Runtime', report.runtime ?? 'none'],

@@ -208,9 +208,9 @@ function stderrGuard(dir: string): StderrGuard | null {
 /** Variables that TensorFlow, XLA and CUDA read. */
 const OF_LIBRARIES = /^(TF_|XLA_|CUDA_|NVIDIA_|OMP_)/;
 
-/** The process.env of a worker thread is a copy of its own: what libraries read is told to the process. */
+/** The process.env of a worker thread is a copy of its own, and Bun's of every thread: what libraries read is told to the process. */
 function shareEnvironment(guard: StderrGuard | null): void {
-  if (isMainThread) return;
+  if (isMainThread && !process.versions.bun) return;
   for (const [name, value] of Object.entries(process.env))
     if (OF_LIBRARIES.test(name) && value !== undefined) guard?.setEnvironment(name, value);
 }

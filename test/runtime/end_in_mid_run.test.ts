@@ -31,10 +31,10 @@ it('an uncaught error ends the process before anything that a run uses is destro
     const source = `#include <stdlib.h>
       #include <unistd.h>
       static void wait(void) { usleep(500000); }
-      void* napi_register_module_v1(void* env, void* exports) { atexit(wait); return exports; }`;
-    fs.writeFileSync(path.join(dir, 'slow_end.c'), source);
+      extern "C" void* napi_register_module_v1(void* env, void* exports) { atexit(wait); return exports; }`;
+    fs.writeFileSync(path.join(dir, 'slow_end.cc'), source);
     const addon = path.join(dir, 'slow_end.node');
-    execFileSync('cc', ['-shared', '-fPIC', '-o', addon, path.join(dir, 'slow_end.c')]);
+    execFileSync('g++', ['-shared', '-fPIC', '-o', addon, path.join(dir, 'slow_end.cc')]);
     const [{ status, signal, stderr }] = ends('error', [600], addon) as [ReturnType<typeof ends>[0]];
     expect([status, signal], stderr).to.deep.equal(EXPECTED.error);
   } finally {
