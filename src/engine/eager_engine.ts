@@ -173,10 +173,36 @@ export class EagerEngine implements GenerationEngine {
     rows: readonly Int32Array[],
     take?: (row: number, hidden: Float32Array, count: number) => void,
   ): Promise<void> {
+    const t = Math.max(...rows.map((row) => row.length));
+    const live = rows.flatMap((row, i) => (row.length ? [i] : []));
+    const { h, logits } = await this.weights.turns.take(() => this.advance(state, rows, live, take !== undefined));
+    if (take && h) {
+      const hidden = await h.data<'float32'>();
+      h.dispose();
+      handOutRows(
+        hidden,
+        rows.map((row) => row.length),
+        t,
+        take,
+      );
+    }
+    const flat = await logits.data<'float32'>();
+    logits.dispose();
+    const v = this.vocab_size;
+    live.forEach((row, i) => (state.rows[row] = flat.slice(i * v, (i + 1) * v)));
+    rows.forEach((row, i) => (state.seen[i]! += row.length));
+  }
+
+  /** Moves the cache on, layer by layer, between which others run: but none of them changes the weights. @param live rows with a token */
+  private async advance(
+    state: EagerState,
+    rows: readonly Int32Array[],
+    live: readonly number[],
+    keepHidden: boolean,
+  ): Promise<{ h: tf.Tensor3D | null; logits: tf.Tensor }> {
     const { network } = this.weights;
     const weights = this.weights.all();
     const [b, t] = [rows.length, Math.max(...rows.map((row) => row.length))];
-    const live = rows.flatMap((row, i) => (row.length ? [i] : []));
     const ids = new Int32Array(b * t);
     const mask = new Float32Array(b * t);
     rows.forEach((row, i) => {
@@ -222,24 +248,9 @@ export class EagerEngine implements GenerationEngine {
     } finally {
       masked?.dispose();
     }
-    if (!take) h.dispose();
-    const out = { states, logits, ...(take && { h }) };
-    state.cache.advance(out.states, t);
-    if (take && out.h) {
-      const hidden = await out.h.data<'float32'>();
-      out.h.dispose();
-      handOutRows(
-        hidden,
-        rows.map((row) => row.length),
-        t,
-        take,
-      );
-    }
-    const flat = await out.logits.data<'float32'>();
-    out.logits.dispose();
-    const v = this.vocab_size;
-    live.forEach((row, i) => (state.rows[row] = flat.slice(i * v, (i + 1) * v)));
-    rows.forEach((row, i) => (state.seen[i]! += row.length));
+    if (!keepHidden) h.dispose();
+    state.cache.advance(states, t);
+    return { h: keepHidden ? h : null, logits };
   }
 
   private own(state: EngineState, rows: number): EagerState {

@@ -1,6 +1,7 @@
 /** The weights of a network: where they come from, and what stands in for them. */
 import * as tf from '@tensorflow/tfjs';
 import { ConfigError, DisposedError } from '../base/errors.js';
+import { Turns } from '../base/turns.js';
 import type { CheckpointSource } from '../checkpoints/source.js';
 import type { WeightStorage } from '../layers/storage.js';
 import type { StoredMatrix, Weight, Weights, WeightSpec } from '../layers/weights.js';
@@ -9,6 +10,11 @@ import type { RecurrentLM } from './recurrent_lm.js';
 
 /** The weights of a network: where they come from, and the layer variables they become when run eagerly. */
 export class NetworkWeights<N extends RecurrentLM = RecurrentLM> {
+  /**
+   * Who reads all weights in pieces, between which others run, and who changes many of them take turns: so nobody computes with the half of an
+   * update.
+   */
+  readonly turns = new Turns();
   private record: Weights | null = null;
   private plain: Record<string, tf.Variable> | null = null;
   private readonly stored = new Map<string, StoredMatrix>();

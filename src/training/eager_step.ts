@@ -18,6 +18,17 @@ import {
 } from './step.js';
 import type { Trainable } from './trainable.js';
 
+/** A variable after a step: its value and moments, tensors of their own. */
+interface Next {
+  name: string;
+  value: tf.Tensor;
+  first: tf.Tensor;
+  second: tf.Tensor;
+}
+
+const tensorsOf = (all: readonly Next[]): tf.Tensor[] =>
+  all.flatMap(({ value, first, second }) => [value, first, second]);
+
 /** See TrainingStep. Trains the model's own variables in place. */
 export class EagerStep implements TrainingStep {
   readonly engine = 'eager';
@@ -45,9 +56,12 @@ export class EagerStep implements TrainingStep {
   }
 
   async step(batches: readonly PreparedBatch[], learningRate: number, seed: number): Promise<StepResult> {
-    return this.inTurn(() => {
+    return this.inTurn(async () => {
       for (const batch of batches) checkBatchMemory(this.target.network, batch, true);
-      return this.work(batches, countItems(batches), learningRate, seed);
+      const work = this.work(batches, countItems(batches), learningRate, seed);
+      const { next, ...result } = await inPieces(work, { alive: this.alive, keeps: ({ next }) => tensorsOf(next) });
+      if (next.length > 0) await this.change(next);
+      return result;
     });
   }
 
@@ -56,7 +70,7 @@ export class EagerStep implements TrainingStep {
     items: number,
     learningRate: number,
     seed: number,
-  ): Pieces<StepResult> {
+  ): Pieces<StepResult & { next: Next[] }> {
     const names = [...this.variables.keys()];
     const tensors = [...this.variables.values()];
     let sum = 0;
@@ -87,47 +101,62 @@ export class EagerStep implements TrainingStep {
     const { norm, scale } = tf.tidy(() => meanAndClip(sums!, tf.scalar(items), this.settings.max_grad_norm));
     const grad_norm = norm.dataSync()[0]!;
     const loss = sum / items;
-    if (Number.isFinite(loss) && Number.isFinite(grad_norm)) yield* this.update(sums!, scale, learningRate);
-    return { loss, grad_norm, items };
+    const fine = Number.isFinite(loss) && Number.isFinite(grad_norm);
+    return { loss, grad_norm, items, next: fine ? yield* this.updated(sums!, scale, learningRate) : [] };
   }
 
-  /** Variable by variable, between which others run. */
-  private *update(sums: readonly tf.Tensor[], scale: tf.Scalar, learningRate: number): Pieces<void> {
+  /** All variables after the step, one by one, between which others run: nothing is changed yet. Disposes of the gradients. */
+  private *updated(sums: readonly tf.Tensor[], scale: tf.Scalar, learningRate: number): Pieces<Next[]> {
     const { settings } = this;
-    this.count++;
-    const rate = { learningRate, ...corrections(settings, this.count) };
+    const rate = { learningRate, ...corrections(settings, this.count + 1) };
+    const all: Next[] = [];
     for (const [i, [name, value]] of [...this.variables].entries()) {
       yield;
-      const { first, second } = this.state.get(name)!;
-      tf.tidy(() => {
-        const next = adamwUpdate({ name, value, gradient: sums[i]!, first, second }, settings, rate, scale);
-        value.assign(next.value);
-        this.state.set(name, { first: tf.keep(next.first), second: tf.keep(next.second) });
-      });
-      tf.dispose([first, second]);
+      const gradient = sums[i]!;
+      all.push({ name, ...adamwUpdate({ name, value, gradient, ...this.state.get(name)! }, settings, rate, scale) });
+      gradient.dispose();
     }
+    return all;
+  }
+
+  /** The update itself: in one piece, and not while somebody is in the middle of reading the weights. */
+  private async change(all: readonly Next[]): Promise<void> {
+    await this.target.model.weights.turns.take(() => {
+      if (this.disposed) tf.dispose(tensorsOf(all));
+      this.alive();
+      this.count++;
+      for (const { name, value, first, second } of all) {
+        this.variables.get(name)!.assign(value);
+        value.dispose();
+        const before = this.state.get(name)!;
+        this.state.set(name, { first, second });
+        tf.dispose([before.first, before.second]);
+      }
+    });
   }
 
   async evaluate(batch: PreparedBatch): Promise<number> {
     const { target, variables } = this;
     return this.inTurn(() => {
       checkBatchMemory(target.network, batch, false);
-      return (function* (): Pieces<number> {
+      const work = function* (): Pieces<number> {
         const trained = Object.fromEntries(variables);
         const loss = yield* lossInPieces(target, trained, target.frozen(), batchTensors(batch), { grads: false });
         return loss.dataSync()[0]!;
-      })();
+      };
+      return inPieces(work(), { alive: this.alive });
     });
   }
 
+  private readonly alive = (): void => {
+    if (this.disposed) throw new DisposedError('This training step was disposed');
+  };
+
   /** Steps follow one another, however many are asked for at once; the event loop runs between layers. */
-  private inTurn<T>(work: () => Pieces<T>): Promise<T> {
-    const alive = (): void => {
-      if (this.disposed) throw new DisposedError('This training step was disposed');
-    };
+  private inTurn<T>(work: () => Promise<T>): Promise<T> {
     return this.turns.take(() => {
-      alive();
-      return inPieces(work(), { alive });
+      this.alive();
+      return work();
     });
   }
 

@@ -99,7 +99,7 @@ export class CausalLMTrainer {
     const loss =
       optimizer instanceof AdamW
         ? (await step.step([prepared], optimizer.learningRate, step.steps)).loss
-        : await this.turns.take(() => inPieces(this.otherOptimizer(prepared, optimizer)));
+        : await this.turns.take(() => this.otherOptimizer(prepared, optimizer));
     if (!Number.isFinite(loss))
       throw new TrainingError(
         `The loss of update ${step.steps + 1} is ${loss}; lower the learning rate, or look at its batch`,
@@ -108,24 +108,33 @@ export class CausalLMTrainer {
     return loss;
   }
 
-  /** Gradients eagerly, then whatever the optimizer does with them. */
-  private *otherOptimizer(batch: PreparedBatch, optimizer: tf.Optimizer): Pieces<number> {
+  /** Gradients eagerly, in pieces, then whatever the optimizer does with them, while nobody is in the middle of reading the weights. */
+  private async otherOptimizer(batch: PreparedBatch, optimizer: tf.Optimizer): Promise<number> {
     const target = trainableOf(this.model);
     const variables = target.trainable();
     const items = countItems([batch]);
-    const { loss, gradients } = yield* lossAndGradients(
-      target,
-      [...variables.keys()],
-      [...variables.values()],
-      target.frozen(),
-      batchTensors(batch),
-      this.stepOptions,
-    );
-    yield;
-    const named = [...variables.values()].map((v, i) => [v.name, tf.div(gradients[i]!, items)] as const);
-    optimizer.applyGradients(Object.fromEntries(named));
+    const { stepOptions } = this;
+    const work = function* (): Pieces<{ loss: number; means: tf.Tensor[] }> {
+      const { loss, gradients } = yield* lossAndGradients(
+        target,
+        [...variables.keys()],
+        [...variables.values()],
+        target.frozen(),
+        batchTensors(batch),
+        stepOptions,
+      );
+      yield;
+      return { loss: loss.dataSync()[0]!, means: gradients.map((gradient) => tf.div(gradient, items)) };
+    };
+    const { loss, means } = await inPieces(work(), { keeps: ({ means }) => means });
+    try {
+      const named = [...variables.values()].map((v, i) => [v.name, means[i]!] as const);
+      await target.model.weights.turns.take(() => optimizer.applyGradients(Object.fromEntries(named)));
+    } finally {
+      tf.dispose(means);
+    }
     this.changed = true;
-    return loss.dataSync()[0]! / items;
+    return loss / items;
   }
 
   /**
