@@ -288,7 +288,7 @@ async function run(options: Options, examples: Example[]): Promise<Finetuned> {
     const last = test.length > 0 ? (done ?? (await trainer.evaluate())) : null;
     const kind = rank === undefined ? 'model' : 'adapter';
     const result = path.join(options.output, kind);
-    trainer.sync();
+    await trainer.sync();
     const trained = trainer.model;
     if (trained instanceof PeftModel) await save_adapter(trained, result);
     else await trained.save_pretrained(result, { dtype: 'float32', extra_files: await tokenizerFiles(options) });

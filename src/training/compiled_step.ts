@@ -3,7 +3,7 @@
  * sums stay on the device; only ids go in and the loss comes out.
  */
 import { checkBatchMemory } from './batch_memory.js';
-import * as tf from '@tensorflow/tfjs';
+import type * as tf from '@tensorflow/tfjs';
 import { DisposedError } from '../base/errors.js';
 import { bytesOfTensor } from '../engine/file_tensors.js';
 import { Turns } from '../base/turns.js';
@@ -12,6 +12,7 @@ import type { WeightBytes } from '../layers/index.js';
 import { type AdamWSettings, adamwSettings, corrections } from './adamw.js';
 import type { BatchShape, PreparedBatch } from './batch.js';
 import {
+  assignAll,
   countItems,
   type Moments,
   type StepKind,
@@ -72,11 +73,15 @@ export class CompiledStep implements TrainingStep {
     if (this.program && shapes.every((shape) => this.defined.has(functions.of(kind, shape)))) return this.program;
     this.expect(kind, shapes);
     const old = this.program;
+    if (old) {
+      const kept: Partial<Record<Kept, ArrayBufferView>>[] = [];
+      for (const i of this.names.keys()) {
+        const all = await old.readAllBytes(KEPT.map((kind) => variables.kept(kind, i)));
+        kept.push(Object.fromEntries(KEPT.map((kind, k) => [kind, all[k]!])));
+      }
+      this.kept = kept;
+    }
     this.program = null;
-    if (old)
-      this.kept = this.names.map((_, i) =>
-        Object.fromEntries(KEPT.map((kind) => [kind, old.readBytes(variables.kept(kind, i))])),
-      );
     old?.dispose();
     const { target, options, settings, accumulates } = this;
     const { program, defined } = stepProgram({
@@ -151,20 +156,39 @@ export class CompiledStep implements TrainingStep {
     });
   }
 
-  sync(): void {
-    if (!this.stale || !this.program) return;
-    this.names.forEach((name, i) => {
-      const variable = this.variables.get(name)!;
-      tf.tidy(() =>
-        variable.assign(tf.tensor(this.program!.read(variables.kept('value', i)) as Float32Array, variable.shape)),
-      );
+  async sync(): Promise<void> {
+    await this.turns.take(async () => {
+      const { program, stale } = this;
+      if (!stale || !program) return;
+      const values = (await program.readAll(this.values())) as Float32Array[];
+      await this.target.model.weights.turns.take(() => assignAll(this.variables.values(), values));
+      this.stale = false;
     });
+  }
+
+  syncNow(): void {
+    const { program } = this;
+    if (!this.stale || !program) return;
+    assignAll(
+      this.variables.values(),
+      this.values().map((name) => program.read(name) as Float32Array),
+    );
     this.stale = false;
   }
 
-  refresh(): void {
-    this.names.forEach((name, i) => this.program?.assign(variables.kept('value', i), this.variables.get(name)!));
-    this.stale = false;
+  async refresh(): Promise<void> {
+    await this.turns.take(async () => {
+      const values = [...this.variables.values()].map(
+        (variable, i) => [variables.kept('value', i), () => bytesOfTensor(variable, 'F32')] as const,
+      );
+      await this.program?.assignAll(Object.fromEntries(values));
+      this.stale = false;
+    });
+  }
+
+  /** Names of the program's variables that hold the trained ones. */
+  private values(): string[] {
+    return this.names.map((_, i) => variables.kept('value', i));
   }
 
   moments(name: string): Moments {
@@ -181,10 +205,11 @@ export class CompiledStep implements TrainingStep {
     this.count = steps;
     const values = this.names.map((name) => moments(name));
     if (!this.program) this.kept = values;
-    values.forEach(({ first, second }, i) => {
-      this.program?.assign(variables.kept('first', i), first);
-      this.program?.assign(variables.kept('second', i), second);
-    });
+    for (const [i, { first, second }] of values.entries())
+      await this.program?.assignAll({
+        [variables.kept('first', i)]: () => first,
+        [variables.kept('second', i)]: () => second,
+      });
   }
 
   dispose(): void {

@@ -160,8 +160,9 @@ export class EagerStep implements TrainingStep {
     });
   }
 
-  sync(): void {}
-  refresh(): void {}
+  async sync(): Promise<void> {}
+  syncNow(): void {}
+  async refresh(): Promise<void> {}
 
   moments(name: string): Moments {
     const { first, second } = this.state.get(name)!;

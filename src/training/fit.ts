@@ -197,7 +197,7 @@ export class CausalLMTrainer {
     try {
       await this.epochs(batches, args, callbacks, () => served.stopTraining);
     } finally {
-      this.sync();
+      await this.sync();
     }
     return history;
   }
@@ -254,9 +254,9 @@ export class CausalLMTrainer {
     const size = args.batchSize ?? 8;
     let hits = 0;
     const metrics = this.settings.metrics ?? [];
-    if (this.changed) step.refresh();
+    if (this.changed) await step.refresh();
     this.changed = false;
-    if (metrics.includes('accuracy')) this.sync();
+    if (metrics.includes('accuracy')) await this.sync();
     const { loss, items } = await meanLoss(step, collated(examples, size), this.vocabulary, (batch) => {
       if (metrics.includes('accuracy')) hits += this.hits(batch);
     });
@@ -284,7 +284,7 @@ export class CausalLMTrainer {
 
   /** Logits [b, t, v] of ids; the caller's to dispose. */
   predict(ids: readonly (readonly number[])[] | Int32Array, shape?: [number, number]): tf.Tensor3D {
-    this.sync();
+    this.step?.syncNow();
     const input_ids = shape ? tf.tensor2d(ids as Int32Array, shape, 'int32') : (ids as readonly (readonly number[])[]);
     const { logits } = this.model.forward({ input_ids, use_cache: false });
     if (input_ids instanceof tf.Tensor) input_ids.dispose();
@@ -292,13 +292,13 @@ export class CausalLMTrainer {
   }
 
   /** Brings the model's own weights up to date. */
-  sync(): void {
-    this.step?.sync();
+  async sync(): Promise<void> {
+    await this.step?.sync();
   }
 
   /** Frees the step. Model and optimizer are the caller's. */
   dispose(): void {
-    this.step?.sync();
+    this.step?.syncNow();
     this.step?.dispose();
     this.step = null;
     if (this.ownOptimizer) this.optimizer?.dispose();

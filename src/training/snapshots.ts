@@ -72,7 +72,7 @@ export async function saveSnapshot(
     string,
     string,
   ];
-  step.sync();
+  await step.sync();
   try {
     await remove(aside);
     await fs.promises.mkdir(aside, { recursive: true });
@@ -177,7 +177,7 @@ export async function loadSnapshot(model: TrainableModel, step: TrainingStep, di
       variable.assign(value);
       value.dispose();
     }
-    step.refresh();
+    await step.refresh();
     await step.restore(optimizer_steps, (key) => moments.get(key)!);
     return state;
   } finally {

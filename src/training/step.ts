@@ -53,14 +53,21 @@ export interface TrainingStep {
   step(batches: readonly PreparedBatch[], learningRate: number, seed: number): Promise<StepResult>;
   /** Summed loss of a batch, without dropout. */
   evaluate(batch: PreparedBatch): Promise<number>;
-  /** Brings the model's own variables up to date. Cheap when nothing changed. */
-  sync(): void;
+  /** Brings the model's own variables up to date, all at once; the event loop is free meanwhile. Cheap when nothing changed. */
+  sync(): Promise<void>;
+  /** As sync(), at once: the event loop stands still. */
+  syncNow(): void;
   /** Takes the model's variables over, after they were changed from outside. */
-  refresh(): void;
+  refresh(): Promise<void>;
   /** The optimizer's state by tensor name. */
   moments(name: string): Moments;
   restore(steps: number, moments: (name: string) => Moments): Promise<void>;
   dispose(): void;
+}
+
+/** Gives a model's variables new values, all in one piece. @param values in the order of the variables */
+export function assignAll(variables: Iterable<tf.Variable>, values: readonly Float32Array[]): void {
+  [...variables].forEach((variable, i) => tf.tidy(() => variable.assign(tf.tensor(values[i]!, variable.shape))));
 }
 
 /** The tensors of a batch; the caller's to dispose. */

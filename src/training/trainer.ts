@@ -205,7 +205,7 @@ export class Trainer {
       if (args.eval_on_start && state.global_step === 0) await this.evaluate();
       fed = await this.run(loader, total, accumulation, stepsOf, totals);
       if (args.save_strategy !== 'no' && state.global_step > 0) await this.save();
-      this.training().sync();
+      await this.training().sync();
       await writeCurve(args, state.log_history);
     } finally {
       off();
@@ -394,13 +394,13 @@ export class Trainer {
 
   /** Writes the model, or the adapter, into a folder (default output_dir). */
   async save_model(dir: string = this.args.output_dir): Promise<void> {
-    this.step?.sync();
+    await this.step?.sync();
     await saveModel(this.model, dir);
   }
 
   /** Brings the model's own weights up to date with training, for a sample in the middle of a run. */
-  sync(): void {
-    this.step?.sync();
+  async sync(): Promise<void> {
+    await this.step?.sync();
   }
 
   /** Frees the optimizer's state. The model is the caller's. */

@@ -76,7 +76,7 @@ describe('weights that stay in their file', function () {
     expect(held(model)).to.deep.equal([]);
     const name = 'backbone.layers.0.mixer.out_proj.weight';
     const first = await model.weights.source!.readFloat32(name);
-    step.sync();
+    await step.sync();
     const after = model.weights.base(name)!.dataSync<'float32'>();
     expect(after.some((value, i) => Math.abs(value - first[i]!) > 1e-3)).to.equal(true);
     step.dispose();

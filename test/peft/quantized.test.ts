@@ -43,7 +43,7 @@ describe('an adapter on an int4 model', () => {
       const losses: number[] = [];
       for (let i = 0; i < 8; i++) losses.push((await step.step([batch], 1e-2, i)).loss);
       expect(losses[7]).to.be.below(losses[0]! * 0.95);
-      step.sync();
+      await step.sync();
       step.dispose();
       const changed = tf.tidy(() =>
         peft

@@ -80,7 +80,7 @@ describe('training lora-tied', function () {
         if (name.startsWith('grad.')) data.forEach((x) => (squares += x * x));
       expectClose([gradNorm], [Math.sqrt(squares)], 1e-4, 'gradients');
       const after = await step.evaluate(batch);
-      step.sync();
+      await step.sync();
       step.dispose();
       const trained = tf.tidy(
         () => peft.forward({ input_ids: input_ids!, labels, use_cache: false }).loss!.dataSync()[0]!,

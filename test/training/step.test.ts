@@ -51,7 +51,7 @@ async function follow(
   losses.push((await step.evaluate(batch)) / batch.items);
   expectClose(losses, golden.tensor(`${prefix}adamw.losses`).data, 1e-4, 'losses');
   expectClose(norms, golden.tensor(`${prefix}adamw.grad_norms`).data, 1e-4, 'norms');
-  step.sync();
+  await step.sync();
   let [entries, far] = [0, 0];
   for (const [name, variable] of target.trainable()) {
     const got = variable.dataSync();
@@ -115,7 +115,7 @@ describe('training step', () => {
       const target = trainableOf(model);
       const step = createStep(target, { engine, xla, ...options });
       await use(step);
-      step.sync();
+      await step.sync();
       step.dispose();
       return new Map([...target.trainable()].map(([name, v]) => [name, v.dataSync<'float32'>().slice()]));
     };

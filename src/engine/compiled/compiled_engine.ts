@@ -65,9 +65,9 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
     ENGINE_TABLE.check(options);
     this.state_files = stateFiles(weights);
     const { segments, block, countedBlocks } = programOptions(options, []);
-    const park = (batch: number): void => {
+    const park = async (batch: number): Promise<void> => {
       const state = this.slots.get(batch);
-      if (state) this.evict(state);
+      if (state) await this.evict(state);
     };
     this.programs = new Programs(weights, options, park, async (program) => this.rows?.park(program));
     this.segments = segments;
@@ -107,7 +107,7 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
     return { seen: [...state.seen], fed: [...state.fed], tensors };
   }
 
-  inTurn<T>(work: () => T): Promise<T> {
+  inTurn<T>(work: () => T | Promise<T>): Promise<T> {
     return this.turns.take(work);
   }
 
@@ -129,7 +129,7 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
     return stateVariables(this.weights.network, batch, this.options.state_dtype);
   }
 
-  toHost(state: DeviceState): HostState {
+  async toHost(state: DeviceState): Promise<HostState> {
     if (!state.resident)
       throw new GenerationError('internal: a state that is nowhere cannot be taken to the host', { id: state.id });
     if (this.version !== this.weights.version) this.dispose();
@@ -139,7 +139,7 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
         'This state went with its engine, which was disposed of: with the model, or because its weights changed',
         {},
       );
-    return this.variables(state.batch).map(({ name }) => program.read(name) as Float32Array);
+    return (await program.readAll(this.variables(state.batch).map(({ name }) => name))) as HostState;
   }
 
   release(state: DeviceState): void {
@@ -152,11 +152,11 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
   }
 
   /** Moves a resident state to the host, or drops it when nobody wants it any more. */
-  private evict(state: DeviceState): void {
-    const wanted = !state.disposed;
-    if (wanted || state.heirs.size > 0) {
-      const values = this.toHost(state);
-      if (wanted) state.onHost = values;
+  private async evict(state: DeviceState): Promise<void> {
+    if (!state.disposed || state.heirs.size > 0) {
+      const values = await this.toHost(state);
+      // it may have been disposed of meanwhile
+      if (!state.disposed) state.onHost = values;
       for (const heir of [...state.heirs]) heir.inherit(values, state.batch);
     }
     this.free(state);
@@ -193,32 +193,38 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
     own.alive();
     if (!own.resident) {
       const holder = this.slots.get(own.batch);
-      if (holder) this.evict(holder);
+      if (holder) await this.evict(holder);
       const variables = this.variables(own.batch);
       const zeros = loaded.untouched.delete(own.batch);
       if (own.onHost) {
         const onHost = own.onHost;
-        variables.forEach(({ name, dtype }, i) =>
-          program.assign(name, dtype === 'bfloat16' ? encodeFloat32(onHost[i]!, 'BF16') : onHost[i]!),
-        );
+        const bytes = (i: number, narrow: boolean): ArrayBufferView =>
+          narrow ? encodeFloat32(onHost[i]!, 'BF16') : onHost[i]!;
+        const values = variables.map(({ name, dtype }, i) => [name, () => bytes(i, dtype === 'bfloat16')] as const);
+        await program.assignAll(Object.fromEntries(values));
       } else if (!zeros) {
-        program.zero(variables.map(({ name }) => name));
+        await program.zeroAll(variables.map(({ name }) => name));
       }
+      own.alive();
       own.onHost = null;
       own.resident = true;
       this.slots.set(own.batch, own);
     }
     // whoever asked for rows of this state gets them before it moves on
-    own.settleHeirs();
-    return { own, loaded };
+    await own.settleHeirs();
+    return { own: own.alive(), loaded };
   }
 
   /** Works out a selection: on the device when its origin is gone and still in the slot, else through the host. */
   private async resolve(state: DeviceState, loaded: Loaded): Promise<void> {
     const { state: origin, rows } = state.origin!;
-    if (origin.origin) await this.resolve(origin, loaded);
+    if (origin.origin) {
+      await this.resolve(origin, loaded);
+      // one that was disposed of meanwhile has left its place in the line to who waits for it
+      return state.origin ? this.resolve(state, loaded) : undefined;
+    }
     if (origin.resident && origin.disposed && origin.batch === state.batch) {
-      origin.settleHeirs(state);
+      await origin.settleHeirs(state);
       await loaded.program.call(functions.select(state.batch), { rows: Int32Array.from(rows) });
       state.detach();
       origin.resident = false;
@@ -230,7 +236,7 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
       state.detach(); // rows of a state that was never fed: zeros
       return;
     }
-    origin.settleHeirs();
+    await origin.settleHeirs();
     if (origin.disposed) this.free(origin);
   }
 
@@ -415,7 +421,7 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
         this.turns.take(async () => {
           const loaded = await ready();
           const holder = this.slots.get(1);
-          if (holder) this.evict(holder);
+          if (holder) await this.evict(holder);
           loaded.untouched.delete(1);
           await work(loaded);
           const state = new DeviceState(this, 1, [seen], [true]);

@@ -132,7 +132,7 @@ export class CompiledRows implements DecodingRows {
   /** The program of the rows is about to go: their states come to the host. */
   async park(program: Program): Promise<void> {
     if (program !== this.program) return;
-    this.parked = this.own().map(({ name }) => program.readBytes(name));
+    this.parked = await program.readAllBytes(this.own().map(({ name }) => name));
     this.program = null;
   }
 
@@ -178,10 +178,11 @@ export class CompiledRows implements DecodingRows {
   private async settled({ program }: Loaded): Promise<Program> {
     if (this.program === program) return program;
     const { parked } = this;
-    if (parked) this.own().forEach(({ name }, i) => program.assign(name, parked[i]!));
+    if (parked)
+      await program.assignAll(Object.fromEntries(this.own().map(({ name }, i) => [name, () => parked[i]!] as const)));
     for (const place of this.places) Object.assign(place, { bias: '?', history: false });
     // what another scheduler left there may be no numbers
-    program.zero(this.sizes.flatMap((size) => [variables.rowsBias(size), variables.rowsHistory(size)]));
+    await program.zeroAll(this.sizes.flatMap((size) => [variables.rowsBias(size), variables.rowsHistory(size)]));
     this.program = program;
     this.parked = null;
     return program;

@@ -42,7 +42,7 @@ export class Programs {
   constructor(
     private readonly weights: NetworkWeights,
     private readonly options: CompiledEngineOptions,
-    private readonly park: (batch: number) => void,
+    private readonly park: (batch: number) => Promise<void>,
     private readonly parkRows: (program: Program) => Promise<void>,
   ) {
     this.asked = [...new Set(options.batches ?? [1])];
@@ -143,7 +143,7 @@ export class Programs {
   }
 
   private async drop(one: Loaded): Promise<void> {
-    one.batches.forEach(this.park);
+    for (const batch of one.batches) await this.park(batch);
     await this.parkRows(one.program);
     this.loaded = this.loaded.filter((other) => other !== one);
     one.program.dispose();

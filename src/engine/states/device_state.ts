@@ -9,11 +9,11 @@ import { type HostState, rowsOf } from './host_state.js';
 /** What a state asks of the engine that made it. */
 export interface StateKeeper {
   /** Copies a resident state's variables to the host. @throws DisposedError when they went with the engine */
-  toHost(state: DeviceState): HostState;
+  toHost(state: DeviceState): Promise<HostState>;
   /** Variables as arrays in the form of every engine; null stands for zeros. */
   toArrays(state: DeviceState, values: HostState | null): StateArrays;
   /** Does something with states while no call moves one. */
-  inTurn<T>(work: () => T): Promise<T>;
+  inTurn<T>(work: () => T | Promise<T>): Promise<T>;
   /** A state went away. */
   release(state: DeviceState): void;
 }
@@ -80,11 +80,12 @@ export class DeviceState implements EngineState {
   }
 
   /** Gives the heirs their rows before this state changes or leaves the slot. */
-  settleHeirs(except?: DeviceState): void {
-    const waiting = [...this.heirs].filter((heir) => heir !== except);
-    if (waiting.length === 0) return;
-    const values = this.onHost ?? this.keeper.toHost(this);
-    for (const heir of waiting) heir.inherit(values, this.batch);
+  async settleHeirs(except?: DeviceState): Promise<void> {
+    const waiting = (): DeviceState[] => [...this.heirs].filter((heir) => heir !== except);
+    if (waiting().length === 0) return;
+    const values = this.onHost ?? (await this.keeper.toHost(this));
+    // those of them that were not disposed of meanwhile
+    for (const heir of waiting()) heir.inherit(values, this.batch);
   }
 
   /** Takes its rows from the values of its origin. */
@@ -95,16 +96,19 @@ export class DeviceState implements EngineState {
 
   async toArrays(): Promise<StateArrays> {
     this.alive();
-    return this.keeper.inTurn(() => this.keeper.toArrays(this.alive(), this.values()));
+    return this.keeper.inTurn(async () => {
+      const values = await this.alive().values();
+      return this.keeper.toArrays(this.alive(), values);
+    });
   }
 
   /** The values, wherever they are; null for a state that was never fed. Moves nothing. */
-  private values(): HostState | null {
+  private async values(): Promise<HostState | null> {
     if (this.onHost) return this.onHost;
     if (this.resident) return this.keeper.toHost(this);
     if (!this.origin) return null;
     const { state, rows } = this.origin;
-    const values = state.values();
+    const values = await state.values();
     return values && rowsOf(values, state.batch, rows);
   }
 

@@ -258,13 +258,33 @@ export class Program {
   /** The bytes of a variable in its declared dtype, a fresh copy. */
   readBytes(name: string): Uint8Array {
     this.spec(name);
-    return this.ready().read(name);
+    return this.ready().readSync(name);
+  }
+
+  /** The values of variables, as read() gives them; the event loop is free meanwhile. */
+  async readAll(names: readonly string[]): Promise<(Float32Array | Int32Array | Uint8Array | BigInt64Array)[]> {
+    const all = await this.readAllBytes(names);
+    return names.map((name, i) => typedValues(this.spec(name).dtype, all[i]!));
+  }
+
+  /** The bytes of variables, as readBytes() gives them; the event loop is free meanwhile. */
+  async readAllBytes(names: readonly string[]): Promise<Uint8Array[]> {
+    for (const name of names) this.spec(name);
+    const all: Uint8Array[] = [];
+    for (const name of names) all.push(await this.ready().read(name));
+    return all;
   }
 
   /** Sets variables (all of them without `names`) to zeros, on the device. */
   zero(names: readonly string[] = [...this.specs.keys()]): void {
     for (const name of names) this.spec(name);
     this.ready().clearSync(names);
+  }
+
+  /** As zero(); the event loop is free meanwhile. */
+  async zeroAll(names: readonly string[]): Promise<void> {
+    for (const name of names) this.spec(name);
+    await this.ready().clear(names);
   }
 
   /** Frees the session and all variables, once a call that runs has ended; calls that wait fail. Idempotent; any later use throws DisposedError. */

@@ -199,13 +199,18 @@ export class ReplicaGraph {
   }
 
   /** The bytes of a variable of device k, at once. */
-  read(k: number, name: string): Uint8Array {
+  readSync(k: number, name: string): Uint8Array {
+    return this.parts[k]!.readSync(name);
+  }
+
+  /** The same, with the event loop free meanwhile. */
+  read(k: number, name: string): Promise<Uint8Array> {
     return this.parts[k]!.read(name);
   }
 
-  /** Sets a variable of device k, at once. */
-  write(k: number, name: string, bytes: Bytes): void {
-    this.parts[k]!.setSync(name, bytes);
+  /** Sets a variable of device k. */
+  write(k: number, name: string, bytes: Bytes): Promise<void> {
+    return this.parts[k]!.set(name, bytes);
   }
 
   /** Frees what is held on the devices. @param told whether workers are told: not where one is lost, which they would wait for */

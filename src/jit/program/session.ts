@@ -116,15 +116,24 @@ export class Session {
   }
 
   /** Bytes of a variable in its declared dtype. */
-  read(name: string): Uint8Array {
-    const spec = this.variables.get(name)!;
-    const size = sizeOf(spec.shape) * dtypeBytes(spec.dtype);
-    const words = this.moveSync(`reading the variable '${name}'`, STORAGE.read(spec.dtype), [
-      ...this.place(name),
-      ints([size]),
-      ints([(4 - (size % 4)) % 4]),
-    ]);
-    return new Uint8Array(words, 0, size);
+  readSync(name: string): Uint8Array {
+    return new Uint8Array(this.moveSync(...this.reading(name)), 0, this.bytesOf(name));
+  }
+
+  /** As readSync(), on the session's thread. */
+  async read(name: string): Promise<Uint8Array> {
+    return new Uint8Array(await this.move(...this.reading(name)), 0, this.bytesOf(name));
+  }
+
+  private bytesOf(name: string): number {
+    const { shape, dtype } = this.variables.get(name)!;
+    return sizeOf(shape) * dtypeBytes(dtype);
+  }
+
+  private reading(name: string): [string, Transfer, FedValue[]] {
+    const size = this.bytesOf(name);
+    const values = [...this.place(name), ints([size]), ints([(4 - (size % 4)) % 4])];
+    return [`reading the variable '${name}'`, STORAGE.read(this.variables.get(name)!.dtype), values];
   }
 
   /** What executeSync() and execute() take: the nodes that are fed and fetched, looked up once. */

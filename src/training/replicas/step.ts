@@ -1,5 +1,5 @@
 /** The training step over several devices: of this machine, or of workers. */
-import * as tf from '@tensorflow/tfjs';
+import type * as tf from '@tensorflow/tfjs';
 import { ArgumentError, DisposedError, TrainingError } from '../../base/errors.js';
 import { MessageWriter } from '../../base/proto.js';
 import { Turns } from '../../base/turns.js';
@@ -12,6 +12,7 @@ import { type AdamWSettings, adamwSettings, corrections } from '../adamw.js';
 import type { BatchShape, PreparedBatch } from '../batch.js';
 import { checkBatchMemory } from '../batch_memory.js';
 import {
+  assignAll,
   countItems,
   type Moments,
   type StepKind,
@@ -165,11 +166,14 @@ export class ReplicatedStep implements TrainingStep {
     const { graph: old } = this;
     if (old) {
       const owners = this.owners();
-      this.kept = this.names.map((_, i) =>
-        Object.fromEntries(
-          KEPT.map((part) => [part, old.read(part === 'value' ? 0 : owners.get(i)!, variables.kept(part, i))]),
-        ),
-      );
+      const kept: Partial<Record<Kept, ArrayBufferView>>[] = [];
+      for (const i of this.names.keys()) {
+        const parts: Partial<Record<Kept, ArrayBufferView>> = {};
+        for (const part of KEPT)
+          parts[part] = await this.guarded(old.read(part === 'value' ? 0 : owners.get(i)!, variables.kept(part, i)));
+        kept.push(parts);
+      }
+      this.kept = kept;
     }
     this.graph = null;
     old?.dispose(true);
@@ -276,23 +280,39 @@ export class ReplicatedStep implements TrainingStep {
     });
   }
 
-  sync(): void {
-    if (!this.stale || !this.graph) return;
-    this.usable();
-    this.names.forEach((name, i) => {
-      const variable = this.trained.get(name)!;
-      const bytes = this.graph!.read(0, variables.kept('value', i));
-      tf.tidy(() => variable.assign(tf.tensor(floats(bytes), variable.shape)));
+  async sync(): Promise<void> {
+    await this.turns.take(async () => {
+      const { graph, stale } = this;
+      if (!stale || !graph) return;
+      this.usable();
+      const values: Float32Array[] = [];
+      for (const i of this.names.keys())
+        values.push(floats(await this.guarded(graph.read(0, variables.kept('value', i)))));
+      await this.target.model.weights.turns.take(() => assignAll(this.trained.values(), values));
+      this.stale = false;
     });
+  }
+
+  syncNow(): void {
+    const { graph } = this;
+    if (!this.stale || !graph) return;
+    this.usable();
+    assignAll(
+      this.trained.values(),
+      this.names.map((_, i) => floats(graph.readSync(0, variables.kept('value', i)))),
+    );
     this.stale = false;
   }
 
-  refresh(): void {
-    this.names.forEach((name, i) => {
-      const values = this.trained.get(name)!.dataSync<'float32'>();
-      for (let k = 0; this.graph && k < this.size; k++) this.graph.write(k, variables.kept('value', i), values);
+  async refresh(): Promise<void> {
+    await this.turns.take(async () => {
+      for (const [i, name] of this.names.entries()) {
+        const values = await this.trained.get(name)!.data<'float32'>();
+        for (let k = 0; this.graph && k < this.size; k++)
+          await this.guarded(this.graph.write(k, variables.kept('value', i), values));
+      }
+      this.stale = false;
     });
-    this.stale = false;
   }
 
   moments(name: string): Moments {
@@ -301,7 +321,7 @@ export class ReplicatedStep implements TrainingStep {
     const owner = this.owners().get(i);
     const read = (kind: Kept): Float32Array =>
       this.graph
-        ? floats(this.graph.read(owner!, variables.kept(kind, i)))
+        ? floats(this.graph.readSync(owner!, variables.kept(kind, i)))
         : ((this.kept?.[i]?.[kind] as Float32Array | undefined) ?? new Float32Array(size));
     return { first: read('first'), second: read('second') };
   }
@@ -314,10 +334,10 @@ export class ReplicatedStep implements TrainingStep {
       return;
     }
     const owners = this.owners();
-    values.forEach(({ first, second }, i) => {
-      this.graph!.write(owners.get(i)!, variables.kept('first', i), first);
-      this.graph!.write(owners.get(i)!, variables.kept('second', i), second);
-    });
+    for (const [i, { first, second }] of values.entries()) {
+      await this.guarded(this.graph.write(owners.get(i)!, variables.kept('first', i), first));
+      await this.guarded(this.graph.write(owners.get(i)!, variables.kept('second', i), second));
+    }
   }
 
   dispose(): void {

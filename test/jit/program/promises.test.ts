@@ -1,8 +1,9 @@
 import * as tf from '@tensorflow/tfjs';
 import { expect } from 'chai';
-import { DeviceError, DisposedError } from '../../../src/base/errors.js';
+import { ArgumentError, DeviceError, DisposedError } from '../../../src/base/errors.js';
 import { jit, Program } from '../../../src/jit/index.js';
 import { useBackend } from '../../support/backends.js';
+import { rejection } from '../../support/errors.js';
 
 /** A program that counts its calls and works for as long as `steps` says. */
 async function counting(steps: number): Promise<Program> {
@@ -53,6 +54,37 @@ describe('Programs as promises', () => {
     expect((await first)['count']![0]).to.equal(1);
     expect(program.read('calls')[0]).to.equal(2);
     program.dispose();
+  });
+
+  it('read and zero variables with the event loop free, as the blocking forms do', async () => {
+    const program = new Program();
+    const size = 2 ** 21;
+    const values = Float32Array.from({ length: size }, (_, i) => i % 97);
+    program.variable('a', { shape: [size], dtype: 'float32', init: () => values });
+    program.variable('b', { shape: [size], dtype: 'float32', init: () => values });
+    program.variable('few', { shape: [3], dtype: 'uint8', init: () => Uint8Array.of(1, 2, 3) });
+    await program.compile();
+    let turns = 0;
+    let ended = false;
+    const count = (): void => {
+      turns++;
+      if (!ended) setImmediate(count);
+    };
+    setImmediate(count);
+    const [b, few] = await program.readAll(['b', 'few']);
+    const read = turns;
+    await program.zeroAll(['a']);
+    ended = true;
+    expect(b).to.deep.equal(values);
+    expect(few).to.deep.equal(Uint8Array.of(1, 2, 3));
+    expect((await program.readAllBytes(['few']))[0]).to.deep.equal(program.readBytes('few'));
+    expect(read).to.be.greaterThan(0);
+    expect(program.read('a').every((value) => value === 0)).to.equal(true);
+    expect(program.read('b')).to.deep.equal(values);
+    expect(await rejection(program.readAll(['c']))).to.be.instanceOf(ArgumentError);
+    const late = program.readAll(['a', 'b']);
+    program.dispose();
+    expect(await rejection(late)).to.be.instanceOf(DisposedError);
   });
 
   it('gives tensors that are the caller’s', async () => {
