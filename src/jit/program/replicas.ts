@@ -3,10 +3,10 @@
  * calls of other devices, which TensorFlow carries there. Devices are of this process or of workers (runtime/cluster).
  */
 import { ArgumentError, DisposedError } from '../../base/errors.js';
-import { atOnce } from '../../base/pieces.js';
+import { inPieces } from '../../base/pieces.js';
 import { dtypeNumber, DT_RESOURCE } from '../../runtime/data_types.js';
 import { type FeedPlace, NativeSession, type PreparedCall } from '../../runtime/native_session.js';
-import { traceAtOnce } from '../trace/backend.js';
+import { traceInPieces } from '../trace/backend.js';
 import { attr, graphDef, type NodeText } from '../trace/graphdef.js';
 import type { Bytes, CompileHook, TensorSpec, TracedFunction, VariableSpec } from '../types.js';
 import { nodeName, type Traced, traceFunction } from './function.js';
@@ -30,6 +30,8 @@ export interface ReplicaOptions {
   target: string;
   memoryAdvice?: string;
   onCompile?: CompileHook;
+  /** Asked between pieces of a trace; what it throws ends it. */
+  alive?: () => void;
 }
 
 /** A tensor of the graph: the output of a node. */
@@ -88,16 +90,17 @@ export class ReplicaGraph {
     this.variables[k]!.set(name, spec);
   }
 
-  /** Traces a function over variables that each device that calls it must have. */
-  trace(
+  /** Traces a function over variables that each device that calls it must have; the event loop runs where a generator yields. */
+  async trace(
     name: string,
     inputs: Record<string, TensorSpec>,
     fn: TracedFunction,
     options: { xla: boolean; compileOutlined?: boolean },
-  ): Traced {
+  ): Promise<Traced> {
     const all = new Map(this.variables.flatMap((each) => [...each]));
     const began = performance.now();
-    const traced = traceAtOnce(traceFunction(name, inputs, all, (given, vars) => fn(given, vars()), fn, options));
+    const work = traceFunction(name, inputs, all, (given, vars) => fn(given, vars()), fn, options);
+    const traced = await traceInPieces(work, () => this.alive());
     this.options.onCompile?.(name, 'trace', performance.now() - began);
     this.functions.set(name, traced);
     return traced;
@@ -166,7 +169,8 @@ export class ReplicaGraph {
     const storage = placements.flatMap((at, k) => placed(storageNodes(this.variables[k]!), k, at));
     const library = [...this.functions.values()].flatMap((fn) => [...fn.library, fn.text]);
     const unique = new Map(library.map((text) => [text.name, text]));
-    await this.native.load(atOnce(graphDef([...storage, ...this.nodes], [...unique.values()])));
+    const work = graphDef([...storage, ...this.nodes], [...unique.values()]);
+    await this.native.load(await inPieces(work, { alive: () => this.alive() }));
     this.parts = this.variables.map(
       (own, k) => new Session(name, own, memoryAdvice, true, { native: this.native, prefix: prefixOf(k) }),
     );
@@ -180,7 +184,7 @@ export class ReplicaGraph {
 
   /** Runs an entry. @returns the first element of each float32 tensor that it fetches */
   async run(name: string, feeds: Feeds): Promise<Record<string, number>> {
-    if (this.disposed) throw new DisposedError(`${this.options.name} was disposed.`);
+    this.alive();
     const entry = this.entries.get(name)!;
     const fetched = [...entry.fetches];
     const outlet = ({ node }: Place): string => (node.includes(':') ? node : `${node}:0`);
@@ -196,6 +200,11 @@ export class ReplicaGraph {
     const session = this.parts[0]!;
     const results = await session.execute(`run('${name}')`, entry.prepared, values);
     return Object.fromEntries(fetched.map(([output], i) => [output, new Float32Array(results[i]!)[0]!]));
+  }
+
+  private alive(): void {
+    this.options.alive?.();
+    if (this.disposed) throw new DisposedError(`${this.options.name} was disposed.`);
   }
 
   /** The bytes of a variable of device k, at once. */

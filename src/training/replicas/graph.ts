@@ -4,7 +4,7 @@
  * device sends and gets what a ring would send, moments lie once, and sums have one order.
  */
 import * as tf from '@tensorflow/tfjs';
-import { atOnce } from '../../base/pieces.js';
+import type { Pieces } from '../../base/pieces.js';
 import { bytesOfTensor } from '../../engine/file_tensors.js';
 import {
   type Place,
@@ -13,10 +13,10 @@ import {
   type ReplicaOptions,
   type Traced,
 } from '../../jit/program/replicas.js';
-import type { TensorSpec } from '../../jit/index.js';
+import type { TensorSpec, TraceResult } from '../../jit/index.js';
 import type { WeightBytes } from '../../layers/index.js';
 import { clipOf, squareSum } from '../adamw.js';
-import { lossAndGradients, lossSum, type BatchTensors } from '../objective.js';
+import { lossAndGradients, lossInPieces, type BatchTensors } from '../objective.js';
 import {
   adamwOf,
   batchSpecs,
@@ -68,12 +68,42 @@ export function bucketsOf(sizes: readonly number[], devices: number, most = BUCK
   });
 }
 
-/** The graph, not yet loaded, and the buckets. What is fed to device k has its number behind its name. */
-export function replicaGraph(
+/** A graph that was traced, and what is in it. */
+interface TracedGraph {
+  graph: ReplicaGraph;
+  defined: ReadonlySet<string>;
+  buckets: readonly Bucket[];
+}
+
+/**
+ * The graph, not yet loaded, and the buckets. What is fed to device k has its number behind its name.
+ * @param session `alive` is asked between pieces of the traces; what it throws ends them
+ */
+export async function replicaGraph(
   plan: ProgramPlan,
   placements: readonly Placement[],
-  session: Pick<ReplicaOptions, 'config' | 'target'>,
-): { graph: ReplicaGraph; defined: ReadonlySet<string>; buckets: readonly Bucket[] } {
+  session: Pick<ReplicaOptions, 'config' | 'target' | 'alive'>,
+): Promise<TracedGraph> {
+  const graph = new ReplicaGraph({
+    name: 'training',
+    placements,
+    ...session,
+    onCompile: plan.options.on_compile,
+    memoryAdvice: 'Use a smaller batch, shorter rows or gradient checkpointing.',
+  });
+  try {
+    return await traceAll(graph, plan, placements);
+  } catch (error) {
+    graph.dispose(true);
+    throw error;
+  }
+}
+
+async function traceAll(
+  graph: ReplicaGraph,
+  plan: ProgramPlan,
+  placements: readonly Placement[],
+): Promise<TracedGraph> {
   const { target, options, accumulates, settings } = plan;
   const names = [...plan.trained.keys()];
   const shapes = [...plan.trained.values()].map(({ shape }) => shape);
@@ -82,13 +112,6 @@ export function replicaGraph(
   const buckets = bucketsOf(sizes, devices.length);
   const xla = options.xla ?? true;
   const compileOutlined = xla && compilesBlocks(plan);
-  const graph = new ReplicaGraph({
-    name: 'training',
-    placements,
-    ...session,
-    onCompile: options.on_compile,
-    memoryAdvice: 'Use a smaller batch, shorter rows or gradient checkpointing.',
-  });
   const ownerOf = new Map(buckets.flatMap(({ owner, members }) => members.map((i) => [i, owner] as const)));
   const frozen = frozenStorages(plan);
   const bytesOf = (i: number, kind: Kept): { init?: WeightBytes } => {
@@ -134,47 +157,41 @@ export function replicaGraph(
     inputs: Record<string, TensorSpec>,
     fn: Parameters<ReplicaGraph['trace']>[2],
     blocks = false,
-  ): Traced =>
+  ): Promise<Traced> =>
     // prettier-ignore
     graph.trace(name, inputs, fn, { xla, ...(blocks && { compileOutlined }) });
 
-  const squares = new Map(
-    owners.map((k) => [
-      k,
-      trace(`squares_${k}`, specsOf(ownedBy(k)), (inputs) => ({
-        outputs: { square: squareSum(unpacked(inputs, ownedBy(k)).map(({ tensor }) => tensor)) },
-      })),
-    ]),
+  const squares = await onEach(owners, (k) =>
+    trace(`squares_${k}`, specsOf(ownedBy(k)), (inputs) => ({
+      outputs: { square: squareSum(unpacked(inputs, ownedBy(k)).map(({ tensor }) => tensor)) },
+    })),
   );
-  const updates = new Map(
-    owners.map((k) => [
-      k,
-      trace(`update_${k}`, { ...specsOf(ownedBy(k)), square: scalar, loss: scalar, ...UPDATE }, (inputs, vars) => {
+  const updates = await onEach(owners, (k) =>
+    trace(
+      `update_${k}`,
+      { ...specsOf(ownedBy(k)), square: scalar, loss: scalar, ...UPDATE },
+      function* (inputs, vars): Pieces<TraceResult> {
         const total = tf.sqrt(inputs['square']!) as tf.Scalar;
         const { norm, scale } = clipOf(total, inputs['items'] as tf.Scalar, settings.max_grad_norm);
         const own = unpacked(inputs, ownedBy(k)).map(({ i, tensor }) => ({ name: names[i]!, i, gradient: tensor }));
-        const assign = atOnce(adamwOf(own, settings, inputs, vars, norm, scale, inputs['loss'] as tf.Scalar));
+        const assign = yield* adamwOf(own, settings, inputs, vars, norm, scale, inputs['loss'] as tf.Scalar);
         const next = packed((i) => assign[variables.kept('value', i)] ?? tf.zeros(shapes[i]!));
         return {
           outputs: { ...Object.fromEntries(ownedBy(k).map((j) => [bucketName(j), next[bucketName(j)]!])), norm },
           assign,
         };
-      }),
-    ]),
+      },
+    ),
   );
   const others = (k: number): number[] => numbers.filter((j) => buckets[j]!.owner !== k);
-  const takes = new Map(
-    devices
-      .filter((k) => others(k).length > 0)
-      .map((k) => [
-        k,
-        trace(`take_${k}`, specsOf(others(k)), (inputs) => ({
-          outputs: { done: tf.scalar(1) },
-          assign: Object.fromEntries(
-            unpacked(inputs, others(k)).map(({ i, tensor }) => [variables.kept('value', i), tensor]),
-          ),
-        })),
-      ]),
+  const takers = devices.filter((k) => others(k).length > 0);
+  const takes = await onEach(takers, (k) =>
+    trace(`take_${k}`, specsOf(others(k)), (inputs) => ({
+      outputs: { done: tf.scalar(1) },
+      assign: Object.fromEntries(
+        unpacked(inputs, others(k)).map(({ i, tensor }) => [variables.kept('value', i), tensor]),
+      ),
+    })),
   );
   const lossOf = (entry: string, losses: readonly Place[]): Place => graph.sum(entry, 0, 'loss', losses);
   /** From gradients on all devices to new values on all. */
@@ -214,24 +231,22 @@ export function replicaGraph(
     Object.fromEntries(Object.entries(specs).map(([name, spec]) => [name, graph.feed(entry, k, `${name}${k}`, spec)]));
   for (const { shape, kinds } of plan.shapes) {
     const specs = batchSpecs(shape);
-    const gradients = (inputs: Tensors, vars: Tensors): { loss: tf.Scalar; gradients: tf.Tensor[] } =>
-      atOnce(
-        lossAndGradients(target, names, values(vars), frozenWeights(frozen, vars), inputs as unknown as BatchTensors, {
-          ...options,
-          seed: inputs['seed'] as tf.Tensor1D,
-        }),
-      );
+    const gradients = (inputs: Tensors, vars: Tensors): Pieces<{ loss: tf.Scalar; gradients: tf.Tensor[] }> =>
+      lossAndGradients(target, names, values(vars), frozenWeights(frozen, vars), inputs as unknown as BatchTensors, {
+        ...options,
+        seed: inputs['seed'] as tf.Tensor1D,
+      });
     const begin = (name: string): void => {
       defined.add(name);
       graph.entry(name);
     };
     if (kinds.has('step')) {
       const name = functions.of('step', shape);
-      const fn = trace(
+      const fn = await trace(
         name,
         { ...specs, ...SEED },
-        (inputs, vars) => {
-          const { loss, gradients: own } = gradients(inputs, vars);
+        function* (inputs, vars): Pieces<TraceResult> {
+          const { loss, gradients: own } = yield* gradients(inputs, vars);
           return { outputs: { loss, ...packed((i) => own[i]!) } };
         },
         true,
@@ -247,11 +262,11 @@ export function replicaGraph(
     }
     if (kinds.has('accumulate')) {
       const name = functions.of('accumulate', shape);
-      const fn = trace(
+      const fn = await trace(
         name,
         { ...specs, ...SEED },
-        (inputs, vars) => {
-          const { loss, gradients: more } = gradients(inputs, vars);
+        function* (inputs, vars): Pieces<TraceResult> {
+          const { loss, gradients: more } = yield* gradients(inputs, vars);
           const sums = more.map((g, i) => [variables.sum(i), tf.add(vars[variables.sum(i)]!, g)] as const);
           return { outputs: { loss }, assign: Object.fromEntries(sums) };
         },
@@ -270,12 +285,11 @@ export function replicaGraph(
     }
     if (kinds.has('evaluate')) {
       const name = functions.of('evaluate', shape);
-      const fn = trace(name, specs, (inputs, vars) => {
+      const fn = await trace(name, specs, function* (inputs, vars): Pieces<TraceResult> {
         const trained = Object.fromEntries(values(vars).map((value, i) => [names[i]!, value]));
         const batch = inputs as unknown as BatchTensors;
-        return {
-          outputs: { loss: lossSum(target, trained, frozenWeights(frozen, vars), batch, { ...options, grads: false }) },
-        };
+        const how = { ...options, grads: false };
+        return { outputs: { loss: yield* lossInPieces(target, trained, frozenWeights(frozen, vars), batch, how) } };
       });
       begin(name);
       const made = devices.map((k) => graph.call(name, k, fn, batchOf(name, k, specs)));
@@ -291,7 +305,7 @@ export function replicaGraph(
   }
   if (accumulates) {
     const name = functions.update;
-    const fn = trace('sums', {}, (_inputs, vars) => {
+    const fn = await trace('sums', {}, (_inputs, vars) => {
       const sums = names.map((_, i) => vars[variables.sum(i)]!);
       const cleared = sums.map((sum, i) => [variables.sum(i), tf.zerosLike(sum)] as const);
       return { outputs: { loss: tf.scalar(0), ...packed((i) => sums[i]!) }, assign: Object.fromEntries(cleared) };
@@ -309,6 +323,13 @@ export function replicaGraph(
     );
   }
   return { graph, defined, buckets };
+}
+
+/** What is made for each device, one after another. */
+async function onEach<T>(devices: readonly number[], make: (k: number) => Promise<T>): Promise<Map<number, T>> {
+  const made = new Map<number, T>();
+  for (const k of devices) made.set(k, await make(k));
+  return made;
 }
 
 /** Bytes of a model's own variable. */

@@ -185,7 +185,7 @@ export class ReplicatedStep implements TrainingStep {
       for (const each of kinds) entry.kinds.add(each);
       merged.set(shapeKey(shape), entry);
     }
-    const { graph, defined, buckets } = replicaGraph(
+    const { graph, defined, buckets } = await replicaGraph(
       {
         target,
         options,
@@ -196,7 +196,7 @@ export class ReplicatedStep implements TrainingStep {
         initial: (i, part) => this.initial(i, part),
       },
       this.devices.placements,
-      this.devices,
+      { ...this.devices, alive: () => this.usable() },
     );
     try {
       await this.guarded(graph.load());

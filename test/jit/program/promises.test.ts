@@ -1,7 +1,8 @@
 import * as tf from '@tensorflow/tfjs';
 import { expect } from 'chai';
 import { ArgumentError, DeviceError, DisposedError } from '../../../src/base/errors.js';
-import { jit, Program } from '../../../src/jit/index.js';
+import { PIECE_MS } from '../../../src/base/pieces.js';
+import { jit, Program, TracingError } from '../../../src/jit/index.js';
 import { useBackend } from '../../support/backends.js';
 import { rejection } from '../../support/errors.js';
 
@@ -159,6 +160,45 @@ describe('Programs as promises', () => {
     await Promise.all([many(programs[0], 'a'), many(programs[1], 'b')]);
     expect(ends.join('')).to.not.match(/^a{5}|^b{5}/);
     programs.forEach((program) => program.dispose());
+  });
+
+  it('jit().run traces a generator in pieces, and gives what a call at once gives', async () => {
+    const cube = jit(function* (x: tf.Tensor1D, times: { n: number }) {
+      let y: tf.Tensor = x;
+      for (let i = 1; i < times.n; i++) {
+        const end = performance.now() + PIECE_MS;
+        while (performance.now() < end);
+        yield;
+        y = tf.mul(y, x);
+      }
+      return { y };
+    });
+    let turns = 0;
+    let ended = false;
+    const count = (): void => {
+      turns++;
+      if (!ended) setImmediate(count);
+    };
+    setImmediate(count);
+    const times = { n: 3 };
+    const later = cube.run(tf.tensor1d([2, -3]), times);
+    times.n = 1; // the call took the value of its moment
+    const { y } = await later;
+    ended = true;
+    expect(turns).to.be.greaterThan(1);
+    expect([...y.dataSync()]).to.deep.equal([8, -27]);
+    expect([...cube(tf.tensor1d([1, 4]), { n: 3 }).y.dataSync()]).to.deep.equal([1, 64]);
+    expect(cube.cacheSize).to.equal(1);
+    // traced at once, and within another
+    expect([...cube(tf.tensor1d([1, 4]), { n: 2 }).y.dataSync()]).to.deep.equal([1, 16]);
+    const outer = jit((x: tf.Tensor1D) => tf.add(cube(x, { n: 2 }).y, 1));
+    expect([...outer(tf.tensor1d([3])).dataSync()]).to.deep.equal([10]);
+    const wrong = jit(function* (x: tf.Tensor) {
+      yield;
+      return tf.scalar(x.dataSync()[0]!);
+    });
+    expect(await rejection(wrong.run(tf.scalar(1)))).to.be.instanceOf(TracingError);
+    for (const fn of [cube, outer, wrong]) fn.dispose();
   });
 
   it('jit().run compiles once for calls at the same time, and takes arguments as they were', async () => {
