@@ -2,9 +2,10 @@
 import * as tf from '@tensorflow/tfjs';
 import { ArgumentError } from '../base/errors.js';
 import { checkMemory } from '../base/memory.js';
+import { atOnce, inPieces, type Pieces } from '../base/pieces.js';
 import { type Compaction, idGrid, type IdGrid, type IdsLike, readMask, reorder } from '../engine/inputs.js';
 import type { NetworkWeights } from '../engine/network_weights.js';
-import type { LayerState, RecurrentLM } from '../engine/recurrent_lm.js';
+import { hiddenOf, type LayerState, type RecurrentLM } from '../engine/recurrent_lm.js';
 import { RecurrentCache } from '../engine/states/cache.js';
 import { onGpu } from '../runtime/index.js';
 import { BACKBONE_TABLE } from './forward_options.js';
@@ -37,6 +38,14 @@ interface Prepared {
   embedded: tf.Tensor3D;
   padding: Compaction | null;
 }
+
+/** What a pass over the layers gives: new tensors. */
+type Run = {
+  last: tf.Tensor3D;
+  states: Record<string, tf.Tensor>[];
+  kept: tf.Tensor3D[];
+  t: number;
+};
 
 /** Embedding, blocks and final norm over the weights of a causal model, or over weights of its own. */
 export class Backbone<N extends RecurrentLM = RecurrentLM, C extends RecurrentCache = RecurrentCache> {
@@ -131,28 +140,59 @@ export class Backbone<N extends RecurrentLM = RecurrentLM, C extends RecurrentCa
   forward(inputs: BackboneInputs<C>): BackboneOutputs<C> {
     BACKBONE_TABLE.checkObject(inputs);
     BACKBONE_TABLE.check(inputs);
+    return this.outputs(
+      inputs,
+      tf.tidy(() => atOnce(this.work(inputs))),
+    );
+  }
+
+  /**
+   * As forward(), with the event loop running between layers: weights do not change meanwhile. No tidy knows of the outputs.
+   * @throws as forward(); DisposedError where the model or the cache is disposed of meanwhile
+   */
+  async forwardAsync(inputs: BackboneInputs<C>): Promise<BackboneOutputs<C>> {
+    BACKBONE_TABLE.checkObject(inputs);
+    BACKBONE_TABLE.check(inputs);
+    const alive = (): void => void [this.weights.all(), inputs.cache?.layers];
+    return this.weights.turns.take(async () => {
+      alive();
+      const keeps = ({ last, states, kept }: Run): tf.Tensor[] => [
+        last,
+        ...states.flatMap((layer) => Object.values(layer)),
+        ...kept,
+      ];
+      return this.outputs(inputs, await inPieces(this.work(inputs), { alive, keeps }));
+    });
+  }
+
+  private keepsCache({ cache, use_cache }: BackboneInputs<C>): boolean {
+    return cache !== undefined || (use_cache ?? this.config.use_cache);
+  }
+
+  private *work(inputs: BackboneInputs<C>): Pieces<Run> {
     const { cache } = inputs;
-    const keepCache = cache !== undefined || (inputs.use_cache ?? this.config.use_cache);
     const kept: tf.Tensor3D[] = [];
     const weights = this.weights.all();
-    const result = tf.tidy(() => {
-      const { embedded, padding } = this.prepare(inputs);
-      const [b, t] = embedded.shape;
-      cache?.check(this.network, b);
-      const restore = (x: tf.Tensor3D): tf.Tensor3D => (padding?.back ? reorder(x, padding.back) : tf.clone(x));
-      const onBlock = inputs.output_hidden_states ? (h: tf.Tensor3D): void => void kept.push(restore(h)) : undefined;
-      const mask = padding ? tf.tensor2d(padding.mask, [b, t]) : undefined;
-      const before = cache?.layers.map((values): LayerState => ({ values }));
-      const { h, states } = this.network.hidden(weights, embedded, { states: before, mask, onBlock });
-      return { last: restore(h), states: keepCache ? states.map(({ values }) => ({ ...values })) : [], kept, t };
-    });
-    const outputs: BackboneOutputs<C> = { last_hidden_state: result.last };
-    if (keepCache) {
-      outputs.cache = cache ?? this.emptyCache();
-      outputs.cache.advance(result.states, result.t);
+    const { embedded, padding } = this.prepare(inputs);
+    const [b, t] = embedded.shape;
+    cache?.check(this.network, b);
+    const restore = (x: tf.Tensor3D): tf.Tensor3D => (padding?.back ? reorder(x, padding.back) : tf.clone(x));
+    const onBlock = inputs.output_hidden_states ? (h: tf.Tensor3D): void => void kept.push(restore(h)) : undefined;
+    const mask = padding ? tf.tensor2d(padding.mask, [b, t]) : undefined;
+    const before = cache?.layers.map((values): LayerState => ({ values }));
+    const { h, states } = yield* hiddenOf(this.network, weights, embedded, { states: before, mask, onBlock });
+    const carried = this.keepsCache(inputs) ? states.map(({ values }) => ({ ...values })) : [];
+    return { last: restore(h), states: carried, kept, t };
+  }
+
+  private outputs(inputs: BackboneInputs<C>, { last, states, kept, t }: Run): BackboneOutputs<C> {
+    const outputs: BackboneOutputs<C> = { last_hidden_state: last };
+    if (this.keepsCache(inputs)) {
+      outputs.cache = inputs.cache ?? this.emptyCache();
+      outputs.cache.advance(states, t);
     }
     // in the order of transformers: the output of every block, then the normed stream
-    if (inputs.output_hidden_states) outputs.hidden_states = [...result.kept, tf.clone(result.last)];
+    if (inputs.output_hidden_states) outputs.hidden_states = [...kept, tf.clone(last)];
     return outputs;
   }
 

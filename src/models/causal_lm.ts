@@ -17,7 +17,7 @@ import type { GenerationEngine } from '../generation/engine.js';
 import type { GenerateInputs, GenerateOutput, RowsAlone, WholeOutput } from '../generation/inputs.js';
 import { type GenerationWarmupOptions, MODEL_WARMUP_TABLE, warmUpGeneration } from '../generation/warmup.js';
 import { Tokenizer } from '../tokenizers/index.js';
-import { Backbone, type BackboneInputs } from './backbone.js';
+import { Backbone, type BackboneInputs, type BackboneOutputs } from './backbone.js';
 import { FORWARD_TABLE, PREFILL_TABLE } from './forward_options.js';
 import { type EncodedIds, checkedArguments, type GenerateOptions } from './generate_arguments.js';
 import { type EngineKind, type EngineOptions, MODEL_TABLE } from './engine_options.js';
@@ -123,7 +123,28 @@ export class CausalLM<N extends RecurrentLM = RecurrentLM, C extends RecurrentCa
     const { labels: given, logits_to_keep: keep = 0, ...rest } = inputs;
     // before anything runs, so that a bad label neither leaves tensors nor advances a cache
     const labels = given === undefined ? null : this.shifted(given, inputs);
-    const { last_hidden_state: h, cache, hidden_states } = this.backbone.forward(rest);
+    return this.withLogits(this.backbone.forward(rest), labels, keep);
+  }
+
+  /**
+   * As forward(), with the event loop running between layers: weights do not change meanwhile. No tidy knows of the outputs.
+   * @throws as forward(); DisposedError where the model or the cache is disposed of meanwhile
+   * @example
+   * const { logits } = await model.forwardAsync({ input_ids: [[1, 2, 3]], use_cache: false });
+   */
+  async forwardAsync(inputs: CausalLMInputs<C>): Promise<CausalLMOutputs<C>> {
+    FORWARD_TABLE.checkObject(inputs);
+    FORWARD_TABLE.check(inputs);
+    const { labels: given, logits_to_keep: keep = 0, ...rest } = inputs;
+    const labels = given === undefined ? null : this.shifted(given, inputs);
+    return this.withLogits(await this.backbone.forwardAsync(rest), labels, keep);
+  }
+
+  private withLogits(
+    { last_hidden_state: h, cache, hidden_states }: BackboneOutputs<C>,
+    labels: ShiftedLabels | null,
+    keep: number,
+  ): CausalLMOutputs<C> {
     const [b, t, d] = h.shape;
     try {
       const positions = b * (keep > 0 ? Math.min(keep, t) : t);

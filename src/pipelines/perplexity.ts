@@ -1,16 +1,21 @@
 import { letOthersRun } from '../base/async.js';
 import * as tf from '@tensorflow/tfjs';
 import { ArgumentError } from '../base/errors.js';
+import { inPieces, type Pieces } from '../base/pieces.js';
 import * as kinds from '../base/option_kinds.js';
 import { OptionTable } from '../base/options.js';
 
+interface Scored<Cache> {
+  /** [b, t, v] */
+  logits: tf.Tensor3D;
+  cache?: Cache;
+}
+
 /** What perplexity() asks of a model: its forward pass with a cache. */
 export interface ScoringModel<Cache extends { dispose(): void } = { dispose(): void }> {
-  forward(inputs: { input_ids: number[][]; cache?: Cache }): {
-    /** [b, t, v] */
-    logits: tf.Tensor3D;
-    cache?: Cache;
-  };
+  forward(inputs: { input_ids: number[][]; cache?: Cache }): Scored<Cache>;
+  /** The same, with the event loop running meanwhile: taken where there is one. */
+  forwardAsync?(inputs: { input_ids: number[][]; cache?: Cache }): Promise<Scored<Cache>>;
 }
 
 /** Options of perplexity(). */
@@ -76,11 +81,18 @@ export async function perplexity<Cache extends { dispose(): void }>(
     for (let at = 0; at < tokens; at += segment) {
       options.signal?.throwIfAborted();
       const input = ids.slice(at, Math.min(at + segment, tokens));
-      const { logits, cache: next } = model.forward({ input_ids: [input], ...(cache ? { cache } : {}) });
+      const inputs = { input_ids: [input], ...(cache ? { cache } : {}) };
+      const { logits, cache: next } = await (model.forwardAsync?.(inputs) ?? model.forward(inputs));
       cache = next;
-      const losses = lossesOf(logits, ids.slice(at + 1, at + 1 + input.length));
-      nll.set(await losses.data(), at);
-      losses.dispose();
+      try {
+        const losses = lossesOf(logits, ids.slice(at + 1, at + 1 + input.length));
+        for (const some of await inPieces(losses, { keeps: (all) => all.map(({ values }) => values) })) {
+          nll.set(await some.values.data(), at + some.from);
+          some.values.dispose();
+        }
+      } finally {
+        logits.dispose();
+      }
       await options.on_progress?.(at + input.length, tokens);
       await letOthersRun(); // that is where an abort is seen
     }
@@ -92,18 +104,26 @@ export async function perplexity<Cache extends { dispose(): void }>(
   return { tokens, nll, mean_nll, perplexity: Math.exp(mean_nll) };
 }
 
-/** Negative log-likelihood of each target, [t]. Disposes of the logits [1, t, v]. */
-function lossesOf(logits: tf.Tensor3D, targets: readonly number[]): tf.Tensor1D {
-  const losses = tf.tidy(() => {
-    const [, t, v] = logits.shape;
-    const flat = tf.reshape(logits, [t * v]);
-    const places = tf.tensor1d(
-      targets.map((id, i) => i * v + id),
-      'int32',
-    );
-    const picked = tf.gather(flat, places);
-    return tf.sub(tf.logSumExp(tf.reshape(logits, [t, v]), 1), picked) as tf.Tensor1D;
-  });
-  logits.dispose();
+/** Targets whose losses are worked out at once: a vocabulary's row for each. */
+const AT_ONCE = 32;
+
+/** Negative log-likelihood of the targets, some at a time. @param logits [1, t, v] */
+function* lossesOf(logits: tf.Tensor3D, targets: readonly number[]): Pieces<{ from: number; values: tf.Tensor1D }[]> {
+  const [, , v] = logits.shape;
+  const losses: { from: number; values: tf.Tensor1D }[] = [];
+  for (let from = 0; from < targets.length; from += AT_ONCE) {
+    if (from > 0) yield;
+    const some = targets.slice(from, from + AT_ONCE);
+    const values = tf.tidy(() => {
+      const rows = tf.reshape(tf.slice(logits, [0, from, 0], [1, some.length, v]), [some.length, v]);
+      const places = tf.tensor1d(
+        some.map((id, i) => i * v + id),
+        'int32',
+      );
+      const picked = tf.gather(tf.reshape(rows, [some.length * v]), places);
+      return tf.sub(tf.logSumExp(rows, 1), picked) as tf.Tensor1D;
+    });
+    losses.push({ from, values });
+  }
   return losses;
 }

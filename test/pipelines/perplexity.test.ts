@@ -37,6 +37,20 @@ describe('perplexity', function () {
     });
   }
 
+  it('lets the event loop run within a segment', async () => {
+    let turns = 0;
+    let ended = false;
+    const count = (): void => {
+      turns++;
+      if (!ended) setImmediate(count);
+    };
+    const work = perplexity(model, ids, { segment: ids.length, on_progress: () => (ended = true) });
+    setImmediate(count);
+    await work;
+    // at once it would be the one after the segment
+    expect(turns).to.be.greaterThan(2);
+  });
+
   it('leaves no tensors behind, at an abort either', async () => {
     await perplexity(model, ids.slice(0, 9));
     const before = tensorCount();
