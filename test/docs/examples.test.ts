@@ -66,6 +66,7 @@ const GIVEN: Record<string, () => Made | Promise<Made>> = {
     C: tf.ones([1, 5, 1, 4]),
   }),
   'models/mamba2/cache.ts Mamba2Cache': () => ({ model: tinyModel().model }),
+  'models/causal_lm.ts forwardAsync': () => ({ model: tinyModel().model }),
   'models/causal_lm.ts generate': () => ({ model: tinyModel().model }),
   'models/causal_lm.ts warmup': () => ({ model: tinyModel().model }),
   'engine/eager_engine.ts EagerEngine': () => ({ weights: tinyModel().model.weights }),
