@@ -80,6 +80,7 @@ function made(
   return {
     kind,
     samples: async () => {
+      fs.rmSync(dir, { recursive: true, force: true }); // another kind's
       fs.mkdirSync(dir, { recursive: true });
       await make(dir);
       return [fs.readFileSync(path.join(dir, file))];
