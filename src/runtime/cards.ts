@@ -1,6 +1,5 @@
 /** The GPUs of this machine one by one: memory, and how they reach each other. Loads nothing. */
-import { execFileSync } from 'node:child_process';
-import type { GpuMemory } from './gpu.js';
+import { type GpuMemory, nvidiaSmi } from './gpu.js';
 
 /** How one GPU reaches another. */
 export interface GpuLink {
@@ -19,20 +18,12 @@ export interface GpuCard {
   links: GpuLink[];
 }
 
-function ask(...args: string[]): string | null {
-  try {
-    return execFileSync('nvidia-smi', args, { encoding: 'utf8', timeout: 5000, stdio: ['ignore', 'pipe', 'ignore'] });
-  } catch {
-    return null;
-  }
-}
-
 /** Every GPU that nvidia-smi lists, in its order; none where it is not there. */
 export function gpuCards(): GpuCard[] {
-  const list = ask('--query-gpu=index,memory.total,memory.free,name', '--format=csv,noheader,nounits');
+  const list = nvidiaSmi('--query-gpu=index,memory.total,memory.free,name', '--format=csv,noheader,nounits');
   if (list === null) return [];
   const cards = parseCards(list);
-  const links = cards.length > 1 ? parseTopology(ask('topo', '-m') ?? '') : new Map<number, GpuLink[]>();
+  const links = cards.length > 1 ? parseTopology(nvidiaSmi('topo', '-m') ?? '') : new Map<number, GpuLink[]>();
   return cards.map((card) => ({ ...card, links: links.get(card.index) ?? [] }));
 }
 

@@ -65,23 +65,23 @@ export interface GpuMemory {
   free: number;
 }
 
+/** What nvidia-smi prints; null where it is not there, fails or takes five seconds. */
+export function nvidiaSmi(...args: string[]): string | null {
+  try {
+    return execFileSync('nvidia-smi', args, { encoding: 'utf8', timeout: 5000, stdio: ['ignore', 'pipe', 'ignore'] });
+  } catch {
+    return null;
+  }
+}
+
 /** What nvidia-smi says of each GPU's memory; none where it is not there. */
 export function gpuMemory(): GpuMemory[] {
-  try {
-    const query = ['--query-gpu=memory.total,memory.free', '--format=csv,noheader,nounits'];
-    const lines = execFileSync('nvidia-smi', query, {
-      encoding: 'utf8',
-      timeout: 5000,
-      stdio: ['ignore', 'pipe', 'ignore'],
-    });
-    return lines
-      .trim()
-      .split('\n')
-      .map((line) => line.split(',').map((mib) => Number(mib) * 2 ** 20) as [number, number])
-      .flatMap(([total, free]) => (Number.isFinite(total) && Number.isFinite(free) ? [{ total, free }] : []));
-  } catch {
-    return [];
-  }
+  const lines = nvidiaSmi('--query-gpu=memory.total,memory.free', '--format=csv,noheader,nounits') ?? '';
+  return lines
+    .trim()
+    .split('\n')
+    .map((line) => line.split(',').map((mib) => Number(mib) * 2 ** 20) as [number, number])
+    .flatMap(([total, free]) => (Number.isFinite(total) && Number.isFinite(free) ? [{ total, free }] : []));
 }
 
 let largest: number | null = null;
