@@ -14,8 +14,10 @@
 
 namespace {
 
-// Most rows that meet a matrix in registers.
-constexpr int kDenseRows512 = 8, kDenseRows256 = 4;
+// Most rows that meet a matrix in the registers of AVX2.
+constexpr int kDenseRows256 = 4;
+// Rows of a call, which meet the weights of some outputs one set after another.
+constexpr int kDenseCall = 8;
 // Channels that are multiplied at a time.
 constexpr int kBlock512 = 32, kBlock256 = 16;
 // Outputs whose weights are kept in a cache while block after block of rows meets them; all tiles below divide it.
@@ -42,6 +44,14 @@ inline void BlockRow(const float* x, int64_t inner, int64_t block, bool bf16, fl
       to[k + block / 2 + i] = own[2 * i + 1];
     }
   }
+}
+
+// Asks for what comes after O outputs, whose weights begin at `w`, while block `k` of them is multiplied. It goes by addresses: memory gives
+// a single stream up to twice as fast as one stream an output.
+template <int O, int64_t kBlock, int64_t kSize>
+inline void Fetch(const char* w, int64_t k, int64_t stride) {
+  const char* ahead = w + (O == 1 ? 4096 : O * stride + 2048) + O * k * kSize;
+  for (int64_t at = 0; at < O * kBlock * kSize; at += 64) _mm_prefetch(ahead + at, _MM_HINT_T0);
 }
 
 // Two vectors of weights, of which `channels` are there.
@@ -75,10 +85,8 @@ AVX512 inline void Tile512(Blocked x, const char* w, int64_t inner, float* y, in
     for (int o = 0; o < O; o++) {
       const char* from = w + o * stride + k * kSize;
       Weights512<kBf16, true>(from, 0, &a[o], &b[o]);
-      // the same channels of the next outputs, or, of a single row, what comes next
-      _mm_prefetch(O == 1 ? from + 4096 : from + O * stride, _MM_HINT_T0);
-      if (!kBf16) _mm_prefetch(O == 1 ? from + 4096 + 64 : from + O * stride + 64, _MM_HINT_T0);
     }
+    Fetch<O, kBlock512, kSize>(w, k, stride);
     for (int r = 0; r < R; r++) {
       const float* own = x.x + r * x.width + k;
       const __m512 xa = _mm512_loadu_ps(own), xb = _mm512_loadu_ps(own + 16);
@@ -102,6 +110,12 @@ AVX512 inline void Tile512(Blocked x, const char* w, int64_t inner, float* y, in
           _mm512_reduce_add_ps(kSums == 1 ? sum[r][o][0] : _mm512_add_ps(sum[r][o][0], sum[r][o][kSums - 1]));
 }
 
+// Keeps the compiler from loading it anew at each use.
+AVX2 inline __m256 InRegister(__m256 v) {
+  asm("" : "+x"(v));
+  return v;
+}
+
 template <bool kBf16, bool kWhole>
 AVX2 inline void Weights256(const char* w, int64_t channels, __m256* a, __m256* b) {
   constexpr int64_t kSize = kBf16 ? 2 : 4;
@@ -112,7 +126,7 @@ AVX2 inline void Weights256(const char* w, int64_t channels, __m256* a, __m256* 
     w = rest;
   }
   if (kBf16) {
-    const __m256i both = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(w));
+    const __m256i both = _mm256_castps_si256(InRegister(_mm256_loadu_ps(reinterpret_cast<const float*>(w))));
     *a = _mm256_castsi256_ps(_mm256_slli_epi32(both, 16));
     *b = _mm256_castsi256_ps(_mm256_and_si256(both, _mm256_set1_epi32(0xffff0000)));
     return;
@@ -127,7 +141,8 @@ AVX2 inline float Sum256(__m256 v) {
   return _mm_cvtss_f32(_mm_add_ss(four, _mm_movehdup_ps(four)));
 }
 
-template <int R, int O, bool kBf16>
+// @param kFetch whether the weights are not in the cache yet
+template <int R, int O, bool kBf16, bool kFetch>
 AVX2 inline void Tile256(Blocked x, const char* w, int64_t inner, float* y, int64_t row) {
   constexpr int64_t kSize = kBf16 ? 2 : 4;
   constexpr int kSums = R * O < 4 ? 2 : 1;
@@ -138,16 +153,18 @@ AVX2 inline void Tile256(Blocked x, const char* w, int64_t inner, float* y, int6
       for (int i = 0; i < kSums; i++) sum[r][o][i] = _mm256_setzero_ps();
   int64_t k = 0;
   for (; k + kBlock256 <= inner; k += kBlock256) {
+    __m256 a[O], b[O];
     for (int o = 0; o < O; o++) {
       const char* from = w + o * stride + k * kSize;
-      __m256 a, b;
-      Weights256<kBf16, true>(from, 0, &a, &b);
-      _mm_prefetch(O == 1 ? from + 4096 : from + O * stride, _MM_HINT_T0);
-      for (int r = 0; r < R; r++) {
-        const float* own = x.x + r * x.width + k;
-        sum[r][o][0] = _mm256_fmadd_ps(a, _mm256_loadu_ps(own), sum[r][o][0]);
-        sum[r][o][kSums - 1] = _mm256_fmadd_ps(b, _mm256_loadu_ps(own + 8), sum[r][o][kSums - 1]);
-      }
+      Weights256<kBf16, true>(from, 0, &a[o], &b[o]);
+    }
+    if (kFetch) Fetch<O, kBlock256, kSize>(w, k, stride);
+    // each vector of x is loaded once for all outputs: loads, two a cycle, are what bounds this
+    for (int r = 0; r < R; r++) {
+      const float* own = x.x + r * x.width + k;
+      const __m256 xa = InRegister(_mm256_loadu_ps(own)), xb = InRegister(_mm256_loadu_ps(own + 8));
+      for (int o = 0; o < O; o++) sum[r][o][0] = _mm256_fmadd_ps(a[o], xa, sum[r][o][0]);
+      for (int o = 0; o < O; o++) sum[r][o][kSums - 1] = _mm256_fmadd_ps(b[o], xb, sum[r][o][kSums - 1]);
     }
   }
   if (k < inner)
@@ -177,32 +194,38 @@ AVX512 void Dense512(Blocked x, const char* w, int64_t inner, int64_t outputs, f
   for (; o < outputs; o++) Tile512<R, 1, kBf16>(x, w + o * stride, inner, y + o, row);
 }
 
+template <int R, int O, bool kBf16>
+AVX2 inline void Outputs256(Blocked x, const char* w, int64_t inner, float* y, int64_t row) {
+  constexpr int kFirst = R > kDenseRows256 ? (R + 1) / 2 : R;
+  Tile256<kFirst, O, kBf16, true>(x, w, inner, y, row);
+  if constexpr (R > kFirst) Tile256<R - kFirst, O, kBf16, false>({x.x + kFirst * x.width, x.width}, w, inner, y + kFirst * row, row);
+}
+
 template <int R, bool kBf16>
 AVX2 void Dense256(Blocked x, const char* w, int64_t inner, int64_t outputs, float* y, int64_t row) {
-  constexpr int O = R == 1 ? 1 : R == 2 ? 4 : R == 3 ? 3 : 2;  // at most 9 sums in 16 registers
+  constexpr int O = R == 1 ? 1 : R == 2 ? 3 : 2;  // at most 8 sums in 16 registers
   const int64_t stride = inner * (kBf16 ? 2 : 4);
   int64_t o = 0;
-  for (; o + O <= outputs; o += O) Tile256<R, O, kBf16>(x, w + o * stride, inner, y + o, row);
-  for (; o < outputs; o++) Tile256<R, 1, kBf16>(x, w + o * stride, inner, y + o, row);
+  for (; o + O <= outputs; o += O) Outputs256<R, O, kBf16>(x, w + o * stride, inner, y + o, row);
+  for (; o < outputs; o++) Outputs256<R, 1, kBf16>(x, w + o * stride, inner, y + o, row);
 }
 
 // A set of instructions: functions by rows, from 1 on, for float32 and for bfloat16.
 struct DenseSet {
-  int rows;
   int64_t block;
-  DenseFn fn[2][8];
+  DenseFn fn[2][kDenseCall];
 };
 
-constexpr DenseSet kDense512 = {kDenseRows512,
-                                kBlock512,
+constexpr DenseSet kDense512 = {kBlock512,
                                 {{Dense512<1, false>, Dense512<2, false>, Dense512<3, false>, Dense512<4, false>,
                                   Dense512<5, false>, Dense512<6, false>, Dense512<7, false>, Dense512<8, false>},
                                  {Dense512<1, true>, Dense512<2, true>, Dense512<3, true>, Dense512<4, true>, Dense512<5, true>,
                                   Dense512<6, true>, Dense512<7, true>, Dense512<8, true>}}};
-constexpr DenseSet kDense256 = {kDenseRows256,
-                                kBlock256,
-                                {{Dense256<1, false>, Dense256<2, false>, Dense256<3, false>, Dense256<4, false>},
-                                 {Dense256<1, true>, Dense256<2, true>, Dense256<3, true>, Dense256<4, true>}}};
+constexpr DenseSet kDense256 = {kBlock256,
+                                {{Dense256<1, false>, Dense256<2, false>, Dense256<3, false>, Dense256<4, false>,
+                                  Dense256<5, false>, Dense256<6, false>, Dense256<7, false>, Dense256<8, false>},
+                                 {Dense256<1, true>, Dense256<2, true>, Dense256<3, true>, Dense256<4, true>, Dense256<5, true>,
+                                  Dense256<6, true>, Dense256<7, true>, Dense256<8, true>}}};
 
 bool UsesAvx512() {
   static const bool uses = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&

@@ -134,44 +134,76 @@ VNNI void TileVnni(const Sizes& s, Codes tile, Rows rows, float* y, int64_t row,
     }
 }
 
-// The same without such instructions: pairs of products in int16. 16 products of at most 15 * 127 stay below 2^15.
-template <int R>
-AVX2 void TileAvx2(const Sizes& s, Codes tile, Rows rows, float* y, int64_t row, int64_t columns) {
+// Most rows that meet codes in the 16 registers of AVX2.
+constexpr int kRowsAvx2 = 4;
+// Vectors of eight outputs that so many rows meet at a time.
+constexpr int OutputsAvx2(int rows) { return rows > 2 ? 2 : 4; }
+
+// The same without such instructions: pairs of products in int16, of 8*V outputs at a time. 16 products of at most 15 * 127 stay below 2^15.
+template <int R, int V>
+AVX2 void RowsAvx2(const Sizes& s, Codes tile, Rows rows, float* y, int64_t row, int64_t columns) {
   const int64_t groups = s.groups(), words = s.group / 8;
   const __m256i nibble = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
-  for (int r = 0; r < R; r++) {
-    __m256 total[4];
-    for (auto& t : total) t = _mm256_setzero_ps();
-    for (int64_t g = 0; g < groups; g++) {
-      __m256i sum[4];
-      for (auto& part : sum) part = _mm256_setzero_si256();
-      const int8_t* x = rows.xq + r * s.inner + g * s.group;
-      const uint8_t* codes = tile.codes + g * words * 128;
-      for (int64_t i = 0; i < words; i += 4, codes += 4 * 128)
-        for (int v = 0; v < 4; v++) {
-          __m256i pairs = _mm256_setzero_si256();
-          for (int k = 0; k < 4; k++) {
-            const __m256i c = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes + 128 * k + 32 * v));
-            const __m256i low = _mm256_and_si256(c, nibble), high = _mm256_and_si256(_mm256_srli_epi16(c, 4), nibble);
-            const __m256i x0 = _mm256_set1_epi32(Word(x + 4 * (i + k)));
-            const __m256i x1 = _mm256_set1_epi32(Word(x + s.group / 2 + 4 * (i + k)));
-            pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(low, x0));
-            pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(high, x1));
+  __m256 total[R][4];
+  for (int r = 0; r < R; r++)
+    for (auto& t : total[r]) t = _mm256_setzero_ps();
+  for (int64_t g = 0; g < groups; g++) {
+    const int8_t* x = rows.xq + g * s.group;
+    for (int part = 0; part < 4; part += V) {
+      __m256i sum[R][V];
+      for (int r = 0; r < R; r++)
+        for (auto& own : sum[r]) own = _mm256_setzero_si256();
+      const uint8_t* codes = tile.codes + g * words * 128 + 32 * part;
+      for (int64_t i = 0; i < words; i += 4) {
+        __m256i pairs[R][V];
+        for (int r = 0; r < R; r++)
+          for (auto& own : pairs[r]) own = _mm256_setzero_si256();
+        for (int k = 0; k < 4; k++, codes += 128) {
+          __m256i low[V], high[V];
+          for (int v = 0; v < V; v++) {
+            const __m256i c = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes + 32 * v));
+            low[v] = _mm256_and_si256(c, nibble);
+            high[v] = _mm256_and_si256(_mm256_srli_epi16(c, 4), nibble);
           }
-          sum[v] = _mm256_add_epi32(sum[v], _mm256_madd_epi16(pairs, ones));
+          for (int r = 0; r < R; r++) {
+            const __m256i x0 = _mm256_set1_epi32(Word(x + r * s.inner + 4 * (i + k)));
+            const __m256i x1 = _mm256_set1_epi32(Word(x + r * s.inner + s.group / 2 + 4 * (i + k)));
+            for (int v = 0; v < V; v++) {
+              pairs[r][v] = _mm256_add_epi16(pairs[r][v], _mm256_maddubs_epi16(low[v], x0));
+              pairs[r][v] = _mm256_add_epi16(pairs[r][v], _mm256_maddubs_epi16(high[v], x1));
+              asm("" : "+x"(pairs[r][v]));  // else the compiler adds up at the end, and runs out of registers
+            }
+          }
         }
-      const int32_t all = rows.sum[r * groups + g];
-      for (int v = 0; v < 4; v++) {
-        const __m256 scale = Load8(tile.scale, g * kTile + 8 * v, tile.bf16);
-        const __m256 zero = Load8(tile.zero, g * kTile + 8 * v, tile.bf16);
-        const __m256 product = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_sub_epi32(sum[v], _mm256_set1_epi32(8 * all))), scale);
-        const __m256 whole = _mm256_fmadd_ps(zero, _mm256_set1_ps(static_cast<float>(all)), product);
-        total[v] = _mm256_fmadd_ps(whole, _mm256_set1_ps(rows.step[r * groups + g]), total[v]);
+        for (int r = 0; r < R; r++)
+          for (int v = 0; v < V; v++) sum[r][v] = _mm256_add_epi32(sum[r][v], _mm256_madd_epi16(pairs[r][v], ones));
+      }
+      for (int v = 0; v < V; v++) {
+        const __m256 scale = Load8(tile.scale, g * kTile + 8 * (part + v), tile.bf16);
+        const __m256 zero = Load8(tile.zero, g * kTile + 8 * (part + v), tile.bf16);
+        for (int r = 0; r < R; r++) {
+          const int32_t all = rows.sum[r * groups + g];
+          const __m256 product = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_sub_epi32(sum[r][v], _mm256_set1_epi32(8 * all))), scale);
+          const __m256 whole = _mm256_fmadd_ps(zero, _mm256_set1_ps(static_cast<float>(all)), product);
+          total[r][part + v] = _mm256_fmadd_ps(whole, _mm256_set1_ps(rows.step[r * groups + g]), total[r][part + v]);
+        }
       }
     }
+  }
+  for (int r = 0; r < R; r++) {
     alignas(32) float values[kTile];
-    for (int v = 0; v < 4; v++) _mm256_store_ps(values + 8 * v, total[v]);
+    for (int v = 0; v < 4; v++) _mm256_store_ps(values + 8 * v, total[r][v]);
     std::memcpy(y + r * row, values, sizeof(float) * columns);
+  }
+}
+
+template <int R>
+AVX2 void TileAvx2(const Sizes& s, Codes tile, Rows rows, float* y, int64_t row, int64_t columns) {
+  constexpr int kFirst = R > kRowsAvx2 ? (R + 1) / 2 : R;
+  RowsAvx2<kFirst, OutputsAvx2(kFirst)>(s, tile, rows, y, row, columns);
+  if constexpr (R > kFirst) {
+    const Rows rest{rows.xq + kFirst * s.inner, rows.step + kFirst * s.groups(), rows.sum + kFirst * s.groups()};
+    RowsAvx2<R - kFirst, OutputsAvx2(R - kFirst)>(s, tile, rest, y + kFirst * row, row, columns);
   }
 }
 

@@ -59,7 +59,7 @@ class Projection {
     }
     width_ = (m_.inner + set.dense->block - 1) / set.dense->block * set.dense->block;
     kept->blocked.Resize(rows * width_);
-    const int64_t passes = (rows + set.dense->rows - 1) / set.dense->rows;
+    const int64_t passes = (rows + kDenseCall - 1) / kDenseCall;
     most_ = (rows + passes - 1) / passes;
   }
 
