@@ -227,6 +227,7 @@ void OnDone(napi_env env, napi_value, void*, void* data) {
 
 struct SessionRef {
   std::shared_ptr<Session> session;
+  bool abandoned = false;
   Micros patience;  // for how long a call may last that is waited for on the spot
 
   Session* operator->() const { return session.get(); }
@@ -263,11 +264,11 @@ napi_value Create(napi_env env, napi_callback_info info) {
   const auto drop = [](napi_env env, void* data, void* hint) {
     auto* held = static_cast<SessionRef*>(data);
     auto* home = static_cast<std::shared_ptr<Home>*>(hint);
-    CloseSession((*home)->alive ? env : nullptr, **home, held->session);
+    if (!held->abandoned) CloseSession((*home)->alive ? env : nullptr, **home, held->session);
     delete held;
     delete home;
   };
-  napi_create_external(env, new SessionRef{session, Micros(patience)}, drop, new std::shared_ptr<Home>(SharedHome(env)), &result);
+  napi_create_external(env, new SessionRef{session, false, Micros(patience)}, drop, new std::shared_ptr<Home>(SharedHome(env)), &result);
   return result;
 }
 
@@ -418,6 +419,18 @@ napi_value CloseCall(napi_env env, napi_callback_info info) {
   return nullptr;
 }
 
+// abandon(session): it is never freed, not even at the end of the process
+napi_value AbandonCall(napi_env env, napi_callback_info info) {
+  size_t count = 1;
+  napi_value args[1];
+  napi_get_cb_info(env, info, &count, args, nullptr, nullptr);
+  auto& ref = Held<SessionRef>(env, args[0]);
+  ref.abandoned = true;
+  HomeOf(env).sessions.erase(ref.session.get());
+  new std::shared_ptr<Session>(ref.session);
+  return nullptr;
+}
+
 // allocate(bytes): an array buffer that is fed without a copy. Null where the runtime allows none.
 napi_value Allocate(napi_env env, napi_callback_info info) {
   size_t count = 1;
@@ -494,6 +507,7 @@ NAPI_MODULE_INIT() {
   Export(env, exports, "run", Run);
   Export(env, exports, "end", EndCall);
   Export(env, exports, "close", CloseCall);
+  Export(env, exports, "abandon", AbandonCall);
   Export(env, exports, "allocate", Allocate);
   ExportFileReader(env, exports);
   ExportReleaseMemory(env, exports);

@@ -35,6 +35,7 @@ export type Dtype = keyof typeof TYPES;
 
 /** TensorFlow's number for handles of variables, DT_RESOURCE. */
 export const DT_RESOURCE = 20;
+export const DT_STRING = 7;
 
 const NAMES = new Map(Object.entries(TYPES).map(([name, { number }]) => [number as number, name as Dtype]));
 

@@ -57,6 +57,7 @@ interface SessionAddon {
   ): Answer<(ArrayBuffer | KeptTensor)[]>;
   end(session: Handle): Promise<unknown>;
   close(session: Handle): void;
+  abandon(session: Handle): void;
   allocate(bytes: number): ArrayBuffer | null;
   /** native/file_reader.cc: fills a buffer with the bytes of an open file. */
   readInto(file: number, offset: number, buffer: ArrayBuffer): Promise<ArrayBuffer>;
@@ -162,6 +163,16 @@ export class NativeSession {
   /** As run(), but what was fetched stays with TensorFlow. */
   keep(call: PreparedCall, values: readonly FedValue[]): Promise<KeptTensor[]> {
     return this.addon.run(this.handle, call, values, true, false) as Promise<KeptTensor[]>;
+  }
+
+  /** As keep(), on this thread. */
+  keepSync(call: PreparedCall, values: readonly FedValue[]): KeptTensor[] {
+    return this.addon.run(this.handle, call, values, true, true) as KeptTensor[];
+  }
+
+  /** From now on the session is never freed: what it holds is not whole. It still takes calls. */
+  abandon(): void {
+    this.addon.abandon(this.handle);
   }
 
   /** Frees what the session has in another process, after all calls before. What is called later fails. */

@@ -19,10 +19,12 @@ export interface Call {
   feeds: readonly FeedPlace[];
   /** The node of each output, in their order; of a function without outputs the one that is fetched all the same. */
   fetches: readonly string[];
+  /** Variables that it assigns. */
+  assigned: readonly string[];
 }
 
 /** The call of a function with this signature. */
-export function callOf(name: string, { inputs, outputs }: Signature): Call {
+export function callOf(name: string, { inputs, outputs, assigned }: Signature): Call {
   const node = `call_${nodeName(name)}`;
   const names = Object.keys(outputs);
   return {
@@ -33,6 +35,7 @@ export function callOf(name: string, { inputs, outputs }: Signature): Call {
       dtypeNumber(dtype),
       shape,
     ]),
+    assigned,
     fetches: names.length > 0 ? names.map((_, i) => `${node}:${i}`) : [`${node}_done:0`],
   };
 }

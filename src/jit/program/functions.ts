@@ -10,6 +10,7 @@ import type { InputValue, ProgramOptions, TensorSpec } from '../types.js';
 import { arrayInput, type Call, callOf, fetchesOf, tensorInput } from './call_values.js';
 import { checkName, type Traced } from './function.js';
 import type { Signature } from './graph_cache.js';
+import type { Assigns } from './held_variables.js';
 import type { Session } from './session.js';
 
 interface Callable {
@@ -31,6 +32,7 @@ export interface ReadyCall {
   what: string;
   prepared: PreparedCall;
   values: readonly FedValue[];
+  assigns: Assigns;
   /** To be called with what it gave. */
   ended(results: readonly ArrayBuffer[]): Result[];
   /** To be called where it failed. */
@@ -124,6 +126,7 @@ export class Functions {
       what: `run('${name}')`,
       prepared,
       values,
+      assigns: { names: call.assigned, first },
       ended: (results) => {
         if (first) {
           programCache()?.keep();

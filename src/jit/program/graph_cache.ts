@@ -12,6 +12,8 @@ import type { GraphCache, TensorSpec, VariableSpec } from '../types.js';
 export interface Signature {
   inputs: Record<string, TensorSpec>;
   outputs: Record<string, TensorSpec>;
+  /** Variables that it assigns. */
+  assigned: readonly string[];
 }
 
 /** Written last: a folder with it is complete. */
@@ -58,7 +60,9 @@ export function keptGraph(folder: string, functions: readonly string[]): KeptGra
     const { signatures, sha256 } = JSON.parse(fs.readFileSync(path.join(folder, SIGNATURES), 'utf8')) as Kept;
     const kept = { graph: fs.readFileSync(path.join(folder, GRAPH)), signatures };
     if (checksum(kept) !== sha256) return null;
-    return functions.every((name) => signatures[name]?.inputs && signatures[name].outputs) ? kept : null;
+    return functions.every((name) => signatures[name]?.inputs && signatures[name].outputs && signatures[name].assigned)
+      ? kept
+      : null;
   } catch {
     return null;
   }

@@ -335,7 +335,9 @@ export class Program {
     const traced = await this.functions.traceAll(alive);
     const graph = await inPieces(outerGraph(this.specs, traced), { alive });
     const session = await this.opened(graph);
-    const signatures = traced.map(({ name, inputs, outputs }) => [name, { inputs, outputs }] as const);
+    const signatures = traced.map(
+      ({ name, inputs, outputs, assigned }) => [name, { inputs, outputs, assigned }] as const,
+    );
     if (keep !== null) keepGraph(keep, { graph, signatures: Object.fromEntries(signatures) });
     return session;
   }
@@ -415,7 +417,7 @@ export class Program {
     const session = this.ready();
     const call = this.functions.ready(session, name, inputs, wanted);
     try {
-      return call.ended(await session.execute(call.what, call.prepared, call.values));
+      return call.ended(await session.execute(call.what, call.prepared, call.values, call.assigns));
     } catch (error) {
       call.failed();
       throw error;
@@ -426,7 +428,7 @@ export class Program {
     const session = this.ready();
     const call = this.functions.ready(session, name, inputs, wanted);
     try {
-      return call.ended(session.executeSync(call.what, call.prepared, call.values));
+      return call.ended(session.executeSync(call.what, call.prepared, call.values, call.assigns));
     } catch (error) {
       call.failed();
       throw error;

@@ -10,6 +10,16 @@ import {
 } from '../../runtime/native_session.js';
 import type { Bytes, Dtype, VariableSpec } from '../types.js';
 import { diskFull } from './disk_error.js';
+import {
+  type Assigns,
+  ASSIGNS_NOTHING,
+  heldDuring,
+  heldDuringSync,
+  type HoldCalls,
+  losesAssigned,
+  lostError,
+  mayHold,
+} from './held_variables.js';
 import { outOfMemory } from './memory_error.js';
 import { byteShape, fillKind, placeOf, STORAGE, storageTypes, type Transfer } from './variable_io.js';
 
@@ -36,6 +46,8 @@ export class Session {
   private readonly types: readonly Dtype[];
   /** By the name of what is fetched: a set of fetches has one set of feeds. */
   private readonly prepared = new Map<string, PreparedCall>();
+  /** Variables whose values a failed call has lost, and the error for all calls after it. */
+  private lost: { names: readonly string[]; error: DeviceError } | null = null;
 
   /**
    * @param memoryAdvice for messages @param rewrites whether TensorFlow rewrites the graph before each new set of fetches, which is for ops that it
@@ -101,13 +113,13 @@ export class Session {
     }
   }
 
-  /** What fills a variable. @param bytes null for zeros */
-  private filling(name: string, bytes: Bytes | null): [Transfer, FedValue[]] {
+  /** What fills a variable. @param bytes null for zeros @param shape of the zeros */
+  private filling(name: string, bytes: Bytes | null, shape = this.variables.get(name)!.shape): [Transfer, FedValue[]] {
     const spec = this.variables.get(name)!;
     const values = [
       ...this.place(name),
       int(fillKind(this.types.indexOf(spec.dtype), bytes === null)),
-      ints(spec.shape),
+      ints(shape),
       ints(byteShape(spec)),
       bytes ? wordsOf(bytes) : new Int32Array(1),
       ints([bytes?.byteLength ?? 0]),
@@ -137,12 +149,12 @@ export class Session {
   }
 
   /** What executeSync() and execute() take: the nodes that are fed and fetched, looked up once. */
-  prepare(feeds: readonly FeedPlace[], fetches: readonly string[]): PreparedCall {
+  prepare(feeds: readonly FeedPlace[], fetches: readonly string[], native = this.open()): PreparedCall {
     const key = fetches.join();
     let call = this.prepared.get(key);
     if (!call) {
       const named = this.prefix === '' ? feeds : feeds.map(([name, ...rest]) => [this.prefix + name, ...rest] as const);
-      call = this.open().prepare(
+      call = native.prepare(
         named,
         fetches.map((name) => this.prefix + name),
       );
@@ -151,34 +163,88 @@ export class Session {
     return call;
   }
 
-  /** Runs and returns the bytes of what was fetched. @param what for messages */
-  executeSync(what: string, call: PreparedCall, values: readonly FedValue[]): ArrayBuffer[] {
+  /** Runs and returns the bytes of what was fetched. @param what for messages @param assigns what the call assigns */
+  executeSync(
+    what: string,
+    call: PreparedCall,
+    values: readonly FedValue[],
+    assigns: Assigns = ASSIGNS_NOTHING,
+  ): ArrayBuffer[] {
     const native = this.open();
+    const work = (): ArrayBuffer[] => native.runSync(call, values);
+    const failed = (error: unknown, held: boolean): Error => this.failedCall(what, error, held ? [] : assigns.names);
+    const holds = this.holdsOf(assigns);
+    if (holds) return heldDuringSync(native, holds, work, failed);
     try {
-      return native.runSync(call, values);
+      return work();
     } catch (error) {
-      throw this.failure(what, error);
+      throw failed(error, false);
     }
   }
 
   /** As executeSync(), on the session's thread. @throws DisposedError where the session is disposed of before its turn */
-  async execute(what: string, call: PreparedCall, values: readonly FedValue[]): Promise<ArrayBuffer[]> {
+  async execute(
+    what: string,
+    call: PreparedCall,
+    values: readonly FedValue[],
+    assigns: Assigns = ASSIGNS_NOTHING,
+  ): Promise<ArrayBuffer[]> {
     const native = this.open();
+    const work = (): Promise<ArrayBuffer[]> => native.run(call, values);
+    const failed = (error: unknown, held: boolean): Error => this.failedCall(what, error, held ? [] : assigns.names);
+    const holds = this.holdsOf(assigns);
+    if (holds) return heldDuring(native, holds, work, failed);
     try {
-      return await native.run(call, values);
+      return await work();
     } catch (error) {
-      throw this.native ? this.failure(what, error) : this.gone();
+      throw failed(error, false);
     }
   }
 
   /** Ends when the call that runs has ended. */
   dispose(): void {
-    this.native?.close();
+    if (this.lost && this.native) this.freeRest(this.native, this.lost.names);
+    else this.native?.close();
     this.native = null;
+  }
+
+  /** What holds the variables that a function assigns, during its first call; null where nothing is to be held. */
+  private holdsOf({ names, first }: Assigns): HoldCalls | null {
+    if (!first || names.length === 0 || !mayHold(names.map((name) => this.variables.get(name)!))) return null;
+    const letGo = STORAGE.letGo();
+    return {
+      holds: names.map((name) => {
+        const { feeds, fetch } = STORAGE.hold(this.variables.get(name)!.dtype);
+        return [this.prepare(feeds, [fetch]), this.place(name)] as const;
+      }),
+      letGo: this.prepare(letGo.feeds, [letGo.fetch]),
+    };
+  }
+
+  /** @param unheld variables that the call assigns and nobody held */
+  private failedCall(what: string, error: unknown, unheld: readonly string[]): Error {
+    if (!this.native) return this.gone();
+    const failure = this.failure(what, error);
+    if (unheld.length === 0 || !losesAssigned(error)) return failure;
+    // to free them would free memory twice
+    this.native.abandon();
+    this.lost = { names: unheld, error: lostError(this.label, unheld, failure) };
+    return this.lost.error;
+  }
+
+  /** Empties the variables that are whole; TensorFlow keeps the others, without their memory, and the session. */
+  private freeRest(native: NativeSession, lost: readonly string[]): void {
+    const gone = new Set(lost);
+    for (const name of this.variables.keys()) {
+      if (gone.has(name)) continue;
+      const [{ feeds, fetch }, values] = this.filling(name, null, [0]);
+      native.run(this.prepare(feeds, [fetch], native), values).catch(() => {}); // it stays then
+    }
   }
 
   private open(): NativeSession {
     if (!this.native) throw this.gone();
+    if (this.lost) throw this.lost.error;
     return this.native;
   }
 

@@ -7,7 +7,7 @@
  * Data travels as int32 words, which suits every element type, and which tfjs leaves on the host: of all others it puts a copy on the GPU,
  * to be fetched back.
  */
-import { dtypeBytes, dtypeNumber, DT_RESOURCE } from '../../runtime/data_types.js';
+import { dtypeBytes, dtypeNumber, DT_RESOURCE, DT_STRING } from '../../runtime/data_types.js';
 import { nodeName, storedDtype } from './function.js';
 import { attr, type Attrs, type NodeText } from '../trace/graphdef.js';
 import type { FeedPlace } from '../../runtime/native_session.js';
@@ -47,6 +47,12 @@ export const STORAGE = {
     feeds: places('storage_group', 'storage_member'),
     fetch: `get_${dtype}:0`,
   }),
+  /** A second owner of a variable's tensor, where it lies: fetched is its name, to be fed to `letGo`. */
+  hold: (dtype: VariableDtype): Transfer => ({
+    feeds: places('storage_group', 'storage_member'),
+    fetch: `hold_${dtype}:0`,
+  }),
+  letGo: (): Transfer => ({ feeds: [['let_go_held:0', DT_STRING, []]], fetch: 'let_go_done:0' }),
   borrow: (dtype: VariableDtype): Transfer => ({
     feeds: [
       ...places('storage_group', 'storage_member'),
@@ -206,6 +212,18 @@ function readNodes(nodes: Nodes, dtype: VariableDtype): void {
   nodes.bitcast(`${n}_words`, 'uint8', 'int32', value);
 }
 
+/** Makes the session itself an owner of the variable's tensor, on its device. */
+function holdNodes(nodes: Nodes, dtype: VariableDtype): void {
+  nodes.add(`hold_${dtype}`, 'GetSessionHandle', [`get_${dtype}`], { T: type(storedDtype(dtype)) });
+}
+
+/** The session no longer is the owner of what is fed. */
+function letGoNodes(nodes: Nodes): void {
+  nodes.placeholder('let_go_held', DT_STRING, []);
+  nodes.add('let_go', 'DeleteSessionTensor', ['let_go_held'], {}, HOST);
+  nodes.constant('let_go_done', 'bool', [], Uint8Array.of(1), ['^let_go']);
+}
+
 /** Puts a tensor of the stored type into a variable, without a copy. */
 function borrowNodes(nodes: Nodes, dtype: VariableDtype): void {
   const stored = storedDtype(dtype);
@@ -254,7 +272,9 @@ export function storageNodes(variables: ReadonlyMap<string, VariableSpec>): Node
     fillNodes(nodes, dtype, { set, clear });
     readNodes(nodes, dtype);
     borrowNodes(nodes, dtype);
+    holdNodes(nodes, dtype);
   });
+  letGoNodes(nodes);
   const done = types.map((dtype) => `fill_${dtype}_done`);
   nodes.merge('filled', dtypeNumber('bool'), done);
   return nodes.list;
