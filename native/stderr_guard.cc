@@ -10,6 +10,7 @@
 #include <string>
 
 #include "exports.h"
+#include "large_blocks.h"
 
 namespace {
 
@@ -88,6 +89,7 @@ napi_value SetEnvironment(napi_env env, napi_callback_info info) {
 }  // namespace
 
 NAPI_MODULE_INIT() {
+  OpenToAll();
   Export(env, exports, "begin", Begin);
   Export(env, exports, "end", End);
   Export(env, exports, "setEnvironment", SetEnvironment);
