@@ -10,6 +10,7 @@
 #include <malloc.h>
 #endif
 
+#include <atomic>
 #include <new>
 
 #include "drop_pages.h"
@@ -21,6 +22,8 @@ namespace {
 // malloc() has a mapping for each block of so many bytes, at the latest.
 constexpr size_t kLarge = 32 << 20;
 
+std::atomic<int64_t> dropped{0};
+
 }  // namespace
 
 namespace tsl {
@@ -29,7 +32,10 @@ namespace port {
 __attribute__((visibility("default"))) void AlignedFree(void* data) {
   if (data) {
     const size_t bytes = malloc_usable_size(data);
-    if (bytes >= kLarge) DropPages(data, bytes);
+    if (bytes >= kLarge) {
+      DropPages(data, bytes);
+      dropped++;
+    }
   }
   free(data);
 }
@@ -40,6 +46,14 @@ __attribute__((visibility("default"))) void AlignedSizedFree(void* data, size_t,
 }  // namespace tsl
 
 #endif
+
+int64_t LargeBlocksDropped() {
+#ifdef __GLIBC__
+  return dropped;
+#else
+  return 0;
+#endif
+}
 
 void OpenToAll() {
 #ifdef __GLIBC__
