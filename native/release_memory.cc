@@ -7,12 +7,12 @@
 #include <string.h>
 #ifdef __linux__
 #include <malloc.h>
-#include <sys/mman.h>
 #endif
 
 #include <atomic>
 #include <thread>
 
+#include "drop_pages.h"
 #include "exports.h"
 
 namespace {
@@ -37,7 +37,7 @@ void DropLibraryPages() {
       own += kilobytes;
     } else if (strncmp(line, "VmFlags:", 8) == 0) {  // the last line of each
       if (library && own == 0 && (strcmp(access, "r-xp") == 0 || strcmp(access, "r--p") == 0))
-        madvise(reinterpret_cast<void*>(from), to - from, MADV_DONTNEED);
+        DropPages(reinterpret_cast<void*>(from), to - from);
       library = false;
     }
   }

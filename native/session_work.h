@@ -136,8 +136,9 @@ class Session : public std::enable_shared_from_this<Session> {
     return true;
   }
 
-  // Takes no more work and returns what has not begun. The session goes at once where nothing runs, else when that has ended; one of another
-  // process is let go (Job::last tells that process, who may take long, or be gone).
+  // Takes no more work and returns what has not begun. The session goes on its own thread, when what runs has ended: its variables and programs
+  // are gigabytes, which the system takes a second to take back. One of another process is let go (Job::last tells that process, who may take
+  // long, or be gone).
   std::deque<Job*> Close() {
     std::unique_lock<std::mutex> l(lock_);
     if (closed_) return {};
@@ -146,10 +147,11 @@ class Session : public std::enable_shared_from_this<Session> {
     std::deque<Job*> left = std::move(waiting_);
     waiting_.clear();
     under_way -= static_cast<int>(left.size());
-    const bool now = !busy_;
+    under_way++;  // Gone() ends it
+    const bool here = !started_ && ((!session_ && !graph_) || !Start());
     l.unlock();
     work_.notify_one();
-    if (now) Free();
+    if (here) Gone();
     return left;
   }
 
@@ -168,13 +170,12 @@ class Session : public std::enable_shared_from_this<Session> {
       self->Do(job, false);
       std::unique_lock<std::mutex> l(self->lock_);
       self->busy_ = false;
-      const bool closed = self->closed_;
       l.unlock();
       self->idle_.notify_one();
       job->End();
-      if (closed) self->Free();
       under_way--;
     }
+    self->Gone();
   }
 
   // The next job; null when there will be none.
@@ -237,8 +238,10 @@ class Session : public std::enable_shared_from_this<Session> {
     TF_DeleteImportGraphDefOptions(options);
   }
 
-  void Free() {
+  // The last that is done with a session that was closed.
+  void Gone() {
     if (target_.empty()) End();
+    under_way--;
   }
 
   void End() {

@@ -1,6 +1,7 @@
 // What must happen before libtensorflow is loaded. Its static initialisers log notices on stderr that no environment variable silences:
 // `begin()` sends file descriptor 2 to a file without a name, `end()` puts it back and returns what was written. A worker thread's
-// process.env is a copy that no library sees: `setEnvironment(name, value)` sets a variable of the process.
+// process.env is a copy that no library sees: `setEnvironment(name, value)` sets a variable of the process. And its large blocks of memory are to
+// go back in pieces (large_blocks.cc).
 #include <fcntl.h>
 #include <node_api.h>
 #include <stdlib.h>
@@ -10,6 +11,7 @@
 #include <string>
 
 #include "exports.h"
+#include "large_blocks.h"
 
 namespace {
 
@@ -78,6 +80,13 @@ std::string Text(napi_env env, napi_value value) {
   return text;
 }
 
+// largeBlocksDropped(): how many blocks of TensorFlow's went in pieces so far
+napi_value BlocksDropped(napi_env env, napi_callback_info) {
+  napi_value result;
+  napi_create_int64(env, LargeBlocksDropped(), &result);
+  return result;
+}
+
 napi_value SetEnvironment(napi_env env, napi_callback_info info) {
   size_t count = 2;
   napi_value args[2];
@@ -88,8 +97,10 @@ napi_value SetEnvironment(napi_env env, napi_callback_info info) {
 }  // namespace
 
 NAPI_MODULE_INIT() {
+  OpenToAll();
   Export(env, exports, "begin", Begin);
   Export(env, exports, "end", End);
   Export(env, exports, "setEnvironment", SetEnvironment);
+  Export(env, exports, "largeBlocksDropped", BlocksDropped);
   return exports;
 }

@@ -2,6 +2,7 @@
 import { checkMemory } from '../base/memory.js';
 import { FEWER_ROWS, logitsBytes, stateBytes } from './memory.js';
 import { letOthersRun } from '../base/async.js';
+import { inPieces } from '../base/pieces.js';
 import { Turns } from '../base/turns.js';
 import * as tf from '@tensorflow/tfjs';
 import { ArgumentError, DisposedError, GenerationError } from '../base/errors.js';
@@ -116,7 +117,10 @@ export class EagerEngine implements GenerationEngine {
     const layers = Array.from({ length: network.config.num_hidden_layers }, (_, i) =>
       Object.fromEntries(names.map((name) => [name, tensors[`layers.${i}.${name}`]!.data])),
     );
-    const cache = new RecurrentCache(statesFromArrays(network, { batch, seen_tokens, layers }));
+    const states = await inPieces(statesFromArrays(network, { batch, seen_tokens, layers }), {
+      keeps: (made) => made.flatMap((layer) => Object.values(layer)),
+    });
+    const cache = new RecurrentCache(states);
     cache.seen_tokens = seen_tokens;
     const v = this.vocab_size;
     const rows = fed.map((has, i) => (has ? tensors['logits']!.data.slice(i * v, (i + 1) * v) : null));

@@ -3,7 +3,7 @@
  * training an adapter, which compiles a program over the weights, never has a float32 copy of them on the host.
  */
 import * as tf from '@tensorflow/tfjs';
-import { letOthersRun } from '../base/async.js';
+import { someAtATime } from '../base/async.js';
 import { newBlock } from '../base/blocks.js';
 import { DTYPE_BYTES, decodeFloat32, encodeFloat32, type StoredDtype } from '../base/stored_dtypes.js';
 import type { CheckpointSource } from '../checkpoints/source.js';
@@ -43,21 +43,16 @@ export async function bytesOfFile(
   return inType(bytes, stored, dtype);
 }
 
-/** Elements that are converted before others may run: 2 ms of work. */
-const TOGETHER = 2 ** 20;
-
 /** Stored bytes in a program's type, as a block, which a program takes without another copy. The event loop runs in between. */
-async function inType(bytes: Uint8Array, stored: StoredDtype, dtype: ProgramFloat): Promise<Uint8Array> {
+export async function inType(bytes: Uint8Array, stored: StoredDtype, dtype: ProgramFloat): Promise<Uint8Array> {
   const [from, to] = [DTYPE_BYTES[stored], DTYPE_BYTES[dtype]];
   const count = bytes.byteLength / from;
   const block = newBlock(count * to);
-  for (let begin = 0; begin < count; begin += TOGETHER) {
-    const end = Math.min(begin + TOGETHER, count);
+  await someAtATime(count, (begin, end) => {
     const part = bytes.subarray(begin * from, end * from);
     if (dtype === 'F32') decodeFloat32(part, stored, new Float32Array(block, begin * to, end - begin));
     else new Uint8Array(block).set(encodeFloat32(decodeFloat32(part, stored), dtype), begin * to);
-    if (end < count) await letOthersRun();
-  }
+  });
   return new Uint8Array(block);
 }
 

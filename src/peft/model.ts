@@ -301,6 +301,25 @@ export class PeftModel<M extends CausalLM = CausalLM> {
     return this.base_model.forward(inputs) as ReturnType<M['forward']>;
   }
 
+  /**
+   * As the model's forwardAsync(), with the active adapters.
+   * @throws as forward(); DisposedError where this PeftModel or its base is disposed of meanwhile
+   * @example
+   * const peft = get_peft_model(model, { r: 8, lora_alpha: 16, target_modules: ['in_proj'] });
+   * const { logits } = await peft.forwardAsync({ input_ids: [[1, 2, 3]], use_cache: false });
+   */
+  async forwardAsync(inputs: Parameters<M['forward']>[0]): Promise<ReturnType<M['forward']>> {
+    FORWARD_TABLE.checkObject(inputs);
+    FORWARD_TABLE.check(inputs);
+    this.alive();
+    try {
+      return (await this.base_model.forwardAsync(inputs)) as ReturnType<M['forward']>;
+    } catch (error) {
+      this.alive(); // the tensors of an adapter that is gone fail in their own words
+      throw error;
+    }
+  }
+
   /** As the model's generate(), with the active adapters. */
   generate(inputs: GenerateInputs & WholeOutput): Promise<GenerateOutput>;
   generate(inputs: GenerateInputs & RowsAlone): Promise<number[][]>;
@@ -324,8 +343,12 @@ export class PeftModel<M extends CausalLM = CausalLM> {
     return this.base_model.warmup(options);
   }
 
-  private refuseMerged(what: string): void {
+  private alive(): void {
     if (this.disposed) throw new DisposedError('This PeftModel was disposed');
+  }
+
+  private refuseMerged(what: string): void {
+    this.alive();
     if (this.merged)
       throw new ArgumentError(`Cannot ${what} while adapters are merged; call unmerge_adapter() first`, {});
   }

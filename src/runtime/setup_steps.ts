@@ -283,7 +283,10 @@ export async function compileAddon(work: string, compiler: string): Promise<void
       ],
       ...[...output('session.node'), ...tensorflow, '-ldl', '-pthread'],
     ],
-    [path.join(native, 'stderr_guard.cc'), ...output('stderr_guard.node')],
+    [
+      ...['stderr_guard.cc', 'large_blocks.cc'].map((name) => path.join(native, name)),
+      ...[...output('stderr_guard.node'), '-ldl'],
+    ],
     ['-O3', ...include, path.join(native, 'host_kernels.cc'), ...output('host_kernels.node'), '-ldl'],
   ];
   const results = await Promise.all(builds.map((build) => runProgram(compiler, [...common, ...build])));

@@ -191,25 +191,31 @@ export class CompiledStep implements TrainingStep {
     return this.names.map((_, i) => variables.kept('value', i));
   }
 
-  moments(name: string): Moments {
+  async moments(name: string): Promise<Moments> {
     const i = this.names.indexOf(name);
-    const size = this.variables.get(name)!.size;
-    const read = (kind: Kept): Float32Array =>
-      this.program
-        ? (this.program.read(variables.kept(kind, i)) as Float32Array)
-        : ((this.kept?.[i]?.[kind] as Float32Array | undefined) ?? new Float32Array(size));
-    return { first: read('first'), second: read('second') };
+    return this.turns.take(async () => {
+      if (this.program) {
+        const both = await this.program.readAll([variables.kept('first', i), variables.kept('second', i)]);
+        return { first: both[0] as Float32Array, second: both[1] as Float32Array };
+      }
+      const size = this.variables.get(name)!.size;
+      const read = (kind: Kept): Float32Array =>
+        (this.kept?.[i]?.[kind] as Float32Array | undefined) ?? new Float32Array(size);
+      return { first: read('first'), second: read('second') };
+    });
   }
 
   async restore(steps: number, moments: (name: string) => Moments): Promise<void> {
-    this.count = steps;
     const values = this.names.map((name) => moments(name));
-    if (!this.program) this.kept = values;
-    for (const [i, { first, second }] of values.entries())
-      await this.program?.assignAll({
-        [variables.kept('first', i)]: () => first,
-        [variables.kept('second', i)]: () => second,
-      });
+    await this.turns.take(async () => {
+      this.count = steps;
+      if (!this.program) this.kept = values;
+      for (const [i, { first, second }] of values.entries())
+        await this.program?.assignAll({
+          [variables.kept('first', i)]: () => first,
+          [variables.kept('second', i)]: () => second,
+        });
+    });
   }
 
   dispose(): void {

@@ -3,6 +3,7 @@ import { checkBatchMemory } from './batch_memory.js';
 import * as tf from '@tensorflow/tfjs';
 import './wasm_kernels.js';
 import { DisposedError } from '../base/errors.js';
+import { someAtATime } from '../base/async.js';
 import { inPieces, type Pieces } from '../base/pieces.js';
 import { Turns } from '../base/turns.js';
 import { type AdamWSettings, adamwSettings, adamwUpdate, corrections, meanAndClip } from './adamw.js';
@@ -164,18 +165,28 @@ export class EagerStep implements TrainingStep {
   syncNow(): void {}
   async refresh(): Promise<void> {}
 
-  moments(name: string): Moments {
-    const { first, second } = this.state.get(name)!;
-    return { first: first.dataSync<'float32'>().slice(), second: second.dataSync<'float32'>().slice() };
+  async moments(name: string): Promise<Moments> {
+    return this.inTurn(async () => {
+      const copy = async (tensor: tf.Tensor): Promise<Float32Array> => {
+        const values = await tensor.data<'float32'>();
+        const own = new Float32Array(values.length);
+        await someAtATime(values.length, (begin, end) => own.set(values.subarray(begin, end), begin));
+        return own;
+      };
+      const { first, second } = this.state.get(name)!;
+      return { first: await copy(first), second: await copy(second) };
+    });
   }
 
   async restore(steps: number, moments: (name: string) => Moments): Promise<void> {
-    this.count = steps;
-    for (const [name, variable] of this.variables) {
-      const { first, second } = moments(name);
-      tf.dispose([this.state.get(name)!.first, this.state.get(name)!.second]);
-      this.state.set(name, { first: tf.tensor(first, variable.shape), second: tf.tensor(second, variable.shape) });
-    }
+    await this.inTurn(async () => {
+      this.count = steps;
+      for (const [name, variable] of this.variables) {
+        const { first, second } = moments(name);
+        tf.dispose([this.state.get(name)!.first, this.state.get(name)!.second]);
+        this.state.set(name, { first: tf.tensor(first, variable.shape), second: tf.tensor(second, variable.shape) });
+      }
+    });
   }
 
   dispose(): void {

@@ -12,14 +12,14 @@ export async function meanLoss(
   step: TrainingStep,
   batches: AsyncIterable<Batch> | Iterable<Batch>,
   vocab_size: number,
-  each?: (batch: PreparedBatch) => void,
+  each?: (batch: PreparedBatch) => Promise<void>,
 ): Promise<{ loss: number; items: number }> {
   let [sum, items] = [0, 0];
   // the next batch is made while the one before is worked on
   for await (const prepared of askedAhead(preparedBatches(batches, vocab_size))) {
     sum += await step.evaluate(prepared);
     items += prepared.items;
-    each?.(prepared);
+    await each?.(prepared);
   }
   return { loss: sum / items, items };
 }

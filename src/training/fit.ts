@@ -257,8 +257,8 @@ export class CausalLMTrainer {
     if (this.changed) await step.refresh();
     this.changed = false;
     if (metrics.includes('accuracy')) await this.sync();
-    const { loss, items } = await meanLoss(step, collated(examples, size), this.vocabulary, (batch) => {
-      if (metrics.includes('accuracy')) hits += this.hits(batch);
+    const { loss, items } = await meanLoss(step, collated(examples, size), this.vocabulary, async (batch) => {
+      if (metrics.includes('accuracy')) hits += await this.hits(batch);
     });
     if (items === 0) {
       throw new ArgumentError(
@@ -274,15 +274,21 @@ export class CausalLMTrainer {
   }
 
   /** How often the likeliest token is the right one. */
-  private hits(batch: PreparedBatch): number {
-    return tf.tidy(() => {
-      const best = tf.argMax(this.predict(batch.ids, [batch.batch, batch.length]), 2);
-      const right = tf.equal(tf.reshape(best, [-1]), tf.tensor1d(batch.labels, 'int32'));
-      return tf.sum(tf.mul(tf.cast(right, 'float32'), tf.tensor1d(batch.weights))).dataSync()[0]!;
-    });
+  private async hits(batch: PreparedBatch): Promise<number> {
+    const input_ids = tf.tensor2d(batch.ids, [batch.batch, batch.length], 'int32');
+    try {
+      const { logits } = await this.model.forwardAsync({ input_ids, use_cache: false });
+      try {
+        return await inPieces(hitsOf(logits, batch));
+      } finally {
+        logits.dispose();
+      }
+    } finally {
+      input_ids.dispose();
+    }
   }
 
-  /** Logits [b, t, v] of ids; the caller's to dispose. */
+  /** Logits [b, t, v] of ids; the caller's to dispose. The event loop stands still: predictAsync() leaves it free. */
   predict(ids: readonly (readonly number[])[] | Int32Array, shape?: [number, number]): tf.Tensor3D {
     this.step?.syncNow();
     const input_ids = shape ? tf.tensor2d(ids as Int32Array, shape, 'int32') : (ids as readonly (readonly number[])[]);
@@ -291,12 +297,31 @@ export class CausalLMTrainer {
     return logits;
   }
 
+  /**
+   * As predict(), with the event loop running between layers. No tidy knows of the logits.
+   * @param ids rows of ids, or [b, t]
+   * @throws ArgumentError for ids that are none; DisposedError where the model is disposed of meanwhile
+   * @example
+   * const trainer = new CausalLMTrainer(model);
+   * const logits = await trainer.predictAsync([[1, 2, 3]]); // [1, 3, v]
+   */
+  async predictAsync(ids: readonly (readonly number[])[]): Promise<tf.Tensor3D> {
+    await this.sync();
+    return (await this.model.forwardAsync({ input_ids: ids, use_cache: false })).logits;
+  }
+
   /** Brings the model's own weights up to date. */
   async sync(): Promise<void> {
     await this.step?.sync();
   }
 
-  /** Frees the step. Model and optimizer are the caller's. */
+  /** As dispose(), with the event loop free while the model's own weights are brought up to date. */
+  async disposeAsync(): Promise<void> {
+    await this.sync();
+    this.dispose();
+  }
+
+  /** Frees the step, with the model's own weights up to date. Model and optimizer are the caller's. */
   dispose(): void {
     this.step?.syncNow();
     this.step?.dispose();
@@ -304,4 +329,20 @@ export class CausalLMTrainer {
     if (this.ownOptimizer) this.optimizer?.dispose();
     this.ownOptimizer = false;
   }
+}
+
+/** Positions that are looked at together: a vocabulary's row for each. */
+const TOGETHER = 32;
+
+/** How many positions of a batch count and have the right token as the likeliest, some positions at a time. @param logits [b, t, v] */
+function* hitsOf(logits: tf.Tensor3D, { batch, length, labels, weights }: PreparedBatch): Pieces<number> {
+  const rows = tf.reshape(logits, [batch * length, -1]); // [b·t, v]
+  let hits = 0;
+  for (let from = 0; from < batch * length; from += TOGETHER) {
+    if (from > 0) yield;
+    const count = Math.min(TOGETHER, batch * length - from);
+    const best = tf.tidy(() => tf.argMax(tf.slice(rows, [from, 0], [count, -1]), 1).dataSync());
+    for (let i = 0; i < count; i++) if (best[i] === labels[from + i]) hits += weights[from + i]!;
+  }
+  return hits;
 }

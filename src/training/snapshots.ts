@@ -5,8 +5,9 @@
  */
 import * as fs from 'node:fs';
 import * as path from 'node:path';
-import * as tf from '@tensorflow/tfjs';
-import { decodeFloat32, encodeFloat32, isFloatDtype } from '../base/stored_dtypes.js';
+import type * as tf from '@tensorflow/tfjs';
+import { someAtATime } from '../base/async.js';
+import { isFloatDtype } from '../base/stored_dtypes.js';
 import { SafetensorsFile, writeSafetensors } from '../checkpoints/index.js';
 import { replaceFolder, saveError, writeFileAtomic } from '../base/whole_files.js';
 import { CheckpointError, TrainingError } from '../base/errors.js';
@@ -14,8 +15,9 @@ import { plain } from '../base/quote.js';
 import type { TrainerState } from './callbacks.js';
 import { readSavedState, STATE_FILE } from './saved_state.js';
 import { saveModel } from './save_model.js';
-import type { TrainingStep } from './step.js';
-import { type TrainableModel, trainableOf } from './trainable.js';
+import { inType } from '../engine/file_tensors.js';
+import { assignAll, type Moments, type TrainingStep } from './step.js';
+import { causalOf, type TrainableModel, trainableOf } from './trainable.js';
 
 const TENSORS_FILE = 'training_state.safetensors';
 const NAME = /^checkpoint-(\d+)$/;
@@ -78,16 +80,19 @@ export async function saveSnapshot(
     await fs.promises.mkdir(aside, { recursive: true });
     await saveModel(model, aside);
     const tensors = [...trainableOf(model).trainable()].flatMap(([key, variable]) => {
-      const one = (prefix: string, read: () => Float32Array) => ({
+      const one = (prefix: string, read: () => Promise<Float32Array>) => ({
         name: `${prefix}${key}`,
         dtype: 'F32' as const,
         shape: variable.shape,
-        data: () => encodeFloat32(read(), 'F32'),
+        data: async () => {
+          const { buffer, byteOffset, byteLength } = await read();
+          return new Uint8Array(buffer, byteOffset, byteLength);
+        },
       });
       return [
-        one('value.', () => variable.dataSync<'float32'>()),
-        one('first.', () => step.moments(key).first),
-        one('second.', () => step.moments(key).second),
+        one('value.', () => variable.data<'float32'>()),
+        one('first.', async () => (await step.moments(key)).first),
+        one('second.', async () => (await step.moments(key)).second),
       ];
     });
     await writeSafetensors(path.join(aside, TENSORS_FILE), tensors);
@@ -155,28 +160,35 @@ export async function loadSnapshot(model: TrainableModel, step: TrainingStep, di
   try {
     const variables = trainableOf(model).trainable();
     checkTensors(dir, tensors, variables);
-    const read = (part: (typeof PARTS)[number], key: string): Float32Array => {
+    const read = async (part: (typeof PARTS)[number], key: string): Promise<Float32Array> => {
       const name = `${part}.${key}`;
-      const values = decodeFloat32(tensors.readSync(name), tensors.entries.get(name)!.dtype);
+      const { buffer, byteOffset, byteLength } = await inType(
+        await tensors.read(name),
+        tensors.entries.get(name)!.dtype,
+        'F32',
+      );
+      const values = new Float32Array(buffer, byteOffset, byteLength / 4);
       // second moments are means of squares
       const least = part === 'second' ? 0 : -Infinity;
-      const at = values.findIndex((v) => !(v >= least && Number.isFinite(v)));
-      if (at < 0) return values;
-      throw new CheckpointError(
-        `${file}: '${name}' holds ${values[at]} at ${at}; expected numbers${least === 0 ? ' of 0 or more' : ''}. The file is damaged; go on from another snapshot.`,
-        { file, name, at },
-      );
+      await someAtATime(values.length, (begin, end) => {
+        for (let at = begin; at < end; at++) {
+          if (values[at]! >= least && Number.isFinite(values[at])) continue;
+          throw new CheckpointError(
+            `${file}: '${name}' holds ${values[at]} at ${at}; expected numbers${least === 0 ? ' of 0 or more' : ''}. The file is damaged; go on from another snapshot.`,
+            { file, name, at },
+          );
+        }
+      });
+      return values;
     };
     // all are read before any is changed
-    const values = [...variables].map(([key, variable]) => [variable, read('value', key)] as const);
-    const moments = new Map(
-      [...variables.keys()].map((key) => [key, { first: read('first', key), second: read('second', key) }]),
-    );
-    for (const [variable, data] of values) {
-      const value = tf.tensor(data, variable.shape);
-      variable.assign(value);
-      value.dispose();
+    const values: Float32Array[] = [];
+    const moments = new Map<string, Moments>();
+    for (const key of variables.keys()) {
+      values.push(await read('value', key));
+      moments.set(key, { first: await read('first', key), second: await read('second', key) });
     }
+    await causalOf(model).weights.turns.take(() => assignAll(variables.values(), values));
     await step.refresh();
     await step.restore(optimizer_steps, (key) => moments.get(key)!);
     return state;

@@ -59,8 +59,9 @@ export interface TrainingStep {
   syncNow(): void;
   /** Takes the model's variables over, after they were changed from outside. */
   refresh(): Promise<void>;
-  /** The optimizer's state by tensor name. */
-  moments(name: string): Moments;
+  /** The optimizer's state of a tensor, by its name, after the updates that were asked for before; the event loop is free meanwhile. */
+  moments(name: string): Promise<Moments>;
+  /** Begins anew from an optimizer's state. The moments are not copied at once: nobody may change them. */
   restore(steps: number, moments: (name: string) => Moments): Promise<void>;
   dispose(): void;
 }

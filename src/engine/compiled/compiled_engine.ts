@@ -1,5 +1,6 @@
 /** Decoding through one compiled program: the default on the tensorflow backend. */
 import { letOthersRun } from '../../base/async.js';
+import { inPieces } from '../../base/pieces.js';
 import { encodeFloat32 } from '../../base/stored_dtypes.js';
 import { onGpu, compactMemory } from '../../runtime/index.js';
 import { ArgumentError, DisposedError, GenerationError } from '../../base/errors.js';
@@ -97,14 +98,17 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
   async fromArrays(arrays: StateArrays): Promise<DeviceState> {
     const { network } = this.weights;
     const batch = checkStateArrays(network, arrays);
-    const state = new DeviceState(this, batch, arrays.seen, arrays.fed);
-    state.onHost = hostStateOf(network, arrays);
+    const { seen, fed } = arrays;
+    const values = await inPieces(hostStateOf(network, arrays));
+    const state = new DeviceState(this, batch, seen, fed);
+    state.onHost = values;
     return state;
   }
 
-  toArrays(state: DeviceState, values: HostState | null): StateArrays {
-    const tensors = tensorsOf(this.weights.network, state.fed, values);
-    return { seen: [...state.seen], fed: [...state.fed], tensors };
+  async toArrays(state: DeviceState, values: HostState | null): Promise<StateArrays> {
+    const { seen, fed } = state;
+    const tensors = await inPieces(tensorsOf(this.weights.network, fed, values));
+    return { seen: [...seen], fed: [...fed], tensors };
   }
 
   inTurn<T>(work: () => T | Promise<T>): Promise<T> {

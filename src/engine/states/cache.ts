@@ -1,6 +1,7 @@
 /** The states of a batch as tensors, layer by layer: what eager runs carry from call to call. */
 import * as tf from '@tensorflow/tfjs';
 import { ArgumentError, DisposedError } from '../../base/errors.js';
+import type { Pieces } from '../../base/pieces.js';
 import type { RecurrentLM } from '../recurrent_lm.js';
 
 /** The states of one layer by name, [b, ...shape]. */
@@ -31,7 +32,7 @@ export function zeroStates(network: StatesOf, batch: number): LayerTensors[] {
 }
 
 /** @throws ArgumentError when the arrays do not have this model's sizes */
-export function statesFromArrays(network: StatesOf, { batch, layers }: CacheArrays): LayerTensors[] {
+export function* statesFromArrays(network: StatesOf, { batch, layers }: CacheArrays): Pieces<LayerTensors[]> {
   const { num_hidden_layers: count } = network.config;
   const shapes = shapesOf(network, batch);
   if (layers.length !== count) {
@@ -46,9 +47,14 @@ export function statesFromArrays(network: StatesOf, { batch, layers }: CacheArra
       }
     }
   });
-  return layers.map((layer) =>
-    Object.fromEntries(shapes.map(([name, shape]) => [name, tf.tensor(layer[name]!.slice(), shape, 'float32')])),
-  );
+  const made: LayerTensors[] = [];
+  for (const layer of layers) {
+    yield;
+    made.push(
+      Object.fromEntries(shapes.map(([name, shape]) => [name, tf.tensor(layer[name]!.slice(), shape, 'float32')])),
+    );
+  }
+  return made;
 }
 
 const mapStates = <L extends LayerTensors>(layer: L, change: (state: tf.Tensor) => tf.Tensor): L =>

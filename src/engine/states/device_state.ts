@@ -11,7 +11,7 @@ export interface StateKeeper {
   /** Copies a resident state's variables to the host. @throws DisposedError when they went with the engine */
   toHost(state: DeviceState): Promise<HostState>;
   /** Variables as arrays in the form of every engine; null stands for zeros. */
-  toArrays(state: DeviceState, values: HostState | null): StateArrays;
+  toArrays(state: DeviceState, values: HostState | null): Promise<StateArrays>;
   /** Does something with states while no call moves one. */
   inTurn<T>(work: () => T | Promise<T>): Promise<T>;
   /** A state went away. */

@@ -1,4 +1,5 @@
 /** States of the compiled engine on the host: as its variables hold them, and as arrays in the form of every engine. */
+import type { Pieces } from '../../base/pieces.js';
 import type { StateArrays } from '../../generation/engine.js';
 import { stateTensors } from './arrays.js';
 import type { StateSpec } from '../recurrent_lm.js';
@@ -24,30 +25,41 @@ export function rowsOf(values: HostState, batch: number, rows: readonly number[]
   });
 }
 
-/** Variables from arrays, which were checked. */
-export function hostStateOf(network: StatesOf, { seen, tensors }: StateArrays): HostState {
+/** Variables from arrays, which were checked; layer by layer, between which others run. */
+export function* hostStateOf(network: StatesOf, { seen, tensors }: StateArrays): Pieces<HostState> {
   const batch = seen.length;
   const layers = network.config.num_hidden_layers;
-  const values = carriedStates(network).flatMap(({ name, keptPer, shape }) => {
+  const values: HostState = [];
+  for (const { name, keptPer, shape } of carriedStates(network)) {
     const own = Array.from({ length: layers }, (_, layer) => tensors[`layers.${layer}.${name}`]!.data);
-    if (keptPer === 'layer') return own.map((data) => data.slice());
+    if (keptPer === 'layer') {
+      for (const data of own) {
+        values.push(data.slice());
+        yield;
+      }
+      continue;
+    }
     const size = sizeOf(shape);
     const all = new Float32Array(batch * layers * size); // [b, layers, ...shape]
-    own.forEach((data, layer) => {
+    for (const [layer, data] of own.entries()) {
       for (let row = 0; row < batch; row++)
         all.set(data.subarray(row * size, (row + 1) * size), (row * layers + layer) * size);
-    });
-    return [all];
-  });
+      yield;
+    }
+    values.push(all);
+  }
   return [...values, tensors['logits']!.data.slice()];
 }
 
-/** Variables as arrays; null stands for zeros. @param fed rows that have logits: what the variable holds of others is of no meaning */
-export function tensorsOf(
+/**
+ * Variables as arrays, layer by layer, between which others run; null stands for zeros.
+ * @param fed rows that have logits: what the variable holds of others is of no meaning
+ */
+export function* tensorsOf(
   network: StatesOf,
   fed: readonly boolean[],
   values: HostState | null,
-): StateArrays['tensors'] {
+): Pieces<StateArrays['tensors']> {
   const batch = fed.length;
   const tensors = stateTensors(network, batch);
   if (!values) return tensors;
@@ -56,17 +68,21 @@ export function tensorsOf(
   for (const { name, keptPer, shape } of carriedStates(network)) {
     const own = Array.from({ length: layers }, (_, layer) => tensors[`layers.${layer}.${name}`]!.data);
     if (keptPer === 'layer') {
-      for (const data of own) data.set(values[at++]!);
+      for (const data of own) {
+        data.set(values[at++]!);
+        yield;
+      }
       continue;
     }
     const all = values[at++]!; // [b, layers, ...shape]
     const size = sizeOf(shape);
-    own.forEach((data, layer) => {
+    for (const [layer, data] of own.entries()) {
       for (let row = 0; row < batch; row++) {
         const from = (row * layers + layer) * size;
         data.set(all.subarray(from, from + size), row * size);
       }
-    });
+      yield;
+    }
   }
   const logits = tensors['logits']!.data;
   fed.forEach((has, row) => has && logits.set(values[at]!.subarray(row * v, (row + 1) * v), row * v));

@@ -1,5 +1,6 @@
 /** Mamba2Cache: the fixed-size state of a batch, layer by layer (spec B.6). */
 import type * as tf from '@tensorflow/tfjs';
+import { atOnce } from '../../base/pieces.js';
 import {
   type CacheArrays as ArraysOf,
   RecurrentCache,
@@ -59,7 +60,7 @@ export class Mamba2Cache extends RecurrentCache<Mamba2States> {
 
   /** @throws ArgumentError when the arrays do not have this model's sizes */
   static fromArrays(config: Mamba2Config, arrays: CacheArrays): Mamba2Cache {
-    const cache = new Mamba2Cache(statesFromArrays(statesOf(config), arrays) as Mamba2States[]);
+    const cache = new Mamba2Cache(atOnce(statesFromArrays(statesOf(config), arrays)) as Mamba2States[]);
     cache.seen_tokens = arrays.seen_tokens;
     return cache;
   }

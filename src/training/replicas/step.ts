@@ -315,29 +315,33 @@ export class ReplicatedStep implements TrainingStep {
     });
   }
 
-  moments(name: string): Moments {
+  async moments(name: string): Promise<Moments> {
     const i = this.names.indexOf(name);
     const { size } = this.trained.get(name)!;
-    const owner = this.owners().get(i);
-    const read = (kind: Kept): Float32Array =>
-      this.graph
-        ? floats(this.graph.readSync(owner!, variables.kept(kind, i)))
-        : ((this.kept?.[i]?.[kind] as Float32Array | undefined) ?? new Float32Array(size));
-    return { first: read('first'), second: read('second') };
+    return this.turns.take(async () => {
+      const owner = this.owners().get(i);
+      const read = async (kind: Kept): Promise<Float32Array> =>
+        this.graph
+          ? floats(await this.guarded(this.graph.read(owner!, variables.kept(kind, i))))
+          : ((this.kept?.[i]?.[kind] as Float32Array | undefined) ?? new Float32Array(size));
+      return { first: await read('first'), second: await read('second') };
+    });
   }
 
   async restore(steps: number, moments: (name: string) => Moments): Promise<void> {
-    this.count = steps;
     const values = this.names.map((name) => moments(name));
-    if (!this.graph) {
-      this.kept = values;
-      return;
-    }
-    const owners = this.owners();
-    for (const [i, { first, second }] of values.entries()) {
-      await this.guarded(this.graph.write(owners.get(i)!, variables.kept('first', i), first));
-      await this.guarded(this.graph.write(owners.get(i)!, variables.kept('second', i), second));
-    }
+    await this.turns.take(async () => {
+      this.count = steps;
+      if (!this.graph) {
+        this.kept = values;
+        return;
+      }
+      const owners = this.owners();
+      for (const [i, { first, second }] of values.entries()) {
+        await this.guarded(this.graph.write(owners.get(i)!, variables.kept('first', i), first));
+        await this.guarded(this.graph.write(owners.get(i)!, variables.kept('second', i), second));
+      }
+    });
   }
 
   dispose(): void {
