@@ -54,18 +54,53 @@ export interface RowOutcome {
   error?: Error;
 }
 
+/** How rows are opened; see SchedulerOptions. */
+export interface RowsOptions {
+  /** Most tokens of a call. */
+  block?: number;
+  /** Fewer rows that the program has, too, for when few run. */
+  sizes?: readonly number[];
+  /** Prompts that may be read together. Default: 16 on a GPU, within a sixteenth of its memory; none on a CPU. */
+  readers?: number;
+  /** What states that wait may take of the device. Default: as much as the rows on a GPU, within an eighth of its memory; nothing on a CPU, whose memory is the host's. */
+  device_bytes?: number | null;
+}
+
+/** A text that gets a row. */
+export interface Seat {
+  readonly row: number;
+  readonly state: EngineState;
+}
+
+/** States on the device beside those of rows. */
+export interface RowPlaces {
+  /** How many there may be, and for how many more there is room. */
+  readonly count: number;
+  readonly free: number;
+  /** States that will want one before prompts are read next: they are where these are read. */
+  readonly due: number;
+  /** Bytes of one. */
+  readonly each: number;
+}
+
 export interface DecodingRows {
   readonly rows: number;
   /** Most tokens of a call that are worth while. */
   readonly block: number;
   /** Most end tokens that a row may have. */
   readonly most_eos: number;
-  /** Writes the state of one text into a row, whatever was there. The state given stays as it is. */
-  seat(row: number, state: EngineState): Promise<void>;
+  /** Prompts that may be read together: one where each is read alone, by the engine. */
+  readonly readers: number;
+  /** Room for states that wait, where rows are on a device with memory of its own. */
+  readonly places: RowPlaces | null;
+  /** Reads ids of several texts together; present where there are readers. As prefill() of each state alone. */
+  read?(states: readonly EngineState[], rows: readonly Int32Array[]): Promise<void>;
+  /** Writes the states of some texts into rows, whatever was there. The states given stay as they are. */
+  seat(seats: readonly Seat[]): Promise<void>;
   /** What is in a row is not needed any more. */
   vacate(row: number): void;
-  /** A copy of a row's state, as a state of one row. */
-  lift(row: number): Promise<EngineState>;
+  /** Copies of the states of some rows, as states of one row. */
+  lift(rows: readonly number[]): Promise<EngineState[]>;
   /** Goes on with some of the rows; the others stand still. */
   decode(turns: readonly RowTurn[]): Promise<RowOutcome[]>;
   /** Compiles what these calls need. @param masks those with masks or logits, too */

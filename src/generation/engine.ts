@@ -3,7 +3,7 @@
  * above this interface is the same for both. A model with a state of fixed size needs no growing cache: an engine state
  * holds, for each row, the recurrent state after the tokens fed so far and the logits that predict the next one.
  */
-import type { DecodingRows } from './decoding_rows.js';
+import type { DecodingRows, RowsOptions } from './decoding_rows.js';
 
 /** Sampling that an engine can do inside its program. Keys and meanings are those of GenerationConfig. */
 export interface EngineSampling {
@@ -60,6 +60,10 @@ export interface EngineState {
   select(rows: readonly number[]): Promise<EngineState>;
   /** A copy on the host. */
   toArrays(): Promise<StateArrays>;
+  /** Whether it takes room on a device with memory of its own, beside what runs there; see RowPlaces. */
+  readonly on_device?: boolean;
+  /** Gives that room up: the values come to the host. */
+  leaveDevice?(): Promise<void>;
   dispose(): void;
 }
 
@@ -134,9 +138,9 @@ export interface GenerationEngine {
   ): Promise<Int32Array[]>;
   /**
    * Present on engines whose program can hold rows of several texts, one scheduler's at a time; other engines' rows go one after another.
-   * @param count how many @param block most tokens of a call @param sizes fewer rows that the program has, too, for when few run
+   * @param count how many
    */
-  openRows?(count: number, block?: number, sizes?: readonly number[]): Promise<DecodingRows>;
+  openRows?(count: number, options?: RowsOptions): Promise<DecodingRows>;
   /** Reads and writes files of states, where the model has a place for what tells it from others. */
   readonly state_files?: StateFiles;
   /** How many tokens per decode() call are worth while on this device (1 on a CPU). */

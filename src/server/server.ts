@@ -7,7 +7,7 @@ import { buildApp } from './app.js';
 import { ServerContext } from './context.js';
 import { ApiError } from './errors.js';
 import { Grammars } from './grammar/grammars.js';
-import { jsonObjectGrammar } from './grammar/json_schema.js';
+import { jsonObjectGrammar } from './grammar/json_rules.js';
 import { ServerMetrics } from './metrics.js';
 import { pooled } from './pooling.js';
 import { schedulerOptions, type Settings } from './options.js';

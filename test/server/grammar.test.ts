@@ -4,7 +4,8 @@ import addFormats from 'ajv-formats';
 import { expect } from 'chai';
 import { ApiError } from '../../src/server/errors.js';
 import { integers } from '../../src/server/grammar/digits.js';
-import { jsonObjectGrammar, schemaGrammar } from '../../src/server/grammar/json_schema.js';
+import { jsonObjectGrammar } from '../../src/server/grammar/json_rules.js';
+import { schemaGrammar } from '../../src/server/grammar/json_schema.js';
 import { lcg } from '../support/random.js';
 import { GrammarWalker } from './grammar_support.js';
 

@@ -1,12 +1,10 @@
 /** Decoding through one compiled program: the default on the tensorflow backend. */
-import { letOthersRun } from '../../base/async.js';
 import { inPieces } from '../../base/pieces.js';
-import { encodeFloat32 } from '../../base/stored_dtypes.js';
-import { onGpu, compactMemory } from '../../runtime/index.js';
+import { compactMemory, largestGpuMemory, onGpu } from '../../runtime/index.js';
 import { ArgumentError, DisposedError, GenerationError } from '../../base/errors.js';
 import { checkIds } from '../../generation/ids.js';
 import { noChoice } from '../../generation/scores.js';
-import type { DecodingRows } from '../../generation/decoding_rows.js';
+import type { DecodingRows, RowsOptions } from '../../generation/decoding_rows.js';
 import type {
   EngineSampling,
   EngineState,
@@ -16,18 +14,20 @@ import type {
   StateFiles,
 } from '../../generation/engine.js';
 import { type CompiledEngineOptions, ENGINE_TABLE, programOptions } from './options.js';
+import { placeCounts } from './device_places.js';
 import { CompiledRows, type RowsKeeper } from './compiled_rows.js';
-import { DeviceState, type StateKeeper } from '../states/device_state.js';
+import type { DeviceState } from '../states/device_state.js';
+import { StateSlots } from './state_slots.js';
 import { historyMask, uniformsOf } from './sampling_inputs.js';
 import { UNLIMITED } from './decoding_program.js';
 import { handOutRows } from '../hidden_rows.js';
 import { COUNT, functions, variables } from './names.js';
 import { type Loaded, Programs } from './programs.js';
-import { type StateVariable, stateVariables } from './program_states.js';
+import { stateVariables } from './program_states.js';
 import type { NetworkWeights } from '../network_weights.js';
-import { type HostState, hostStateOf, tensorsOf } from '../states/host_state.js';
+import { hostStateOf } from '../states/host_state.js';
 import { logitsBytes, stateBytes } from '../memory.js';
-import { segmentFor } from './segments.js';
+import { readerSegments, readSegments } from './segments.js';
 import { checkStateArrays } from '../states/arrays.js';
 import { CHOICE, samplingSettings } from './sampling.js';
 import { stateFiles } from '../states/file.js';
@@ -41,10 +41,10 @@ const rowSizes = (count: number): number[] =>
 
 type Rest<T extends unknown[]> = T extends [unknown, ...infer R] ? R : never;
 
-export class CompiledEngine implements GenerationEngine, StateKeeper {
+export class CompiledEngine implements GenerationEngine {
   readonly kind = 'compiled';
   private readonly programs: Programs;
-  private readonly slots = new Map<number, DeviceState>();
+  private readonly slots: StateSlots;
   readonly segments: readonly number[];
   private disposed = false;
   /** Of the weights that the program was made of. */
@@ -66,11 +66,23 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
     ENGINE_TABLE.check(options);
     this.state_files = stateFiles(weights);
     const { segments, block, countedBlocks } = programOptions(options, []);
-    const park = async (batch: number): Promise<void> => {
-      const state = this.slots.get(batch);
-      if (state) await this.evict(state);
-    };
-    this.programs = new Programs(weights, options, park, async (program) => this.rows?.park(program));
+    this.programs = new Programs(weights, options, {
+      slot: (batch) => this.slots.park(batch),
+      others: async (loaded) => {
+        await this.slots.parkPlaces(loaded);
+        await this.rows?.park(loaded.program);
+      },
+    });
+    this.slots = new StateSlots({
+      weights,
+      turns: this.turns,
+      stateDtype: options.state_dtype,
+      of: (batch) => this.programs.of(batch),
+      ready: (batch) => this.ready(batch),
+      notice: () => {
+        if (this.version !== this.weights.version) this.dispose();
+      },
+    });
     this.segments = segments;
     this.preferred_block = block;
     this.fixedBlocks = !countedBlocks;
@@ -92,27 +104,16 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
   async createState(batch: number): Promise<DeviceState> {
     if (!Number.isInteger(batch) || batch < 1)
       throw new ArgumentError(`state: batch is ${batch}, expected a positive integer`, { batch });
-    return new DeviceState(this, batch);
+    return this.slots.create(batch);
   }
 
   async fromArrays(arrays: StateArrays): Promise<DeviceState> {
     const { network } = this.weights;
     const batch = checkStateArrays(network, arrays);
-    const { seen, fed } = arrays;
     const values = await inPieces(hostStateOf(network, arrays));
-    const state = new DeviceState(this, batch, seen, fed);
+    const state = this.slots.create(batch, arrays.seen, arrays.fed);
     state.onHost = values;
     return state;
-  }
-
-  async toArrays(state: DeviceState, values: HostState | null): Promise<StateArrays> {
-    const { seen, fed } = state;
-    const tensors = await inPieces(tensorsOf(this.weights.network, fed, values));
-    return { seen: [...seen], fed: [...fed], tensors };
-  }
-
-  inTurn<T>(work: () => T | Promise<T>): Promise<T> {
-    return this.turns.take(work);
   }
 
   /** @throws DisposedError for an engine whose program holds weights that have changed since */
@@ -129,43 +130,6 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
     return this.programs.ready(batch, () => this.alive());
   }
 
-  private variables(batch: number): StateVariable[] {
-    return stateVariables(this.weights.network, batch, this.options.state_dtype);
-  }
-
-  async toHost(state: DeviceState): Promise<HostState> {
-    if (!state.resident)
-      throw new GenerationError('internal: a state that is nowhere cannot be taken to the host', { id: state.id });
-    if (this.version !== this.weights.version) this.dispose();
-    const program = this.programs.of(state.batch)?.program;
-    if (!program)
-      throw new DisposedError(
-        'This state went with its engine, which was disposed of: with the model, or because its weights changed',
-        {},
-      );
-    return (await program.readAll(this.variables(state.batch).map(({ name }) => name))) as HostState;
-  }
-
-  release(state: DeviceState): void {
-    if (state.heirs.size === 0) this.free(state);
-  }
-
-  private free(state: DeviceState): void {
-    if (this.slots.get(state.batch) === state) this.slots.delete(state.batch);
-    state.resident = false;
-  }
-
-  /** Moves a resident state to the host, or drops it when nobody wants it any more. */
-  private async evict(state: DeviceState): Promise<void> {
-    if (!state.disposed || state.heirs.size > 0) {
-      const values = await this.toHost(state);
-      // it may have been disposed of meanwhile
-      if (!state.disposed) state.onHost = values;
-      for (const heir of [...state.heirs]) heir.inherit(values, state.batch);
-    }
-    this.free(state);
-  }
-
   /** Works on a state, alone, in the slot of its size. It is brought there anew each time: other calls may have come between. */
   private using<T>(
     state: EngineState,
@@ -175,73 +139,9 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
   ): Promise<T> {
     return this.turns.take(async () => {
       signal?.throwIfAborted();
-      const { own, loaded } = await this.settle(state, rows);
+      const { own, loaded } = await this.slots.settle(state, rows);
       return work(own, loaded);
     });
-  }
-
-  private async settle(state: EngineState, rows: number): Promise<{ own: DeviceState; loaded: Loaded }> {
-    if (!(state instanceof DeviceState && state.isOf(this))) {
-      throw new ArgumentError(
-        'This state belongs to another engine: of another model, or of this one before its weights changed',
-        { state },
-      );
-    }
-    const own = state.alive();
-    if (own.batch !== rows)
-      throw new ArgumentError(`The state has ${own.batch} rows, got ${rows}`, { state: own.batch, got: rows });
-    const loaded = await this.ready(own.batch);
-    const { program } = loaded;
-    own.alive();
-    if (own.origin) await this.resolve(own, loaded);
-    own.alive();
-    if (!own.resident) {
-      const holder = this.slots.get(own.batch);
-      if (holder) await this.evict(holder);
-      const variables = this.variables(own.batch);
-      const zeros = loaded.untouched.delete(own.batch);
-      if (own.onHost) {
-        const onHost = own.onHost;
-        const bytes = (i: number, narrow: boolean): ArrayBufferView =>
-          narrow ? encodeFloat32(onHost[i]!, 'BF16') : onHost[i]!;
-        const values = variables.map(({ name, dtype }, i) => [name, () => bytes(i, dtype === 'bfloat16')] as const);
-        await program.assignAll(Object.fromEntries(values));
-      } else if (!zeros) {
-        await program.zeroAll(variables.map(({ name }) => name));
-      }
-      own.alive();
-      own.onHost = null;
-      own.resident = true;
-      this.slots.set(own.batch, own);
-    }
-    // whoever asked for rows of this state gets them before it moves on
-    await own.settleHeirs();
-    return { own: own.alive(), loaded };
-  }
-
-  /** Works out a selection: on the device when its origin is gone and still in the slot, else through the host. */
-  private async resolve(state: DeviceState, loaded: Loaded): Promise<void> {
-    const { state: origin, rows } = state.origin!;
-    if (origin.origin) {
-      await this.resolve(origin, loaded);
-      // one that was disposed of meanwhile has left its place in the line to who waits for it
-      return state.origin ? this.resolve(state, loaded) : undefined;
-    }
-    if (origin.resident && origin.disposed && origin.batch === state.batch) {
-      await origin.settleHeirs(state);
-      await loaded.program.call(functions.select(state.batch), { rows: Int32Array.from(rows) });
-      state.detach();
-      origin.resident = false;
-      state.resident = true;
-      this.slots.set(state.batch, state);
-      return;
-    }
-    if (!origin.resident && !origin.onHost) {
-      state.detach(); // rows of a state that was never fed: zeros
-      return;
-    }
-    await origin.settleHeirs();
-    if (origin.disposed) this.free(origin);
   }
 
   async prefill(state: EngineState, rows: readonly Int32Array[], options: PrefillReading = {}): Promise<void> {
@@ -256,36 +156,27 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
     options: PrefillReading,
   ): Promise<void> {
     const b = own.batch;
-    const total = Math.max(...rows.map((row) => row.length));
-    for (let begin = 0; begin < total;) {
-      options.signal?.throwIfAborted();
-      this.alive();
-      own.alive();
-      const t = segmentFor(total - begin, this.segments);
-      const ids = new Int32Array(b * t);
-      const mask = new Float32Array(b * t);
-      const ends = new Float32Array(b * t);
-      const counts = rows.map((row) => Math.min(Math.max(row.length - begin, 0), t));
-      const ended = rows.map((row, i) => begin + counts[i]! === row.length);
-      rows.forEach((row, i) => {
-        ids.set(row.subarray(begin, begin + counts[i]!), i * t);
-        mask.fill(1, i * t, i * t + counts[i]!);
-        if (counts[i]! > 0 && ended[i]) ends[i * t + counts[i]! - 1] = 1;
-      });
-      const { on_hidden: take } = options;
-      const out = await program.call(functions.prefill(b, t), { ids, mask, ends }, take ? ['fed', 'hidden'] : ['fed']);
-      counts.forEach((count, i) => {
-        own.seen[i]! += count;
-        // logits are worked out at a row's end only: until then, as after an abort, it has none
-        if (count > 0) own.fed[i] = ended[i]!;
-      });
-      if (take)
-        handOutRows(out['hidden'] as Float32Array, counts, t, (row, hidden, count) => take(row, hidden, begin, count));
-      begin += t;
-      await options.on_progress?.(Math.min(begin, total), total);
-      // between segments the event loop may run: that is where an abort is seen, or a dispose
-      if (begin < total) await letOthersRun();
-    }
+    const { on_hidden: take } = options;
+    await readSegments(rows, this.segments, {
+      before: () => {
+        options.signal?.throwIfAborted();
+        this.alive();
+        own.alive();
+      },
+      call: (t, inputs) => program.call(functions.prefill(b, t), inputs, take ? ['fed', 'hidden'] : ['fed']),
+      after: async (out, { counts, ended, t, begin, done, total }) => {
+        counts.forEach((count, i) => {
+          own.seen[i]! += count;
+          // logits are worked out at a row's end only: until then, as after an abort, it has none
+          if (count > 0) own.fed[i] = ended[i]!;
+        });
+        if (take)
+          handOutRows(out['hidden'] as Float32Array, counts, t, (row, hidden, count) =>
+            take(row, hidden, begin, count),
+          );
+        await options.on_progress?.(done, total);
+      },
+    });
   }
 
   async step(state: EngineState, tokens: Int32Array): Promise<void> {
@@ -395,14 +286,25 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
     if (!known) program.assign(variables.left(batch), left);
   }
 
-  async openRows(count: number, block = this.preferred_block, sizes = rowSizes(count)): Promise<DecodingRows> {
+  async openRows(count: number, options: RowsOptions = {}): Promise<DecodingRows> {
     this.alive();
     if (this.rows)
       throw new ArgumentError('This engine has a scheduler already: close() that one first.', { rows: this.rows.rows });
+    const gpu = onGpu();
+    const { block = this.preferred_block, sizes = rowSizes(count) } = options;
     const all = [...new Set([...sizes.filter((size) => size < count), count])].sort((a, b) => a - b);
-    this.programs.openRows({ sizes: all, block });
-    this.rows = new CompiledRows(this.rowsKeeper(), all, block);
+    const beside = placeCounts(count, this.rowBytes, options, gpu ? largestGpuMemory() : null);
+    const readerLengths = beside.readers > 0 ? readerSegments(this.segments, gpu) : [];
+    const rows = { sizes: all, block, ...beside, readerSegments: readerLengths };
+    this.programs.openRows(rows);
+    this.rows = new CompiledRows(this.rowsKeeper(), rows);
     return this.rows;
+  }
+
+  /** Bytes of the state of one row on the device, logits included. */
+  private get rowBytes(): number {
+    const { network } = this.weights;
+    return stateBytes(network, this.options.state_dtype) + logitsBytes(network);
   }
 
   private rowsKeeper(): RowsKeeper {
@@ -414,25 +316,10 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
     return {
       vocab_size: this.vocab_size,
       counted: !this.fixedBlocks,
+      row_bytes: this.rowBytes,
+      slots: this.slots,
       withRows: (work) => this.turns.take(async () => work(await ready())),
-      withSlot: (state, work) =>
-        this.turns.take(async () => {
-          await ready();
-          const { own, loaded } = await this.settle(state, 1);
-          return work(own, loaded);
-        }),
-      fillSlot: (seen, work) =>
-        this.turns.take(async () => {
-          const loaded = await ready();
-          const holder = this.slots.get(1);
-          if (holder) await this.evict(holder);
-          loaded.untouched.delete(1);
-          await work(loaded);
-          const state = new DeviceState(this, 1, [seen], [true]);
-          state.resident = true;
-          this.slots.set(1, state);
-          return state;
-        }),
+      alive: () => this.alive(),
       stateVariables: (place, rows) => stateVariables(this.weights.network, rows, this.options.state_dtype, place),
       closeRows: (rows) => {
         if (this.rows !== rows) return;
@@ -454,6 +341,6 @@ export class CompiledEngine implements GenerationEngine, StateKeeper {
   dispose(): void {
     this.disposed = true;
     this.programs.dispose();
-    this.slots.clear();
+    this.slots.forget();
   }
 }

@@ -1,40 +1,57 @@
-/** The rows of a scheduler in a compiled engine's program: filled from the slot of one row, run in blocks, copied out. */
+/** The rows of a scheduler in a compiled engine's program: filled from wherever a state lies, run in blocks, copied out. */
 import { GenerationError } from '../../base/errors.js';
-import type { DecodingRows, RowOutcome, RowSampling, RowTurn } from '../../generation/decoding_rows.js';
+import type {
+  DecodingRows,
+  RowOutcome,
+  RowPlaces,
+  RowSampling,
+  RowTurn,
+  Seat,
+} from '../../generation/decoding_rows.js';
 import type { EngineState } from '../../generation/engine.js';
 import { noChoice } from '../../generation/scores.js';
 import type { Program } from '../../jit/index.js';
 import type { DeviceState } from '../states/device_state.js';
+import type { RowsOfProgram } from './decoding_program.js';
+import type { DevicePlaces } from './device_places.js';
 import { COUNT, functions, places, variables } from './names.js';
 import { type StateVariable } from './program_states.js';
 import type { Loaded } from './programs.js';
 import { historyOf, maskWords, MOST_EOS, ROW_SETTINGS, rowSettings } from './row_settings.js';
 import { CHOICE } from './sampling.js';
+import { readSegments } from './segments.js';
+import type { StateSlots } from './state_slots.js';
+import { warmCopies, warmReaders } from './warm_places.js';
 
 /** What rows ask of the engine whose program they are in. */
 export interface RowsKeeper {
   readonly vocab_size: number;
   /** Whether loops take a number of iterations. */
   readonly counted: boolean;
+  /** Bytes of the state of one row. */
+  readonly row_bytes: number;
+  readonly slots: StateSlots;
   /** Does something with the program of the rows, alone. */
   withRows<T>(work: (loaded: Loaded) => T | Promise<T>): Promise<T>;
-  /** The same, with a state of one row in its slot. */
-  withSlot<T>(state: EngineState, work: (own: DeviceState, loaded: Loaded) => T | Promise<T>): Promise<T>;
-  /** The same, with the slot of one row free: what the work leaves there is a new state. */
-  fillSlot(seen: number, work: (loaded: Loaded) => void | Promise<void>): Promise<DeviceState>;
+  /** @throws DisposedError for an engine that is gone */
+  alive(): void;
   stateVariables(place: string, rows: number): StateVariable[];
   /** The rows are not needed any more. */
   closeRows(rows: CompiledRows): void;
 }
 
 /** What is known of a row. */
-interface Place {
+interface Row {
   /** Where it is among the rows of the present size; null where nothing is in it. */
   at: number | null;
   /** Ids that were read. */
   seen: number;
+}
+
+/** What the device knows at one place of the present size besides the state. */
+interface Told {
   bias: string;
-  /** Whether its history on the device is that of its text. */
+  /** Whether the history there is that of the row's text. */
   history: boolean;
 }
 
@@ -45,47 +62,122 @@ interface Place {
 export class CompiledRows implements DecodingRows {
   readonly most_eos = MOST_EOS;
   readonly rows: number;
-  private readonly places: Place[];
+  readonly block: number;
+  readonly readers: number;
+  private readonly sizes: readonly number[];
+  private readonly texts: Row[];
+  /** By the place among the rows of the present size. */
+  private told: Told[];
   /** Which of the sizes is in use. */
   private level = 0;
   /** The program that holds the rows now. */
   private program: Program | null = null;
+  private devicePlaces: DevicePlaces | null = null;
   /** Their states on the host, while no program holds them. */
   private parked: ArrayBufferView[] | null = null;
 
-  /** @param sizes ascending; the last is how many rows there are */
   constructor(
     private readonly keeper: RowsKeeper,
-    private readonly sizes: readonly number[],
-    readonly block: number,
+    private readonly about: RowsOfProgram,
   ) {
-    this.rows = sizes.at(-1)!;
-    this.places = Array.from({ length: this.rows }, () => ({ at: null, seen: 0, bias: '', history: false }));
+    this.sizes = about.sizes;
+    this.block = about.block;
+    this.readers = Math.max(1, about.readers);
+    this.rows = this.sizes.at(-1)!;
+    this.texts = Array.from({ length: this.rows }, () => ({ at: null, seen: 0 }));
+    this.told = this.nothingTold();
   }
 
-  seat(row: number, state: EngineState): Promise<void> {
-    return this.keeper.withSlot(state, async (own, loaded) => {
-      if (!own.fed[0]) throw new GenerationError('seat: the state has no logits: feed it at least one token.', { row });
+  get places(): RowPlaces | null {
+    const { kept } = this.about;
+    if (kept === 0) return null;
+    const own = this.devicePlaces;
+    const due = (own?.reading.filter((state) => state !== null).length ?? 0) + Number(this.keeper.slots.holds(1));
+    return { count: kept, free: own?.free ?? kept, due, each: this.keeper.row_bytes };
+  }
+
+  read(states: readonly EngineState[], rows: readonly Int32Array[]): Promise<void> {
+    return this.keeper.withRows(async (loaded) => {
+      await this.settled(loaded);
+      const { program } = loaded;
+      const { readers: r, readerSegments } = this.about;
+      const at = await this.keeper.slots.bringToReaders(states, loaded);
+      const all = Array.from({ length: r }, (): Int32Array => new Int32Array(0));
+      rows.forEach((ids, i) => (all[at[i]!] = ids));
+      const own = states as readonly DeviceState[];
+      await readSegments(all, readerSegments, {
+        before: () => this.keeper.alive(),
+        call: (t, inputs) => program.call(functions.prefillOf(places.readers(r), t), inputs, ['fed']),
+        after: (_, { counts, ended }) => {
+          for (const [i, state] of own.entries()) {
+            const reader = at[i]!;
+            state.seen[0]! += counts[reader]!;
+            if (counts[reader]! > 0) state.fed[0] = ended[reader]!;
+          }
+        },
+      });
+    });
+  }
+
+  seat(seats: readonly Seat[]): Promise<void> {
+    return this.keeper.withRows(async (loaded) => {
       const program = await this.settled(loaded);
-      const place = this.places[row]!;
-      if (place.at === null) {
-        while (this.taken >= this.size) await this.move(program, this.level + 1);
-        place.at = this.free();
-        place.bias = '?';
+      const coming = new Set(seats.map(({ row }) => row));
+      const needed = this.texts.filter(({ at }, row) => at !== null || coming.has(row)).length;
+      while (needed > this.size) await this.move(program, this.level + 1);
+      const target = places.rows(this.size);
+      /** Copies that can be made together, by where they come from. */
+      const waiting = new Map<string, { from: number; to: number; row: number; seen: number }[]>();
+      const copy = async (name: string): Promise<void> => {
+        const copies = waiting.get(name) ?? [];
+        waiting.delete(name);
+        if (copies.length === 0) return;
+        const pairs = copies.map(({ from, to }) => [from, to] as const);
+        if (loaded.places) await loaded.places.copy(name, target, pairs);
+        else for (const [from, to] of pairs) await program.call(functions.copy(name, target), { from, to });
+        for (const { row, seen } of copies) this.texts[row]!.seen = seen;
+      };
+      for (const { row, state } of seats) {
+        const { own, place } = await this.keeper.slots.locate(state);
+        if (!own.fed[0])
+          throw new GenerationError('seat: the state has no logits: feed it at least one token.', { row });
+        const text = this.texts[row]!;
+        text.at ??= this.free();
+        this.told[text.at]!.history = false;
+        const name = place.area === 'slot' ? places.slot(1) : loaded.places!.nameOf(place.area);
+        const copies = waiting.get(name) ?? [];
+        waiting.set(name, [...copies, { from: place.at, to: text.at, row, seen: own.seen[0]! }]);
+        // the next one may come into the slot
+        if (place.area === 'slot') await copy(name);
       }
-      await program.call(functions.seat(this.size), { row: place.at });
-      Object.assign(place, { seen: own.seen[0], history: false });
+      for (const name of [...waiting.keys()]) await copy(name);
     });
   }
 
   vacate(row: number): void {
-    this.places[row]!.at = null;
+    this.texts[row]!.at = null;
   }
 
-  lift(row: number): Promise<EngineState> {
-    return this.keeper.fillSlot(this.places[row]!.seen, async (loaded) => {
+  lift(rows: readonly number[]): Promise<EngineState[]> {
+    return this.keeper.withRows(async (loaded) => {
       const program = await this.settled(loaded);
-      await program.call(functions.lift(this.size), { row: this.at(row) });
+      const { slots } = this.keeper;
+      const source = places.rows(this.size);
+      const free = loaded.places?.freePlaces(rows.length) ?? [];
+      const at = rows.map((row) => this.at(row)); // vacate() may come meanwhile
+      const made = rows.map((row) => slots.create(1, [this.texts[row]!.seen], [true]));
+      if (free.length > 0) {
+        const copies = free.map((to, i) => [at[i]!, to] as const);
+        await loaded.places!.copy(source, places.kept(this.about.kept), copies);
+        for (const [i, to] of free.entries()) loaded.places!.put(made[i]!, { area: 'kept', at: to });
+      }
+      for (let i = free.length; i < rows.length; i++) {
+        await slots.emptySlot(1);
+        loaded.untouched.delete(1);
+        await program.call(functions.copy(source, places.slot(1)), { from: at[i]!, to: 0 });
+        slots.inSlot(made[i]!);
+      }
+      return made;
     });
   }
 
@@ -99,11 +191,14 @@ export class CompiledRows implements DecodingRows {
   }
 
   /** Compiles the functions of all sizes; while rows are in use, those that leave them as they are. */
-  async warmup(masks = false): Promise<void> {
-    const state = await this.keeper.fillSlot(0, async (loaded) => {
+  warmup(masks = false): Promise<void> {
+    return this.keeper.withRows(async (loaded) => {
       const program = await this.settled(loaded);
+      await this.keeper.slots.emptySlot(1);
+      loaded.untouched.delete(1);
       for (const [i, size] of this.sizes.entries()) {
         const inputs = (steps: number): Record<string, Float32Array | Int32Array> => this.inputs([], steps, size);
+        // not counted, a first token is a call of its own
         if (!this.keeper.counted || this.block === 1) await program.call(functions.rows(size), inputs(1), ['token']);
         if (this.block > 1) {
           const count: Record<string, number> = this.keeper.counted ? { [COUNT]: 1 } : {};
@@ -112,7 +207,7 @@ export class CompiledRows implements DecodingRows {
         const mask = new Int32Array(size * maskWords(this.keeper.vocab_size)).fill(-1);
         if (masks) await program.call(functions.rowsMasked(size), { ...inputs(1), mask }, ['token', 'logits']);
         if (this.taken > 0) continue;
-        for (const name of [functions.seat(size), functions.lift(size)]) await program.call(name, { row: 0 });
+        await warmCopies(loaded, places.rows(size));
         if (i === 0) continue;
         for (const [a, b] of [
           [size, this.sizes[i - 1]!],
@@ -120,12 +215,12 @@ export class CompiledRows implements DecodingRows {
         ] as const)
           await program.call(functions.move(a, b), { from: 0, to: 0 });
       }
+      await warmReaders(loaded);
     });
-    state.dispose();
   }
 
   dispose(): void {
-    this.program = this.parked = null;
+    this.program = this.parked = this.devicePlaces = null;
     this.keeper.closeRows(this);
   }
 
@@ -133,7 +228,7 @@ export class CompiledRows implements DecodingRows {
   async park(program: Program): Promise<void> {
     if (program !== this.program) return;
     this.parked = await program.readAllBytes(this.own().map(({ name }) => name));
-    this.program = null;
+    this.program = this.devicePlaces = null;
   }
 
   /** How many rows there are in the present size. */
@@ -142,17 +237,17 @@ export class CompiledRows implements DecodingRows {
   }
 
   private get taken(): number {
-    return this.places.filter(({ at }) => at !== null).length;
+    return this.texts.filter(({ at }) => at !== null).length;
   }
 
   /** The first place that nothing is in. */
   private free(): number {
-    const taken = new Set(this.places.map(({ at }) => at));
+    const taken = new Set(this.texts.map(({ at }) => at));
     for (let at = 0; ; at++) if (!taken.has(at)) return at;
   }
 
   private at(row: number): number {
-    const { at } = this.places[row]!;
+    const { at } = this.texts[row]!;
     if (at === null) throw new GenerationError(`internal: row ${row} holds no text`, { row });
     return at;
   }
@@ -160,14 +255,22 @@ export class CompiledRows implements DecodingRows {
   /** Moves all rows that are in use to those of the next size, up or down. */
   private async move(program: Program, level: number): Promise<void> {
     const name = functions.move(this.size, this.sizes[level]!);
+    const told = this.nothingTold();
     let to = 0;
-    for (const place of this.places) {
-      if (place.at === null) continue;
-      await program.call(name, { from: place.at, to });
-      if (place.at !== null) place.at = to; // vacate() may have come meanwhile
+    for (const text of this.texts) {
+      const { at } = text;
+      if (at === null) continue;
+      await program.call(name, { from: at, to });
+      told[to] = this.told[at]!;
+      if (text.at !== null) text.at = to; // vacate() may have come meanwhile
       to++;
     }
+    this.told = told;
     this.level = level;
+  }
+
+  private nothingTold(): Told[] {
+    return Array.from({ length: this.rows }, () => ({ bias: '?', history: false }));
   }
 
   private own(): StateVariable[] {
@@ -175,35 +278,36 @@ export class CompiledRows implements DecodingRows {
   }
 
   /** The program with the rows as they were, whichever it is now. */
-  private async settled({ program }: Loaded): Promise<Program> {
+  private async settled({ program, places: own }: Loaded): Promise<Program> {
     if (this.program === program) return program;
     const { parked } = this;
     if (parked)
       await program.assignAll(Object.fromEntries(this.own().map(({ name }, i) => [name, () => parked[i]!] as const)));
-    for (const place of this.places) Object.assign(place, { bias: '?', history: false });
     // what another scheduler left there may be no numbers
     await program.zeroAll(this.sizes.flatMap((size) => [variables.rowsBias(size), variables.rowsHistory(size)]));
+    this.told = Array.from({ length: this.rows }, () => ({ bias: '', history: false }));
     this.program = program;
+    this.devicePlaces = own;
     this.parked = null;
     return program;
   }
 
   /** Uploads what the device does not know of a row. */
   private async tell(program: Program, { row, sampling, ids, prompt_length }: RowTurn): Promise<void> {
-    const place = this.places[row]!;
     const at = this.at(row);
+    const told = this.told[at]!;
     const v = this.keeper.vocab_size;
     const bias = biasKey(sampling.bias);
-    if (place.bias !== bias) {
+    if (told.bias !== bias) {
       const values = new Float32Array(v);
       for (const [id, value] of sampling.bias) values[id] = value;
-      place.bias = '?'; // until the call has ended: it may fail
+      told.bias = '?'; // until the call has ended: it may fail
       await program.call(functions.rowBias(this.size), { row: at, values });
-      place.bias = bias;
+      told.bias = bias;
     }
-    if (place.history || !looksBack(sampling)) return;
+    if (told.history || !looksBack(sampling)) return;
     await program.call(functions.rowHistory(this.size), { row: at, values: historyOf(ids, prompt_length, v) });
-    place.history = true;
+    told.history = true;
   }
 
   private inputs(turns: readonly RowTurn[], steps: number, n = this.size): Record<string, Float32Array | Int32Array> {
@@ -266,7 +370,7 @@ export class CompiledRows implements DecodingRows {
     logits: Float32Array | undefined,
   ): RowOutcome {
     const { row, count, sampling } = turn;
-    const place = this.places[row]!;
+    const text = this.texts[row]!;
     const ids: number[] = [];
     let error: Error | undefined;
     for (let k = 0; k < Math.min(count, most); k++) {
@@ -276,7 +380,7 @@ export class CompiledRows implements DecodingRows {
         break;
       }
       ids.push(id);
-      place.seen++;
+      text.seen++;
       if (sampling.eos.includes(id)) break;
     }
     const v = this.keeper.vocab_size;

@@ -4,16 +4,18 @@
  */
 import * as tf from '@tensorflow/tfjs';
 import type { Pieces } from '../../base/pieces.js';
-import { castFloat32, castTo, type CompileHook, type GraphCache, outlineBorder, Program } from '../../jit/index.js';
+import { castFloat32, castTo, type CompileHook, type GraphCache, Program } from '../../jit/index.js';
 import type { WeightStorage } from '../../layers/storage.js';
 import { codeDigest } from '../../runtime/index.js';
 import type { NetworkWeights } from '../network_weights.js';
-import { declarePack, type Pack, packOf, type ProgramDtype, storageOf, traced } from './program_weights.js';
+import { declarePack, type Pack, packOf, type ProgramDtype, storageOf } from './program_weights.js';
+import { declareAreas, defineCopies } from './copy_functions.js';
+import { definePrefill } from './prefill_function.js';
 import { stepOf } from './step.js';
 import { COUNT, DONE, functions, places, variables } from './names.js';
 import { stateAccess, type StateDtype, stateVariables } from './program_states.js';
 import { defineMove, defineRows } from './row_functions.js';
-import { hiddenOf, type LMConfig } from '../recurrent_lm.js';
+import type { LMConfig } from '../recurrent_lm.js';
 import { bestTokens, sampleTokens, SETTINGS_SIZE } from './sampling.js';
 
 export type { ProgramDtype } from './program_weights.js';
@@ -58,6 +60,12 @@ export interface RowsOfProgram {
   readonly sizes: readonly number[];
   /** Iterations of their loops. */
   readonly block: number;
+  /** Prompts that are read together, in places of their own; 0 for none. */
+  readonly readers: number;
+  /** Lengths of the pieces that these are read in, ascending. */
+  readonly readerSegments: readonly number[];
+  /** States that have a place on the device while nobody goes on with them; 0 for none. */
+  readonly kept: number;
 }
 
 /** How many tokens a row may choose that has no limit: counting down from it in float32 changes nothing. */
@@ -116,6 +124,7 @@ export function buildDecodingProgram(weights: NetworkWeights, options: DecodingP
     defineFunctions(program, weights, storages, pack, b, options);
   }
   const { rows, stateDtype } = options;
+  if (rows) defineReaders(program, weights, storages, pack, rows, options);
   for (const [i, count] of (rows?.sizes ?? []).entries()) {
     const access = stateAccess(network, count, stateDtype ?? 'float32', places.rows(count));
     const advance = stepOf(weights, storages, pack, count, access, options);
@@ -126,7 +135,28 @@ export function buildDecodingProgram(weights: NetworkWeights, options: DecodingP
     defineMove(program, network, below, count, stateDtype);
     defineMove(program, network, count, below, stateDtype);
   }
+  if (rows) defineCopies(program, network, { ...rows, rows: rows.sizes }, stateDtype);
   return program;
+}
+
+/** Places of single rows beside those of slots and rows, and reading prompts in them. */
+function defineReaders(
+  program: Program,
+  weights: NetworkWeights,
+  storages: ReadonlyMap<string, WeightStorage>,
+  pack: Pack,
+  { sizes, readers: b, readerSegments, kept }: RowsOfProgram,
+  options: DecodingProgramOptions,
+): void {
+  const { network } = weights;
+  const { stateDtype = 'float32' } = options;
+  declareAreas(program, network, { rows: sizes, readers: b, kept }, stateDtype);
+  if (b === 0) return;
+  const place = places.readers(b);
+  const access = stateAccess(network, b, stateDtype, place);
+  const logits = variables.logitsOf(place);
+  for (const t of readerSegments)
+    definePrefill(program, functions.prefillOf(place, t), { weights, storages, pack, b, t, access, logits, options });
 }
 
 function defineFunctions(
@@ -140,41 +170,10 @@ function defineFunctions(
   const { network } = weights;
   const stateDtype = options.stateDtype ?? 'float32';
   const access = stateAccess(network, b, stateDtype);
-  const bf16Scan =
-    options.bf16Scan && [...storages.values()].some((storage) => storage.variables['']?.dtype === 'bfloat16');
-
   const advance = stepOf(weights, storages, pack, b, access, options);
 
-  for (const t of options.segments) {
-    program.define(
-      functions.prefill(b, t),
-      {
-        ids: { shape: [b, t], dtype: 'int32' },
-        mask: { shape: [b, t], dtype: 'float32' },
-        ends: { shape: [b, t], dtype: 'float32' },
-      },
-      function* ({ ids, mask, ends }, vars) {
-        const w = traced(storages, pack, vars);
-        const { h, states } = yield* hiddenOf(network, w, network.embed(w, ids as tf.Tensor2D), {
-          states: access.read(vars),
-          mask: mask as tf.Tensor2D,
-          chunkSize: options.chunkSize,
-          bf16Scan,
-          between: outlineBorder,
-        });
-        // `ends` has a 1 at a row's last token, if that lies in this segment
-        const last = tf.reshape(tf.matMul(tf.reshape(ends!, [b, 1, t]), h), [b, -1]);
-        const fresh = network.head(w, last);
-        const ended = tf.sum(ends!, 1, true); // [b, 1]
-        const old = vars[variables.logits(b)]!;
-        const logits = tf.where(tf.greater(ended, 0), fresh, old);
-        // the output makes a call wait for the device, so that an abort between segments is seen in time
-        const fed = tf.sum(ended);
-        return { outputs: { fed, hidden: h }, assign: { ...access.assign(states), [variables.logits(b)]: logits } };
-      },
-      { tensorflowProducts: options.kernels ?? true, compileOutlined: options.layered },
-    );
-  }
+  for (const t of options.segments)
+    definePrefill(program, functions.prefill(b, t), { weights, storages, pack, b, t, access, logits: variables.logits(b), options }); // prettier-ignore
 
   program.define(functions.step(b), { tokens: { shape: [b], dtype: 'int32' } }, function* ({ tokens }, vars) {
     const { states, logits } = yield* advance(vars, tokens!);

@@ -1,9 +1,11 @@
 /** Names of the variables and functions of a decoding program. b: rows of a batch, t: tokens of a segment. */
 
-/** Where states of b rows lie: in the slot of a batch size, or as the rows of a scheduler. */
+/** Where states of b rows lie: in the slot of a batch size; as the rows of a scheduler, its prompts that are read together, or what it keeps. */
 export const places = {
   slot: (b: number): string => `state${b}`,
   rows: (b: number): string => `rows${b}`,
+  readers: (b: number): string => `readers${b}`,
+  kept: (b: number): string => `kept${b}`,
 };
 
 export const variables = {
@@ -32,6 +34,8 @@ export const variables = {
 export const functions = {
   /** Reads t tokens of each row, those that are masked left out. */
   prefill: (b: number, t: number): string => `prefill${b}x${t}`,
+  /** The same, of rows that lie elsewhere than in the slot of their number. */
+  prefillOf: (place: string, t: number): string => `prefill_${place}x${t}`,
   /** Reads one token of each row. */
   step: (b: number): string => `step${b}`,
   logits: (b: number): string => `logits${b}`,
@@ -43,9 +47,11 @@ export const functions = {
   /** The same several times over. */
   greedyLoop: (b: number): string => `greedy${b}loop`,
   sampleLoop: (b: number): string => `sample${b}loop`,
-  /** Of the rows of a scheduler: the state of one row into a row, and out of it; from rows to rows; its bias and its history. */
-  seat: (b: number): string => `seat${b}`,
-  lift: (b: number): string => `lift${b}`,
+  /** The state of one row from one place to another; several of them in one call; and zeros for some rows of a place. */
+  copy: (from: string, to: string): string => `copy_${from}_${to}`,
+  copies: (from: string, to: string): string => `copies_${from}_${to}`,
+  clear: (place: string): string => `clear_${place}`,
+  /** Of the rows of a scheduler: from rows to rows with all that is known of one; its bias and its history. */
   move: (from: number, to: number): string => `move${from}to${to}`,
   rowBias: (b: number): string => `bias${b}`,
   rowHistory: (b: number): string => `history${b}`,

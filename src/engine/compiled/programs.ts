@@ -5,6 +5,7 @@ import { onGpu } from '../../runtime/index.js';
 import { FEWER_ROWS, logitsBytes, stateBytes } from '../memory.js';
 import type { NetworkWeights } from '../network_weights.js';
 import { buildDecodingProgram, type RowsOfProgram } from './decoding_program.js';
+import { DevicePlaces } from './device_places.js';
 import { type CompiledEngineOptions, programOptions } from './options.js';
 import { VocabularyMasks } from './sampling_inputs.js';
 
@@ -20,6 +21,16 @@ export interface Loaded {
   /** Whether compactMemory() was called since the program was made. */
   memoryCompacted: boolean;
   readonly rows: RowsOfProgram | null;
+  /** Places for states of one row beside the slots, where there are any. */
+  readonly places: DevicePlaces | null;
+}
+
+/** Brings what lies in a program that is about to go to the host. */
+export interface Parking {
+  /** The state in the slot of a size, if any. */
+  slot(batch: number): Promise<void>;
+  /** What lies elsewhere; after the slots. */
+  others(loaded: Loaded): Promise<void>;
 }
 
 /** Most programs that are kept besides those of the sizes that were asked for. */
@@ -38,12 +49,10 @@ export class Programs {
   /** Rows that a scheduler has open. */
   private rows: RowsOfProgram | null = null;
 
-  /** @param park brings the state that lies in the slot of a size, if any, to the host: its program is about to go */
   constructor(
     private readonly weights: NetworkWeights,
     private readonly options: CompiledEngineOptions,
-    private readonly park: (batch: number) => Promise<void>,
-    private readonly parkRows: (program: Program) => Promise<void>,
+    private readonly parking: Parking,
   ) {
     this.asked = [...new Set(options.batches ?? [1])];
   }
@@ -76,15 +85,15 @@ export class Programs {
   /** The program of the rows that are open. @param alive throws where the engine was disposed of meanwhile */
   async readyRows(alive: () => void): Promise<Loaded> {
     const rows = this.rows!;
-    const same = (one: RowsOfProgram): boolean => one.block === rows.block && one.sizes.join() === rows.sizes.join();
-    const known = this.loaded.find((one) => one.rows !== null && same(one.rows));
+    const wanted = JSON.stringify(rows);
+    const known = this.loaded.find((one) => one.rows !== null && JSON.stringify(one.rows) === wanted);
     if (known) return known;
     if (onGpu()) {
       const batches = this.loaded[0]?.batches ?? this.asked;
       for (const one of this.loaded) await this.drop(one);
       return this.load([...new Set([...batches, 1])], alive, rows);
     }
-    const count = rows.sizes.reduce((sum, size) => sum + size, 1);
+    const count = rows.sizes.reduce((sum, size) => sum + size, 1 + rows.readers + rows.kept);
     checkMemory(this.bytes(count), `A program for rows [${rows.sizes.join(', ')}]`, FEWER_ROWS);
     const before = this.loaded.filter(({ batches }) => batches.includes(1));
     const loaded = await this.load([1], alive, rows);
@@ -107,6 +116,7 @@ export class Programs {
       leftKeys: new Map(),
       memoryCompacted: false,
       rows,
+      places: rows && rows.readers + rows.kept > 0 ? new DevicePlaces(program, rows.readers, rows.kept) : null,
     };
     const lender = this.loaded.at(-1)?.program;
     this.loaded.push(loaded); // already: dispose() may come meanwhile
@@ -143,8 +153,8 @@ export class Programs {
   }
 
   private async drop(one: Loaded): Promise<void> {
-    for (const batch of one.batches) await this.park(batch);
-    await this.parkRows(one.program);
+    for (const batch of one.batches) await this.parking.slot(batch);
+    await this.parking.others(one);
     this.loaded = this.loaded.filter((other) => other !== one);
     one.program.dispose();
   }

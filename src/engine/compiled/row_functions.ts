@@ -1,11 +1,12 @@
 /**
- * The functions of a scheduler's rows: states that stay on the device, one text in each row. A state of one row is written
- * into a row from the slot of one, and copied out to it; a step chooses for each row by its own settings.
+ * The functions of a scheduler's rows: states that stay on the device, one text in each row. A step chooses for each row by its own settings.
+ * How states come into rows and out of them is in copy_functions.ts.
  */
 import * as tf from '@tensorflow/tfjs';
 import type { Pieces } from '../../base/pieces.js';
-import { castFloat32, castTo, type Program } from '../../jit/index.js';
+import type { Program } from '../../jit/index.js';
 import { setRow } from '../../jit/ops/set_row.js';
+import { rowOf } from './copy_functions.js';
 import type { StatesOf } from '../states/cache.js';
 import { COUNT, DONE, functions, places, variables } from './names.js';
 import { type StateAccess, type StateDtype, type StateVariable, stateVariables } from './program_states.js';
@@ -27,24 +28,15 @@ export interface RowFunctions {
   readonly counted?: boolean;
 }
 
-/** Declares the variables of the rows, and their functions. Needs those of the slot of one row. */
+/** Declares the variables of the rows, and their functions. */
 export function defineRows(program: Program, network: StatesOf, rows: RowFunctions): void {
   const { count: b, stateDtype } = rows;
   const v = network.config.vocab_size;
   const own = stateVariables(network, b, stateDtype, places.rows(b));
-  const single = stateVariables(network, 1, stateDtype);
   for (const { name, shape, dtype } of own) program.variable(name, { shape, dtype });
   for (const name of ofRows(b)) program.variable(name, { shape: [b, v], dtype: 'float32' });
 
   const row = { row: { shape: [], dtype: 'int32' as const } };
-  program.define(functions.seat(b), row, ({ row }, vars) => ({
-    assign: Object.fromEntries(
-      own.map(({ name }, i) => [name, setRow(vars[name]!, row!, vars[single[i]!.name]!)] as const),
-    ),
-  }));
-  program.define(functions.lift(b), row, ({ row }, vars) => ({
-    assign: Object.fromEntries(own.map((each, i) => [single[i]!.name, rowOf(each, vars, row!)] as const)),
-  }));
   for (const [name, variable] of [
     [functions.rowBias(b), variables.rowsBias(b)],
     [functions.rowHistory(b), variables.rowsHistory(b)],
@@ -54,17 +46,6 @@ export function defineRows(program: Program, network: StatesOf, rows: RowFunctio
     }));
   }
   defineSteps(program, v, rows);
-}
-
-/** Row `row` of a variable, [1, ...shape] in its own type. */
-function rowOf(
-  { name, dtype }: Pick<StateVariable, 'name' | 'dtype'>,
-  vars: Record<string, tf.Tensor>,
-  row: tf.Tensor,
-): tf.Tensor {
-  const at = tf.reshape(row, [1]) as tf.Tensor1D;
-  if (dtype === 'float32') return tf.gather(vars[name]!, at);
-  return castTo(tf.gather(castFloat32(vars[name]!), at), dtype);
 }
 
 /** Declares how a row comes from among `from` rows to among `to`, with all that is known of it. */

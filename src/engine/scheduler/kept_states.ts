@@ -45,6 +45,13 @@ export class StateKeep implements KeptStates {
     return { entries: this.entries.size, bytes: this.entries.size * this.room.each };
   }
 
+  /** The one of those on the device that was kept for longest goes to the host. @returns whether there was one */
+  async leaveDevice(): Promise<boolean> {
+    const there = [...this.entries.values()].find(({ state }) => state.state.on_device);
+    await there?.state.state.leaveDevice?.();
+    return there !== undefined;
+  }
+
   async create(input_ids: ArrayLike<number>, options: CreateOptions = {}): Promise<KeptState> {
     CREATE_TABLE.check(options);
     checkIds(input_ids, 0, this.engine.vocab_size, 'input_ids');

@@ -79,7 +79,10 @@ export const REQUEST_TABLE = new OptionTable<ScheduledRequest>(
 );
 
 export const CACHE_TABLE = new OptionTable<StateCacheOptions>('state_cache', {
+  device_bytes: { kind: bytes },
   host_bytes: { kind: bytes },
+  prompt_end_tokens: { kind: integer({ min: 0 }) },
+  host_tokens: { kind: integer({ min: 0 }), default: 1024 },
   folder: { kind: orNull(kinds.text) },
   folder_bytes: { kind: bytes, default: 2 ** 34 },
 });
@@ -92,6 +95,7 @@ export const SCHEDULER_TABLE = new OptionTable<SchedulerOptions>(
     block: { kind: integer({ min: 1, max: 1024 }) },
     queue: { kind: integer({ min: 0 }), default: 256 },
     prompt_tokens: { kind: integer({ min: 1 }) },
+    readers: { kind: integer({ min: 1, max: 64 }) },
     slice: { kind: orNull(integer({ min: 1 })) },
     state_cache: { kind: named('an object of its options, or false', (v) => v === false || kinds.object.ok(v)) },
     generation_config: { kind: orNull(named('a GenerationConfig, or an object of its options', kinds.object)) },

@@ -1,5 +1,6 @@
 /** Rounds of a scheduler: who has a row, whose prompt is read, who gives way; until there is nothing to do. */
 import { letOthersRun } from '../../base/async.js';
+import { DisposedError } from '../../base/errors.js';
 import type { DecodingRows } from '../../generation/decoding_rows.js';
 import { freshSeed } from '../../generation/random.js';
 import { runBeside } from './beside.js';
@@ -8,7 +9,7 @@ import { SchedulerClosedError } from './errors.js';
 import type { Job } from './job.js';
 import { Choice } from './job.js';
 import { type Known } from './plan.js';
-import { caches, type Parts, Prompts } from './prompts.js';
+import { caches, marksOf, type Parts, Prompts, type ReadPrompt } from './prompts.js';
 import { FairQueue } from './queue.js';
 import { SharedState } from './shared_state.js';
 import { StateRows } from './state_rows.js';
@@ -25,6 +26,8 @@ export interface RoundOptions {
   readonly block: number | undefined;
   readonly prompt_tokens: number;
   readonly slice: number | null;
+  readonly readers: number | undefined;
+  readonly device_bytes: number | null | undefined;
 }
 
 export class Rounds {
@@ -53,7 +56,7 @@ export class Rounds {
     this.holders = new Array<null>(options.rows).fill(null);
     const failed = (job: Job, error: unknown): void => this.fail(job, error);
     const free = (row: number): void => this.free(row);
-    this.prompts = new Prompts(parts, options.prompt_tokens, (job, state) => this.promptRead(job, state), failed);
+    this.prompts = new Prompts(parts, options.prompt_tokens, (read) => this.promptsRead(read), failed);
     this.blocks = new Blocks(parts, known.vocab_limit, free, (job) => this.finish(job), failed);
   }
 
@@ -109,9 +112,17 @@ export class Rounds {
 
   private async open(): Promise<DecodingRows> {
     const { engine } = this.parts;
-    const { rows, row_sizes, block = Math.min(BLOCK, engine.preferred_block ?? BLOCK) } = this.options;
-    this.rows = (await engine.openRows?.(rows, block, row_sizes)) ?? new StateRows(engine, rows, block);
-    return this.rows;
+    const {
+      rows,
+      row_sizes,
+      block = Math.min(BLOCK, engine.preferred_block ?? BLOCK),
+      readers,
+      device_bytes,
+    } = this.options;
+    const options = { block, sizes: row_sizes, readers, device_bytes };
+    const own = (await engine.openRows?.(rows, options)) ?? new StateRows(engine, rows, block);
+    this.parts.cache.over(() => own.places);
+    return (this.rows = own);
   }
 
   /** Runs until there are no jobs. */
@@ -123,8 +134,9 @@ export class Rounds {
         const rows = await this.openRows();
         this.sweep();
         await this.fill();
-        moved = await this.prompts.readPieces();
-        const choices = this.holders.filter((holder) => holder?.kind === 'choice');
+        const running = (): Choice[] => this.holders.filter((holder) => holder?.kind === 'choice');
+        moved = await this.prompts.readPieces(rows, running().length);
+        const choices = running();
         moved = (await this.blocks.decode(rows, choices)) || moved;
       } catch (error) {
         this.failAll(error);
@@ -158,7 +170,7 @@ export class Rounds {
       this.queue.take(next);
       this.holders[row] = next;
       if (next.kind === 'job') await this.prompts.admit(next);
-      else await this.seat(next, row).catch((error: unknown) => this.fail(next.job, error));
+      else await this.seat([next]);
     }
   }
 
@@ -178,7 +190,9 @@ export class Rounds {
     if (!victim) return false;
     const row = this.holders.indexOf(victim);
     if (victim.kind === 'choice') {
-      victim.state = new SharedState(await this.rows!.lift(row));
+      await this.parts.cache.makePlaces(1);
+      const [state] = await this.rows!.lift([row]);
+      victim.state = new SharedState(state!);
       victim.row = null;
     } else this.prompts.leave(victim);
     this.free(row);
@@ -188,38 +202,61 @@ export class Rounds {
     return true;
   }
 
-  private async seat(choice: Choice, row: number): Promise<void> {
-    await this.rows!.seat(row, choice.state!.state);
-    choice.release();
-    choice.row = row;
-    choice.since = 0;
+  /** Puts texts into the rows that are held for them. @throws DisposedError */
+  private async seat(choices: readonly Choice[]): Promise<void> {
+    const seats = choices.map((choice) => ({ row: this.holders.indexOf(choice), state: choice.state!.state }));
+    try {
+      await this.rows!.seat(seats);
+    } catch (error) {
+      for (const { job } of choices) this.fail(job, error);
+      if (error instanceof DisposedError) throw error;
+      return;
+    }
+    for (const [i, choice] of choices.entries()) {
+      choice.release();
+      choice.row = seats[i]!.row;
+      choice.since = 0;
+    }
   }
 
-  /** A prompt is read: its choices follow, the first in the row that was held for it. @param state taken over */
-  private async promptRead(job: Job, state: SharedState): Promise<void> {
+  /** Prompts are read: their choices follow, the first of each in the row that was held for it. @param read states, which are taken over */
+  private async promptsRead(read: readonly ReadPrompt[]): Promise<void> {
+    const seated: Choice[] = [];
+    for (const { job, state } of read) {
+      try {
+        const first = this.choicesOf(job, state);
+        if (first) seated.push(first);
+      } catch (error) {
+        this.fail(job, error);
+      } finally {
+        state.release();
+      }
+    }
+    if (seated.length > 0) await this.seat(seated);
+  }
+
+  /** A prompt is read. @returns the choice that has the row which was held for it; null where nothing is to be written */
+  private choicesOf(job: Job, state: SharedState): Choice | null {
     const row = this.holders.indexOf(job);
     this.holders[row] = null;
     const { plan, only } = job.work;
-    try {
-      if (caches(this.parts, job)) this.parts.cache.insert(job.ids!, state, only !== null);
-      if (only) {
-        this.settle(job);
-        only.done(job.ids!, state.hold());
-        return;
-      }
-      const seed = plan.options.seed ?? freshSeed();
-      for (let index = 0; index < plan.options.num_return_sequences; index++) {
-        const choice = new Choice(job, plan, index, plan.criteria(), seed);
-        choice.state = state.hold();
-        job.choices.push(choice);
-      }
-      const [first, ...others] = job.choices as [Choice, ...Choice[]];
-      for (const choice of others.reverse()) this.queue.putBack(choice);
-      this.holders[row] = first;
-      await this.seat(first, row);
-    } finally {
-      state.release();
+    const lasting = only !== null || marksOf(this.parts, job).includes(job.ids!.length);
+    if (caches(this.parts, job)) this.parts.cache.insert(job.ids!, state, lasting);
+    if (only) {
+      this.settle(job);
+      only.done(job.ids!, state.hold());
+      return null;
     }
+    const seed = plan.options.seed ?? freshSeed();
+    for (let index = 0; index < plan.options.num_return_sequences; index++) {
+      const choice = new Choice(job, plan, index, plan.criteria(), seed);
+      choice.state = state.hold();
+      job.choices.push(choice);
+    }
+    const [first, ...others] = job.choices as [Choice, ...Choice[]];
+    for (const choice of others.reverse()) this.queue.putBack(choice);
+    this.holders[row] = first;
+    return first;
   }
 
   private startBeside(job: Job): void {

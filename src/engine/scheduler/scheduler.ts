@@ -1,6 +1,7 @@
 /** Many requests over one engine. */
 import { GenerationConfig } from '../../generation/config.js';
 import type { GenerationEngine } from '../../generation/engine.js';
+import { onGpu } from '../../runtime/index.js';
 import { QueueFullError, SchedulerClosedError } from './errors.js';
 import { Delivery } from './events.js';
 import { Job, type ReadOnly } from './job.js';
@@ -61,12 +62,24 @@ export class Scheduler implements RequestScheduler {
    */
   constructor(engine: GenerationEngine, options: SchedulerOptions = {}) {
     this.options = SCHEDULER_TABLE.fill<'rows' | 'queue'>(options);
-    const { rows, row_sizes, block, slice = null, state_cache = {}, tokenizer = null, vocab_limit } = this.options;
+    const {
+      rows,
+      row_sizes,
+      block,
+      readers,
+      slice = null,
+      state_cache = {},
+      tokenizer = null,
+      vocab_limit,
+    } = this.options;
     const {
       folder = null,
       host_bytes = hostBytes(),
       folder_bytes,
-    } = CACHE_TABLE.fill<'folder_bytes'>(state_cache === false ? {} : state_cache);
+      device_bytes,
+      prompt_end_tokens,
+      host_tokens,
+    } = CACHE_TABLE.fill<'folder_bytes' | 'host_tokens'>(state_cache === false ? {} : state_cache);
     const config = this.options.generation_config ?? {};
     this.known = {
       config: config instanceof GenerationConfig ? config : new GenerationConfig(config),
@@ -78,13 +91,22 @@ export class Scheduler implements RequestScheduler {
     const tally = new Tally(this.options.on_event);
     const files = engine.state_files;
     const place = folder !== null && files ? new StateFolder(folder, files, folder_bytes) : null;
-    const cache: StateCache = new StateCache(engine, host_bytes, place, () => kept.held);
+    const rules = { host_bytes, prompt_end_tokens: prompt_end_tokens ?? (onGpu() ? 128 : 0), host_tokens };
+    const cache: StateCache = new StateCache(engine, rules, place, () => kept);
     const room = { each: cache.each, budget: host_bytes, makeRoom: (more: number) => cache.makeRoom(more) };
     const kept = new StateKeep(engine, place, (ids, how) => this.readOnly(ids, how), room);
     this.states = kept;
     this.parts = { engine, tally, cache, kept, useCache: state_cache !== false };
     const prompt_tokens = this.options.prompt_tokens ?? engine.segments?.at(-1) ?? 512;
-    this.rounds = new Rounds(this.parts, this.known, { rows, row_sizes, block, prompt_tokens, slice });
+    this.rounds = new Rounds(this.parts, this.known, {
+      rows,
+      row_sizes,
+      block,
+      prompt_tokens,
+      slice,
+      readers,
+      device_bytes,
+    });
   }
 
   submit(request: ScheduledRequest): Scheduled {
@@ -140,9 +162,9 @@ export class Scheduler implements RequestScheduler {
   private async end(): Promise<void> {
     this.abortAll();
     await this.rounds.whenIdle();
-    this.rounds.close();
     this.parts.kept.close();
     await this.parts.cache.close();
+    this.rounds.close();
   }
 
   private abortAll(): void {

@@ -1,7 +1,7 @@
 /** Rows over any engine: a state of its own for each, which go on one after another. What is chosen is what a program's rows choose. */
 import { GenerationError } from '../../base/errors.js';
 import { buildWarpers } from '../../generation/build.js';
-import type { DecodingRows, RowOutcome, RowSampling, RowTurn } from '../../generation/decoding_rows.js';
+import type { DecodingRows, RowOutcome, RowSampling, RowTurn, Seat } from '../../generation/decoding_rows.js';
 import type { EngineState, GenerationEngine } from '../../generation/engine.js';
 import { applyProcessors, RepetitionPenaltyLogitsProcessor } from '../../generation/processors.js';
 import { argmax, draw, hasInvalid, noChoice } from '../../generation/scores.js';
@@ -9,6 +9,8 @@ import { allowOnly, penalise } from './scores.js';
 
 export class StateRows implements DecodingRows {
   readonly most_eos = Infinity;
+  readonly readers: number = 1;
+  readonly places = null;
   private readonly states: (EngineState | null)[];
 
   constructor(
@@ -19,10 +21,12 @@ export class StateRows implements DecodingRows {
     this.states = new Array<null>(rows).fill(null);
   }
 
-  async seat(row: number, state: EngineState): Promise<void> {
-    const copy = await state.clone();
-    this.states[row]?.dispose();
-    this.states[row] = copy;
+  async seat(seats: readonly Seat[]): Promise<void> {
+    for (const { row, state } of seats) {
+      const copy = await state.clone();
+      this.states[row]?.dispose();
+      this.states[row] = copy;
+    }
   }
 
   vacate(row: number): void {
@@ -30,8 +34,10 @@ export class StateRows implements DecodingRows {
     this.states[row] = null;
   }
 
-  lift(row: number): Promise<EngineState> {
-    return this.own(row).clone();
+  async lift(rows: readonly number[]): Promise<EngineState[]> {
+    const made: EngineState[] = [];
+    for (const row of rows) made.push(await this.own(row).clone());
+    return made;
   }
 
   async decode(turns: readonly RowTurn[]): Promise<RowOutcome[]> {

@@ -141,8 +141,23 @@ export interface Scheduled extends AsyncIterable<TokenEvent> {
 
 /** Budgets of the state cache. */
 export interface StateCacheOptions {
-  /** Snapshots in memory, in bytes. Default: an eighth of all memory. */
+  /**
+   * Snapshots that stay on a device with memory of its own, in bytes, which are taken at once. Default: on a GPU as many as there are rows, within
+   * an eighth of its memory; on a CPU 0, since its memory is the host's.
+   */
+  device_bytes?: number;
+  /** Snapshots in memory of the host, in bytes. Default: an eighth of all memory. */
   host_bytes?: number;
+  /**
+   * Ids from which the end of a prompt gets a snapshot although nobody marked it: fewer are sooner read anew, in one call, than copied and looked
+   * after. Ends of answers, marks and kept states do not ask for it. Never fewer than 16. Default: 128 on a GPU, 16 on a CPU.
+   */
+  prompt_end_tokens?: number;
+  /**
+   * Ids from which a snapshot that has to leave the device, where device_bytes are full, goes to the host; a shorter one is dropped, since its ids are
+   * read anew in less time than a state takes to the host and back. Default 1024.
+   */
+  host_tokens?: number;
   /** Folder of snapshots that outlive the process; several servers of one model may share it. Made when missing. Default: none. */
   folder?: string | null;
   /** Of the files in that folder, in bytes: those unused longest go. Default 16 GiB. */
@@ -155,12 +170,17 @@ export interface SchedulerOptions {
   rows?: number;
   /** Fewer rows that the program has, too, for when few run; each takes memory and is compiled. Default: 1, 2, 4, … on a CPU, none on a GPU. */
   row_sizes?: readonly number[];
-  /** Most tokens that rows run between two looks at the queue. Default 8; on a GPU the engine's own. */
+  /** Most tokens that rows run between two looks at the queue. Default 8. */
   block?: number;
   /** Requests that may wait; more are refused (QueueFullError). Default 256. */
   queue?: number;
-  /** Most ids of prompts that are read between two blocks. Default: the engine's longest segment, 512 on a CPU. */
+  /**
+   * Most ids of prompts that are read between two blocks; as many times so many, 8 at most, as there are prompts to be read for each row that runs.
+   * Default: the engine's longest segment, 512 on a CPU and 2,048 on a GPU.
+   */
   prompt_tokens?: number;
+  /** Prompts of like length that are read together, each in a state of its own besides those of rows; 1 for none. Default: 16 on a GPU, within a sixteenth of its memory; 1 on a CPU. */
+  readers?: number;
   /** Tokens after which a row gives way to others of its priority that wait. Default null: rows run to their end. */
   slice?: number | null;
   /** Prefix cache and kept states; false for no snapshots of prefixes. */
@@ -220,7 +240,9 @@ export interface StateCacheMetrics {
   /** Prompts that were looked up, and those that had a snapshot of a prefix. */
   queries: number;
   hits: number;
-  /** Snapshots by where they lie, kept states included; a snapshot of the folder that is in memory too counts there. */
+  /** Snapshots on a device with memory of its own; null where there is none. */
+  device: { entries: number; bytes: number; budget: number } | null;
+  /** Snapshots in memory of the host, with all kept states; a snapshot of the folder that is in memory too counts there. */
   host: { entries: number; bytes: number; budget: number };
   folder: { entries: number; bytes: number; budget: number } | null;
   evictions: number;

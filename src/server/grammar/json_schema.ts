@@ -3,27 +3,19 @@
  * refused by name. (xgrammar's own conversion leaves some of them out without a word, and ends its program at others.)
  */
 import { badParam } from '../errors.js';
-import { CODE_POINT_RULES, withEscapedSpaces } from './code_points.js';
-import { integers } from './digits.js';
-import { multiples } from './multiples.js';
-import { patternRule } from './pattern.js';
-import { RegexFault } from './regex.js';
+import { jsonLiteral, SHARED_RULES } from './json_rules.js';
+import { finiteIntegers, integerRule, numberRule, type RuleWriter, stringRule } from './schema_scalars.js';
 import {
   badKeyword,
   bound,
-  bounds,
   decodePart,
   type Fields,
   isOf,
   listOf,
-  multipleOf,
   noValue,
-  type NumberBounds,
   TYPES,
   KEYWORDS,
   typesOf,
-  wholeBounds,
-  wholeWithin,
 } from './schema_fields.js';
 import { checkDisjoint, checkFinite, type LookUp } from './schema_checks.js';
 import { canonical, uniqueList } from './unique.js';
@@ -41,46 +33,6 @@ const MOST_VALUES = 64;
 /** Deepest nesting of a schema. */
 const DEEPEST = 64;
 
-/** Rules for JSON of any kind, without numbers that no double holds and without halves of surrogate pairs. */
-const JSON_RULES = `
-sp ::= "" | " "
-nl ::= "" | " " | "\\n" [ ]{0,32}
-hex ::= [0-9a-fA-F]
-char ::= [^"\\\\\\x00-\\x1f\\x7f] | "\\\\" escape
-escape ::= ["\\\\/bfnrt] | "u" unit
-unit ::= [0-9a-cA-CeEfF] hex hex hex | [dD] [0-7] hex hex
-string ::= "\\"" char* "\\""
-int ::= "0" | [1-9] [0-9]{0,14}
-fraction ::= "" | "." [0-9]{1,15}
-exponent ::= "" | [eE] [+\\-]? [0-9]{1,2}
-number ::= "-"? int fraction exponent
-object ::= "{" nl "}" | "{" nl member ("," nl member)* nl "}"
-member ::= string ":" sp value
-array ::= "[" nl "]" | "[" nl value ("," nl value)* nl "]"
-value ::= object | array | string | number | "true" | "false" | "null"
-`;
-
-const FORMATS: Readonly<Record<string, string>> = {
-  date: 'date',
-  time: 'time "Z"',
-  'date-time': 'date "T" time "Z"',
-  uuid: 'hex{8} "-" hex{4} "-" hex{4} "-" hex{4} "-" hex{12}',
-  ipv4: 'byte "." byte "." byte "." byte',
-  email: '[a-z0-9]{1,32} ("." [a-z0-9]{1,32})? "@" [a-z0-9]{1,32} "." [a-z]{2,8}',
-};
-const FORMAT_RULES = `
-date ::= [12] [0-9]{3} "-" day
-day ::= ("01"|"03"|"05"|"07"|"08"|"10"|"12") "-" (d28 | "29" | "30" | "31") | ("04"|"06"|"09"|"11") "-" (d28 | "29" | "30") | "02-" d28
-d28 ::= "0" [1-9] | "1" [0-9] | "2" [0-8]
-time ::= ([01] [0-9] | "2" [0-3]) ":" [0-5] [0-9] ":" [0-5] [0-9]
-byte ::= ${integers(0, 255).join(' | ')}
-`;
-
-/** Any JSON object. */
-export function jsonObjectGrammar(): string {
-  return `root ::= object\n${JSON_RULES}`;
-}
-
 /**
  * @param schema as the client sent it @param param where it stands in the request, for messages
  * @throws ApiError for a keyword that is not supported, and for a schema that no value fits
@@ -94,28 +46,13 @@ export function schemaRules(schema: unknown, param: string, root = 'root'): stri
   return new Conversion(schema, param, root).rules;
 }
 
-/** Rules that those of schemaRules() name. */
-export const SHARED_RULES = JSON_RULES + FORMAT_RULES + CODE_POINT_RULES;
-
-/** A text as a literal of the grammar. */
-export function literal(text: string): string {
-  const escaped = Array.from(text, (character) => {
-    const code = character.codePointAt(0)!;
-    if (character === '"' || character === '\\') return `\\${character}`;
-    if (code >= 0x20 && code < 0x7f) return character;
-    return code < 0x10000 ? `\\u${code.toString(16).padStart(4, '0')}` : `\\U${code.toString(16).padStart(8, '0')}`;
-  });
-  return `"${escaped.join('')}"`;
-}
-
-/** A value as the literal of its JSON. */
-function jsonLiteral(value: unknown): string {
-  return literal(withEscapedSpaces(JSON.stringify(value)));
-}
-
 class Conversion {
   readonly rules: string[] = [];
   private count = 0;
+  private readonly writer: RuleWriter = {
+    rule: (body) => this.rule(body),
+    set: (name, body) => this.write(name, body),
+  };
   private readonly lookUp: LookUp = (ref, at) => this.resolve(ref, at);
   /** Where rules stand, by their names. */
   private readonly places = new Map<string, number>();
@@ -203,11 +140,11 @@ class Conversion {
         case 'array':
           return [this.array(fields, at, depth)];
         case 'string':
-          return [this.string(fields, at)];
+          return [stringRule(fields, at, this.writer)];
         case 'number':
-          return [this.number(fields, at)];
+          return [numberRule(fields, at, this.writer)];
         case 'integer':
-          return types.includes('number') ? [] : [this.integer(fields, at)];
+          return types.includes('number') ? [] : [integerRule(fields, at, this.writer)];
         case 'boolean':
           return ['"true" | "false"'];
         default:
@@ -362,92 +299,8 @@ class Conversion {
     const lists = types.map((type): unknown[] | null => {
       if (type === 'boolean') return [true, false];
       if (type === 'null') return [null];
-      return type === 'integer' ? this.finiteIntegers(fields, at) : null;
+      return type === 'integer' ? finiteIntegers(fields, at, MOST_VALUES) : null;
     });
     return lists.includes(null) ? null : lists.flatMap((list) => list ?? []);
-  }
-
-  private finiteIntegers(fields: Fields, at: string): number[] | null {
-    const [low, high] = wholeBounds(bounds(fields, at));
-    const of = multipleOf(fields, at) ?? 1;
-    const first = Math.ceil(low / of) * of;
-    if (!Number.isFinite(high - first) || (high - first) / of >= MOST_VALUES) return null;
-    const values: number[] = [];
-    for (let value = first; value <= high; value += of) values.push(value === 0 ? 0 : value);
-    return values;
-  }
-
-  private string(fields: Fields, at: string): string {
-    const { minLength, maxLength, format, pattern } = fields;
-    if (pattern !== undefined && format !== undefined) throw badKeyword(`${at}.pattern`, "it stands beside 'format'");
-    if (format !== undefined) {
-      const form = typeof format === 'string' && Object.hasOwn(FORMATS, format) ? FORMATS[format] : undefined;
-      if (form === undefined) throw badKeyword(`${at}.format`, `formats are ${Object.keys(FORMATS).join(', ')}`);
-      if (minLength !== undefined || maxLength !== undefined)
-        throw badKeyword(`${at}.format`, 'it stands beside a length');
-      return `"\\"" ${form} "\\""`;
-    }
-    if (pattern === undefined && minLength === undefined && maxLength === undefined) return 'string';
-    const [min, max] = [
-      bound(minLength ?? 0, `${at}.minLength`),
-      maxLength === undefined ? Infinity : bound(maxLength, `${at}.maxLength`),
-    ];
-    if (min > max) throw noValue(at);
-    if (pattern !== undefined) return this.pattern(pattern, { min, max }, at);
-    if (max === Infinity) return `"\\"" char{${min}} char* "\\""`;
-    return max === 0 ? '"\\"\\""' : `"\\"" char{${min},${max}} "\\""`;
-  }
-
-  private pattern(pattern: unknown, length: { min: number; max: number }, at: string): string {
-    const where = `${at}.pattern`;
-    if (typeof pattern !== 'string') throw badParam(where, `'${where}' is no text.`, 'invalid_schema');
-    try {
-      const rule = patternRule(pattern, length, {
-        reserve: () => this.rule(''),
-        set: (name, body) => this.write(name, body),
-      });
-      if (rule === null) throw noValue(at);
-      return `"\\"" ${rule} "\\""`;
-    } catch (error) {
-      if (!(error instanceof RegexFault)) throw error;
-      if (error.invalid) throw badParam(where, `'${where}' ${error.message}.`, 'invalid_schema');
-      throw badKeyword(where, `it ${error.message}`);
-    }
-  }
-
-  private multiples(of: number, within: NumberBounds, at: string): string {
-    const found = multiples(of, ...wholeBounds(within), (body) => this.rule(body));
-    if (found === null)
-      throw badKeyword(`${at}.multipleOf`, `${of} needs too many rules; give a smaller one, or closer bounds`);
-    if (found.length === 0) throw noValue(at);
-    return found.join(' | ');
-  }
-
-  private integer(fields: Fields, at: string): string {
-    const within = bounds(fields, at);
-    const of = multipleOf(fields, at);
-    if (of !== null) return this.multiples(of, within, at);
-    const found = wholeWithin(within);
-    if (found.length === 0) throw noValue(at);
-    return found.join(' | ');
-  }
-
-  /** Without bounds any number; with them whole ones, and those with a fraction between two whole ones within the bounds. */
-  private number(fields: Fields, at: string): string {
-    const within = bounds(fields, at);
-    const of = multipleOf(fields, at);
-    // what a whole number divides is whole
-    if (of !== null) return this.multiples(of, within, at);
-    const { low, high } = within;
-    if (low === -Infinity && high === Infinity) return 'number';
-    // n.f lies between n and n + 1, and -n.f between -n - 1 and -n
-    const positive = integers(Math.max(0, Math.ceil(low)), Math.floor(high) - 1);
-    const negative = integers(Math.max(0, Math.ceil(-high)), Math.floor(-low) - 1);
-    const parts = wholeWithin(within);
-    const fraction = '"." [0-9]{0,5} [1-9]';
-    if (positive.length) parts.push(`(${positive.join(' | ')}) ${fraction}`);
-    if (negative.length) parts.push(`"-" (${negative.join(' | ')}) ${fraction}`);
-    if (parts.length === 0) throw badKeyword(`${at}.minimum`, 'there is no whole number between the bounds');
-    return parts.join(' | ');
   }
 }

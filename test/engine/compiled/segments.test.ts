@@ -20,6 +20,13 @@ describe('segmentFor', () => {
     expect(plan(1100)).to.deep.equal([512, 512, 64, 16]);
   });
 
+  it('prefers fewer calls on a GPU', () => {
+    const gpu = [16, 128, 2048];
+    expect([10, 64, 128].map((left) => segmentFor(left, gpu, true))).to.deep.equal([16, 128, 128]);
+    expect([10, 64, 1500].map((left) => segmentFor(left, gpu))).to.deep.equal([16, 16, 128]);
+    expect([130, 512, 1500].map((left) => segmentFor(left, gpu, true))).to.deep.equal([128, 128, 2048]);
+  });
+
   it('never costs more than one masked segment would, and covers any length', () => {
     const cost = (taken: readonly number[]): number => taken.reduce((sum, t) => sum + t + 16, 0);
     for (let length = 1; length <= 512; length++) {

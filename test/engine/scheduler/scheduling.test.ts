@@ -228,6 +228,19 @@ describe('a scheduler', () => {
     expect(without.usage.cached_tokens).to.equal(0);
   });
 
+  it('keeps the end of a prompt where it is long enough, or marked, and that of an answer', async () => {
+    const { scheduler } = start({ state_cache: { prompt_end_tokens: 40 } });
+    const ids = Array.from({ length: 39 }, (_, i) => 3 + (i % 19));
+    const entries = async (request: ScheduledRequest): Promise<number> => {
+      const before = scheduler.metrics().cache.host.entries;
+      await scheduler.submit({ max_new_tokens: 1, ...request }).result;
+      return scheduler.metrics().cache.host.entries - before;
+    };
+    expect(await entries({ input_ids: ids })).to.equal(1);
+    expect(await entries({ input_ids: [4, ...ids] })).to.equal(2);
+    expect(await entries({ input_ids: [5, ...ids.slice(1)], marks: [39] })).to.equal(2);
+  });
+
   it('reads a prompt once for several texts', async () => {
     const { scheduler, engine } = start({ rows: 2 });
     const request: ScheduledRequest = {

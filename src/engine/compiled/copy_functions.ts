@@ -1,0 +1,110 @@
+/** How the state of one row comes from one place of a program to another: on the device, whatever else lies in either place. */
+import * as tf from '@tensorflow/tfjs';
+import { castFloat32, castTo, type Program } from '../../jit/index.js';
+import { setRow } from '../../jit/ops/set_row.js';
+import type { StatesOf } from '../states/cache.js';
+import { functions, places } from './names.js';
+import { type StateDtype, type StateVariable, stateVariables } from './program_states.js';
+
+/** The places of single rows that a program has. */
+export interface Areas {
+  /** Numbers of rows of a scheduler. */
+  readonly rows: readonly number[];
+  /** Prompts that are read together; 0 for none. */
+  readonly readers: number;
+  /** States that are kept; 0 for none. */
+  readonly kept: number;
+}
+
+/** A place's name and how many rows it has. */
+type Place = readonly [name: string, rows: number];
+
+/** Row `row` of a variable, [1, ...shape] in its own type. Traced code only. */
+export function rowOf(
+  { name, dtype }: Pick<StateVariable, 'name' | 'dtype'>,
+  vars: Record<string, tf.Tensor>,
+  row: tf.Tensor,
+): tf.Tensor {
+  const at = tf.reshape(row, [1]) as tf.Tensor1D;
+  if (dtype === 'float32') return tf.gather(vars[name]!, at);
+  return castTo(tf.gather(castFloat32(vars[name]!), at), dtype);
+}
+
+/** Declares the variables of readers and of kept states; those of slots and rows are there. */
+export function declareAreas(program: Program, network: StatesOf, { readers, kept }: Areas, dtype?: StateDtype): void {
+  for (const [name, count] of [
+    [places.readers(readers), readers],
+    [places.kept(kept), kept],
+  ] as const)
+    if (count > 0)
+      for (const variable of stateVariables(network, count, dtype, name))
+        program.variable(variable.name, { shape: variable.shape, dtype: variable.dtype });
+}
+
+/**
+ * Declares the copies between places. A copy of one row is a function; where prompts are read together, as many rows as there are
+ * readers go in one call, too: what a call costs besides is then paid once.
+ */
+export function defineCopies(program: Program, network: StatesOf, areas: Areas, dtype?: StateDtype): void {
+  const slot: Place = [places.slot(1), 1];
+  const rows = areas.rows.map((count): Place => [places.rows(count), count]);
+  const readers: Place[] = areas.readers > 0 ? [[places.readers(areas.readers), areas.readers]] : [];
+  const kept: Place[] = areas.kept > 0 ? [[places.kept(areas.kept), areas.kept]] : [];
+  const one = (from: Place, to: Place): void => defineCopy(program, network, from, to, dtype);
+  const many = (from: Place, to: Place): void => {
+    one(from, to);
+    if (areas.readers < 2) return;
+    const body = functions.copy(from[0], to[0]);
+    program.defineLoop(functions.copies(from[0], to[0]), { body, steps: areas.readers, each: ['from', 'to'] });
+  };
+  for (const row of rows) {
+    one(slot, row);
+    one(row, slot);
+    for (const reader of readers) many(reader, row);
+    for (const place of kept) {
+      many(place, row);
+      many(row, place);
+    }
+  }
+  for (const place of [...readers, ...kept]) {
+    one(slot, place);
+    one(place, slot);
+  }
+  for (const reader of readers)
+    for (const place of kept) {
+      many(reader, place);
+      many(place, reader);
+    }
+  for (const place of [slot, ...readers]) defineClear(program, network, place, dtype);
+}
+
+function defineCopy(program: Program, network: StatesOf, from: Place, to: Place, dtype?: StateDtype): void {
+  const [source, target] = [from, to].map(([name, count]) => stateVariables(network, count, dtype, name)) as [
+    StateVariable[],
+    StateVariable[],
+  ];
+  const scalar = { shape: [], dtype: 'int32' as const };
+  program.define(functions.copy(from[0], to[0]), { from: scalar, to: scalar }, (at, vars) => ({
+    assign: Object.fromEntries(
+      target.map(({ name }, i) => {
+        const row = from[1] === 1 ? vars[source[i]!.name]! : rowOf(source[i]!, vars, at['from']!); // [1, ...]
+        return [name, to[1] === 1 ? row : setRow(vars[name]!, at['to']!, row)] as const;
+      }),
+    ),
+  }));
+}
+
+/** Rows whose `keep` is 0 become zeros: texts that have not begun. */
+function defineClear(program: Program, network: StatesOf, [place, b]: Place, dtype?: StateDtype): void {
+  const inputs = { keep: { shape: [b], dtype: 'float32' as const } };
+  program.define(functions.clear(place), inputs, ({ keep }, vars) => ({
+    assign: Object.fromEntries(
+      stateVariables(network, b, dtype, place).map(({ name, shape, dtype }) => {
+        const value = castFloat32(vars[name]!);
+        const stays = tf.reshape(tf.greater(keep!, 0), [b, ...shape.slice(1).map(() => 1)]);
+        const kept = tf.where(stays, value, tf.zerosLike(value)); // what was there may be no number
+        return [name, dtype === 'float32' ? kept : castTo(kept, dtype)] as const;
+      }),
+    ),
+  }));
+}

@@ -1,0 +1,59 @@
+/** Reading prompts, as a function of a program. */
+import * as tf from '@tensorflow/tfjs';
+import { outlineBorder, type Program } from '../../jit/index.js';
+import type { WeightStorage } from '../../layers/storage.js';
+import type { NetworkWeights } from '../network_weights.js';
+import { hiddenOf } from '../recurrent_lm.js';
+import type { DecodingProgramOptions } from './decoding_program.js';
+import type { StateAccess } from './program_states.js';
+import { type Pack, traced } from './program_weights.js';
+
+export interface PrefillFunction {
+  readonly weights: NetworkWeights;
+  readonly storages: ReadonlyMap<string, WeightStorage>;
+  readonly pack: Pack;
+  /** Rows. */
+  readonly b: number;
+  /** Tokens. */
+  readonly t: number;
+  /** Where the states of the rows lie. */
+  readonly access: StateAccess;
+  /** The variable of their logits, [b, v]. */
+  readonly logits: string;
+  readonly options: DecodingProgramOptions;
+}
+
+/** Declares the function that reads t tokens of each of b rows, those that are masked left out. */
+export function definePrefill(program: Program, name: string, { b, t, ...of }: PrefillFunction): void {
+  const { weights, storages, pack, access, options } = of;
+  const { network } = weights;
+  const bf16Scan =
+    options.bf16Scan && [...storages.values()].some((storage) => storage.variables['']?.dtype === 'bfloat16');
+  program.define(
+    name,
+    {
+      ids: { shape: [b, t], dtype: 'int32' },
+      mask: { shape: [b, t], dtype: 'float32' },
+      ends: { shape: [b, t], dtype: 'float32' },
+    },
+    function* ({ ids, mask, ends }, vars) {
+      const w = traced(storages, pack, vars);
+      const { h, states } = yield* hiddenOf(network, w, network.embed(w, ids as tf.Tensor2D), {
+        states: access.read(vars),
+        mask: mask as tf.Tensor2D,
+        chunkSize: options.chunkSize,
+        bf16Scan,
+        between: outlineBorder,
+      });
+      // `ends` has a 1 at a row's last token, if that lies in this segment
+      const last = tf.reshape(tf.matMul(tf.reshape(ends!, [b, 1, t]), h), [b, -1]);
+      const fresh = network.head(w, last);
+      const ended = tf.sum(ends!, 1, true); // [b, 1]
+      const logits = tf.where(tf.greater(ended, 0), fresh, vars[of.logits]!);
+      // the output makes a call wait for the device, so that an abort between segments is seen in time
+      const fed = tf.sum(ended);
+      return { outputs: { fed, hidden: h }, assign: { ...access.assign(states), [of.logits]: logits } };
+    },
+    { tensorflowProducts: options.kernels ?? true, compileOutlined: options.layered },
+  );
+}
