@@ -75,6 +75,7 @@ const GIVEN: Record<string, () => Made | Promise<Made>> = {
     await peft.save_adapter(peft.get_peft_model(tinyModel().model, { r: 2 }), 'my-adapter');
     return { model: tinyModel().model };
   },
+  'peft/model.ts forwardAsync': () => ({ model: tinyModel().model }),
   'peft/model.ts get_peft_model': () => ({ model: tinyModel().model }),
   'peft/model.ts merge_and_unload': () => ({ peft: peft.get_peft_model(tinyModel().model, { r: 2 }) }),
   'pipelines/perplexity.ts perplexity': async () => ({ ...(await talker()), text: 'Once upon a time' }),
@@ -82,6 +83,7 @@ const GIVEN: Record<string, () => Made | Promise<Made>> = {
   'runtime/load.ts loadTensorFlow': () => ({ a: tf.ones([1, 1]), b: tf.ones([1, 1]) }),
   'tokenizers/incremental.ts IncrementalDecoder': async () => ({ ...(await talker()), ids: [5, 7, 9], text: '' }),
   'training/fit.ts CausalLMTrainer': () => ({ model: tinyModel().model }),
+  'training/fit.ts predictAsync': () => ({ model: tinyModel().model }),
   'training/trainer.ts Trainer': () => ({ model: tinyModel().model, train_dataset: [{ input_ids: [1, 2, 3, 4] }] }),
   'training/sft_trainer.ts SFTTrainer': async () => {
     fs.writeFileSync('quotes.jsonl', '{"text": "Brevity is the soul of wit."}\n');
