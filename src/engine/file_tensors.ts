@@ -3,7 +3,7 @@
  * training an adapter, which compiles a program over the weights, never has a float32 copy of them on the host.
  */
 import * as tf from '@tensorflow/tfjs';
-import { someAtATime } from '../base/async.js';
+import { someAtATime } from '../base/some_at_a_time.js';
 import { newBlock } from '../base/blocks.js';
 import { DTYPE_BYTES, decodeFloat32, encodeFloat32, type StoredDtype } from '../base/stored_dtypes.js';
 import type { CheckpointSource } from '../checkpoints/source.js';

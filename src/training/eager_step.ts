@@ -3,7 +3,7 @@ import { checkBatchMemory } from './batch_memory.js';
 import * as tf from '@tensorflow/tfjs';
 import './wasm_kernels.js';
 import { DisposedError } from '../base/errors.js';
-import { someAtATime } from '../base/async.js';
+import { someAtATime } from '../base/some_at_a_time.js';
 import { inPieces, type Pieces } from '../base/pieces.js';
 import { Turns } from '../base/turns.js';
 import { type AdamWSettings, adamwSettings, adamwUpdate, corrections, meanAndClip } from './adamw.js';

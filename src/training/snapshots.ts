@@ -6,7 +6,7 @@
 import * as fs from 'node:fs';
 import * as path from 'node:path';
 import type * as tf from '@tensorflow/tfjs';
-import { someAtATime } from '../base/async.js';
+import { someAtATime } from '../base/some_at_a_time.js';
 import { isFloatDtype } from '../base/stored_dtypes.js';
 import { SafetensorsFile, writeSafetensors } from '../checkpoints/index.js';
 import { replaceFolder, saveError, writeFileAtomic } from '../base/whole_files.js';
