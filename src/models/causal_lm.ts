@@ -1,7 +1,8 @@
 /** A causal language model over any recurrent network: loss, generation, states, saving. */
-import { onGpu } from '../runtime/index.js';
+import { chosenGpu, gpuRooms, onGpu } from '../runtime/index.js';
 import { checkMemory } from '../base/memory.js';
 import * as tf from '@tensorflow/tfjs';
+import { computeDtypeOf } from '../base/compute_dtypes.js';
 import { ArgumentError, DeviceError, TokenizerError } from '../base/errors.js';
 import type { CheckpointSource } from '../checkpoints/source.js';
 import { CompiledEngine } from '../engine/compiled/compiled_engine.js';
@@ -9,6 +10,10 @@ import type { CompiledEngineOptions } from '../engine/compiled/options.js';
 import { EagerEngine } from '../engine/eager_engine.js';
 import { type IdsLike, intGrid } from '../engine/inputs.js';
 import { NetworkWeights } from '../engine/network_weights.js';
+import { type HfDeviceMap, type Machine, type Placement, placeModel } from '../engine/placement/place.js';
+import { modulesOf } from '../engine/placement/modules.js';
+import type { MapRequest } from '../engine/placement/request.js';
+import { storageOf } from '../engine/compiled/program_weights.js';
 import type { RecurrentLM } from '../engine/recurrent_lm.js';
 import type { RecurrentCache } from '../engine/states/cache.js';
 import { GenerationConfig } from '../generation/config.js';
@@ -59,6 +64,7 @@ export class CausalLM<N extends RecurrentLM = RecurrentLM, C extends RecurrentCa
   private folders: Promise<Tokenizer | null> | null = null;
   private readonly kind: EngineKind;
   private readonly engineOptions: CompiledEngineOptions;
+  private placement: Placement | null = null;
 
   /** @param source where the weights come from; without one they are freshly initialised */
   constructor(network: N, source: CheckpointSource | null = null, options: EngineOptions = {}) {
@@ -106,6 +112,39 @@ export class CausalLM<N extends RecurrentLM = RecurrentLM, C extends RecurrentCa
    */
   get layersModel(): tf.LayersModel {
     return this.weights.layersModels().causal;
+  }
+
+  /**
+   * Where the modules lie, as accelerate tells it: '' is the whole model, numbers are GPUs.
+   * @example
+   * const model = await Mamba2ForCausalLM.from_pretrained('models/tiny-books-mamba2', { device_map: 'auto' });
+   * model.hf_device_map; // { '': 'cpu' } where there is no GPU
+   */
+  get hf_device_map(): HfDeviceMap {
+    return { ...(this.placement?.map ?? { '': deviceInUse() }) };
+  }
+
+  /**
+   * Lays the modules where a map says, before anything has run.
+   * @throws ArgumentError for a map that does not fit the model or the machine, DeviceError where the device cannot be had
+   */
+  place(request: MapRequest): void {
+    const { weights, engineOptions } = this;
+    const dtype = computeDtypeOf(engineOptions.dtype ?? 'auto')!;
+    const specs = new Map(weights.network.weightSpecs().map((spec) => [spec.name, spec]));
+    const tree = modulesOf(weights.network, (name) => weights.storage(specs.get(name)!, (spec) => storageOf(weights, spec, dtype))); // prettier-ignore
+    const placement = placeModel(weights.network, tree, request, machine());
+    if (placement.division) this.checkDivided(placement);
+    this.placement = placement;
+    this.dropEngine();
+  }
+
+  /** @throws DeviceError for what one device alone can do */
+  private checkDivided({ map }: Placement): void {
+    throw new DeviceError(
+      `device_map: the model would lie on several devices (${[...new Set(Object.values(map))].join(', ')}), which is not supported yet: name one device.`,
+      { option: 'device_map', got: map },
+    );
   }
 
   /** Number of parameters; a tied head counts once. */
@@ -279,6 +318,17 @@ export class CausalLM<N extends RecurrentLM = RecurrentLM, C extends RecurrentCa
     this.dropEngine();
     this.weights.dispose();
   }
+}
+
+/** The device that computes without a map, as maps name it. */
+function deviceInUse(): number | string {
+  if (onGpu()) return chosenGpu();
+  const backend = tf.getBackend();
+  return backend === 'tensorflow' ? 'cpu' : backend === 'cpu' ? 'js' : backend;
+}
+
+function machine(): Machine {
+  return { tensorflow: tf.getBackend() === 'tensorflow', gpus: onGpu() ? gpuRooms() : [], device: deviceInUse() };
 }
 
 /** A folder without a tokenizer is none without a model. */
