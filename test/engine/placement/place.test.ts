@@ -109,7 +109,7 @@ describe('device_map', () => {
     expect(selected({ device_map: 'auto', max_memory: { 0: 5, cpu: 5 } })).to.equal('auto');
     expect(selected({ device_map: 'auto', max_memory: { cpu: 5 } })).to.equal('cpu');
     expect(selected({ device_map: { '': 'cuda:1' } })).to.equal('cuda:1');
-    expect(selected({ device_map: { backbone: 1, lm_head: '1' as '0' } as DeviceMap })).to.equal('cuda:1');
+    expect(selected({ device_map: { backbone: 1, lm_head: '1' as 'cuda:1' } })).to.equal('cuda:1');
     expect(selected({ device_map: { backbone: 0, lm_head: 1 } })).to.equal('gpu');
     expect(selected({ device_map: { backbone: 'cpu', lm_head: 'cpu:1' } })).to.equal('cpu');
   });
