@@ -139,12 +139,17 @@ export class CausalLM<N extends RecurrentLM = RecurrentLM, C extends RecurrentCa
     this.dropEngine();
   }
 
-  /** @throws DeviceError for what one device alone can do */
+  /** @throws ArgumentError for options that hold for one device alone */
   private checkDivided({ map }: Placement): void {
-    throw new DeviceError(
-      `device_map: the model would lie on several devices (${[...new Set(Object.values(map))].join(', ')}), which is not supported yet: name one device.`,
-      { option: 'device_map', got: map },
-    );
+    const fault = (option: string, got: unknown, why: string): never => {
+      throw new ArgumentError(
+        `${option} is ${JSON.stringify(got)}, and the device_map has several devices (${[...new Set(Object.values(map))].join(', ')}): ${why}.`,
+        { option, got, device_map: map },
+      );
+    };
+    if (this.kind === 'eager') fault('engine', 'eager', 'op by op everything is computed on one, so take the compiled engine'); // prettier-ignore
+    if (this.engineOptions.fixed_blocks === false)
+      fault('fixed_blocks', false, 'no loop passes through them, so that calls have the same number of steps');
   }
 
   /** Number of parameters; a tied head counts once. */
@@ -305,7 +310,7 @@ export class CausalLM<N extends RecurrentLM = RecurrentLM, C extends RecurrentCa
       );
     }
     if (kind === 'eager' || !native) return new EagerEngine(this.weights);
-    return new CompiledEngine(this.weights, this.engineOptions);
+    return new CompiledEngine(this.weights, this.engineOptions, this.placement?.division);
   }
 
   /** An engine of weights as they were is of no use. */
