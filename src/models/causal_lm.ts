@@ -65,6 +65,8 @@ export class CausalLM<N extends RecurrentLM = RecurrentLM, C extends RecurrentCa
   private readonly kind: EngineKind;
   private readonly engineOptions: CompiledEngineOptions;
   private placement: Placement | null = null;
+  /** Whether it was told that forward() knows one device. */
+  private warned = false;
 
   /** @param source where the weights come from; without one they are freshly initialised */
   constructor(network: N, source: CheckpointSource | null = null, options: EngineOptions = {}) {
@@ -124,6 +126,21 @@ export class CausalLM<N extends RecurrentLM = RecurrentLM, C extends RecurrentCa
     return { ...(this.placement?.map ?? { '': deviceInUse() }) };
   }
 
+  /** Whether it lies on devices other than the one that all computes on. */
+  get divided(): boolean {
+    return this.placement?.division != null;
+  }
+
+  /** Told once: forward() is computed op by op. */
+  private warnOfOneDevice(): void {
+    if (!this.divided || this.warned) return;
+    this.warned = true;
+    process.emitWarning(
+      'forward() is computed op by op on one device, which takes all weights in besides: the device_map holds for generate(), prefill() and engines.',
+      { code: 'MAMBA2_DEVICE_MAP' },
+    );
+  }
+
   /**
    * Lays the modules where a map says, before anything has run.
    * @throws ArgumentError for a map that does not fit the model or the machine, DeviceError where the device cannot be had
@@ -167,6 +184,7 @@ export class CausalLM<N extends RecurrentLM = RecurrentLM, C extends RecurrentCa
     const { labels: given, logits_to_keep: keep = 0, ...rest } = inputs;
     // before anything runs, so that a bad label neither leaves tensors nor advances a cache
     const labels = given === undefined ? null : this.shifted(given, inputs);
+    this.warnOfOneDevice();
     return this.withLogits(this.backbone.forward(rest), labels, keep);
   }
 
@@ -181,6 +199,7 @@ export class CausalLM<N extends RecurrentLM = RecurrentLM, C extends RecurrentCa
     FORWARD_TABLE.check(inputs);
     const { labels: given, logits_to_keep: keep = 0, ...rest } = inputs;
     const labels = given === undefined ? null : this.shifted(given, inputs);
+    this.warnOfOneDevice();
     return this.withLogits(await this.backbone.forwardAsync(rest), labels, keep);
   }
 
