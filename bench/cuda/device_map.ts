@@ -56,10 +56,9 @@ async function run(text: string): Promise<Run> {
   const begun = performance.now();
   let model: Mamba2ForCausalLM;
   if (args.size) {
-    const request = mapRequest({ device_map })!;
-    await selectBackend(selectedFor(request));
+    await selectBackend(selectedFor(mapRequest({ device_map })!));
     model = syntheticModel(args.size, false);
-    model.place(request);
+    model.place({ device_map });
   } else model = await Mamba2ForCausalLM.from_pretrained(args.model, { device_map, dtype });
   const engine = await model.engine();
   const load_s = (performance.now() - begun) / 1000;

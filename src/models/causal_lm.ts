@@ -11,8 +11,8 @@ import { EagerEngine } from '../engine/eager_engine.js';
 import { type IdsLike, intGrid } from '../engine/inputs.js';
 import { NetworkWeights } from '../engine/network_weights.js';
 import { type HfDeviceMap, type Machine, type Placement, placeModel } from '../engine/placement/place.js';
-import { modulesOf } from '../engine/placement/modules.js';
-import type { MapRequest } from '../engine/placement/request.js';
+import { modulesOf, storedBytes } from '../engine/placement/modules.js';
+import { type MapOptions, mapRequest } from '../engine/placement/request.js';
 import { storageOf } from '../engine/compiled/program_weights.js';
 import type { RecurrentLM } from '../engine/recurrent_lm.js';
 import type { RecurrentCache } from '../engine/states/cache.js';
@@ -142,14 +142,21 @@ export class CausalLM<N extends RecurrentLM = RecurrentLM, C extends RecurrentCa
   }
 
   /**
-   * Lays the modules where a map says, before anything has run.
+   * Lays the modules where a device_map says; what was made before for other places is dropped.
    * @throws ArgumentError for a map that does not fit the model or the machine, DeviceError where the device cannot be had
    */
-  place(request: MapRequest): void {
+  place(options: MapOptions): void {
+    const request = mapRequest(options);
+    if (!request) throw new ArgumentError('place() needs a device_map.', { option: 'device_map' });
     const { weights, engineOptions } = this;
     const dtype = computeDtypeOf(engineOptions.dtype ?? 'auto')!;
     const specs = new Map(weights.network.weightSpecs().map((spec) => [spec.name, spec]));
-    const tree = modulesOf(weights.network, (name) => weights.storage(specs.get(name)!, (spec) => storageOf(weights, spec, dtype))); // prettier-ignore
+    const native = tf.getBackend() === 'tensorflow';
+    const tree = modulesOf(weights.network, (name) => {
+      const spec = specs.get(name)!;
+      if (!native) return 4 * tf.util.sizeFromShape([...spec.shape]);
+      return storedBytes(weights.storage(spec, (one) => storageOf(weights, one, dtype)));
+    });
     const placement = placeModel(weights.network, tree, request, machine());
     if (placement.division) this.checkDivided(placement);
     this.placement = placement;

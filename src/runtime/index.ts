@@ -7,7 +7,7 @@
 export { onGpu, selectBackend, type SelectOptions } from './backend.js';
 export { gpuRooms } from './cards.js';
 export { codeDigest } from './code.js';
-export type { Device, DeviceLike, DeviceMap } from '../base/devices.js';
+export type { Device, DeviceLike, DeviceMap, MaxMemory } from '../base/devices.js';
 export { graphCacheDir } from './caches.js';
 export { chosenGpu, configureRuntime, preferWideVectors, type RuntimeOptions } from './environment.js';
 export { largestGpuMemory } from './gpu.js';

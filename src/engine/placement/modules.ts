@@ -19,13 +19,13 @@ export const moduleOf = (prefix: string): string => prefix.replace(/\.$/, '');
 /** The module that a tensor lies in. */
 export const moduleOfTensor = (name: string): string => name.slice(0, name.lastIndexOf('.'));
 
-/**
- * The modules of a network: every layer of it stays whole.
- * @param storageOf how a program keeps a weight
- */
-export function modulesOf(network: RecurrentLM, storageOf: (name: string) => WeightStorage): ModuleTree {
-  const bytes = (name: string): number =>
-    Object.values(storageOf(name).variables).reduce((sum, { shape, dtype }) => sum + sizeOf(shape) * dtypeBytes(dtype), 0); // prettier-ignore
+/** Bytes of a weight as a program keeps it. */
+export function storedBytes({ variables }: WeightStorage): number {
+  return Object.values(variables).reduce((sum, { shape, dtype }) => sum + sizeOf(shape) * dtypeBytes(dtype), 0);
+}
+
+/** The modules of a network: every layer of it stays whole. @param bytes of a weight by its name */
+export function modulesOf(network: RecurrentLM, bytes: (name: string) => number): ModuleTree {
   const tensors = new Map(network.weightSpecs().map(({ name }) => [name, bytes(name)]));
   const whole = new Set(network.namedLayers().map(({ prefix }) => moduleOf(prefix)));
   const { config, names } = network;

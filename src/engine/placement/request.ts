@@ -18,6 +18,7 @@ export type MapRequest =
   | { readonly kind: 'shared'; readonly how: DeviceMapKind; readonly rooms: Rooms | null }
   | { readonly kind: 'modules'; readonly type: LayerDevice['type']; readonly modules: ReadonlyMap<string, number> };
 
+/** Where the modules of a model lie: see the options of from_pretrained(). */
 export interface MapOptions {
   device_map?: DeviceMap;
   max_memory?: MaxMemory;

@@ -11,7 +11,7 @@ import {
 import * as kinds from '../../base/option_kinds.js';
 import { type OptionRules, OptionTable, type OtherNames } from '../../base/options.js';
 import { HUB_OTHERS, HUB_RULES, type HubOptions } from '../../checkpoints/hub_options.js';
-import { type MapRequest, mapRequest, selectedFor } from '../../engine/placement/request.js';
+import { mapRequest, selectedFor } from '../../engine/placement/request.js';
 import type { QuantizationConfig, TorchAoConfig } from '../../quant/index.js';
 import { ENGINE_OPTION_CLASHES, ENGINE_OPTION_RULES, type EngineOptions } from '../engine_options.js';
 import type { Mamba2ConfigFields } from './config.js';
@@ -106,8 +106,6 @@ export const PRETRAINED_TABLE = new OptionTable<PretrainedOptions>('from_pretrai
 export interface LoadingPlan {
   /** Null where a backend chosen before stays. */
   readonly device: DeviceLike | null;
-  /** Where layers lie; null where nothing was said. */
-  readonly map: MapRequest | null;
   readonly engine: EngineOptions;
 }
 
@@ -122,7 +120,6 @@ export function loadingPlan(options: PretrainedOptions): LoadingPlan {
   const map = mapRequest(options);
   return {
     device: device ?? (map && selectedFor(map)),
-    map,
     engine: { ...engine, ...(dtype !== undefined && { dtype }) },
   };
 }

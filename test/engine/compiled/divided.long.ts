@@ -152,8 +152,9 @@ describe('a model on several devices', function () {
     const { model } = tiny;
     const ids = [3, 1, 4, 1, 5];
     const want = await eightGreedy(model, ids);
-    const modules = new Map([['', 0], ['backbone.layers', 1], ['backbone.layers.2', 2], ['lm_head', 1]]); // prettier-ignore
-    model.place({ kind: 'modules', type: 'cpu', modules });
+    model.place({
+      device_map: { '': 'cpu:0', 'backbone.layers': 'cpu:1', 'backbone.layers.2': 'cpu:2', lm_head: 'cpu:1' },
+    });
     expect(model.hf_device_map).to.deep.equal({
       '': 'cpu:0',
       'backbone.layers': 'cpu:1',
@@ -167,7 +168,7 @@ describe('a model on several devices', function () {
     const peft = get_peft_model(model, { r: 2, target_modules: ['in_proj', 'out_proj'] }, { seed: 5 });
     for (const [i, v] of [...peft.trainable().values()].entries()) tf.tidy(() => v.assign(tf.randomNormal(v.shape, 0, 0.5, 'float32', i))); // prettier-ignore
     const adapted = await eightGreedy(peft, ids);
-    model.place({ kind: 'one', device: 'cpu' });
+    model.place({ device_map: 'cpu' });
     expect(model.hf_device_map).to.deep.equal({ '': 'cpu' });
     expect(await eightGreedy(peft, ids)).to.deep.equal(adapted);
     expect(adapted).not.to.deep.equal(want);

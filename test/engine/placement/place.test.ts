@@ -2,7 +2,7 @@
 import { expect } from 'chai';
 import type { DeviceMap } from '../../../src/base/devices.js';
 import { ArgumentError, DeviceError, type Mamba2Error } from '../../../src/base/errors.js';
-import { modulesOf } from '../../../src/engine/placement/modules.js';
+import { modulesOf, storedBytes } from '../../../src/engine/placement/modules.js';
 import { type Machine, type Placement, placeModel } from '../../../src/engine/placement/place.js';
 import { type MapOptions, mapRequest, selectedFor } from '../../../src/engine/placement/request.js';
 import { float32Storage } from '../../../src/layers/storage.js';
@@ -19,7 +19,7 @@ const plain = networkOf(false);
 /** Matrices and all else in float32: a block has 6·37·4 + 37·4 … bytes, which the tests ask the tree for. */
 const treeOf = (network: Mamba2Network): ReturnType<typeof modulesOf> => {
   const shapes = new Map(network.weightSpecs().map(({ name, shape }) => [name, shape]));
-  return modulesOf(network, (name) => float32Storage(shapes.get(name)!));
+  return modulesOf(network, (name) => storedBytes(float32Storage(shapes.get(name)!)));
 };
 
 const cpu: Machine = { tensorflow: true, gpus: [], device: 'cpu' };
