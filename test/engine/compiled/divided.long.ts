@@ -4,8 +4,7 @@ import * as os from 'node:os';
 import * as path from 'node:path';
 import * as tf from '@tensorflow/tfjs';
 import { expect } from 'chai';
-import type { EngineSampling } from '../../../src/generation/engine.js';
-import { GREEDY } from '../../../src/generation/engine.js';
+import { type EngineSampling, type GenerationEngine, GREEDY } from '../../../src/generation/engine.js';
 import { CompiledEngine, type CompiledEngineOptions } from '../../../src/engine/compiled/compiled_engine.js';
 import { EagerEngine } from '../../../src/engine/eager_engine.js';
 import type { Division } from '../../../src/engine/placement/division.js';
@@ -177,20 +176,19 @@ describe('a model on several devices', function () {
   it('runs the rows of a scheduler', async () => {
     const tiny = made();
     const requests = [{}, { do_sample: true, seed: 3, top_k: 4, repetition_penalty: 1.2 }, { eos_token_id: [2, 5] }];
-    const run = async (division: Division | null, block: number): Promise<number[][]> => {
-      const engine = engineOf(tiny, division, { block });
-      const scheduler = new Scheduler(engine, { rows: 2, block });
+    const run = async (engine: GenerationEngine): Promise<number[][]> => {
+      const scheduler = new Scheduler(engine, { rows: 2, block: 2 });
       try {
         const jobs = requests.map((one, i) =>
           scheduler.submit({ input_ids: prompts[i % 2]!, max_new_tokens: 6, eos_token_id: null, ...one }),
         );
-        return (await Promise.all(jobs.map(({ result }) => result))).flatMap(({ choices }) =>
-          choices.map(({ ids }) => ids),
-        );
+        const results = await Promise.all(jobs.map(({ result }) => result));
+        return results.flatMap(({ choices }) => choices.map(({ ids }) => ids));
       } finally {
         await scheduler.close();
       }
     };
-    expect(await run(DIVISIONS['two devices']!, 4)).to.deep.equal(await run(null, 4));
+    const divided = engineOf(tiny, DIVISIONS['two devices']!, { batches: [1], segments: [16], products: 'float32' });
+    expect(await run(divided)).to.deep.equal(await run(new EagerEngine(tiny.model.weights)));
   });
 });
