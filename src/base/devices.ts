@@ -24,7 +24,13 @@ export type DeviceLike = Device | 'cuda' | `cuda:${number}` | `gpu:${number}` | 
 export const SHARED = ['auto', 'balanced', 'balanced_low_0', 'sequential'] as const;
 
 /** Where the layers of a model lie, as accelerate says it: shared out, all on one device, or devices by the names of modules. */
-export type DeviceMap = (typeof SHARED)[number] | DeviceLike | Readonly<Record<string, DeviceLike | `cpu:${number}`>>;
+export type DeviceMap =
+  | 'auto'
+  | 'balanced'
+  | 'balanced_low_0'
+  | 'sequential'
+  | DeviceLike
+  | Readonly<Record<string, DeviceLike | `cpu:${number}`>>;
 
 /** Memory that devices may take for weights, by device: bytes, or a text such as '10GB' (10⁹) or '10GiB' (2³⁰). */
 export type MaxMemory = Readonly<Record<string | number, number | string>>;

@@ -94,7 +94,7 @@ export function stateLayout(network: StatesOf, dtype: StateDtype, division: Divi
             continue;
           }
           found[s]![0] ??= new Float32Array(rows * layers * shape.reduce((a, n) => a * n, 1));
-          columns(found[s]![0], rows, layers, [from, to], parts[at++]!);
+          columns(found[s]![0], rows, layers, [from, to], parts[at++]);
         }
       return [...found.flat(), parts.at(-1)!];
     },

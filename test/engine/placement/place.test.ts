@@ -84,7 +84,7 @@ describe('device_map', () => {
     const { map, division } = place({ device_map: 'auto', max_memory: { 'cpu:0': '1MB', 'cpu:2': '1MB' } }, cpu);
     expect(new Set(Object.values(map))).to.deep.equal(new Set(['cpu:0', 'cpu:2']));
     expect(division!.devices).to.deep.equal([0, 2]);
-    expect(place({ device_map: { '': 'cpu:1' } as DeviceMap }, cpu).division!.devices).to.deep.equal([1]);
+    expect(place({ device_map: { '': 'cpu:1' } }, cpu).division!.devices).to.deep.equal([1]);
   });
 
   it('takes a record by module, the nearest name first', () => {
