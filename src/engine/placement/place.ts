@@ -39,7 +39,7 @@ function moduleNames(tree: ModuleTree): string[] {
 }
 
 /** @throws ArgumentError for names that are no modules, parts of a layer, or modules without a device */
-export function checkModules(tree: ModuleTree, map: ReadonlyMap<string, number>): void {
+function checkModules(tree: ModuleTree, map: ReadonlyMap<string, number>): void {
   const names = moduleNames(tree);
   const [option, expected] = ['device_map', names];
   for (const name of map.keys()) {
