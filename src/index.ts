@@ -42,6 +42,8 @@ export type { EncodedIds, GenerateOptions } from './models/generate_arguments.js
 export type { LMConfig, RecurrentLM } from './engine/recurrent_lm.js';
 export type { RecurrentCache } from './engine/states/cache.js';
 export type { NetworkWeights } from './engine/network_weights.js';
+export type { HfDeviceMap, MappedDevice } from './engine/placement/place.js';
+export type { MapOptions } from './engine/placement/request.js';
 export type { HubOptions } from './checkpoints/index.js';
 
 // weight-only quantisation
@@ -272,6 +274,7 @@ export {
   deviceReport,
   type DeviceReport,
   loadTensorFlow,
+  type MaxMemory,
   type RuntimeOptions,
   selectBackend,
   type SelectOptions,

@@ -20,9 +20,20 @@ export type Device = (typeof DEVICES)[number];
  */
 export type DeviceLike = Device | 'cuda' | `cuda:${number}` | `gpu:${number}` | number;
 
-/** Where the layers of a model lie, as accelerate says it: all on one device today. */
+/** How a model is shared out over devices, as accelerate names it: 'auto' is 'balanced'. */
+export const SHARED = ['auto', 'balanced', 'balanced_low_0', 'sequential'] as const;
+
+/** Where the layers of a model lie, as accelerate says it: shared out, all on one device, or devices by the names of modules. */
 export type DeviceMap =
-  'auto' | 'balanced' | 'balanced_low_0' | 'sequential' | DeviceLike | { readonly '': DeviceLike };
+  | 'auto'
+  | 'balanced'
+  | 'balanced_low_0'
+  | 'sequential'
+  | DeviceLike
+  | Readonly<Record<string, DeviceLike | `cpu:${number}`>>;
+
+/** Memory that devices may take for weights, by device: bytes, or a text such as '10GB' (10⁹) or '10GiB' (2³⁰). */
+export type MaxMemory = Readonly<Record<string | number, number | string>>;
 
 /** A device, and which GPU of several; null where it does not say. */
 export interface ParsedDevice {
@@ -65,18 +76,37 @@ export function parseDevice(device: unknown): ParsedDevice {
 /** What `device` options take. */
 export const deviceKind: Kind = { expected: EXPECTED, ok: (v) => parse(v) !== null };
 
-const MAPS: readonly unknown[] = ['auto', 'balanced', 'balanced_low_0', 'sequential'];
+/** A device that layers may lie on: a GPU, or one of the logical devices that a processor is where a map names several. */
+export interface LayerDevice {
+  readonly type: 'gpu' | 'cpu';
+  readonly index: number;
+}
 
-/** The one device of a device_map: 'auto' for those that leave the choice. Null for a map of several modules, and for what is no map. */
+/** What a map's name of a device means: 0, '0', 'cuda', 'cuda:0', 'gpu:0', 'cpu', 'cpu:1'. Null for what is none that layers may lie on. */
+export function layerDevice(name: unknown): LayerDevice | null {
+  const cpu = typeof name === 'string' ? /^cpu:(\d{1,2})$/.exec(name)?.[1] : undefined;
+  if (cpu !== undefined) return { type: 'cpu', index: Number(cpu) };
+  const parsed = parse(name);
+  if (parsed?.device === 'cpu') return { type: 'cpu', index: 0 };
+  return parsed?.device === 'gpu' ? { type: 'gpu', index: parsed.card ?? 0 } : null;
+}
+
+/** The one device of a device_map: 'auto' for those that share out. Null for a map by modules, and for what is no map. */
 export function deviceOfMap(map: unknown): unknown {
-  if (MAPS.includes(map)) return 'auto';
+  if ((SHARED as readonly unknown[]).includes(map)) return 'auto';
   if (!isPlain(map)) return parse(map) ? map : null;
   const keys = Object.keys(map);
   return keys.length === 1 && keys[0] === '' && parse(map['']) ? map[''] : null;
 }
 
-/** What `device_map` options take. */
+/** What `device_map` options take. Devices and modules of a record are judged with more to go by (engine/placement). */
 export const deviceMapKind: Kind = {
-  expected: "'auto', 'balanced', 'sequential', a device, or { '': device }: a model lies on one device",
-  ok: (v) => deviceOfMap(v) !== null,
+  expected: "'auto', 'balanced', 'balanced_low_0', 'sequential', a device, or a record of modules and their devices",
+  ok: (v) => isPlain(v) || deviceOfMap(v) !== null,
+};
+
+/** What `max_memory` options take. */
+export const maxMemoryKind: Kind = {
+  expected: "a record of devices and bytes, such as { 0: '10GB', 1: '20GB' }",
+  ok: isPlain,
 };

@@ -2,7 +2,14 @@
 import { InvalidArgumentError, Option, type Command } from 'commander';
 import { ArgumentError } from '../base/errors.js';
 import { computeDtypeKind, computeDtypeOf, type DtypeLike } from '../base/compute_dtypes.js';
-import { deviceKind, type DeviceLike, type DeviceMap, deviceMapKind, DEVICES } from '../base/devices.js';
+import {
+  deviceKind,
+  type DeviceLike,
+  type DeviceMap,
+  deviceMapKind,
+  DEVICES,
+  type MaxMemory,
+} from '../base/devices.js';
 import { omit } from '../base/omit.js';
 import type { Kind } from '../base/option_kinds.js';
 import type { HubOptions } from '../checkpoints/hub_options.js';
@@ -50,7 +57,23 @@ function read<T>(kind: Kind, value: (text: string) => T): (text: string) => T {
 
 /** A device: a GPU's number is a number. */
 export const deviceFrom = read(deviceKind, (text) => (/^-?\d+$/.test(text) ? Number(text) : text) as DeviceLike);
-const deviceMapFrom = read(deviceMapKind, (text) => (/^-?\d+$/.test(text) ? Number(text) : text) as DeviceMap);
+const deviceMapFrom = read(deviceMapKind, (text) => {
+  if (/^-?\d+$/.test(text)) return Number(text);
+  if (!text.trim().startsWith('{')) return text as DeviceMap;
+  try {
+    return JSON.parse(text) as DeviceMap;
+  } catch (error) {
+    throw new InvalidArgumentError(`Expected JSON, such as '{"backbone": 0, "lm_head": 1}': ${(error as Error).message}.`); // prettier-ignore
+  }
+});
+
+/** Memory by device: 0=10GB,1=20GiB. What are devices and sizes is judged where a model is loaded. */
+function maxMemoryFrom(text: string): MaxMemory {
+  const pairs = text.split(',').map((pair) => /^\s*([^=\s]+)\s*=\s*(\S+)\s*$/.exec(pair));
+  const wrong = pairs.some((pair) => pair === null);
+  if (wrong) throw new InvalidArgumentError('Expected devices and sizes, such as 0=10GB,1=20GB.');
+  return Object.fromEntries(pairs.map((pair) => [pair![1]!, pair![2]!]));
+}
 const dtypeFrom = read(computeDtypeKind, (text) => text as DtypeLike);
 
 /** The types of states, by any of their names. */
@@ -65,6 +88,7 @@ export interface ModelOptions {
   tokenizer?: string;
   device?: DeviceLike;
   deviceMap?: DeviceMap;
+  maxMemory?: MaxMemory;
   dtype?: DtypeLike;
   torchDtype?: DtypeLike;
   engine?: EngineKind;
@@ -84,7 +108,16 @@ export function addModelOptions(command: Command): Command {
       `where to run: ${DEVICES.join(', ')}, cuda, cuda:1, or the number of a GPU (default: auto)`,
       deviceFrom,
     )
-    .option('--device-map <map>', 'auto, or a device: a model lies on one', deviceMapFrom)
+    .option(
+      '--device-map <map>',
+      'where layers lie: auto, balanced, balanced_low_0, sequential, a device, or a record of modules and devices as JSON',
+      deviceMapFrom,
+    )
+    .option(
+      '--max-memory <sizes>',
+      'most memory of each device for weights with --device-map: 0=10GB,1=20GB',
+      maxMemoryFrom,
+    )
     .option(
       '--dtype <type>',
       'how to hold the matrices: auto, float32 or bfloat16 (default: bfloat16 where the checkpoint has it, else float32)',
@@ -113,8 +146,16 @@ export function hubOptions({ revision, cacheDir, localFilesOnly }: ModelOptions)
 
 /** What these options stand for when a model is loaded. */
 export function loadingOptions(options: ModelOptions): PretrainedOptions {
-  const { device, deviceMap, dtype, torchDtype, engine, stateDtype } = options;
-  const given = { device, device_map: deviceMap, dtype, torch_dtype: torchDtype, engine, state_dtype: stateDtype };
+  const { device, deviceMap, maxMemory, dtype, torchDtype, engine, stateDtype } = options;
+  const given = {
+    device,
+    device_map: deviceMap,
+    max_memory: maxMemory,
+    dtype,
+    torch_dtype: torchDtype,
+    engine,
+    state_dtype: stateDtype,
+  };
   if (device === undefined && deviceMap === undefined) given.device = 'auto';
   const set = Object.entries(given).filter(([, value]) => value !== undefined);
   return { ...(Object.fromEntries(set) as PretrainedOptions), ...hubOptions(options) };

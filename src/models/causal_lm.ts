@@ -1,7 +1,8 @@
 /** A causal language model over any recurrent network: loss, generation, states, saving. */
-import { onGpu } from '../runtime/index.js';
+import { chosenGpu, gpuRooms, onGpu } from '../runtime/index.js';
 import { checkMemory } from '../base/memory.js';
 import * as tf from '@tensorflow/tfjs';
+import { computeDtypeOf } from '../base/compute_dtypes.js';
 import { ArgumentError, DeviceError, TokenizerError } from '../base/errors.js';
 import type { CheckpointSource } from '../checkpoints/source.js';
 import { CompiledEngine } from '../engine/compiled/compiled_engine.js';
@@ -9,6 +10,10 @@ import type { CompiledEngineOptions } from '../engine/compiled/options.js';
 import { EagerEngine } from '../engine/eager_engine.js';
 import { type IdsLike, intGrid } from '../engine/inputs.js';
 import { NetworkWeights } from '../engine/network_weights.js';
+import { type HfDeviceMap, type Machine, type Placement, placeModel } from '../engine/placement/place.js';
+import { modulesOf, storedBytes } from '../engine/placement/modules.js';
+import { type MapOptions, mapRequest } from '../engine/placement/request.js';
+import { storageOf } from '../engine/compiled/program_weights.js';
 import type { RecurrentLM } from '../engine/recurrent_lm.js';
 import type { RecurrentCache } from '../engine/states/cache.js';
 import { GenerationConfig } from '../generation/config.js';
@@ -59,6 +64,9 @@ export class CausalLM<N extends RecurrentLM = RecurrentLM, C extends RecurrentCa
   private folders: Promise<Tokenizer | null> | null = null;
   private readonly kind: EngineKind;
   private readonly engineOptions: CompiledEngineOptions;
+  private placement: Placement | null = null;
+  /** Whether it was told that forward() knows one device. */
+  private warned = false;
 
   /** @param source where the weights come from; without one they are freshly initialised */
   constructor(network: N, source: CheckpointSource | null = null, options: EngineOptions = {}) {
@@ -108,6 +116,66 @@ export class CausalLM<N extends RecurrentLM = RecurrentLM, C extends RecurrentCa
     return this.weights.layersModels().causal;
   }
 
+  /**
+   * Where the modules lie, as accelerate tells it: '' is the whole model, numbers are GPUs.
+   * @example
+   * const model = await Mamba2ForCausalLM.from_pretrained('models/tiny-books-mamba2', { device_map: 'auto' });
+   * model.hf_device_map; // { '': 'cpu' } where there is no GPU
+   */
+  get hf_device_map(): HfDeviceMap {
+    return { ...(this.placement?.map ?? { '': deviceInUse() }) };
+  }
+
+  /** Whether it lies on devices other than the one that all computes on. */
+  get divided(): boolean {
+    return this.placement?.division != null;
+  }
+
+  /** Told once: forward() is computed op by op. */
+  private warnOfOneDevice(): void {
+    if (!this.divided || this.warned) return;
+    this.warned = true;
+    process.emitWarning(
+      'forward() is computed op by op on one device, which takes all weights in besides: the device_map holds for generate(), prefill() and engines.',
+      { code: 'MAMBA2_DEVICE_MAP' },
+    );
+  }
+
+  /**
+   * Lays the modules where a device_map says; what was made before for other places is dropped.
+   * @throws ArgumentError for a map that does not fit the model or the machine, DeviceError where the device cannot be had
+   */
+  place(options: MapOptions): void {
+    const request = mapRequest(options);
+    if (!request) throw new ArgumentError('place() needs a device_map.', { option: 'device_map' });
+    const { weights, engineOptions } = this;
+    const dtype = computeDtypeOf(engineOptions.dtype ?? 'auto')!;
+    const specs = new Map(weights.network.weightSpecs().map((spec) => [spec.name, spec]));
+    const native = tf.getBackend() === 'tensorflow';
+    const tree = modulesOf(weights.network, (name) => {
+      const spec = specs.get(name)!;
+      if (!native) return 4 * tf.util.sizeFromShape([...spec.shape]);
+      return storedBytes(weights.storage(spec, (one) => storageOf(weights, one, dtype)));
+    });
+    const placement = placeModel(weights.network, tree, request, machine());
+    if (placement.division) this.checkDivided(placement);
+    this.placement = placement;
+    this.dropEngine();
+  }
+
+  /** @throws ArgumentError for options that hold for one device alone */
+  private checkDivided({ map }: Placement): void {
+    const fault = (option: string, got: unknown, why: string): never => {
+      throw new ArgumentError(
+        `${option} is ${JSON.stringify(got)}, and the device_map has several devices (${[...new Set(Object.values(map))].join(', ')}): ${why}.`,
+        { option, got, device_map: map },
+      );
+    };
+    if (this.kind === 'eager') fault('engine', 'eager', 'op by op everything is computed on one, so take the compiled engine'); // prettier-ignore
+    if (this.engineOptions.fixed_blocks === false)
+      fault('fixed_blocks', false, 'no loop passes through them, so that calls have the same number of steps');
+  }
+
   /** Number of parameters; a tied head counts once. */
   num_parameters(): number {
     return this.weights.network.weightSpecs().reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0);
@@ -123,6 +191,7 @@ export class CausalLM<N extends RecurrentLM = RecurrentLM, C extends RecurrentCa
     const { labels: given, logits_to_keep: keep = 0, ...rest } = inputs;
     // before anything runs, so that a bad label neither leaves tensors nor advances a cache
     const labels = given === undefined ? null : this.shifted(given, inputs);
+    this.warnOfOneDevice();
     return this.withLogits(this.backbone.forward(rest), labels, keep);
   }
 
@@ -137,6 +206,7 @@ export class CausalLM<N extends RecurrentLM = RecurrentLM, C extends RecurrentCa
     FORWARD_TABLE.check(inputs);
     const { labels: given, logits_to_keep: keep = 0, ...rest } = inputs;
     const labels = given === undefined ? null : this.shifted(given, inputs);
+    this.warnOfOneDevice();
     return this.withLogits(await this.backbone.forwardAsync(rest), labels, keep);
   }
 
@@ -266,7 +336,7 @@ export class CausalLM<N extends RecurrentLM = RecurrentLM, C extends RecurrentCa
       );
     }
     if (kind === 'eager' || !native) return new EagerEngine(this.weights);
-    return new CompiledEngine(this.weights, this.engineOptions);
+    return new CompiledEngine(this.weights, this.engineOptions, this.placement?.division);
   }
 
   /** An engine of weights as they were is of no use. */
@@ -279,6 +349,17 @@ export class CausalLM<N extends RecurrentLM = RecurrentLM, C extends RecurrentCa
     this.dropEngine();
     this.weights.dispose();
   }
+}
+
+/** The device that computes without a map, as maps name it. */
+function deviceInUse(): number | string {
+  if (onGpu()) return chosenGpu();
+  const backend = tf.getBackend();
+  return backend === 'tensorflow' ? 'cpu' : backend === 'cpu' ? 'js' : backend;
+}
+
+function machine(): Machine {
+  return { tensorflow: tf.getBackend() === 'tensorflow', gpus: onGpu() ? gpuRooms() : [], device: deviceInUse() };
 }
 
 /** A folder without a tokenizer is none without a model. */

@@ -1,5 +1,6 @@
 /** The GPUs of this machine one by one: memory, and how they reach each other. Loads nothing. */
-import { type GpuMemory, nvidiaSmi } from './gpu.js';
+import { visibleGpus } from './environment.js';
+import { type GpuMemory, gpuNames, nvidiaSmi } from './gpu.js';
 
 /** How one GPU reaches another. */
 export interface GpuLink {
@@ -25,6 +26,32 @@ export function gpuCards(): GpuCard[] {
   const cards = parseCards(list);
   const links = cards.length > 1 ? parseTopology(nvidiaSmi('topo', '-m') ?? '') : new Map<number, GpuLink[]>();
   return cards.map((card) => ({ ...card, links: links.get(card.index) ?? [] }));
+}
+
+/**
+ * Bytes of each GPU that TensorFlow sees which a model may take, in TensorFlow's order; Infinity where nobody tells.
+ * @param ids as CUDA_VISIBLE_DEVICES names them, null where it says nothing @param count of GPUs that the driver knows
+ * @param left MiB that TensorFlow leaves to others @param taken whether TensorFlow has taken all memory already
+ */
+export function roomsOfCards(
+  cards: readonly Pick<GpuCard, 'index' | 'memory'>[],
+  ids: readonly string[] | null,
+  count: number,
+  left: number,
+  taken: boolean,
+): number[] {
+  const numbers = ids ?? Array.from({ length: Math.max(count, cards.length, 1) }, (_, i) => String(i));
+  return numbers.map((id) => {
+    const memory = cards.find(({ index }) => String(index) === id)?.memory;
+    return memory ? Math.max(0, (taken ? memory.total : memory.free) - left * 2 ** 20) : Infinity;
+  });
+}
+
+/** roomsOfCards() of this machine, while TensorFlow is on a GPU. */
+export function gpuRooms(): number[] {
+  const left = Number(process.env.TF_DEVICE_MIN_SYS_MEMORY_IN_MB) || 0;
+  const taken = process.env.TF_FORCE_GPU_ALLOW_GROWTH === 'false';
+  return roomsOfCards(gpuCards(), visibleGpus(), gpuNames().length, left, taken);
 }
 
 /** @param text lines of `index, total, free, name`, memory in MiB. Lines that are none (notices) are left out. */

@@ -114,7 +114,7 @@ export function configureRuntime(options: RuntimeOptions): void {
  * @throws DeviceError when there is none of that number, or TensorFlow is loaded and has another one first
  */
 export function chooseGpu(card: number): void {
-  const visible = process.env.CUDA_VISIBLE_DEVICES?.split(',').filter((id) => id !== '' && id !== '-1');
+  const visible = visibleGpus();
   if (loaded) {
     if (card === (chosenCard ?? 0)) return;
     throw new DeviceError(
@@ -133,6 +133,16 @@ export function chooseGpu(card: number): void {
   }
   process.env.CUDA_VISIBLE_DEVICES = visible?.[card] ?? String(card);
   chosenCard = card;
+}
+
+/** Ids of the GPUs that TensorFlow may see, as CUDA_VISIBLE_DEVICES has them; null where it says nothing. */
+export function visibleGpus(): string[] | null {
+  return process.env.CUDA_VISIBLE_DEVICES?.split(',').filter((id) => id !== '' && id !== '-1') ?? null;
+}
+
+/** The number of the GPU that was asked for alone, 0 where none was. */
+export function chosenGpu(): number {
+  return chosenCard ?? 0;
 }
 
 /**

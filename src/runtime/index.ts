@@ -5,10 +5,11 @@
  * `file_handler.ts` gives tfjs its file:// addresses.
  */
 export { onGpu, selectBackend, type SelectOptions } from './backend.js';
+export { gpuRooms } from './cards.js';
 export { codeDigest } from './code.js';
-export type { Device, DeviceLike, DeviceMap } from '../base/devices.js';
+export type { Device, DeviceLike, DeviceMap, MaxMemory } from '../base/devices.js';
 export { graphCacheDir } from './caches.js';
-export { configureRuntime, preferWideVectors, type RuntimeOptions } from './environment.js';
+export { chosenGpu, configureRuntime, preferWideVectors, type RuntimeOptions } from './environment.js';
 export { largestGpuMemory } from './gpu.js';
 export { compactMemory, computeCapability, hostKernels, loadTensorFlow, multiprocessors } from './load.js';
 export { cacheRoot, TENSORFLOW_VERSION } from './paths.js';

@@ -30,9 +30,17 @@ export function causalOf(model: TrainableModel): CausalLM {
   return model instanceof PeftModel ? model.base_model : model;
 }
 
-/** A model (all weights are trained) or a model with adapters (they alone are). @throws ArgumentError for quantised weights without an adapter */
+/**
+ * A model (all weights are trained) or a model with adapters (they alone are).
+ * @throws ArgumentError for quantised weights without an adapter, and for a model that lies on several devices
+ */
 export function trainableOf(model: TrainableModel): Trainable {
   const causal = causalOf(model);
+  if (causal.divided)
+    throw new ArgumentError(
+      "Training: the device_map puts the model on several devices, and a model is trained whole on each device. Load it without; data_parallel: 'auto' trains on several.",
+      { option: 'device_map', got: causal.hf_device_map },
+    );
   const { network } = causal;
   const specs = network.weightSpecs();
   const matrices = new Set(specs.filter(isMatrix).map(({ name }) => name));

@@ -1,6 +1,6 @@
 import { expect } from 'chai';
 import { computeDtypeKind, computeDtypeOf } from '../../src/base/compute_dtypes.js';
-import { deviceMapKind, deviceOfMap, parseDevice } from '../../src/base/devices.js';
+import { deviceMapKind, deviceOfMap, layerDevice, parseDevice } from '../../src/base/devices.js';
 import { ArgumentError } from '../../src/base/errors.js';
 import { thrown } from '../support/errors.js';
 
@@ -35,8 +35,20 @@ describe('names of devices', () => {
     expect(deviceOfMap('cuda:0')).to.equal('cuda:0');
     expect(deviceOfMap(0)).to.equal(0);
     expect(deviceOfMap({ '': 'cpu' })).to.equal('cpu');
-    for (const wrong of [{ 'backbone.layers.0': 0 }, { '': 0, lm_head: 1 }, {}, 'none', null, { '': 'x' }])
-      expect(deviceMapKind.ok(wrong)).to.equal(false);
+    for (const several of [{ 'backbone.layers.0': 0 }, { '': 0, lm_head: 1 }, {}, { '': 'x' }]) {
+      expect(deviceOfMap(several)).to.equal(null);
+      expect(deviceMapKind.ok(several)).to.equal(true); // judged where the model is known
+    }
+    for (const wrong of ['none', null, [], 1.5]) expect(deviceMapKind.ok(wrong)).to.equal(false);
+  });
+
+  it('are devices that layers may lie on', () => {
+    for (const name of [1, '1', 'cuda:1', 'gpu:1']) expect(layerDevice(name)).to.deep.equal({ type: 'gpu', index: 1 });
+    for (const name of ['cuda', 'gpu', 0]) expect(layerDevice(name)).to.deep.equal({ type: 'gpu', index: 0 });
+    for (const name of ['cpu', 'cpu:0', -1]) expect(layerDevice(name)).to.deep.equal({ type: 'cpu', index: 0 });
+    expect(layerDevice('cpu:3')).to.deep.equal({ type: 'cpu', index: 3 });
+    for (const none of ['disk', 'auto', 'wasm', 'js', 'webgpu', 'cpu:', 'cpu:-1', '', null, {}])
+      expect(layerDevice(none)).to.equal(null);
   });
 });
 

@@ -19,6 +19,7 @@ describe('from_pretrained()', () => {
     ] satisfies Options[]) {
       const model = await Mamba2ForCausalLM.from_pretrained('tiny-books-mamba2', options);
       expect(tf.getBackend()).to.equal('tensorflow');
+      expect(model.hf_device_map).to.deep.equal({ '': 'cpu' });
       model.dispose();
     }
   });
@@ -30,7 +31,14 @@ describe('from_pretrained()', () => {
       [{ torch_dtype: 'float16' }, /torch_dtype is "float16"; expected .*bfloat16/],
       [{ dtype: 'float32', torch_dtype: 'bfloat16' }, /one option by two names/],
       [{ device: 'mps' }, /device is "mps"; expected one of auto/],
-      [{ device_map: { 'backbone.layers.0': 0, lm_head: 1 } }, /device_map .* one device/],
+      [
+        { device_map: { 'backbone.layers.0': 0, lm_head: 'tpu' } },
+        /device_map: got for the module "lm_head" the device "tpu"/,
+      ],
+      [{ device_map: 'many' }, /device_map is "many"; expected 'auto', 'balanced'/],
+      [{ max_memory: { 0: '5GB' } }, /max_memory has no effect without a device_map/],
+      [{ device_map: 'auto', max_memory: 5 }, /max_memory is 5; expected a record of devices and bytes/],
+      [{ offload_folder: 'x' }, /offload_folder.*not offloaded/],
       [{ device_map: 'auto', device: 0 }, /pass either/],
       [{ load_in_4bit: true }, /Int4WeightOnlyConfig/],
       [{ attn_implementation: 'sdpa' }, /no attention/],

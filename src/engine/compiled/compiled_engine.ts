@@ -23,7 +23,8 @@ import { UNLIMITED } from './decoding_program.js';
 import { handOutRows } from '../hidden_rows.js';
 import { COUNT, functions, variables } from './names.js';
 import { type Loaded, Programs } from './programs.js';
-import { stateVariables } from './program_states.js';
+import { type StateLayout, stateLayout } from './divided_states.js';
+import type { Division } from '../placement/division.js';
 import type { NetworkWeights } from '../network_weights.js';
 import { hostStateOf } from '../states/host_state.js';
 import { logitsBytes, stateBytes } from '../memory.js';
@@ -36,8 +37,8 @@ import { Turns } from '../../base/turns.js';
 export type { CompiledEngineOptions };
 
 /** On a CPU each row of a step costs: twice as many each time. On a GPU hardly. */
-const rowSizes = (count: number): number[] =>
-  onGpu() ? [count] : Array.from({ length: Math.ceil(Math.log2(count)) }, (_, i) => 2 ** i);
+const rowSizes = (count: number, divided: boolean): number[] =>
+  onGpu() || divided ? [count] : Array.from({ length: Math.ceil(Math.log2(count)) }, (_, i) => 2 ** i);
 
 type Rest<T extends unknown[]> = T extends [unknown, ...infer R] ? R : never;
 
@@ -57,26 +58,33 @@ export class CompiledEngine implements GenerationEngine {
   readonly streamed_block?: number;
   readonly state_files: StateFiles;
   private readonly fixedBlocks: boolean;
+  private readonly layout: StateLayout;
 
-  /** @throws ArgumentError for an option that is none of what it may be */
+  /**
+   * @param division where the model lies on several devices
+   * @throws ArgumentError for an option that is none of what it may be
+   */
   constructor(
     private readonly weights: NetworkWeights,
     private readonly options: CompiledEngineOptions = {},
+    private readonly division: Division | null = null,
   ) {
     ENGINE_TABLE.check(options);
     this.state_files = stateFiles(weights);
-    const { segments, block, countedBlocks } = programOptions(options, []);
-    this.programs = new Programs(weights, options, {
-      slot: (batch) => this.slots.park(batch),
-      others: async (loaded) => {
+    const { segments, block, countedBlocks } = programOptions(options, [], division !== null);
+    this.layout = stateLayout(weights.network, options.state_dtype ?? 'float32', division);
+    const parking = {
+      slot: (batch: number): Promise<void> => this.slots.park(batch),
+      others: async (loaded: Loaded): Promise<void> => {
         await this.slots.parkPlaces(loaded);
         await this.rows?.park(loaded.program);
       },
-    });
+    };
+    this.programs = new Programs(weights, options, parking, division);
     this.slots = new StateSlots({
       weights,
       turns: this.turns,
-      stateDtype: options.state_dtype,
+      layout: this.layout,
       of: (batch) => this.programs.of(batch),
       ready: (batch) => this.ready(batch),
       notice: () => {
@@ -291,14 +299,26 @@ export class CompiledEngine implements GenerationEngine {
     if (this.rows)
       throw new ArgumentError('This engine has a scheduler already: close() that one first.', { rows: this.rows.rows });
     const gpu = onGpu();
-    const { block = this.preferred_block, sizes = rowSizes(count) } = options;
+    const { block = this.preferred_block, sizes = rowSizes(count, this.division !== null) } = options;
     const all = [...new Set([...sizes.filter((size) => size < count), count])].sort((a, b) => a - b);
-    const beside = placeCounts(count, this.rowBytes, options, gpu ? largestGpuMemory() : null);
+    const beside = this.division
+      ? this.nothingBeside(options)
+      : placeCounts(count, this.rowBytes, options, gpu ? largestGpuMemory() : null);
     const readerLengths = beside.readers > 0 ? readerSegments(this.segments, gpu) : [];
     const rows = { sizes: all, block, ...beside, readerSegments: readerLengths };
     this.programs.openRows(rows);
     this.rows = new CompiledRows(this.rowsKeeper(), rows);
     return this.rows;
+  }
+
+  /** Over several devices states wait on the host, and prompts are read one after another. @throws ArgumentError where more was asked for */
+  private nothingBeside({ readers = 0, device_bytes }: RowsOptions): { readers: number; kept: number } {
+    if (readers <= 1 && !device_bytes) return { readers: 0, kept: 0 };
+    const [option, got] = readers > 1 ? ['readers', readers] : ['device_bytes', device_bytes];
+    throw new ArgumentError(
+      `${option} is ${got}, and the model lies on several devices (device_map): prompts are read one after another there, and states wait on the host.`,
+      { option, got },
+    );
   }
 
   /** Bytes of the state of one row on the device, logits included. */
@@ -320,7 +340,7 @@ export class CompiledEngine implements GenerationEngine {
       slots: this.slots,
       withRows: (work) => this.turns.take(async () => work(await ready())),
       alive: () => this.alive(),
-      stateVariables: (place, rows) => stateVariables(this.weights.network, rows, this.options.state_dtype, place),
+      stateVariables: (place, rows) => this.layout.variables(rows, place),
       closeRows: (rows) => {
         if (this.rows !== rows) return;
         this.rows = null;

@@ -10,13 +10,12 @@ import type {
 } from '../../generation/decoding_rows.js';
 import type { EngineState } from '../../generation/engine.js';
 import { noChoice } from '../../generation/scores.js';
-import type { Program } from '../../jit/index.js';
 import type { DeviceState } from '../states/device_state.js';
 import type { RowsOfProgram } from './decoding_program.js';
 import type { DevicePlaces } from './device_places.js';
 import { COUNT, functions, places, variables } from './names.js';
 import { type StateVariable } from './program_states.js';
-import type { Loaded } from './programs.js';
+import type { Loaded, RunningProgram } from './programs.js';
 import { historyOf, maskWords, MOST_EOS, ROW_SETTINGS, rowSettings } from './row_settings.js';
 import { CHOICE } from './sampling.js';
 import { readSegments } from './segments.js';
@@ -71,7 +70,7 @@ export class CompiledRows implements DecodingRows {
   /** Which of the sizes is in use. */
   private level = 0;
   /** The program that holds the rows now. */
-  private program: Program | null = null;
+  private program: RunningProgram | null = null;
   private devicePlaces: DevicePlaces | null = null;
   /** Their states on the host, while no program holds them. */
   private parked: ArrayBufferView[] | null = null;
@@ -225,7 +224,7 @@ export class CompiledRows implements DecodingRows {
   }
 
   /** The program of the rows is about to go: their states come to the host. */
-  async park(program: Program): Promise<void> {
+  async park(program: RunningProgram): Promise<void> {
     if (program !== this.program) return;
     this.parked = await program.readAllBytes(this.own().map(({ name }) => name));
     this.program = this.devicePlaces = null;
@@ -253,7 +252,7 @@ export class CompiledRows implements DecodingRows {
   }
 
   /** Moves all rows that are in use to those of the next size, up or down. */
-  private async move(program: Program, level: number): Promise<void> {
+  private async move(program: RunningProgram, level: number): Promise<void> {
     const name = functions.move(this.size, this.sizes[level]!);
     const told = this.nothingTold();
     let to = 0;
@@ -278,7 +277,7 @@ export class CompiledRows implements DecodingRows {
   }
 
   /** The program with the rows as they were, whichever it is now. */
-  private async settled({ program, places: own }: Loaded): Promise<Program> {
+  private async settled({ program, places: own }: Loaded): Promise<RunningProgram> {
     if (this.program === program) return program;
     const { parked } = this;
     if (parked)
@@ -293,7 +292,7 @@ export class CompiledRows implements DecodingRows {
   }
 
   /** Uploads what the device does not know of a row. */
-  private async tell(program: Program, { row, sampling, ids, prompt_length }: RowTurn): Promise<void> {
+  private async tell(program: RunningProgram, { row, sampling, ids, prompt_length }: RowTurn): Promise<void> {
     const at = this.at(row);
     const told = this.told[at]!;
     const v = this.keeper.vocab_size;
@@ -328,7 +327,7 @@ export class CompiledRows implements DecodingRows {
     return { left, uniform, settings, eos };
   }
 
-  private async run(program: Program, turns: readonly RowTurn[]): Promise<RowOutcome[]> {
+  private async run(program: RunningProgram, turns: readonly RowTurn[]): Promise<RowOutcome[]> {
     const n = this.size;
     const at = turns.map(({ row }) => this.at(row)); // vacate() may come while the call runs
     const masked = turns.some(({ mask, logits }) => mask != null || logits === true);

@@ -4,7 +4,7 @@
  */
 import * as tf from '@tensorflow/tfjs';
 import type { Pieces } from '../../base/pieces.js';
-import { castFloat32, castTo, type CompileHook, type GraphCache, Program } from '../../jit/index.js';
+import { castFloat32, castTo, type CompileHook, type GraphCache, Program, type TensorSpec } from '../../jit/index.js';
 import type { WeightStorage } from '../../layers/storage.js';
 import { codeDigest } from '../../runtime/index.js';
 import type { NetworkWeights } from '../network_weights.js';
@@ -83,7 +83,7 @@ function graphCacheFor(
   return { folder, key: JSON.stringify([codeDigest(), config.to_dict(), { ...options, graphs: null }, forms]) };
 }
 
-const MEMORY_ADVICE =
+export const MEMORY_ADVICE =
   'Use fewer rows, shorter prompts or segments, or bfloat16 or int4 weights (dtype, quantization_config).';
 
 /** Declares variables and functions for a model; call compile() on the result. */
@@ -159,6 +159,62 @@ function defineReaders(
     definePrefill(program, functions.prefillOf(place, t), { weights, storages, pack, b, t, access, logits, options });
 }
 
+/** What the rows of a batch choose, and what follows from it before the model reads it. */
+export interface Chosen {
+  /** float32 [b]: how many tokens each row may still choose; 1 where it is more than none; after this one */
+  left: tf.Tensor1D;
+  alive: tf.Tensor;
+  still: tf.Tensor;
+  /** int32 [b]; negative where a row could choose none */
+  token: tf.Tensor1D;
+  /** The same, 0 or more */
+  fed: tf.Tensor1D;
+}
+
+/** Chooses a token for each row: rows that have ended emit the pad id. */
+export function chosen(
+  b: number,
+  pick: (logits: tf.Tensor2D, vars: Record<string, tf.Tensor>) => tf.Tensor1D,
+  pad: tf.Tensor,
+  vars: Record<string, tf.Tensor>,
+): Chosen {
+  const left = vars[variables.left(b)] as tf.Tensor1D;
+  const alive = tf.cast(tf.greater(left, 0), 'float32');
+  const picked = pick(vars[variables.logits(b)] as tf.Tensor2D, vars);
+  const token = tf.where(
+    tf.greater(alive, 0),
+    picked,
+    tf.cast(tf.mul(tf.onesLike(alive), tf.cast(pad, 'float32')), 'int32'),
+  ) as tf.Tensor1D;
+  const fed = tf.maximum(token, tf.scalar(0, 'int32')) as tf.Tensor1D;
+  // one that could choose no id ends too: the caller says what was wrong
+  const ended = tf.maximum(tf.gather(vars[variables.eos] as tf.Tensor1D, fed), tf.cast(tf.less(token, 0), 'float32'));
+  const still = tf.mul(tf.maximum(tf.sub(left, 1), 0), tf.sub(1, ended));
+  return { left, alive, still, token, fed };
+}
+
+/** The best id of each row. */
+export function pickBest(logits: tf.Tensor2D, vars: Record<string, tf.Tensor>): tf.Tensor1D {
+  return bestTokens(tf.add(logits, vars[variables.bias]!) as tf.Tensor2D);
+}
+
+/** What sampling takes besides the pad id. */
+export const sampleInputs = (b: number): Record<'uniform' | 'settings', TensorSpec> => ({
+  uniform: { shape: [b], dtype: 'float32' },
+  settings: { shape: [SETTINGS_SIZE], dtype: 'float32' },
+});
+
+/** An id of each row by chance. */
+export const pickByChance =
+  (b: number, { uniform, settings }: Record<string, tf.Tensor>) =>
+  (logits: tf.Tensor2D, vars: Record<string, tf.Tensor>): tf.Tensor1D =>
+    sampleTokens(
+      tf.add(logits, vars[variables.bias]!) as tf.Tensor2D,
+      vars[variables.history(b)] as tf.Tensor2D,
+      uniform as tf.Tensor1D,
+      settings as tf.Tensor1D,
+    );
+
 function defineFunctions(
   program: Program,
   weights: NetworkWeights,
@@ -198,21 +254,10 @@ function defineFunctions(
     pad: tf.Tensor,
     vars: Record<string, tf.Tensor>,
   ): Pieces<{ outputs: Record<string, tf.Tensor>; assign: Record<string, tf.Tensor>; token: tf.Tensor1D }> {
-    const left = vars[variables.left(b)] as tf.Tensor1D;
-    const alive = tf.cast(tf.greater(left, 0), 'float32');
-    const picked = pick(vars[variables.logits(b)] as tf.Tensor2D, vars);
-    const token = tf.where(
-      tf.greater(alive, 0),
-      picked,
-      tf.cast(tf.mul(tf.onesLike(alive), tf.cast(pad, 'float32')), 'int32'),
-    ) as tf.Tensor1D;
+    const { left, alive, token, fed, still } = chosen(b, pick, pad, vars);
     // one row that has ended ends a counted loop, so that it needs no mask
     const masked = b > 1 || !options.countedBlocks;
-    const fed = tf.maximum(token, tf.scalar(0, 'int32')) as tf.Tensor1D;
     const { states, logits } = yield* advance(vars, fed, masked ? alive : undefined);
-    // one that could choose no id ends too: the caller says what was wrong
-    const ended = tf.maximum(tf.gather(vars[variables.eos] as tf.Tensor1D, fed), tf.cast(tf.less(token, 0), 'float32'));
-    const still = tf.mul(tf.maximum(tf.sub(left, 1), 0), tf.sub(1, ended));
     const kept = masked
       ? tf.where(tf.greater(tf.reshape(left, [b, 1]), 0), logits, vars[variables.logits(b)]!)
       : logits;
@@ -223,29 +268,16 @@ function defineFunctions(
       token,
     };
   };
-  const greedy = (logits: tf.Tensor2D, vars: Record<string, tf.Tensor>): tf.Tensor1D =>
-    bestTokens(tf.add(logits, vars[variables.bias]!) as tf.Tensor2D);
-
   program.define(functions.greedy(b), { pad: { shape: [], dtype: 'int32' } }, function* ({ pad }, vars) {
-    const { outputs, assign } = yield* choose(greedy, pad!, vars);
+    const { outputs, assign } = yield* choose(pickBest, pad!, vars);
     return { outputs, assign };
   });
   program.define(
     functions.sample(b),
-    {
-      pad: { shape: [], dtype: 'int32' },
-      uniform: { shape: [b], dtype: 'float32' },
-      settings: { shape: [SETTINGS_SIZE], dtype: 'float32' },
-    },
-    function* ({ pad, uniform, settings }, vars) {
+    { pad: { shape: [], dtype: 'int32' }, ...sampleInputs(b) },
+    function* ({ pad, ...given }, vars) {
       const history = vars[variables.history(b)] as tf.Tensor2D;
-      const pick = (logits: tf.Tensor2D): tf.Tensor1D =>
-        sampleTokens(
-          tf.add(logits, vars[variables.bias]!) as tf.Tensor2D,
-          history,
-          uniform as tf.Tensor1D,
-          settings as tf.Tensor1D,
-        );
+      const pick = pickByChance(b, given);
       const { outputs, assign, token } = yield* choose(pick, pad!, vars);
       const seen = tf.maximum(history, tf.oneHot(token, network.config.vocab_size, 1, 0, 'float32'));
       return { outputs, assign: { ...assign, [variables.history(b)]: seen } };

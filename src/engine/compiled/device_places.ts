@@ -1,8 +1,8 @@
 /** Places for states of one row on the device, in one program: who has which, and copies between them. */
 import type { RowsOptions } from '../../generation/decoding_rows.js';
-import type { Program } from '../../jit/index.js';
 import type { DeviceState, Spot } from '../states/device_state.js';
 import { functions, places } from './names.js';
+import type { RunningProgram } from './programs.js';
 
 /** From which row to which. */
 export type Copy = readonly [from: number, to: number];
@@ -37,7 +37,7 @@ export class DevicePlaces {
 
   /** @param readers prompts that are read together @param kept states that wait for whoever goes on with them */
   constructor(
-    readonly program: Program,
+    readonly program: RunningProgram,
     readonly readers: number,
     readonly kept: number,
   ) {

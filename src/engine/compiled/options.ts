@@ -63,15 +63,23 @@ export const ENGINE_RULES: OptionRules<CompiledEngineOptions> = {
 /** Options of a compiled engine by itself. */
 export const ENGINE_TABLE = new OptionTable<CompiledEngineOptions>('new CompiledEngine()', ENGINE_RULES);
 
-/** The program for these batch sizes, with what is best on this device where nothing was asked for. */
-export function programOptions(options: CompiledEngineOptions, batches: readonly number[]): DecodingProgramOptions {
+/**
+ * The program for these batch sizes, with what is best on this device where nothing was asked for.
+ * @param divided whether it lies on several devices: no loop passes through them, so that a call is that many steps one after another
+ */
+export function programOptions(
+  options: CompiledEngineOptions,
+  batches: readonly number[],
+  divided = false,
+): DecodingProgramOptions {
   const gpu = onGpu();
+  const blockHere = divided ? (gpu ? 8 : 1) : gpu ? 32 : 16;
   return {
     dtype: computeDtypeOf(options.dtype ?? 'auto')!,
     batches,
     segments: [...new Set(options.segments ?? (gpu ? GPU_SEGMENTS : SEGMENTS))].sort((a, b) => a - b),
-    block: options.block ?? (gpu ? 32 : 16),
-    countedBlocks: !(options.fixed_blocks ?? gpu),
+    block: options.block ?? blockHere,
+    countedBlocks: !divided && !(options.fixed_blocks ?? gpu),
     chunkSize: options.chunk_size ?? (gpu ? 128 : undefined),
     stateDtype: options.state_dtype,
     bf16Scan: gpu,

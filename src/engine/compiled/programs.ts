@@ -4,14 +4,22 @@ import type { Program } from '../../jit/index.js';
 import { onGpu } from '../../runtime/index.js';
 import { FEWER_ROWS, logitsBytes, stateBytes } from '../memory.js';
 import type { NetworkWeights } from '../network_weights.js';
+import type { Division } from '../placement/division.js';
 import { buildDecodingProgram, type RowsOfProgram } from './decoding_program.js';
+import { buildDividedProgram } from './divided_program.js';
 import { DevicePlaces } from './device_places.js';
 import { type CompiledEngineOptions, programOptions } from './options.js';
 import { VocabularyMasks } from './sampling_inputs.js';
 
+/** What an engine asks of its program. */
+export type RunningProgram = Pick<
+  Program,
+  'call' | 'assignAll' | 'readAll' | 'readAllBytes' | 'zeroAll' | 'dispose'
+> & { assign(name: string, bytes: ArrayBufferView): void };
+
 /** A program that is loaded, and what is known of its variables. */
 export interface Loaded {
-  readonly program: Program;
+  readonly program: RunningProgram;
   readonly batches: readonly number[];
   readonly masks: VocabularyMasks;
   /** Batch sizes whose states are still the zeros of a fresh program. */
@@ -40,7 +48,8 @@ const KEPT_SHARE = 1 / 8;
 
 /**
  * A loaded graph cannot grow. On a CPU every batch size is a program of its own, over the same weights: a new size compiles its own
- * functions and no others. A GPU cannot share what sessions hold, so there all sizes are one program, which is made anew for a new one.
+ * functions and no others. A GPU cannot share what sessions hold, so there, and on several
+ * devices, all sizes are one program, which is made anew for a new one.
  */
 export class Programs {
   /** The one that was used last is last. */
@@ -53,8 +62,14 @@ export class Programs {
     private readonly weights: NetworkWeights,
     private readonly options: CompiledEngineOptions,
     private readonly parking: Parking,
+    private readonly division: Division | null = null,
   ) {
     this.asked = [...new Set(options.batches ?? [1])];
+  }
+
+  /** Whether sizes have programs of their own, which share their weights. */
+  private get apart(): boolean {
+    return !onGpu() && !this.division;
   }
 
   /** The program for a size, if there is one. */
@@ -69,7 +84,7 @@ export class Programs {
       if (this.loaded.at(-1) !== known) this.loaded = [...this.loaded.filter((one) => one !== known), known];
       return known;
     }
-    const alone = !onGpu();
+    const alone = this.apart;
     const others = alone ? [] : (this.loaded[0]?.batches ?? this.asked);
     if (alone) await this.makeRoom(batch);
     else for (const one of this.loaded) await this.drop(one);
@@ -88,7 +103,7 @@ export class Programs {
     const wanted = JSON.stringify(rows);
     const known = this.loaded.find((one) => one.rows !== null && JSON.stringify(one.rows) === wanted);
     if (known) return known;
-    if (onGpu()) {
+    if (!this.apart) {
       const batches = this.loaded[0]?.batches ?? this.asked;
       for (const one of this.loaded) await this.drop(one);
       return this.load([...new Set([...batches, 1])], alive, rows);
@@ -104,10 +119,14 @@ export class Programs {
   private async load(
     batches: readonly number[],
     alive: () => void,
-    rows: RowsOfProgram | null = onGpu() ? this.rows : null,
+    rows: RowsOfProgram | null = this.apart ? null : this.rows,
   ): Promise<Loaded> {
-    const options = programOptions(this.options, batches);
-    const program = buildDecodingProgram(this.weights, { ...options, ...(rows && { rows }) });
+    const { weights, division } = this;
+    const options = { ...programOptions(this.options, batches, division !== null), ...(rows && { rows }) };
+    const divided = division && buildDividedProgram(weights, options, division);
+    const program = divided ?? buildDecodingProgram(weights, options);
+    const compile = (): Promise<void> =>
+      divided ? divided.compile() : (program as Program).compile(lender as Program);
     const loaded: Loaded = {
       program,
       batches,
@@ -121,7 +140,7 @@ export class Programs {
     const lender = this.loaded.at(-1)?.program;
     this.loaded.push(loaded); // already: dispose() may come meanwhile
     try {
-      await program.compile(lender);
+      await compile();
       alive();
       return loaded;
     } catch (error) {

@@ -4,7 +4,7 @@
  */
 import * as tf from '@tensorflow/tfjs';
 import type { Pieces } from '../../base/pieces.js';
-import type { Program } from '../../jit/index.js';
+import type { Program, TensorSpec } from '../../jit/index.js';
 import { setRow } from '../../jit/ops/set_row.js';
 import { rowOf } from './copy_functions.js';
 import type { StatesOf } from '../states/cache.js';
@@ -66,36 +66,64 @@ export function defineMove(program: Program, network: StatesOf, from: number, to
   }));
 }
 
+/** What a step of b rows takes. */
+export const rowInputs = (b: number): Record<'left' | 'uniform' | 'settings' | 'eos', TensorSpec> => ({
+  left: { shape: [b], dtype: 'float32' },
+  uniform: { shape: [b], dtype: 'float32' },
+  settings: { shape: [b, ROW_SETTINGS], dtype: 'float32' },
+  eos: { shape: [b, MOST_EOS], dtype: 'int32' },
+});
+
+/** What rows choose, and what follows from it before the model reads it. */
+export interface RowChoice {
+  /** bool [b]: rows that have tokens left */
+  alive: tf.Tensor;
+  /** int32 [b]; negative where a row could choose none */
+  token: tf.Tensor1D;
+  /** The same, 0 or more */
+  fed: tf.Tensor1D;
+  /** float32 [b]: how many tokens are left */
+  still: tf.Tensor;
+  /** float32 [b, v]: what rows have had */
+  had: tf.Tensor;
+  logits: tf.Tensor;
+}
+
+/** Chooses a token for each row that has some left. */
+export function chooseRows(
+  b: number,
+  v: number,
+  { left, uniform, settings, eos }: Record<string, tf.Tensor>,
+  vars: Record<string, tf.Tensor>,
+  change: (scores: tf.Tensor2D) => tf.Tensor2D = (scores) => scores,
+): RowChoice {
+  const logits = vars[variables.logitsOf(places.rows(b))]!;
+  const history = vars[variables.rowsHistory(b)] as tf.Tensor2D;
+  const alive = tf.greater(left!, 0);
+  const scores = change(tf.add(logits, vars[variables.rowsBias(b)]!) as tf.Tensor2D);
+  const picked = chooseTokens(scores, history, uniform as tf.Tensor1D, settings as tf.Tensor2D);
+  const token = tf.where(alive, picked, tf.zerosLike(picked)) as tf.Tensor1D;
+  const fed = tf.maximum(token, tf.scalar(0, 'int32')) as tf.Tensor1D;
+  // one that could choose no id ends too
+  const ended = tf.logicalOr(tf.any(tf.equal(eos!, tf.reshape(fed, [b, 1])), 1), tf.less(token, tf.scalar(0, 'int32')));
+  const still = tf.where(ended, tf.zerosLike(left!), tf.maximum(tf.sub(left!, 1), 0));
+  const column = tf.reshape(alive, [b, 1]);
+  const had = tf.where(column, tf.add(history, tf.oneHot(fed, v, 1, 0, 'float32')), history);
+  return { alive, token, fed, still, had, logits };
+}
+
 function defineSteps(program: Program, v: number, { count: b, block, advance, access, counted }: RowFunctions): void {
   const [logitsOf, historyOf] = [variables.logitsOf(places.rows(b)), variables.rowsHistory(b)];
-  const inputs = {
-    left: { shape: [b], dtype: 'float32' as const },
-    uniform: { shape: [b], dtype: 'float32' as const },
-    settings: { shape: [b, ROW_SETTINGS], dtype: 'float32' as const },
-    eos: { shape: [b, MOST_EOS], dtype: 'int32' as const },
-  };
+  const inputs = rowInputs(b);
   /** Chooses and reads a token of each row that has tokens left. */
   const step = function* (
     given: Record<string, tf.Tensor>,
     vars: Record<string, tf.Tensor>,
-    change: (scores: tf.Tensor2D) => tf.Tensor2D = (scores) => scores,
+    change?: (scores: tf.Tensor2D) => tf.Tensor2D,
   ): Pieces<{ outputs: Record<string, tf.Tensor>; assign: Record<string, tf.Tensor>; logits: tf.Tensor }> {
-    const { left, uniform, settings, eos } = given;
-    const [logits, history] = [vars[logitsOf]!, vars[historyOf] as tf.Tensor2D];
-    const alive = tf.greater(left!, 0);
-    const scores = change(tf.add(logits, vars[variables.rowsBias(b)]!) as tf.Tensor2D);
-    const picked = chooseTokens(scores, history, uniform as tf.Tensor1D, settings as tf.Tensor2D);
-    const token = tf.where(alive, picked, tf.zerosLike(picked));
-    const fed = tf.maximum(token, tf.scalar(0, 'int32')) as tf.Tensor1D;
+    const { alive, token, fed, still, had, logits } = chooseRows(b, v, given, vars, change);
     const { states, logits: next } = yield* advance(vars, fed, tf.cast(alive, 'float32'));
-    // one that could choose no id ends too
-    const ended = tf.logicalOr(
-      tf.any(tf.equal(eos!, tf.reshape(fed, [b, 1])), 1),
-      tf.less(token, tf.scalar(0, 'int32')),
-    );
-    const still = tf.where(ended, tf.zerosLike(left!), tf.maximum(tf.sub(left!, 1), 0));
     const column = tf.reshape(alive, [b, 1]);
-    const had = tf.where(column, tf.add(history, tf.oneHot(fed, v, 1, 0, 'float32')), history);
     return {
       outputs: { token, left: still, ...(counted && { [DONE]: tf.logicalNot(tf.any(tf.greater(still, 0))) }) },
       assign: { ...access.assign(states), [logitsOf]: tf.where(column, next, logits), [historyOf]: had },

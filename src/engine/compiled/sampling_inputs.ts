@@ -1,7 +1,7 @@
 /** What decoding calls are given besides tokens, laid out as the program takes it. */
 import type { EngineSampling } from '../../generation/engine.js';
 import { variables } from './names.js';
-import type { Program } from '../../jit/index.js';
+import type { RunningProgram } from './programs.js';
 
 /** The variables `bias` and `eos` of a program, [vocab_size], which are uploaded where they change. */
 export class VocabularyMasks {
@@ -13,7 +13,7 @@ export class VocabularyMasks {
     this.bias = this.eos = null;
   }
 
-  set(program: Program, { suppress, eos }: EngineSampling, vocab_size: number): void {
+  set(program: Pick<RunningProgram, 'assign'>, { suppress, eos }: EngineSampling, vocab_size: number): void {
     const [bias, ends] = [suppress.join(), eos.join()];
     const upload = (name: string, ids: readonly number[], value: number): void => {
       const values = new Float32Array(vocab_size);

@@ -9,14 +9,16 @@ import { DeviceState, type StateKeeper } from '../states/device_state.js';
 import { type HostState, tensorsOf } from '../states/host_state.js';
 import type { Copy, DevicePlaces } from './device_places.js';
 import { functions } from './names.js';
-import { type StateDtype, type StateVariable, stateVariables } from './program_states.js';
+import type { StateLayout } from './divided_states.js';
+import type { StateVariable } from './program_states.js';
 import type { Loaded } from './programs.js';
 
 /** What the slots ask of their engine. */
 export interface SlotsOwner {
   readonly weights: NetworkWeights;
   readonly turns: Turns;
-  readonly stateDtype?: StateDtype;
+  /** How programs hold states. */
+  readonly layout: StateLayout;
   /** The program with functions for a batch size, if there is one. */
   of(batch: number): Loaded | undefined;
   /** That program, made where there is none. @throws DisposedError */
@@ -66,7 +68,8 @@ export class StateSlots implements StateKeeper {
       await this.emptySlot(1);
       await this.copyToSlot(loaded, state.spot);
     }
-    return (await loaded.program.readAll(this.variables(state.batch).map(({ name }) => name))) as HostState;
+    const parts = await loaded.program.readAll(this.variables(state.batch).map(({ name }) => name));
+    return this.owner.layout.whole(parts as HostState, state.batch);
   }
 
   async placeHeir(state: DeviceState, heir: DeviceState): Promise<boolean> {
@@ -242,7 +245,7 @@ export class StateSlots implements StateKeeper {
   }
 
   private variables(batch: number): StateVariable[] {
-    return stateVariables(this.owner.weights.network, batch, this.owner.stateDtype);
+    return this.owner.layout.variables(batch);
   }
 
   private free(state: DeviceState): void {
@@ -283,7 +286,7 @@ export class StateSlots implements StateKeeper {
   }
 
   private async upload({ program }: Loaded, own: DeviceState): Promise<void> {
-    const onHost = own.onHost!;
+    const onHost = this.owner.layout.parts(own.onHost!, own.batch);
     const bytes = (i: number, narrow: boolean): ArrayBufferView =>
       narrow ? encodeFloat32(onHost[i]!, 'BF16') : onHost[i]!;
     const values = this.variables(own.batch).map(

@@ -2,13 +2,14 @@
  * One graph over several devices: each has variables of its own, and calls of traced functions over them; what they give is summed, and given to
  * calls of other devices, which TensorFlow carries there. Devices are of this process or of workers (runtime/cluster).
  */
+import { begunAhead } from '../../base/ahead.js';
 import { ArgumentError, DisposedError } from '../../base/errors.js';
 import { inPieces } from '../../base/pieces.js';
-import { dtypeNumber, DT_RESOURCE } from '../../runtime/data_types.js';
+import { dtypeBytes, dtypeNumber, DT_RESOURCE, sizeOf } from '../../runtime/data_types.js';
 import { type FeedPlace, NativeSession, type PreparedCall } from '../../runtime/native_session.js';
 import { traceInPieces } from '../trace/backend.js';
-import { attr, graphDef, type NodeText } from '../trace/graphdef.js';
-import type { Bytes, CompileHook, TensorSpec, TracedFunction, VariableSpec } from '../types.js';
+import { attr, type Attrs, graphDef, type NodeText } from '../trace/graphdef.js';
+import type { Bytes, CompileHook, DefineOptions, TensorSpec, TracedFunction, VariableSpec } from '../types.js';
 import { nodeName, type Traced, traceFunction } from './function.js';
 import { Session } from './session.js';
 import { storageNodes } from './variable_io.js';
@@ -40,11 +41,23 @@ export interface Place {
   spec: TensorSpec;
 }
 
+/** How a function is called once more in one entry. */
+export interface CallOrder {
+  /** Behind the name of the call. */
+  suffix?: string;
+  /** Calls that end before it begins (callName()). */
+  after?: readonly string[];
+}
+
+/** Bytes that are asked for before their turn. */
+const AHEAD = 2 ** 27;
+
 /** A run of the graph: what is fed by which name, and what is fetched. */
 interface Entry {
   feeds: Map<string, FeedPlace>;
   fetches: Map<string, Place>;
-  prepared: PreparedCall | null;
+  /** By the names of what is fetched. */
+  prepared: Map<string, PreparedCall>;
 }
 
 /** Values by the names of feeds. */
@@ -90,14 +103,18 @@ export class ReplicaGraph {
     this.variables[k]!.set(name, spec);
   }
 
-  /** Traces a function over variables that each device that calls it must have; the event loop runs where a generator yields. */
+  /**
+   * Traces a function over variables that each device that calls it must have; the event loop runs where a generator yields.
+   * @param of the one device whose variables it may use. Default: those of all
+   */
   async trace(
     name: string,
     inputs: Record<string, TensorSpec>,
     fn: TracedFunction,
-    options: { xla: boolean; compileOutlined?: boolean },
+    options: DefineOptions,
+    of?: number,
   ): Promise<Traced> {
-    const all = new Map(this.variables.flatMap((each) => [...each]));
+    const all = of === undefined ? new Map(this.variables.flatMap((each) => [...each])) : this.variables[of]!;
     const began = performance.now();
     const work = traceFunction(name, inputs, all, (given, vars) => fn(given, vars()), fn, options);
     const traced = await traceInPieces(work, () => this.alive());
@@ -108,7 +125,7 @@ export class ReplicaGraph {
 
   /** Begins a run of the graph under a name. */
   entry(name: string): void {
-    this.entries.set(name, { feeds: new Map(), fetches: new Map(), prepared: null });
+    this.entries.set(name, { feeds: new Map(), fetches: new Map(), prepared: new Map() });
   }
 
   /** What is fed to device k in an entry under a name. */
@@ -122,9 +139,20 @@ export class ReplicaGraph {
     return { node, spec };
   }
 
+  /** The node of a call. */
+  callName(entry: string, k: number, fn: Traced, { suffix = '' }: CallOrder = {}): string {
+    return `${prefixOf(k)}${nodeName(entry)}_${nodeName(fn.name)}${suffix}`;
+  }
+
   /** Calls a function on device k. @returns its outputs */
-  call(entry: string, k: number, fn: Traced, inputs: Readonly<Record<string, Place>>): Record<string, Place> {
-    const node = `${prefixOf(k)}${nodeName(entry)}_${nodeName(fn.name)}`;
+  call(
+    entry: string,
+    k: number,
+    fn: Traced,
+    inputs: Readonly<Record<string, Place>>,
+    order: CallOrder = {},
+  ): Record<string, Place> {
+    const node = this.callName(entry, k, fn, order);
     const given = Object.keys(fn.inputs).map((input) => inputs[input]!.node);
     const outputs = Object.entries(fn.outputs);
     const types = Object.values(fn.inputs).map(({ dtype }) => dtypeNumber(dtype));
@@ -140,7 +168,7 @@ export class ReplicaGraph {
     this.nodes.push({
       name: node,
       op: 'StatefulPartitionedCall',
-      inputs: [...given, ...handles],
+      inputs: [...given, ...handles, ...(order.after ?? []).map((name) => `^${name}`)],
       attrs,
       device: this.options.placements[k]!.device,
     });
@@ -156,6 +184,13 @@ export class ReplicaGraph {
     const inputs = places.map((place) => place.node);
     this.nodes.push({ name: node, op: 'AddN', inputs, attrs, device: this.options.placements[k]!.device });
     return { node, spec: first.spec };
+  }
+
+  /** An op on the host of device 0. @returns its first output */
+  onHost(entry: string, name: string, op: string, inputs: readonly string[], attrs: Attrs, spec: TensorSpec): Place {
+    const node = `${nodeName(entry)}_${nodeName(name)}`;
+    this.nodes.push({ name: node, op, inputs, attrs, device: this.options.placements[0]!.host });
+    return { node, spec };
   }
 
   /** What an entry gives under a name. What is not needed for that is not run. */
@@ -177,29 +212,40 @@ export class ReplicaGraph {
     for (const [k, own] of this.variables.entries()) {
       const zeros = [...own].filter(([, { init }]) => typeof init !== 'function').map(([variable]) => variable);
       await this.parts[k]!.clear(zeros);
-      for (const [variable, { init }] of own)
-        if (typeof init === 'function') await this.parts[k]!.set(variable, await init());
+      const filled = [...own].flatMap(([variable, { init, shape, dtype }]) =>
+        typeof init === 'function' ? [{ variable, init, weight: sizeOf(shape) * dtypeBytes(dtype) }] : [],
+      );
+      const work = filled.map(({ init, weight }) => ({ weight, begin: async () => init() }));
+      let at = 0;
+      for await (const bytes of begunAhead(work, AHEAD)) await this.parts[k]!.set(filled[at++]!.variable, bytes);
     }
   }
 
   /** Runs an entry. @returns the first element of each float32 tensor that it fetches */
   async run(name: string, feeds: Feeds): Promise<Record<string, number>> {
+    const outputs = [...this.entries.get(name)!.fetches.keys()];
+    const results = await this.execute(name, feeds, outputs);
+    return Object.fromEntries(outputs.map((output, i) => [output, new Float32Array(results[i]!)[0]!]));
+  }
+
+  /** Runs an entry. @returns the bytes of the outputs that are wanted */
+  async execute(name: string, feeds: Feeds, wanted: readonly string[]): Promise<ArrayBuffer[]> {
     this.alive();
     const entry = this.entries.get(name)!;
-    const fetched = [...entry.fetches];
     const outlet = ({ node }: Place): string => (node.includes(':') ? node : `${node}:0`);
-    entry.prepared ??= this.native.prepare(
-      [...entry.feeds.values()],
-      fetched.map(([, place]) => outlet(place)),
-    );
+    const key = wanted.join();
+    let prepared = entry.prepared.get(key);
+    if (!prepared) {
+      const fetches = wanted.map((output) => outlet(entry.fetches.get(output)!));
+      prepared = this.native.prepare([...entry.feeds.values()], fetches);
+      entry.prepared.set(key, prepared);
+    }
     const values = [...entry.feeds.keys()].map((feed) => {
       const value = feeds[feed];
       if (!value) throw new ArgumentError(`run('${name}'): the input '${feed}' is missing.`, { name, feed });
       return value;
     });
-    const session = this.parts[0]!;
-    const results = await session.execute(`run('${name}')`, entry.prepared, values);
-    return Object.fromEntries(fetched.map(([output], i) => [output, new Float32Array(results[i]!)[0]!]));
+    return this.parts[0]!.execute(`run('${name}')`, prepared, values);
   }
 
   private alive(): void {
@@ -215,6 +261,16 @@ export class ReplicaGraph {
   /** The same, with the event loop free meanwhile. */
   read(k: number, name: string): Promise<Uint8Array> {
     return this.parts[k]!.read(name);
+  }
+
+  /** Sets variables of device k to zeros. */
+  clear(k: number, names: readonly string[]): Promise<void> {
+    return this.parts[k]!.clear(names);
+  }
+
+  /** Sets a variable of device k, at once. */
+  writeSync(k: number, name: string, bytes: Bytes): void {
+    this.parts[k]!.setSync(name, bytes);
   }
 
   /** Sets a variable of device k. */

@@ -123,8 +123,8 @@ export class Mamba2Network implements RecurrentLM<Mamba2Config> {
   *hiddenInPieces(weights: Weights, embedded: tf.Tensor3D, options: HiddenOptions = {}): Pieces<Hidden> {
     const { aroundBlock, onBlock } = options;
     const [from, to] = options.layers ?? [0, this.blocks.length];
-    const whole = options.withoutNorm && !onBlock && !aroundBlock && !options.layers;
-    const few = whole ? this.stepOfLayers(weights, embedded, options) : null;
+    const steps = (options.withoutNorm || to < this.blocks.length) && !onBlock && !aroundBlock && from < to;
+    const few = steps ? this.stepOfLayers(weights, embedded, options, from, to) : null;
     if (few) return few;
     const states: LayerState[] = [];
     let h = embedded;
@@ -160,16 +160,23 @@ export class Mamba2Network implements RecurrentLM<Mamba2Config> {
     return { h: normed, states };
   }
 
-  /** A decoding step by kernels of our own for all layers, which may hand the stream on to the head. Null where there are none. */
-  private stepOfLayers(weights: Weights, embedded: tf.Tensor3D, options: HiddenOptions): Carried | null {
-    const blocks = this.blocks.map(({ spec }, i) => {
-      const own = part(weights, `backbone.layers.${i}.`);
+  /** A decoding step by kernels of our own for layers, all of which may hand the stream on to the head. Null where there are none. */
+  private stepOfLayers(
+    weights: Weights,
+    embedded: tf.Tensor3D,
+    options: HiddenOptions,
+    from: number,
+    to: number,
+  ): Carried | null {
+    const blocks = this.blocks.slice(from, to).map(({ spec }, i) => {
+      const own = part(weights, `backbone.layers.${from + i}.`);
       return { spec, gamma: tensor(own, 'norm.weight'), weights: mixerPart(own) };
     });
     const { mask, mergeStep, between } = options;
-    const request = { states: options.states?.map(mixerState), mask, mergeStep, between };
+    const request = { states: options.states?.slice(from, to).map(mixerState), mask, mergeStep, between };
     const own = layerSteps(blocks, embedded, request);
     if (own) return { h: own.h, states: own.states.map(layerState) };
+    if (blocks.length < this.blocks.length) return null; // those hand on what a head takes
     const out = fewRowsStep(blocks, tensor(part(weights, 'backbone.norm_f.'), 'weight'), embedded, request);
     return out && { h: out.h, states: out.states.map(layerState), handover: out.rows };
   }

@@ -1,9 +1,17 @@
 /** Options of from_pretrained() of a model, and their table. */
 import { computeDtypeKind, computeDtypeOf, type DtypeLike } from '../../base/compute_dtypes.js';
-import { deviceKind, type DeviceLike, type DeviceMap, deviceMapKind, deviceOfMap } from '../../base/devices.js';
+import {
+  deviceKind,
+  type DeviceLike,
+  type DeviceMap,
+  deviceMapKind,
+  type MaxMemory,
+  maxMemoryKind,
+} from '../../base/devices.js';
 import * as kinds from '../../base/option_kinds.js';
 import { type OptionRules, OptionTable, type OtherNames } from '../../base/options.js';
 import { HUB_OTHERS, HUB_RULES, type HubOptions } from '../../checkpoints/hub_options.js';
+import { mapRequest, selectedFor } from '../../engine/placement/request.js';
 import type { QuantizationConfig, TorchAoConfig } from '../../quant/index.js';
 import { ENGINE_OPTION_CLASHES, ENGINE_OPTION_RULES, type EngineOptions } from '../engine_options.js';
 import type { Mamba2ConfigFields } from './config.js';
@@ -14,8 +22,13 @@ export interface PretrainedOptions extends EngineOptions, HubOptions {
    * 'cuda:1'. Without it a backend chosen before stays.
    */
   device?: DeviceLike;
-  /** As accelerate's: 'auto' and its kin, a device, or { '': device }. A model lies on one device. Not together with device. */
+  /**
+   * Where the layers lie, as accelerate has it: 'auto' ('balanced'), 'balanced_low_0' or 'sequential' share them out over the GPUs there are, a record
+   * says it by module: { 'backbone.embeddings': 0, 'backbone.layers': 0, 'backbone.layers.3': 1, … }. Also a device. Not together with device.
+   */
   device_map?: DeviceMap;
+  /** Most bytes of weights for each device when they are shared out, e.g. { 0: '10GB', 1: '20GiB' }. Default: what is free on the GPUs. */
+  max_memory?: MaxMemory;
   /** dtype by its older name in transformers. */
   torch_dtype?: DtypeLike;
   /**
@@ -35,13 +48,14 @@ export const PRETRAINED_RULES: OptionRules<PretrainedOptions> = {
   ...ENGINE_OPTION_RULES,
   device: { kind: deviceKind, default: 'auto' },
   device_map: { kind: deviceMapKind },
+  max_memory: { kind: maxMemoryKind },
   torch_dtype: { kind: computeDtypeKind },
   // an instance, judged by quantizationConfig(), which names the classes
   quantization_config: { kind: kinds.orNull(kinds.object) },
   config: { kind: kinds.object },
 };
 
-const ONE_DEVICE = 'a model lies on one device; use device, or device_map';
+const ON_DEVICES = 'layers lie on devices (device_map) and are not offloaded';
 
 /** What transformers and transformers.js call otherwise, or have besides. */
 export const PRETRAINED_OTHERS: OtherNames = {
@@ -52,10 +66,10 @@ export const PRETRAINED_OTHERS: OtherNames = {
   attn_implementation: { why: 'a Mamba-2 has no attention' },
   use_flash_attention_2: { why: 'a Mamba-2 has no attention', off: [false] },
   use_mamba_kernels: { why: 'which kernels run is chosen by the device', off: [true] },
-  max_memory: { why: `${ONE_DEVICE}; configureRuntime({ gpuMemoryLimit }) bounds what of a GPU is taken` },
-  offload_folder: { why: ONE_DEVICE },
-  offload_state_dict: { why: ONE_DEVICE, off: [false] },
-  tp_plan: { why: ONE_DEVICE },
+  offload_folder: { why: ON_DEVICES },
+  offload_state_dict: { why: ON_DEVICES, off: [false] },
+  offload_buffers: { why: ON_DEVICES, off: [false] },
+  tp_plan: { why: 'layers are not split; device_map puts whole layers on several devices' },
   output_loading_info: { why: 'what is worth knowing is told to on_warning', off: [false] },
   ignore_mismatched_sizes: { why: 'a checkpoint whose shapes do not fit is refused', off: [false] },
   use_safetensors: { why: 'the container is found by the files that are there', off: [true] },
@@ -78,7 +92,7 @@ export const PRETRAINED_TABLE = new OptionTable<PretrainedOptions>('from_pretrai
     {
       option: 'device_map',
       when: ({ device }) => device !== undefined,
-      why: 'and device is given too: a model lies on one device, so pass either',
+      why: 'and device is given too: both say where the model lies, so pass either',
     },
     {
       option: 'torch_dtype',
@@ -97,12 +111,15 @@ export interface LoadingPlan {
 
 const ENGINE_NAMES = Object.keys(ENGINE_OPTION_RULES) as (keyof EngineOptions)[];
 
-/** What loading does with its options, which are checked. */
+/** What loading does with its options, which are checked. @throws ArgumentError for devices and sizes of device_map and max_memory that are none */
 export function loadingPlan(options: PretrainedOptions): LoadingPlan {
-  const { device, device_map: map, dtype = options.torch_dtype } = options;
+  const { device, dtype = options.torch_dtype } = options;
   const engine = Object.fromEntries(
     ENGINE_NAMES.filter((name) => options[name] !== undefined).map((name) => [name, options[name]]),
   );
-  const mapped = map === undefined ? null : (deviceOfMap(map) as DeviceLike);
-  return { device: device ?? mapped, engine: { ...engine, ...(dtype !== undefined && { dtype }) } };
+  const map = mapRequest(options);
+  return {
+    device: device ?? (map && selectedFor(map)),
+    engine: { ...engine, ...(dtype !== undefined && { dtype }) },
+  };
 }

@@ -18,6 +18,8 @@ export const multiprocessors = otherwise;
 
 /** No TensorFlow, so no GPU of its. */
 export const onGpu = (): boolean => false;
+export const chosenGpu = (): number => 0;
+export const gpuRooms = (): number[] => [];
 export const largestGpuMemory = (): number => Infinity;
 export const preferWideVectors = (): void => undefined;
 export const graphCacheDir = (): null => null;
