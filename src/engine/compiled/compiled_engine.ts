@@ -118,8 +118,9 @@ export class CompiledEngine implements GenerationEngine {
   async fromArrays(arrays: StateArrays): Promise<DeviceState> {
     const { network } = this.weights;
     const batch = checkStateArrays(network, arrays);
+    const { seen, fed } = arrays;
     const values = await inPieces(hostStateOf(network, arrays));
-    const state = this.slots.create(batch, arrays.seen, arrays.fed);
+    const state = this.slots.create(batch, seen, fed);
     state.onHost = values;
     return state;
   }

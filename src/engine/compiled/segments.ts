@@ -2,8 +2,11 @@
 import { letOthersRun } from '../../base/async.js';
 import { onGpu } from '../../runtime/index.js';
 
-/** What a call costs besides its tokens, in tokens: on a CPU, and on a GPU, where launching the layers of a model takes about as long as 128 tokens. */
-const CALL = { cpu: 16, gpu: 128 };
+/** What a call costs besides its tokens, in tokens of one row. */
+const CALL = 16;
+
+/** The same of so many rows. To launch the layers of a model takes a GPU about as long as to read 128 tokens, of whichever rows. */
+export const callTokens = (rows: number, gpu: boolean): number => (gpu ? Math.max(CALL, 128 / rows) : CALL);
 
 /** The cheapest cover of `left` tokens: its cost, and its first segment. */
 function cheapest(left: number, segments: readonly number[], call: number): { cost: number; first: number } {
@@ -18,12 +21,13 @@ function cheapest(left: number, segments: readonly number[], call: number): { co
 
 /**
  * The segment to run next: a masked one costs as much as a full one, so that a rest is read in smaller segments where those take
- * fewer tokens in all, a call counted as 16 (on a GPU as 128).
+ * fewer tokens in all.
  * @param left tokens to read, at least 1
  * @param segments lengths there are programs for, ascending
+ * @param call tokens that a call counts as besides its own, see callTokens
  */
-export function segmentFor(left: number, segments: readonly number[], gpu = false): number {
-  return cheapest(left, segments, gpu ? CALL.gpu : CALL.cpu).first;
+export function segmentFor(left: number, segments: readonly number[], call = CALL): number {
+  return cheapest(left, segments, call).first;
 }
 
 /** Of prompts that are read together each piece is shorter: many rows of it are as many tokens. */
@@ -59,9 +63,10 @@ export async function readSegments<Out>(
 ): Promise<void> {
   const b = rows.length;
   const total = Math.max(...rows.map((row) => row.length));
+  const cost = callTokens(b, onGpu());
   for (let begin = 0; begin < total;) {
     reader.before();
-    const t = segmentFor(total - begin, segments, onGpu());
+    const t = segmentFor(total - begin, segments, cost);
     const ids = new Int32Array(b * t); // [b, t], as the others
     const mask = new Float32Array(b * t);
     const ends = new Float32Array(b * t);

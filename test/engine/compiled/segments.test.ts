@@ -1,5 +1,5 @@
 import { expect } from 'chai';
-import { segmentFor } from '../../../src/engine/compiled/segments.js';
+import { callTokens, segmentFor } from '../../../src/engine/compiled/segments.js';
 
 describe('segmentFor', () => {
   const segments = [16, 64, 256, 512];
@@ -22,9 +22,13 @@ describe('segmentFor', () => {
 
   it('prefers fewer calls on a GPU', () => {
     const gpu = [16, 128, 2048];
-    expect([10, 64, 128].map((left) => segmentFor(left, gpu, true))).to.deep.equal([16, 128, 128]);
+    const alone = callTokens(1, true);
+    expect([10, 64, 128].map((left) => segmentFor(left, gpu, alone))).to.deep.equal([16, 128, 128]);
     expect([10, 64, 1500].map((left) => segmentFor(left, gpu))).to.deep.equal([16, 16, 128]);
-    expect([130, 512, 1500].map((left) => segmentFor(left, gpu, true))).to.deep.equal([128, 128, 2048]);
+    expect([130, 512, 1500].map((left) => segmentFor(left, gpu, alone))).to.deep.equal([128, 128, 2048]);
+    // of many rows a call is little beside its tokens
+    expect([100, 200].map((left) => segmentFor(left, [64, 256], callTokens(16, true)))).to.deep.equal([64, 256]);
+    expect([callTokens(64, true), callTokens(64, false), callTokens(1, false)]).to.deep.equal([16, 16, 16]);
   });
 
   it('never costs more than one masked segment would, and covers any length', () => {
