@@ -17,7 +17,7 @@ const LONG = 1024;
 /** Where fewer than one reader in so many would read, prompts are read one by one. */
 const FEW = 8;
 
-/** Of the ids that are read between two blocks, how many times as many where most rows are empty. */
+/** Of the ids that are read between two blocks, how many times as many where most rows are empty and prompts are read together. */
 const MOST_AHEAD = 8;
 
 /** What those who work on requests share. */
@@ -134,7 +134,7 @@ export class Prompts {
    */
   async readPieces(rows: DecodingRows, running: number): Promise<boolean> {
     const share = Math.floor(this.reading.length / Math.max(1, running));
-    let left = this.pieces * Math.min(Math.max(1, share), MOST_AHEAD);
+    let left = this.pieces * Math.min(Math.max(1, share), rows.readers > 1 ? MOST_AHEAD : 1);
     let moved = false;
     while (this.reading.length > 0 && left > 0) {
       const pieces = this.next(rows, left, moved);
