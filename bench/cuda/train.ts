@@ -1,6 +1,6 @@
 /**
  * Speed of the compiled training step (forward, gradients, clipping, AdamW) on one device, as JSON lines.
- * `npx tsx bench/cuda/train.ts --model 130m --batch 8 --length 2048 --steps 8`
+ * `npx tsx bench/cuda/train.ts --model 130m --batch 8 --length 2048 --steps 8`; with `--data-parallel 2 --batch 16` on two cards
  */
 import { parseArgs } from 'node:util';
 import { Mamba2ForCausalLM } from '../../src/models/mamba2/causal_lm.js';
@@ -20,6 +20,7 @@ const { values: args } = parseArgs({
     steps: { type: 'string', default: '8' },
     float32: { type: 'boolean', default: false },
     checkpointing: { type: 'boolean', default: false },
+    'data-parallel': { type: 'string', default: '1' },
     device: { type: 'string', default: 'auto' },
   },
 });
@@ -36,6 +37,7 @@ const step = createStep(trainableOf(model), {
   gradient_checkpointing: args.checkpointing,
   weight_decay: 0.01,
   max_grad_norm: 1,
+  replicas: { data_parallel: Number(args['data-parallel']), rows: b },
 });
 const ms: number[] = [];
 const losses: number[] = [];
@@ -50,6 +52,7 @@ console.log(
     model: args.model,
     what: 'training step',
     batch: b,
+    data_parallel: Number(args['data-parallel']),
     length: t,
     bf16: !args.float32,
     gpu: report.gpu.names[0] ?? null,
