@@ -21,14 +21,16 @@ export interface Assigns {
 
 export const ASSIGNS_NOTHING: Assigns = { names: [], first: false };
 
-/** Bytes of variables that may be there twice during a first call: a part of a GPU's memory, and of a host's little, of which more than there is can be asked for. */
-const mostHeld = (): number => (onGpu() ? largestGpuMemory() / 16 : 2 ** 28);
+/** Bytes of variables that may be there twice during a first call, on any device: hosts give more than there is. */
+const HELD_ANYWHERE = 2 ** 28;
+/** And of a GPU's memory. To ask for that takes a process, so it is asked for larger ones only. */
+const HELD_SHARE = 1 / 16;
 
 /** Whether variables are few bytes enough to be held. */
 export function mayHold(variables: Iterable<VariableSpec>): boolean {
   let bytes = 0;
   for (const { shape, dtype } of variables) bytes += sizeOf(shape) * dtypeBytes(dtype);
-  return bytes <= mostHeld();
+  return bytes <= HELD_ANYWHERE || (onGpu() && bytes <= largestGpuMemory() * HELD_SHARE);
 }
 
 /** How to hold a variable, and how to let it go again. */
