@@ -1,5 +1,5 @@
 /** What goes into a program's functions and comes out of its variables: checked, and in the arrays that TensorFlow and callers take. */
-import type * as tf from '@tensorflow/tfjs';
+import * as tf from '@tensorflow/tfjs';
 import { ArgumentError, DeviceError } from '../../base/errors.js';
 import { decodeFloat32 } from '../../base/stored_dtypes.js';
 import { describe, dtypeNumber, sizeOf } from '../../runtime/data_types.js';
@@ -90,8 +90,22 @@ export function typedValues(
   }
 }
 
+/** Values of all inputs of a function, in their order. @throws ArgumentError for one that is missing or is not what the function takes */
+export function inputValues(
+  name: string,
+  specs: Readonly<Record<string, TensorSpec>>,
+  inputs: Readonly<Record<string, InputValue>>,
+): ArrayBufferView[] {
+  return Object.entries(specs).map(([input, spec]) => {
+    const value = inputs[input];
+    if (value === undefined)
+      throw new ArgumentError(`run('${name}'): the input '${input}' is missing.`, { name, input });
+    return value instanceof tf.Tensor ? tensorInput(name, input, spec, value) : arrayInput(name, input, spec, value);
+  });
+}
+
 /** The values of a tensor that a function is given. @throws ArgumentError when it is not what the function takes */
-export function tensorInput(name: string, input: string, spec: TensorSpec, value: tf.Tensor): ArrayBufferView {
+function tensorInput(name: string, input: string, spec: TensorSpec, value: tf.Tensor): ArrayBufferView {
   const dtype = nativeDtype(value);
   if (dtype !== spec.dtype || value.shape.join() !== spec.shape.join()) {
     throw new ArgumentError(
@@ -106,7 +120,7 @@ export function tensorInput(name: string, input: string, spec: TensorSpec, value
 }
 
 /** Numbers that a function is given, as an array that TensorFlow takes. @throws ArgumentError when there are not as many, or of another type */
-export function arrayInput(
+function arrayInput(
   name: string,
   input: string,
   spec: TensorSpec,

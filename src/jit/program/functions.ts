@@ -1,5 +1,4 @@
 /** The functions of a program: traced when they are needed, and called. */
-import * as tf from '@tensorflow/tfjs';
 import { ArgumentError } from '../../base/errors.js';
 import type { Pieces } from '../../base/pieces.js';
 import { programCache } from '../../runtime/caches.js';
@@ -7,7 +6,7 @@ import { type FedValue, type PreparedCall, releaseMemory } from '../../runtime/n
 import { TracingError } from '../errors.js';
 import { traceAtOnce, traceInPieces } from '../trace/backend.js';
 import type { InputValue, ProgramOptions, TensorSpec } from '../types.js';
-import { arrayInput, type Call, callOf, fetchesOf, tensorInput } from './call_values.js';
+import { type Call, callOf, fetchesOf, inputValues } from './call_values.js';
 import { checkName, type Traced } from './function.js';
 import type { Signature } from './graph_cache.js';
 import type { Assigns } from './held_variables.js';
@@ -45,6 +44,30 @@ export function timed<T>(hook: ProgramOptions['onCompile'], name: string, phase:
   const result = work();
   hook?.(name, phase, performance.now() - began);
   return result;
+}
+
+/** What follows from a call being a function's first, which XLA compiles. @returns what to call when the call has ended, and where it failed */
+export function firstCall(
+  fn: { compiled: boolean },
+  name: string,
+  hook: ProgramOptions['onCompile'],
+): { first: boolean; ended: () => void; failed: () => void } {
+  if (fn.compiled) return { first: false, ended: () => {}, failed: () => {} };
+  const began = performance.now();
+  fn.compiled = true;
+  programCache()?.check();
+  hook?.(name, 'compile', null);
+  return {
+    first: true,
+    ended: () => {
+      programCache()?.keep();
+      releaseMemory();
+      hook?.(name, 'compile', performance.now() - began);
+    },
+    failed: () => {
+      fn.compiled = false;
+    },
+  };
 }
 
 export class Functions {
@@ -107,37 +130,20 @@ export class Functions {
   ready(session: Session, name: string, inputs: Record<string, InputValue>, wanted?: readonly string[]): ReadyCall {
     const fn = this.callable(name);
     const call = fn.call!;
-    const values = Object.entries(call.inputs).map(([input, spec]) => {
-      const value = inputs[input];
-      if (value === undefined)
-        throw new ArgumentError(`run('${name}'): the input '${input}' is missing.`, { name, input });
-      return value instanceof tf.Tensor ? tensorInput(name, input, spec, value) : arrayInput(name, input, spec, value);
-    });
+    const values = inputValues(name, call.inputs, inputs);
     const outputs = wanted ?? Object.keys(call.outputs);
     const prepared = session.prepare(call.feeds, fetchesOf(name, call, outputs));
-    const first = !fn.compiled;
-    const began = performance.now();
-    if (first) {
-      fn.compiled = true;
-      programCache()?.check();
-      this.options.onCompile?.(name, 'compile', null);
-    }
+    const { first, ended, failed } = firstCall(fn, name, this.options.onCompile);
     return {
       what: `run('${name}')`,
       prepared,
       values,
       assigns: { names: call.assigned, first },
       ended: (results) => {
-        if (first) {
-          programCache()?.keep();
-          releaseMemory();
-          this.options.onCompile?.(name, 'compile', performance.now() - began);
-        }
+        ended();
         return outputs.map((output, i) => [output, call.outputs[output]!, results[i]!]);
       },
-      failed: () => {
-        if (first) fn.compiled = false;
-      },
+      failed,
     };
   }
 

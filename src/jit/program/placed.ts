@@ -2,17 +2,15 @@
  * A program whose variables lie on several devices of one process. XLA compiles for one device, so that a function here is a sequence of parts, each
  * of which XLA compiles for its device; TensorFlow carries what passes from part to part. A call is one run of one graph.
  */
-import * as tf from '@tensorflow/tfjs';
 import { ArgumentError, DisposedError } from '../../base/errors.js';
 import { MessageWriter } from '../../base/proto.js';
-import { programCache } from '../../runtime/caches.js';
 import { describe, dtypeBytes, dtypeNumber, sizeOf } from '../../runtime/data_types.js';
-import { releaseMemory } from '../../runtime/native_session.js';
 import { TracingError } from '../errors.js';
 import { attr } from '../trace/graphdef.js';
 import type { Bytes, CompileHook, DefineOptions, InputValue, TensorSpec, TracedFunction, VariableSpec } from '../types.js'; // prettier-ignore
-import { arrayInput, type OutputData, outputValues, tensorInput, typedValues } from './call_values.js';
+import { inputValues, type OutputData, outputValues, typedValues } from './call_values.js';
 import { checkName } from './function.js';
+import { firstCall } from './functions.js';
 import { type Place, ReplicaGraph, type Traced } from './replicas.js';
 
 export interface PlacedOptions {
@@ -240,35 +238,19 @@ export class PlacedProgram {
     this.usable();
     const fn = this.callables.get(name);
     if (!fn) throw new ArgumentError(`${this.options.name} has no function '${name}'.`, { name });
-    const fed = Object.entries(fn.given).map(([input, spec]) => {
-      const value = inputs[input];
-      if (value === undefined)
-        throw new ArgumentError(`call('${name}'): the input '${input}' is missing.`, { name, input });
-      const of =
-        value instanceof tf.Tensor ? tensorInput(name, input, spec, value) : arrayInput(name, input, spec, value);
-      return [input, of] as const;
-    });
+    const values = inputValues(name, fn.given, inputs);
+    const fed = Object.fromEntries(Object.keys(fn.given).map((input, i) => [input, values[i]!]));
     const outputs = wanted ?? Object.keys(fn.results);
     const unknown = outputs.find((output) => !fn.results[output]);
     if (unknown !== undefined)
       throw new ArgumentError(`call('${name}'): there is no output '${unknown}'.`, { name, output: unknown });
-    const first = !fn.compiled;
-    const began = performance.now();
-    if (first) {
-      fn.compiled = true;
-      programCache()?.check();
-      this.options.onCompile?.(name, 'compile', null);
-    }
+    const { ended, failed } = firstCall(fn, name, this.options.onCompile);
     try {
-      const results = await this.graph.execute(name, Object.fromEntries(fed), [...outputs, DONE]);
-      if (first) {
-        programCache()?.keep();
-        releaseMemory();
-        this.options.onCompile?.(name, 'compile', performance.now() - began);
-      }
+      const results = await this.graph.execute(name, fed, [...outputs, DONE]);
+      ended();
       return Object.fromEntries(outputs.map((output, i) => [output, outputValues(fn.results[output]!.dtype, results[i]!)])); // prettier-ignore
     } catch (error) {
-      if (first) fn.compiled = false;
+      failed();
       throw error;
     }
   }
