@@ -74,7 +74,7 @@ export class CompiledEngine implements GenerationEngine {
     const { segments, block, countedBlocks } = programOptions(options, [], division !== null);
     this.layout = stateLayout(weights.network, options.state_dtype ?? 'float32', division);
     const parking = {
-      slot: (batch: number): Promise<void> => this.slots.park(batch),
+      slot: (batch: number): Promise<void> => this.slots.emptySlot(batch),
       others: async (loaded: Loaded): Promise<void> => {
         await this.slots.parkPlaces(loaded);
         await this.rows?.park(loaded.program);

@@ -19,15 +19,24 @@ export interface Areas {
 /** A place's name and how many rows it has. */
 type Place = readonly [name: string, rows: number];
 
-/** Row `row` of a variable, [1, ...shape] in its own type. Traced code only. */
-export function rowOf(
+/** Rows `rows`, int32 [r], of a variable, [r, ...shape] in its own type. Traced code only. */
+export function rowsOf(
   { name, dtype }: Pick<StateVariable, 'name' | 'dtype'>,
+  vars: Record<string, tf.Tensor>,
+  rows: tf.Tensor,
+): tf.Tensor {
+  const at = rows as tf.Tensor1D;
+  if (dtype === 'float32') return tf.gather(vars[name]!, at);
+  return castTo(tf.gather(castFloat32(vars[name]!), at), dtype);
+}
+
+/** Row `row`, a scalar, of a variable, [1, ...shape] in its own type. Traced code only. */
+export function rowOf(
+  variable: Pick<StateVariable, 'name' | 'dtype'>,
   vars: Record<string, tf.Tensor>,
   row: tf.Tensor,
 ): tf.Tensor {
-  const at = tf.reshape(row, [1]) as tf.Tensor1D;
-  if (dtype === 'float32') return tf.gather(vars[name]!, at);
-  return castTo(tf.gather(castFloat32(vars[name]!), at), dtype);
+  return rowsOf(variable, vars, tf.reshape(row, [1]));
 }
 
 /** Declares the variables of readers and of kept states; those of slots and rows are there. */

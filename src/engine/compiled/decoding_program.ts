@@ -4,12 +4,12 @@
  */
 import * as tf from '@tensorflow/tfjs';
 import type { Pieces } from '../../base/pieces.js';
-import { castFloat32, castTo, type CompileHook, type GraphCache, Program, type TensorSpec } from '../../jit/index.js';
+import { type CompileHook, type GraphCache, Program, type TensorSpec } from '../../jit/index.js';
 import type { WeightStorage } from '../../layers/storage.js';
 import { codeDigest } from '../../runtime/index.js';
 import type { NetworkWeights } from '../network_weights.js';
 import { declarePack, type Pack, packOf, type ProgramDtype, storageOf } from './program_weights.js';
-import { declareAreas, defineCopies } from './copy_functions.js';
+import { declareAreas, defineCopies, rowsOf } from './copy_functions.js';
 import { definePrefill } from './prefill_function.js';
 import { stepOf } from './step.js';
 import { COUNT, DONE, functions, places, variables } from './names.js';
@@ -240,11 +240,7 @@ function defineFunctions(
 
   program.define(functions.select(b), { rows: { shape: [b], dtype: 'int32' } }, ({ rows }, vars) => ({
     assign: Object.fromEntries(
-      stateVariables(network, b, stateDtype).map(({ name, dtype }) => {
-        const value = vars[name]!;
-        if (dtype === 'float32') return [name, tf.gather(value, rows as tf.Tensor1D)];
-        return [name, castTo(tf.gather(castFloat32(value), rows as tf.Tensor1D), 'bfloat16')];
-      }),
+      stateVariables(network, b, stateDtype).map((variable) => [variable.name, rowsOf(variable, vars, rows!)] as const),
     ),
   }));
 

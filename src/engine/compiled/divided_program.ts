@@ -4,7 +4,7 @@
  */
 import * as tf from '@tensorflow/tfjs';
 import type { Pieces } from '../../base/pieces.js';
-import { castFloat32, castTo, outlineBorder, type TensorSpec, type TraceResult } from '../../jit/index.js';
+import { outlineBorder, type TensorSpec, type TraceResult } from '../../jit/index.js';
 import { setRow } from '../../jit/ops/set_row.js';
 import { PlacedProgram } from '../../jit/program/placed.js';
 import type { WeightStorage } from '../../layers/storage.js';
@@ -17,8 +17,9 @@ import { chosen, type DecodingProgramOptions, MEMORY_ADVICE, pickBest, pickByCha
 import { placedStates } from './divided_states.js';
 import { functions, places, variables } from './names.js';
 import { stateAccess, type StateDtype } from './program_states.js';
+import { logitsAtEnds } from './prefill_function.js';
 import { storageOf, traced } from './program_weights.js';
-import { rowOf } from './copy_functions.js';
+import { rowOf, rowsOf } from './copy_functions.js';
 import { chooseRows, rowInputs } from './row_functions.js';
 import { allowed, maskWords } from './row_settings.js';
 
@@ -255,11 +256,8 @@ class DividedFunctions {
         const run = { mask: given['mask'] as tf.Tensor2D, chunkSize: options.chunkSize, bf16Scan };
         const { h, assign } = yield* this.layers(stretch, b, places.slot(b), vars, embedded, run, false);
         if (!heads) return { outputs: { h }, assign };
-        const ends = given['ends']!;
-        const last = tf.reshape(tf.matMul(tf.reshape(ends, [b, 1, t]), h), [b, -1]);
-        const ended = tf.sum(ends, 1, true); // [b, 1]
-        const next = tf.where(tf.greater(ended, 0), network.head(w, last), vars[logits]!);
-        return { outputs: { fed: tf.sum(ended), hidden: h }, assign: { ...assign, [logits]: next } };
+        const { fed, next } = logitsAtEnds(network, w, h, given['ends']!, vars[logits]!);
+        return { outputs: { fed, hidden: h }, assign: { ...assign, [logits]: next } };
       }.bind(this), how); // prettier-ignore
       return name;
     });
@@ -301,11 +299,10 @@ class DividedFunctions {
     program.part(logits, head, {}, (_, vars) => ({ outputs: { logits: vars[variables.logits(b)]! } }));
     program.define(logits, { inputs: {}, parts: [logits], outputs: ['logits'] });
     const rows = { rows: int32(b) };
-    const select = this.onStates(functions.select(b), rows, b, place, ({ name, dtype }, { rows: at }, vars) => {
-      const value = vars[name]!;
-      if (dtype === 'float32') return [name, tf.gather(value, at as tf.Tensor1D)];
-      return [name, castTo(tf.gather(castFloat32(value), at as tf.Tensor1D), 'bfloat16')];
-    });
+    const select = this.onStates(functions.select(b), rows, b, place, (variable, { rows: at }, vars) => [
+      variable.name,
+      rowsOf(variable, vars, at!),
+    ]);
     program.define(functions.select(b), { inputs: rows, parts: select });
     const pad = { pad: int32() };
     program.part(functions.greedy(b), head, pad, (given, vars) => {

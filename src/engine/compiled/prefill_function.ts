@@ -2,8 +2,9 @@
 import * as tf from '@tensorflow/tfjs';
 import { outlineBorder, type Program } from '../../jit/index.js';
 import type { WeightStorage } from '../../layers/storage.js';
+import type { Weights } from '../../layers/weights.js';
 import type { NetworkWeights } from '../network_weights.js';
-import { hiddenOf } from '../recurrent_lm.js';
+import { hiddenOf, type RecurrentLM } from '../recurrent_lm.js';
 import type { DecodingProgramOptions } from './decoding_program.js';
 import type { StateAccess } from './program_states.js';
 import { type Pack, traced } from './program_weights.js';
@@ -21,6 +22,24 @@ export interface PrefillFunction {
   /** The variable of their logits, [b, v]. */
   readonly logits: string;
   readonly options: DecodingProgramOptions;
+}
+
+/**
+ * Logits of rows whose prompt ends in a segment; those of others stay.
+ * @param h [b, t, d] @param ends float32 [b, t], 1 at a row's last token, if that lies in this segment @param before [b, v]
+ * @returns `fed`: how many rows end here. As an output it makes a call wait for the device, so that an abort between segments is seen in time
+ */
+export function logitsAtEnds(
+  network: RecurrentLM,
+  w: Weights,
+  h: tf.Tensor3D,
+  ends: tf.Tensor,
+  before: tf.Tensor,
+): { fed: tf.Tensor; next: tf.Tensor } {
+  const [b, t] = h.shape;
+  const last = tf.reshape(tf.matMul(tf.reshape(ends, [b, 1, t]), h), [b, -1]) as tf.Tensor2D;
+  const ended = tf.sum(ends, 1, true); // [b, 1]
+  return { fed: tf.sum(ended), next: tf.where(tf.greater(ended, 0), network.head(w, last), before) };
 }
 
 /** Declares the function that reads t tokens of each of b rows, those that are masked left out. */
@@ -45,14 +64,8 @@ export function definePrefill(program: Program, name: string, { b, t, ...of }: P
         bf16Scan,
         between: outlineBorder,
       });
-      // `ends` has a 1 at a row's last token, if that lies in this segment
-      const last = tf.reshape(tf.matMul(tf.reshape(ends!, [b, 1, t]), h), [b, -1]);
-      const fresh = network.head(w, last);
-      const ended = tf.sum(ends!, 1, true); // [b, 1]
-      const logits = tf.where(tf.greater(ended, 0), fresh, vars[of.logits]!);
-      // the output makes a call wait for the device, so that an abort between segments is seen in time
-      const fed = tf.sum(ended);
-      return { outputs: { fed, hidden: h }, assign: { ...access.assign(states), [of.logits]: logits } };
+      const { fed, next } = logitsAtEnds(network, w, h, ends!, vars[of.logits]!);
+      return { outputs: { fed, hidden: h }, assign: { ...access.assign(states), [of.logits]: next } };
     },
     { tensorflowProducts: options.kernels ?? true, compileOutlined: options.layered },
   );

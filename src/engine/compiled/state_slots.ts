@@ -134,7 +134,7 @@ export class StateSlots implements StateKeeper {
     return this.slots.has(batch);
   }
 
-  /** The slot of a size without anything in it, for what is to come there. */
+  /** The slot of a size without anything in it: what lay there comes to a place beside, or to the host. */
   async emptySlot(batch: number): Promise<void> {
     const holder = this.slots.get(batch);
     if (holder) await this.evict(holder);
@@ -148,12 +148,7 @@ export class StateSlots implements StateKeeper {
     this.slots.set(state.batch, state);
   }
 
-  /** The state that lies in the slot of a size, if any, comes to the host, or to a place that stays: the program is about to go. */
-  async park(batch: number): Promise<void> {
-    await this.emptySlot(batch);
-  }
-
-  /** As park(), of all that lies in places of a program. */
+  /** All that lies in places of a program comes to the host: the program is about to go. */
   async parkPlaces({ places }: Loaded): Promise<void> {
     for (const state of places?.all() ?? []) await this.toHostAndFree(state);
   }
