@@ -12,7 +12,7 @@ import { type IdsLike, intGrid } from '../engine/inputs.js';
 import { NetworkWeights } from '../engine/network_weights.js';
 import { type HfDeviceMap, type Machine, type Placement, placeModel } from '../engine/placement/place.js';
 import { modulesOf, storedBytes } from '../engine/placement/modules.js';
-import { type MapOptions, mapRequest } from '../engine/placement/request.js';
+import { type MapOptions, mapRequest, PLACE_TABLE } from '../engine/placement/request.js';
 import { storageOf } from '../engine/compiled/program_weights.js';
 import type { RecurrentLM } from '../engine/recurrent_lm.js';
 import type { RecurrentCache } from '../engine/states/cache.js';
@@ -146,6 +146,7 @@ export class CausalLM<N extends RecurrentLM = RecurrentLM, C extends RecurrentCa
    * @throws ArgumentError for a map that does not fit the model or the machine, DeviceError where the device cannot be had
    */
   place(options: MapOptions): void {
+    PLACE_TABLE.check(options);
     const request = mapRequest(options);
     if (!request) throw new ArgumentError('place() needs a device_map.', { option: 'device_map' });
     const { weights, engineOptions } = this;

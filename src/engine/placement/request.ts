@@ -1,7 +1,18 @@
 /** What device_map and max_memory ask for, before a model or a device is known: names of devices and sizes are judged here. */
-import { type DeviceLike, type DeviceMap, deviceOfMap, type LayerDevice, layerDevice, type MaxMemory, SHARED } from '../../base/devices.js'; // prettier-ignore
+import {
+  type DeviceLike,
+  type DeviceMap,
+  deviceMapKind,
+  deviceOfMap,
+  type LayerDevice,
+  layerDevice,
+  type MaxMemory,
+  maxMemoryKind,
+  SHARED,
+} from '../../base/devices.js';
 import { ArgumentError } from '../../base/errors.js';
 import { isPlain } from '../../base/option_kinds.js';
+import { type OptionRules, OptionTable } from '../../base/options.js';
 import { quote } from '../../base/quote.js';
 import { parseSize } from '../../checkpoints/save.js';
 import type { DeviceMapKind } from './infer.js';
@@ -25,6 +36,15 @@ export interface MapOptions {
 }
 
 const DEVICES = "the number of a GPU, 'cuda:N', 'cpu', or 'cpu:N' for a processor that stands for several devices";
+
+/** Rules of MapOptions. */
+export const MAP_RULES: OptionRules<MapOptions> = {
+  device_map: { kind: deviceMapKind },
+  max_memory: { kind: maxMemoryKind },
+};
+
+/** Options of place(). */
+export const PLACE_TABLE = new OptionTable<MapOptions>('place()', MAP_RULES);
 
 /** What is said of places that are no devices. */
 function noDevice(option: string, where: string, got: unknown): ArgumentError {

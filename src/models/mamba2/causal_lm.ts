@@ -66,7 +66,8 @@ export class Mamba2ForCausalLM extends CausalLM<Mamba2Network, Mamba2Cache> {
       model = new Mamba2ForCausalLM(config, source, plan.engine);
       await restoreQuantized(model.weights);
       if (quantization_config) await quantizeWeights(model.weights, quantization_config);
-      if (options.device_map !== undefined) model.place(options);
+      const { device_map, max_memory } = options;
+      if (device_map !== undefined) model.place({ device_map, max_memory });
       await model.weights.hold();
       model.generation_config = await GenerationConfig.from_pretrained(dir, config.to_dict());
       return model;

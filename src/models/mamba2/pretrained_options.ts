@@ -1,17 +1,10 @@
 /** Options of from_pretrained() of a model, and their table. */
 import { computeDtypeKind, computeDtypeOf, type DtypeLike } from '../../base/compute_dtypes.js';
-import {
-  deviceKind,
-  type DeviceLike,
-  type DeviceMap,
-  deviceMapKind,
-  type MaxMemory,
-  maxMemoryKind,
-} from '../../base/devices.js';
+import { deviceKind, type DeviceLike, type DeviceMap, type MaxMemory } from '../../base/devices.js';
 import * as kinds from '../../base/option_kinds.js';
 import { type OptionRules, OptionTable, type OtherNames } from '../../base/options.js';
 import { HUB_OTHERS, HUB_RULES, type HubOptions } from '../../checkpoints/hub_options.js';
-import { mapRequest, selectedFor } from '../../engine/placement/request.js';
+import { MAP_RULES, mapRequest, selectedFor } from '../../engine/placement/request.js';
 import type { QuantizationConfig, TorchAoConfig } from '../../quant/index.js';
 import { ENGINE_OPTION_CLASHES, ENGINE_OPTION_RULES, type EngineOptions } from '../engine_options.js';
 import type { Mamba2ConfigFields } from './config.js';
@@ -47,8 +40,7 @@ export const PRETRAINED_RULES: OptionRules<PretrainedOptions> = {
   ...HUB_RULES,
   ...ENGINE_OPTION_RULES,
   device: { kind: deviceKind, default: 'auto' },
-  device_map: { kind: deviceMapKind },
-  max_memory: { kind: maxMemoryKind },
+  ...MAP_RULES,
   torch_dtype: { kind: computeDtypeKind },
   // an instance, judged by quantizationConfig(), which names the classes
   quantization_config: { kind: kinds.orNull(kinds.object) },
