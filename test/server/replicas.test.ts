@@ -28,7 +28,7 @@ const freePort = (): Promise<number> =>
   });
 
 describe('replicas behind Caddy', function () {
-  this.timeout(300_000);
+  this.timeout(600_000); // each process compiles its programs
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'replicas-'));
   const replicas: ServerProcess[] = [];
   let caddy: ChildProcess;
@@ -156,7 +156,8 @@ describe('replicas behind Caddy', function () {
     for (const { child } of replicas) child.kill('SIGKILL');
     // in the replicas' type: bfloat16 parts from it at near ties
     const model = (await AutoModelForCausalLM.from_pretrained('tiny-books-mamba2', { dtype: 'float32' })) as CausalLM;
-    const unbroken = await startServer({ model }, { chat_template: TEMPLATE });
+    // one row: it is asked one thing at a time, and every number of rows is a program to compile
+    const unbroken = await startServer({ model, rows: 1 }, { chat_template: TEMPLATE });
     try {
       for (const session of sessions)
         expect(
