@@ -3,12 +3,18 @@
  * several threads. Without a runtime, which provides both, they are ordinary.
  */
 
+/** What threads know how to do, by the types in safetensors' spelling. */
+const CONVERSIONS = ['F32 to F32', 'BF16 to F32', 'F32 to BF16'] as const;
+export type Conversion = (typeof CONVERSIONS)[number];
+
 /** Provides blocks. */
 export interface BlockSource {
   /** Bytes that are not zeros; null where there are no such blocks. @throws when there is no memory */
   allocate(bytes: number): ArrayBuffer | null;
   /** Fills a buffer with the bytes of an open file from `offset` on. Rejects with code 'EOF' where the file has fewer. */
   readInto(file: number, offset: number, buffer: ArrayBuffer): Promise<ArrayBuffer>;
+  /** Fills a buffer with numbers in another type. Null where the numbers do not lie at a multiple of their size. */
+  convertInto(numbers: Uint8Array, conversion: Conversion, buffer: ArrayBuffer): Promise<ArrayBuffer> | null;
 }
 
 let blocks: BlockSource | null = null;
@@ -30,4 +36,16 @@ const LEAST_READ = 2 ** 16;
 export async function readBlock(file: number, offset: number, bytes: number): Promise<Uint8Array | null> {
   if (blocks === null || bytes < LEAST_READ) return null;
   return new Uint8Array(await blocks.readInto(file, offset, newBlock(bytes)));
+}
+
+/** Numbers in another type as a block, made by several threads; null where they do not know how, or nothing is gained by them. */
+export async function convertedBlock(
+  numbers: Uint8Array,
+  conversion: string,
+  bytes: number,
+): Promise<Uint8Array | null> {
+  const known = CONVERSIONS.find((name) => name === conversion);
+  if (blocks === null || !known || bytes < LEAST_READ) return null;
+  const made = await blocks.convertInto(numbers, known, newBlock(bytes));
+  return made && new Uint8Array(made);
 }

@@ -4,7 +4,7 @@
  */
 import * as tf from '@tensorflow/tfjs';
 import { someAtATime } from '../base/some_at_a_time.js';
-import { newBlock } from '../base/blocks.js';
+import { convertedBlock, newBlock } from '../base/blocks.js';
 import { DTYPE_BYTES, decodeFloat32, encodeFloat32, type StoredDtype } from '../base/stored_dtypes.js';
 import type { CheckpointSource } from '../checkpoints/source.js';
 import { isHeld, lateTensor, nativeId } from '../runtime/binding.js';
@@ -43,10 +43,12 @@ export async function bytesOfFile(
   return inType(bytes, stored, dtype);
 }
 
-/** Stored bytes in a program's type, as a block, which a program takes without another copy. The event loop runs in between. */
+/** Stored bytes in a program's type, as a block, which a program takes without another copy. The event loop runs meanwhile. */
 export async function inType(bytes: Uint8Array, stored: StoredDtype, dtype: ProgramFloat): Promise<Uint8Array> {
   const [from, to] = [DTYPE_BYTES[stored], DTYPE_BYTES[dtype]];
   const count = bytes.byteLength / from;
+  const converted = await convertedBlock(bytes, `${stored} to ${dtype}`, count * to);
+  if (converted) return converted;
   const block = newBlock(count * to);
   await someAtATime(count, (begin, end) => {
     const part = bytes.subarray(begin * from, end * from);

@@ -4,7 +4,7 @@
  */
 import * as fs from 'node:fs';
 import * as path from 'node:path';
-import { useBlocks } from '../base/blocks.js';
+import { type Conversion, useBlocks } from '../base/blocks.js';
 import { DeviceError } from '../base/errors.js';
 import { requireNear } from '../base/package_files.js';
 import { findNodeBackend } from './binding.js';
@@ -61,6 +61,8 @@ interface SessionAddon {
   allocate(bytes: number): ArrayBuffer | null;
   /** native/file_reader.cc: fills a buffer with the bytes of an open file. */
   readInto(file: number, offset: number, buffer: ArrayBuffer): Promise<ArrayBuffer>;
+  /** native/file_reader.cc: fills a buffer with numbers in another type; null where they do not lie at a multiple of their size. */
+  convertInto(numbers: Uint8Array, conversion: Conversion, buffer: ArrayBuffer): Promise<ArrayBuffer> | null;
   /** native/server.cc: TensorFlow's server, until the process ends. */
   serve(definition: Uint8Array, address: string, port: number): void;
   /** native/release_memory.cc */

@@ -1,0 +1,55 @@
+/** What becomes of TensorFlow's large blocks of memory, in a process of its own; for test/runtime/large_blocks.test.ts. */
+import * as tf from '@tensorflow/tfjs';
+import * as fs from 'node:fs';
+import * as path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { requireNear } from '../../src/base/package_files.js';
+import { Program } from '../../src/jit/index.js';
+import { selectBackend } from '../../src/runtime/index.js';
+import { addonPath, runtimeDir } from '../../src/runtime/paths.js';
+import { memoryOf } from './process_memory.js';
+
+const COUNT = 1e7;
+
+await selectBackend('cpu');
+const guard = requireNear(path.join(path.dirname(addonPath(runtimeDir('cpu')!)), 'stderr_guard.node')) as {
+  largeBlocksDropped(): number;
+};
+/** Page faults of this process so far that needed no disk. */
+const faults = (): number => Number(fs.readFileSync('/proc/self/stat', 'utf8').split(') ')[1]!.split(' ')[7]);
+
+/** A function that makes tensors of 40 and more MB, op by op, and gives their largest value. */
+const made = new Program();
+made.variable('w', { shape: [COUNT], dtype: 'float32', init: () => new Float32Array(COUNT).fill(2) });
+made.define(
+  'f',
+  { x: { shape: [], dtype: 'float32' } },
+  ({ x }, { w }) => ({ outputs: { y: tf.max(tf.add(w!, x!)) } }),
+  { xla: false },
+);
+await made.compile();
+const dropped = [guard.largeBlocksDropped()];
+const values: number[] = [];
+const call = async (x: number, wait: boolean): Promise<void> => {
+  const { y } = wait ? made.callSync('f', { x }) : await made.call('f', { x });
+  values.push(Number(y![0]));
+  for (let i = 0; i < 200 && guard.largeBlocksDropped() === dropped.at(-1); i++) await sleep(10);
+  dropped.push(guard.largeBlocksDropped());
+};
+await call(3, false);
+const before = faults();
+await call(4, false);
+const during = faults() - before;
+// what JavaScript's thread frees goes on another
+await call(5, true);
+const held = [memoryOf('RssAnon')!];
+made.dispose();
+for (
+  let i = 0;
+  i < 200 && (guard.largeBlocksDropped() === dropped.at(-1) || memoryOf('RssAnon')! > held[0]! - 30e6);
+  i++
+)
+  await sleep(10);
+dropped.push(guard.largeBlocksDropped());
+held.push(memoryOf('RssAnon')!);
+process.stdout.write(JSON.stringify({ values, dropped, faults: during, held }));
