@@ -2,5 +2,5 @@
 #pragma once
 #include <node_api.h>
 
-// Puts `readInto` on the exports of an addon, for the thread of JavaScript that loads it. The library must stay loaded.
+// Puts `readInto` and `convertInto` on the exports of an addon, for the thread of JavaScript that loads it. The library must stay loaded.
 void ExportFileReader(napi_env env, napi_value exports);

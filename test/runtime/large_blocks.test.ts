@@ -24,7 +24,7 @@ describe('memory of TensorFlow', function () {
     if (process.platform !== 'linux') this.skip();
     const { stdout, stderr, status } = spawnSync(
       process.execPath,
-      ['--import=tsx', '--no-warnings', 'test/support/measure_blocks.ts'],
+      ['--import=tsx', '--no-warnings', 'test/support/blocks_run.ts'],
       { encoding: 'utf8', env: { ...process.env, TF_ENABLE_ONEDNN_OPTS: '0' } },
     );
     expect(status, stderr).to.equal(0);
