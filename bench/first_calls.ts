@@ -4,17 +4,18 @@ import { type CompileHook } from '../src/jit/index.js';
 import { generate, GenerationConfig, type GenerationEngine } from '../src/generation/index.js';
 import { type Mamba2ForCausalLM } from '../src/models/mamba2/causal_lm.js';
 import { AutoModelForCausalLM } from '../src/models/auto/index.js';
+import { type Work } from './peers/peer.js';
+import { provideCheckpoint } from './random_checkpoint.js';
 import { cacheRoot } from '../src/runtime/index.js';
 
-/** The small trained model by its name, a bench checkpoint by the name of its folder (130m-bfloat16), or a path. */
+/** The small trained model by its name, a bench checkpoint by the name of its folder (130m-bfloat16), which is written where there is none, or a path. */
 export async function modelOf(name: string, options: { on_compile?: CompileHook } = {}): Promise<Mamba2ForCausalLM> {
-  const folder =
-    name === 'tiny-books'
-      ? 'models/tiny-books-mamba2'
-      : name.includes('/')
-        ? name
-        : path.join(cacheRoot(), 'bench', name.includes('-') ? name : `${name}-bfloat16`);
-  return await AutoModelForCausalLM.from_pretrained(folder, options);
+  if (name === 'tiny-books') return AutoModelForCausalLM.from_pretrained('models/tiny-books-mamba2', options);
+  if (name.includes('/')) return AutoModelForCausalLM.from_pretrained(name, options);
+  const [model, dtype = 'bfloat16'] = name.split('-');
+  const checkpoint = path.join(cacheRoot(), 'bench', `${model}-${dtype}`);
+  await provideCheckpoint({ checkpoint, model: model!, dtype: dtype as Work['dtype'] });
+  return AutoModelForCausalLM.from_pretrained(checkpoint, options);
 }
 
 export type CallOptions = Record<string, unknown>;

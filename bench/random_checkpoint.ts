@@ -95,7 +95,11 @@ export async function writeRandomCheckpoint(dir: string, config: Mamba2Config, d
 }
 
 /** Writes the checkpoint of some work unless it is there. @returns whether it was written */
-export async function provideCheckpoint({ checkpoint, model, dtype }: Work): Promise<boolean> {
+export async function provideCheckpoint({
+  checkpoint,
+  model,
+  dtype,
+}: Pick<Work, 'checkpoint' | 'model' | 'dtype'>): Promise<boolean> {
   if (fs.existsSync(path.join(checkpoint, 'config.json'))) return false;
   process.stderr.write(`writing random weights into ${checkpoint}\n`);
   await writeRandomCheckpoint(checkpoint, publicConfig(model), floatDtypeOf(dtype)!);
