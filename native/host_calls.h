@@ -1,5 +1,5 @@
 // How programs call the kernels of CPUs. Written by scripts/native_header.ts from src/kernels/host/spec.ts, which to edit.
-// Version 20 is the description 3f512d1be88c.
+// Version 21 is the description 3f512d1be88c.
 #pragma once
 
 #include <cstddef>
@@ -7,7 +7,7 @@
 #include <cstring>
 
 // What the addon says of itself when it is loaded.
-constexpr int kNativeVersion = 20;
+constexpr int kNativeVersion = 21;
 
 // Outputs of a tile.
 constexpr int kTile = 32;

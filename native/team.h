@@ -28,7 +28,8 @@ class Team {
 
   // @param threads that are of use
   Team(xla::ffi::ThreadPool pool, int64_t threads) : shared_(std::make_shared<Shared>()) {
-    const int64_t all = std::max<int64_t>(1, std::min<int64_t>(pool.num_threads(), threads));
+    const int64_t own = pool.num_threads() / ++Working(); // of this and of models that run beside it
+    const int64_t all = std::max<int64_t>(1, std::min(own, threads));
     shared_->share = all == 1 ? 1 : 4 * all;
     for (int64_t i = 1; i < all; i++) pool.Schedule([shared = shared_] { Help(*shared); });
   }
@@ -36,6 +37,7 @@ class Team {
   ~Team() {
     shared_->ended.store(true, std::memory_order_release);
     shared_->Tell();
+    --Working();
   }
   Team(const Team&) = delete;
 
@@ -101,6 +103,12 @@ class Team {
 #endif
     }
   };
+
+  // Teams at work. Threads that wait in two of them would take cores from each other.
+  static std::atomic<int>& Working() {
+    static std::atomic<int> teams{0};
+    return teams;
+  }
 
   static void Help(Shared& shared) {
     for (int i = 0; i < kPhases; i++) {
