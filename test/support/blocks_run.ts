@@ -3,6 +3,7 @@ import * as tf from '@tensorflow/tfjs';
 import * as fs from 'node:fs';
 import * as path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { newBlock } from '../../src/base/blocks.js';
 import { requireNear } from '../../src/base/package_files.js';
 import { Program } from '../../src/jit/index.js';
 import { selectBackend } from '../../src/runtime/index.js';
@@ -15,8 +16,13 @@ await selectBackend('cpu');
 const guard = requireNear(path.join(path.dirname(addonPath(runtimeDir('cpu')!)), 'stderr_guard.node')) as {
   largeBlocksDropped(): number;
 };
-/** Page faults of this process so far that needed no disk. */
-const faults = (): number => Number(fs.readFileSync('/proc/self/stat', 'utf8').split(') ')[1]!.split(' ')[7]);
+/** Bytes for which this process has asked for large pages. */
+function advised(): number {
+  let bytes = 0;
+  for (const region of fs.readFileSync('/proc/self/smaps', 'utf8').split(/^(?=[0-9a-f]+-[0-9a-f]+ )/m))
+    if (/^VmFlags:.* hg( |$)/m.test(region)) bytes += 1024 * Number(/^Size: +([0-9]+)/m.exec(region)![1]);
+  return bytes;
+}
 
 /** A function that makes tensors of 40 and more MB, op by op, and gives their largest value. */
 const made = new Program();
@@ -37,11 +43,13 @@ const call = async (x: number, wait: boolean): Promise<void> => {
   dropped.push(guard.largeBlocksDropped());
 };
 await call(3, false);
-const before = faults();
 await call(4, false);
-const during = faults() - before;
 // what JavaScript's thread frees goes on another
 await call(5, true);
+const asked = [advised()];
+const block = newBlock(4 * COUNT);
+asked.push(advised());
+if (block.byteLength !== 4 * COUNT) throw new Error(`a block of ${block.byteLength} bytes`);
 const held = [memoryOf('RssAnon')!];
 made.dispose();
 for (
@@ -52,4 +60,4 @@ for (
   await sleep(10);
 dropped.push(guard.largeBlocksDropped());
 held.push(memoryOf('RssAnon')!);
-process.stdout.write(JSON.stringify({ values, dropped, faults: during, held }));
+process.stdout.write(JSON.stringify({ values, dropped, advised: asked, held }));
