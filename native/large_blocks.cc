@@ -2,7 +2,8 @@
 // and go with each run. These functions stand in for TensorFlow's own of the same names, and are else what those are: the dynamic linker finds the
 // names of a library that is open to all before those of libtensorflow itself.
 //
-// A block is asked for in pages of 2 MB, which come at a 512th of the number of interruptions, and go as quickly. free() of it is one munmap(), and
+// What functions work in is asked for in pages of 2 MB, which come at a 512th of the number of interruptions, and go as quickly; but not what
+// JavaScript's thread makes, weights above all: to find such pages takes a start longer, and host_kernels.cc moves weights to them afterwards. free() of it is one munmap(), and
 // JavaScript's thread stands still meanwhile as soon as it maps or protects memory (drop_pages.h): so the pages of a block go in pieces first. What
 // JavaScript's own thread frees, in its garbage collections above all, goes on a thread that does nothing else.
 #include "large_blocks.h"
@@ -112,10 +113,11 @@ namespace port {
 __attribute__((visibility("default"))) void* AlignedMalloc(size_t bytes, std::align_val_t alignment) {
   size_t align = static_cast<size_t>(alignment);
   if (align < sizeof(void*)) return malloc(bytes);
-  if (bytes >= kLarge && align < kLargePage) align = kLargePage;
+  const bool large = bytes >= kLarge && !javascript;
+  if (large && align < kLargePage) align = kLargePage;
   void* data = nullptr;
   if (posix_memalign(&data, align, bytes) != 0) return nullptr;
-  if (bytes >= kLarge) AskForLargePages(data, bytes);
+  if (large) AskForLargePages(data, bytes);
   return data;
 }
 

@@ -24,6 +24,8 @@ function advised(): number {
   return bytes;
 }
 
+const asked = [advised()];
+
 /** A function that makes tensors of 40 and more MB, op by op, and gives their largest value. */
 const made = new Program();
 made.variable('w', { shape: [COUNT], dtype: 'float32', init: () => new Float32Array(COUNT).fill(2) });
@@ -46,7 +48,7 @@ await call(3, false);
 await call(4, false);
 // what JavaScript's thread frees goes on another
 await call(5, true);
-const asked = [advised()];
+asked.push(advised());
 const block = newBlock(4 * COUNT);
 asked.push(advised());
 if (block.byteLength !== 4 * COUNT) throw new Error(`a block of ${block.byteLength} bytes`);
