@@ -26,13 +26,16 @@ function advised(): number {
 
 const asked = [advised()];
 
-/** A function that makes tensors of 40 and more MB, op by op, and gives their largest value. */
+/** A function that makes a tensor of 40 MB op by op, keeps it, and gives its largest value. */
 const made = new Program();
 made.variable('w', { shape: [COUNT], dtype: 'float32', init: () => new Float32Array(COUNT).fill(2) });
 made.define(
   'f',
   { x: { shape: [], dtype: 'float32' } },
-  ({ x }, { w }) => ({ outputs: { y: tf.max(tf.add(w!, x!)) } }),
+  ({ x }, { w }) => {
+    const sum = tf.add(w!, x!);
+    return { outputs: { y: tf.max(sum) }, assign: { w: sum } };
+  },
   { xla: false },
 );
 await made.compile();
