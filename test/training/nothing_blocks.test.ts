@@ -37,6 +37,7 @@ describe('training leaves the event loop free', () => {
   /** An embedding of 4 million values: four pieces where values are looked at, and 16 MB to be read. */
   const large = (): Mamba2ForCausalLM =>
     new Mamba2ForCausalLM(new Mamba2Config({ ...LEARNER, vocab_size: 2 ** 18, num_hidden_layers: 1 }));
+  // several layers: enough of them that the clock lets others in, also where a layer takes a millisecond
   const small = (layers = 1): Mamba2ForCausalLM =>
     new Mamba2ForCausalLM(new Mamba2Config({ ...LEARNER, num_hidden_layers: layers }));
 
@@ -91,7 +92,7 @@ describe('training leaves the event loop free', () => {
   });
 
   it('while fit’s model predicts and is scored, as predict() does', async () => {
-    const model = small(6);
+    const model = small(24);
     const trainer = new CausalLMTrainer(model);
     trainer.compile({ optimizer: new AdamW({ learningRate: 1e-2 }), metrics: ['accuracy'], step: { engine: 'eager' } });
     const before = (await trainer.predictAsync([row])).dataSync().slice();
@@ -129,7 +130,7 @@ describe('training leaves the event loop free', () => {
   });
 
   it('while a model with an adapter runs forward, as forward() does', async () => {
-    const model = small(6);
+    const model = small(24);
     const peft = get_peft_model(model, { r: 2, target_modules: ['in_proj'] }, { seed: 3 });
     const b = [...peft.trainable()].find(([name]) => name.includes('lora_B'))![1];
     tf.tidy(() => b.assign(tf.ones(b.shape)));
