@@ -37,7 +37,7 @@ describe('training leaves the event loop free', () => {
   /** An embedding of 4 million values: four pieces where values are looked at, and 16 MB to be read. */
   const large = (): Mamba2ForCausalLM =>
     new Mamba2ForCausalLM(new Mamba2Config({ ...LEARNER, vocab_size: 2 ** 18, num_hidden_layers: 1 }));
-  // several layers: enough of them that the clock lets others in, also where a layer takes a millisecond
+  /** @param layers where turns between them are counted: so many that the clock lets others in, also where a layer takes a millisecond */
   const small = (layers = 1): Mamba2ForCausalLM =>
     new Mamba2ForCausalLM(new Mamba2Config({ ...LEARNER, num_hidden_layers: layers }));
 
