@@ -17,8 +17,8 @@ namespace ffi = xla::ffi;
 
 namespace {
 
-constexpr FormSet kForms512 = {&kDense512, kVnni};
-constexpr FormSet kForms256 = {&kDense256, kAvx2};
+constexpr FormSet kForms512 = {&kDense512, kVnni, true};
+constexpr FormSet kForms256 = {&kDense256, kAvx2, false};
 
 // Multiplications that are worth another thread: some microseconds.
 constexpr int64_t kWorthThread = 1 << 16;
@@ -55,7 +55,7 @@ ffi::Error Int4Product(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::Remai
   if (n.size() != Int4ProductCall::kNumbers) return WrongCall("Int4Product", n.size(), Int4ProductCall::kNumbers);
   const Int4ProductCall c(n.begin());
   const Int4ProductOperands in(c, [&](size_t at) { return Data(args, at); });
-  const Matrix matrix{c.out, c.inner, true, c.bf16_levels, c.group, reinterpret_cast<const char*>(in.codes), in.scale, in.zero};
+  const Matrix matrix{c.out, c.inner, true, c.bf16_levels, c.group, reinterpret_cast<const char*>(in.codes), in.scale, in.zero, false};
   Product(pool, *kSet, matrix, c.rows, in.x, Into(results));
   return ffi::Error::Success();
 }
@@ -66,7 +66,7 @@ ffi::Error DenseProduct(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::Rema
   if (n.size() != DenseProductCall::kNumbers) return WrongCall("DenseProduct", n.size(), DenseProductCall::kNumbers);
   const DenseProductCall c(n.begin());
   const DenseProductOperands in(c, [&](size_t at) { return Data(args, at); });
-  const Matrix matrix{c.out, c.inner, false, c.bf16, 0, in.w, nullptr, nullptr};
+  const Matrix matrix{c.out, c.inner, false, c.bf16, 0, in.w, nullptr, nullptr, c.rounded};
   Product(pool, *kSet, matrix, c.rows, in.x, Into(results));
   return ffi::Error::Success();
 }

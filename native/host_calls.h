@@ -1,5 +1,5 @@
 // How programs call the kernels of CPUs. Written by scripts/native_header.ts from src/kernels/host/spec.ts, which to edit.
-// Version 21 is the description 3f512d1be88c.
+// Version 22 is the description 9b2e3dd4c79e.
 #pragma once
 
 #include <cstddef>
@@ -7,7 +7,7 @@
 #include <cstring>
 
 // What the addon says of itself when it is loaded.
-constexpr int kNativeVersion = 21;
+constexpr int kNativeVersion = 22;
 
 // Outputs of a tile.
 constexpr int kTile = 32;
@@ -51,16 +51,18 @@ struct Int4ProductOperands {
 };
 
 struct DenseProductCall {
-  static constexpr size_t kNumbers = 4;
+  static constexpr size_t kNumbers = 5;
   int64_t rows;  // rows of x
   int64_t inner;  // channels of x
   int64_t out;  // outputs
   bool bf16;  // w is bfloat16
+  bool rounded;  // x is rounded to bfloat16, where w is
   explicit DenseProductCall(const int64_t* n)
       : rows(n[0]),
         inner(n[1]),
         out(n[2]),
-        bf16(n[3] != 0) {}
+        bf16(n[3] != 0),
+        rounded(n[4] != 0) {}
 };
 
 // Operands of such a call, in order; null where there is none. at(i) points to the i-th tensor.
@@ -76,7 +78,7 @@ struct DenseProductOperands {
 };
 
 struct LayerStepCall {
-  static constexpr size_t kNumbers = 22;
+  static constexpr size_t kNumbers = 23;
   int64_t rows;  // rows of x
   int64_t hidden;  // channels of the stream
   int64_t heads;  // of the recurrence
@@ -99,6 +101,7 @@ struct LayerStepCall {
   bool out_int4;  // the output projection is in codes
   bool out_bf16;  // its weights, or its scales and zeros, are bfloat16
   int64_t out_group;  // channels of it that share a scale
+  bool rounded;  // what meets a bfloat16 matrix is rounded to bfloat16
   explicit LayerStepCall(const int64_t* n)
       : rows(n[0]),
         hidden(n[1]),
@@ -121,7 +124,8 @@ struct LayerStepCall {
         in_group(n[18]),
         out_int4(n[19] != 0),
         out_bf16(n[20] != 0),
-        out_group(n[21]) {}
+        out_group(n[21]),
+        rounded(n[22] != 0) {}
 };
 
 // Operands of such a call, in order; null where there is none. at(i) points to the i-th tensor.

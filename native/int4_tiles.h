@@ -93,39 +93,48 @@ AVX2 inline __m256 Load8(const char* from, int64_t at, bool bf16) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
 }
 
-// A tile for R rows, by dot products of bytes: 64 a vector.
+// One group's part of a tile for R rows, by dot products of bytes: 64 a vector. `first` is the first of the rows, g the group.
 template <int R>
-VNNI void TileVnni(const Sizes& s, Codes tile, Rows rows, float* y, int64_t row, int64_t columns) {
+VNNI inline void GroupVnni(const Sizes& s, Codes tile, Rows rows, int first, int64_t g, __m512 (*total)[2]) {
   const int64_t groups = s.groups(), words = s.group / 8;
   const __m512i nibble = _mm512_set1_epi8(15);
+  const uint8_t* codes = tile.codes + g * words * 128;
+  const int8_t* x = rows.xq + first * s.inner + g * s.group;
+  __m512i sum[R][2];
+  for (int r = 0; r < R; r++) sum[r][0] = sum[r][1] = _mm512_setzero_si512();
+  for (int64_t i = 0; i < words; i++, codes += 128) {
+    const __m512i a = _mm512_loadu_si512(codes), b = _mm512_loadu_si512(codes + 64);
+    const __m512i a0 = _mm512_and_si512(a, nibble), a1 = _mm512_and_si512(_mm512_srli_epi16(a, 4), nibble);
+    const __m512i b0 = _mm512_and_si512(b, nibble), b1 = _mm512_and_si512(_mm512_srli_epi16(b, 4), nibble);
+    for (int r = 0; r < R; r++) {
+      const __m512i x0 = _mm512_set1_epi32(Word(x + r * s.inner + 4 * i));
+      const __m512i x1 = _mm512_set1_epi32(Word(x + r * s.inner + s.group / 2 + 4 * i));
+      sum[r][0] = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(sum[r][0], a0, x0), a1, x1);
+      sum[r][1] = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(sum[r][1], b0, x0), b1, x1);
+    }
+  }
+  for (int h = 0; h < 2; h++) {
+    const __m512 scale = Load16(tile.scale, g * kTile + 16 * h, tile.bf16);
+    const __m512 zero = Load16(tile.zero, g * kTile + 16 * h, tile.bf16);
+    for (int r = 0; r < R; r++) {
+      const int64_t at = (first + r) * groups + g;
+      const int32_t all = rows.sum[at];
+      const __m512 product = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(sum[r][h], _mm512_set1_epi32(8 * all))), scale);
+      const __m512 whole = _mm512_fmadd_ps(zero, _mm512_set1_ps(static_cast<float>(all)), product);
+      total[first + r][h] = _mm512_fmadd_ps(whole, _mm512_set1_ps(rows.step[at]), total[first + r][h]);
+    }
+  }
+}
+
+// A tile for R rows. More than four at a time would not all stay in registers: they meet each group in two sets.
+template <int R>
+VNNI void TileVnni(const Sizes& s, Codes tile, Rows rows, float* y, int64_t row, int64_t columns) {
+  constexpr int kFirst = R > 4 ? (R + 1) / 2 : R;
   __m512 total[R][2];
   for (int r = 0; r < R; r++) total[r][0] = total[r][1] = _mm512_setzero_ps();
-  const uint8_t* codes = tile.codes;
-  for (int64_t g = 0; g < groups; g++) {
-    __m512i sum[R][2];
-    for (int r = 0; r < R; r++) sum[r][0] = sum[r][1] = _mm512_setzero_si512();
-    const int8_t* x = rows.xq + g * s.group;
-    for (int64_t i = 0; i < words; i++, codes += 128) {
-      const __m512i a = _mm512_loadu_si512(codes), b = _mm512_loadu_si512(codes + 64);
-      const __m512i a0 = _mm512_and_si512(a, nibble), a1 = _mm512_and_si512(_mm512_srli_epi16(a, 4), nibble);
-      const __m512i b0 = _mm512_and_si512(b, nibble), b1 = _mm512_and_si512(_mm512_srli_epi16(b, 4), nibble);
-      for (int r = 0; r < R; r++) {
-        const __m512i x0 = _mm512_set1_epi32(Word(x + r * s.inner + 4 * i));
-        const __m512i x1 = _mm512_set1_epi32(Word(x + r * s.inner + s.group / 2 + 4 * i));
-        sum[r][0] = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(sum[r][0], a0, x0), a1, x1);
-        sum[r][1] = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(sum[r][1], b0, x0), b1, x1);
-      }
-    }
-    for (int h = 0; h < 2; h++) {
-      const __m512 scale = Load16(tile.scale, g * kTile + 16 * h, tile.bf16);
-      const __m512 zero = Load16(tile.zero, g * kTile + 16 * h, tile.bf16);
-      for (int r = 0; r < R; r++) {
-        const int32_t all = rows.sum[r * groups + g];
-        const __m512 product = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(sum[r][h], _mm512_set1_epi32(8 * all))), scale);
-        const __m512 whole = _mm512_fmadd_ps(zero, _mm512_set1_ps(static_cast<float>(all)), product);
-        total[r][h] = _mm512_fmadd_ps(whole, _mm512_set1_ps(rows.step[r * groups + g]), total[r][h]);
-      }
-    }
+  for (int64_t g = 0; g < s.groups(); g++) {
+    GroupVnni<kFirst>(s, tile, rows, 0, g, total);
+    if constexpr (R > kFirst) GroupVnni<R - kFirst>(s, tile, rows, kFirst, g, total);
   }
   for (int r = 0; r < R; r++)
     for (int h = 0; h < 2 && columns > 16 * h; h++) {

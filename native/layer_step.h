@@ -34,8 +34,8 @@ class LayerStep {
         width_(inner_ + channels_ + c.heads),
         state_fn_(state_fns[c.bf16_state]),
         scratch_(*scratch),
-        first_(set, {width_, c.hidden, c.in_int4, c.in_bf16, c.in_group, in.in_matrix, in.in_scale, in.in_zero}, c.rows, &scratch->first),
-        second_(set, {c.hidden, inner_, c.out_int4, c.out_bf16, c.out_group, in.out_matrix, in.out_scale, in.out_zero}, c.rows,
+        first_(set, {width_, c.hidden, c.in_int4, c.in_bf16, c.in_group, in.in_matrix, in.in_scale, in.in_zero, c.rounded}, c.rows, &scratch->first),
+        second_(set, {c.hidden, inner_, c.out_int4, c.out_bf16, c.out_group, in.out_matrix, in.out_scale, in.out_zero, c.rounded}, c.rows,
                 &scratch->second) {
     scratch_.projected.resize(c.rows * width_);
     scratch_.normed.resize(c.rows * c.hidden);

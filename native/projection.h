@@ -7,6 +7,7 @@
 
 #include "dense_tiles.h"
 #include "int4_tiles.h"
+#include "pair_tiles.h"
 
 namespace {
 
@@ -14,6 +15,7 @@ namespace {
 struct FormSet {
   const DenseSet* dense;
   const TileFn* tiles;  // of int4
+  bool pairs;           // of rounded rows and bfloat16 matrices, where the processor has them
 };
 
 // A matrix as it is stored: weights in float32 or bfloat16, or codes of int4 in tiles, whose scales and zeros are in either.
@@ -22,6 +24,7 @@ struct Matrix {
   bool int4, bf16;
   int64_t group;  // channels that share a scale
   const char *data, *scale, *zero;
+  bool rounded;  // what meets bfloat16 weights is rounded to bfloat16
 };
 
 // Numbers from a whole line of the cache on: vectors that lie across two lines take twice as long to read.
@@ -40,7 +43,8 @@ class Aligned {
 
 // Rows as they are laid out, kept by each thread for its next call.
 struct KeptRows {
-  Aligned blocked;
+  Aligned blocked;  // float32, or bfloat16 for pairs
+  std::vector<float> rounded;
   std::vector<int8_t> xq;
   std::vector<float> step;
   std::vector<int32_t> sum;
@@ -57,8 +61,11 @@ class Projection {
       kept->sum.resize(rows * sizes_.groups());
       return;
     }
-    width_ = (m_.inner + set.dense->block - 1) / set.dense->block * set.dense->block;
+    pairs_ = m_.rounded && m_.bf16 && set.pairs && UsesBf16();
+    const int64_t block = pairs_ ? kBlock512 : set.dense->block;
+    width_ = (m_.inner + block - 1) / block * block;
     kept->blocked.Resize(rows * width_);
+    if (m_.rounded && m_.bf16 && !pairs_) kept->rounded.resize(rows * m_.inner);
     const int64_t passes = (rows + kDenseCall - 1) / kDenseCall;
     most_ = (rows + passes - 1) / passes;
   }
@@ -68,6 +75,12 @@ class Projection {
   int64_t units() const { return (m_.out + unit() - 1) / unit(); }
 
   void Put(int64_t row, const float* x) {
+    if (pairs_) return PairRow(x, m_.inner, Paired() + row * width_);
+    if (!m_.int4 && m_.rounded && m_.bf16) {
+      float* rounded = kept_->rounded.data() + row * m_.inner; // rows are put by several threads
+      for (int64_t k = 0; k < m_.inner; k++) rounded[k] = RoundToBf16(x[k]);
+      x = rounded;
+    }
     if (!m_.int4) return BlockRow(x, m_.inner, set_.dense->block, m_.bf16, kept_->blocked.data() + row * width_);
     for (int64_t g = 0, at = row * sizes_.groups(); g < sizes_.groups(); g++, at++)
       RoundGroup(x + g * m_.group, m_.group, &kept_->xq[at * m_.group], &kept_->step[at], &kept_->sum[at]);
@@ -79,12 +92,15 @@ class Projection {
   }
 
  private:
+  uint16_t* Paired() const { return reinterpret_cast<uint16_t*>(kept_->blocked.data()); }
+
   void Chunk(int64_t i, float* y, int64_t stride) const {
     const int64_t o = i * kDenseChunk, outputs = std::min(kDenseChunk, m_.out - o);
     const char* w = m_.data + o * m_.inner * (m_.bf16 ? 2 : 4);
     for (int64_t r = 0; r < rows_; r += most_) {
       const int64_t rows = std::min(most_, rows_ - r);
-      set_.dense->fn[m_.bf16][rows - 1]({kept_->blocked.data() + r * width_, width_}, w, m_.inner, outputs, y + r * stride + o, stride);
+      if (pairs_) kPairs[rows - 1](Paired() + r * width_, width_, w, m_.inner, outputs, y + r * stride + o, stride);
+      else set_.dense->fn[m_.bf16][rows - 1]({kept_->blocked.data() + r * width_, width_}, w, m_.inner, outputs, y + r * stride + o, stride);
     }
   }
 
@@ -103,6 +119,7 @@ class Projection {
   const int64_t rows_;
   KeptRows* kept_;
   Sizes sizes_{};
+  bool pairs_ = false;
   int64_t width_ = 0, most_ = 1;
 };
 

@@ -21,30 +21,41 @@ export function denseInstructions(): DenseInstructions[] {
   return DENSE_INSTRUCTIONS.filter((form) => hasHostKernel(`dense_product_${form}`));
 }
 
-/** x [rows, in] times w [out, in] transposed, by the kernel of these instructions. Traced code. @param w float32 or bfloat16 */
-export function denseProductBy(instructions: DenseInstructions, x: tf.Tensor2D, w: tf.Tensor): tf.Tensor2D {
+/**
+ * x [rows, in] times w [out, in] transposed, by the kernel of these instructions. Traced code.
+ * @param w float32 or bfloat16 @param rounded whether x is rounded to bfloat16 where w is
+ */
+export function denseProductBy(
+  instructions: DenseInstructions,
+  x: tf.Tensor2D,
+  w: tf.Tensor,
+  rounded = false,
+): tf.Tensor2D {
   const [out, inner] = w.shape as [number, number];
   const rows = x.shape[0];
-  const numbers = packNumbers(DENSE_PRODUCT, { rows, inner, out, bf16: trueDtype(w) === 'bfloat16' });
+  const numbers = packNumbers(DENSE_PRODUCT, { rows, inner, out, bf16: trueDtype(w) === 'bfloat16', rounded });
   return runHostKernel(`dense_product_${instructions}`, numbers, [x, w], [rows, out]) as tf.Tensor2D;
 }
 
 /**
  * x [rows, in] times w [out, in] transposed, all arithmetic float32, the matrix read once for all rows. Null outside code that XLA compiles, where there
  * is no kernel, and where another product is as good. Gradients for both.
+ * @param rounded x is rounded to bfloat16 where w is; sums stay float32
  */
-export function denseProduct(x: tf.Tensor2D, w: tf.Tensor): tf.Tensor2D | null {
+export function denseProduct(x: tf.Tensor2D, w: tf.Tensor, rounded = false): tf.Tensor2D | null {
   const [rows] = x.shape;
   if (!compilesWithXla() || rows > MOST_ROWS) return null;
   if (denseInstructions().length === 0 || (rows > FEW_ROWS && currentGraph().tensorflowProducts)) return null;
-  return tf.engine().runKernel(KERNEL, { x, w }) as tf.Tensor2D;
+  return tf.engine().runKernel(KERNEL, { x, w }, { rounded }) as tf.Tensor2D;
 }
 
 tf.registerKernel({
   kernelName: KERNEL,
   backendName: 'tensorflow',
-  kernelFunc: ({ inputs }) =>
-    denseProductBy(denseInstructions()[0]!, inputs['x'] as tf.Tensor2D, inputs['w'] as tf.Tensor),
+  kernelFunc: ({ inputs, attrs }) => {
+    const { rounded } = attrs as unknown as { rounded: boolean };
+    return denseProductBy(denseInstructions()[0]!, inputs['x'] as tf.Tensor2D, inputs['w'] as tf.Tensor, rounded);
+  },
 });
 
 tf.registerGradient({

@@ -10,14 +10,16 @@ import { LAYER_STEP, operandsOf, packNumbers } from './spec.js';
 export const LAYER_INSTRUCTIONS = ['avx512', 'avx2'] as const;
 export type LayerInstructions = (typeof LAYER_INSTRUCTIONS)[number];
 
-/**
- * Most rows that programs give it. Of more, products of few rows (dense.ts) between what XLA compiles are faster: 8 rows of 130m on two cores
- * gave 326 tokens a second against 278 in bfloat16, and 535 against 472 in int4.
- */
-const MOST_ROWS = 1;
+/** Most rows that it takes. */
+const MOST_ROWS = 64;
 
-/** A matrix [out, in] as kernels of CPUs take it: weights in float32 or bfloat16, or codes of int4. */
-export type HostMatrix = tf.Tensor | TiledMatrix;
+/** A matrix [out, in] as kernels of CPUs take it: weights in float32 or bfloat16, bfloat16 that rounds what it meets, or codes of int4. */
+export type HostMatrix = tf.Tensor | RoundingMatrix | TiledMatrix;
+
+/** A bfloat16 matrix whose other operand is rounded to bfloat16. */
+export interface RoundingMatrix {
+  readonly rounding: tf.Tensor;
+}
 
 export interface LayerStepInputs {
   /** The stream, [rows, hidden] */
@@ -67,10 +69,15 @@ function stored(matrix: HostMatrix): {
   int4: boolean;
   bf16: boolean;
   group: number;
+  rounded: boolean;
 } {
-  if (!isTiled(matrix)) return { operands: { matrix }, int4: false, bf16: trueDtype(matrix) === 'bfloat16', group: 0 };
-  const { codes, scale, zero, bf16Levels, groupSize } = matrix;
-  return { operands: { matrix: codes, scale, zero }, int4: true, bf16: bf16Levels, group: groupSize };
+  if (isTiled(matrix)) {
+    const { codes, scale, zero, bf16Levels, groupSize } = matrix;
+    return { operands: { matrix: codes, scale, zero }, int4: true, bf16: bf16Levels, group: groupSize, rounded: false };
+  }
+  const rounded = 'rounding' in matrix;
+  const weights = rounded ? matrix.rounding : matrix;
+  return { operands: { matrix: weights }, int4: false, bf16: trueDtype(weights) === 'bfloat16', group: 0, rounded };
 }
 
 /** Runs the kernel of these instructions. Traced code. */
@@ -90,6 +97,7 @@ export function layerStepBy(instructions: LayerInstructions, inputs: LayerStepIn
     bf16State: trueDtype(state) === 'bfloat16',
     ...{ inInt4: first.int4, inBf16: first.bf16, inGroup: first.group },
     ...{ outInt4: second.int4, outBf16: second.bf16, outGroup: second.group },
+    rounded: first.rounded || second.rounded,
   };
   const { gamma, taps, bias, dtBias, aLog, d, normGamma } = inputs;
   const operands = operandsOf<typeof LAYER_STEP, tf.Tensor>(LAYER_STEP, numbers, {

@@ -113,14 +113,32 @@ export function denseRow({ inner, out }: { inner: number; out: number }, x: Boun
   return y;
 }
 
+/** The nearest number that bfloat16 has, ties to even. */
+export function nearestBfloat16(value: number): number {
+  const word = new Uint32Array(Float32Array.of(value).buffer);
+  word[0] = (word[0]! + 0x7fff + ((word[0]! >>> 16) & 1)) & 0xffff0000;
+  return new Float32Array(word.buffer)[0]!;
+}
+
+/** Numbers rounded to bfloat16. What a kernel has may lie on the other side of the middle of two of them. */
+export function roundedRow(x: Bounded): Bounded {
+  const values = Float64Array.from(x.values, nearestBfloat16);
+  const bounds = Float64Array.from(values, (value, i) => {
+    const [v, e] = [x.values[i]!, x.bounds[i]!];
+    return Math.max(Math.abs(nearestBfloat16(v - e) - value), Math.abs(nearestBfloat16(v + e) - value));
+  });
+  return { values, bounds };
+}
+
 /** DenseProduct: y [rows, out]. */
 export function denseProductReference(call: DenseProductCall, operands: PlainOperands): Bounded {
   const { rows, inner, out } = call;
   const { x, w } = operands as Record<string, Float32Array>;
   const all = { values: new Float64Array(rows * out), bounds: new Float64Array(rows * out) };
   for (let r = 0; r < rows; r++) {
-    const own = Float64Array.from(x!.subarray(r * inner, (r + 1) * inner));
-    const y = denseRow(call, { values: own, bounds: new Float64Array(inner) }, w!);
+    const given = Float64Array.from(x!.subarray(r * inner, (r + 1) * inner));
+    const own = { values: given, bounds: new Float64Array(inner) };
+    const y = denseRow(call, call.rounded ? roundedRow(own) : own, w!);
     all.values.set(y.values, r * out);
     all.bounds.set(y.bounds, r * out);
   }

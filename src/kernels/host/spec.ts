@@ -80,6 +80,7 @@ export const LAYER_STEP = {
     outInt4: flag('the output projection is in codes'),
     outBf16: flag('its weights, or its scales and zeros, are bfloat16'),
     outGroup: int('channels of it that share a scale'),
+    rounded: flag('what meets a bfloat16 matrix is rounded to bfloat16'),
   },
   operands: {
     x: { type: 'float', meaning: '[rows, hidden]' },
@@ -102,13 +103,14 @@ export const LAYER_STEP = {
   },
 } as const satisfies CallSpec;
 
-/** x·Wᵀ for a few rows, [rows, out], in float32. W is read once for all of them. */
+/** x·Wᵀ for a few rows, [rows, out]; sums are float32. W is read once for all of them. */
 export const DENSE_PRODUCT = {
   numbers: {
     rows: int('rows of x'),
     inner: int('channels of x'),
     out: int('outputs'),
     bf16: flag('w is bfloat16'),
+    rounded: flag('x is rounded to bfloat16, where w is'),
   },
   operands: {
     x: { type: 'float', meaning: '[rows, inner]' },

@@ -4,7 +4,7 @@
  *
  * | path | what runs | decided by | file |
  * |---|---|---|---|
- * | `layer` | one kernel a layer, for one row on a CPU | the network, for all layers together | layer_step.ts |
+ * | `layer` | one kernel a layer, for up to 64 rows on a CPU | the network, for all layers together | layer_step.ts |
  * | `few_rows` | three to five kernels a layer for several rows, which hand the stream on in a form of their own | the network, for all layers together | few_rows_step.ts |
  * | `one_row` | the two projections of one row as kernels with all that is around them, and the recurrence between, on a GPU | the block | one_row_step.ts |
  * | `kernels` | the layer's own products, and kernels for what is between them | the mixer | kernels_step.ts |

@@ -42,7 +42,8 @@ export class Draw {
   }
 }
 
-const size = (values: ArrayLike<number>): number => Math.hypot(...Array.from(values)) / values.length;
+const size = (values: ArrayLike<number>): number =>
+  Math.sqrt(Array.from(values).reduce((sum, value) => sum + value * value, 0)) / values.length;
 
 /** Every value is as near to what is wanted as its bound says. */
 export function expectWithin(got: ArrayLike<number>, want: Bounded, name: string): void {

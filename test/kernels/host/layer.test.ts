@@ -14,7 +14,10 @@ import type { LayerStepCall } from '../../../src/kernels/host/spec.js';
 import { useBackend } from '../../support/backends.js';
 import { asBfloat16, Draw, expectTogether, expectWithin } from './cases.js';
 
-type Form = 'float32' | 'bfloat16' | 'int4';
+/** `rounding`: bfloat16 that rounds what it meets. */
+type Form = 'float32' | 'bfloat16' | 'rounding' | 'int4';
+
+const isBf16 = (form: Form): boolean => form === 'bfloat16' || form === 'rounding';
 
 interface Sizes {
   rows: number;
@@ -53,15 +56,20 @@ function sizesOf(seed: number, draw: Draw, forms: Case['forms']): Sizes {
 
 function matrixOf(draw: Draw, form: Form, name: string, out: number, inner: number): Case['operands'] {
   if (form === 'float32') return { [`${name}Matrix`]: draw.numbers(out * inner, 0.3) };
-  if (form === 'bfloat16') return { [`${name}Matrix`]: draw.levels(out * inner, 0.3) };
+  if (form !== 'int4') return { [`${name}Matrix`]: draw.levels(out * inner, 0.3) };
   const { codes, scale, zero } = draw.codes(out, inner, 32);
   return { [`${name}Matrix`]: codes, [`${name}Scale`]: scale, [`${name}Zero`]: zero };
 }
 
-function caseOf(seed: number): Case {
+function caseOf(seed: number, rounded: boolean): Case {
   const draw = new Draw(1000 * seed + 29);
   const all = ['float32', 'bfloat16', 'int4'] as const;
-  const forms = { in: draw.of(all), out: draw.of(all) };
+  const forms = { in: draw.of(all), out: draw.of(all) } as Case['forms'];
+  if (rounded) {
+    forms[draw.of(['in', 'out'] as const)] = 'rounding';
+    // the call says it of both
+    for (const name of ['in', 'out'] as const) if (forms[name] === 'bfloat16') forms[name] = 'rounding';
+  }
   const sizes = sizesOf(seed, draw, forms);
   const { rows, hidden, heads, headDim, groups, stateSize, taps, layers } = sizes;
   const inner = heads * headDim;
@@ -75,8 +83,9 @@ function caseOf(seed: number): Case {
   const call: LayerStepCall = {
     ...{ rows, hidden, heads, headDim, groups, stateSize, taps, normGroups: draw.of([1, groups]) },
     ...{ contextRow: layers * (taps - 1) * channels, place, epsilon: 1e-5, low, high, hasMask, hasBias, bf16State },
-    ...{ inInt4: forms.in === 'int4', inBf16: forms.in === 'bfloat16', inGroup: forms.in === 'int4' ? 32 : 0 },
-    ...{ outInt4: forms.out === 'int4', outBf16: forms.out === 'bfloat16', outGroup: forms.out === 'int4' ? 32 : 0 },
+    ...{ inInt4: forms.in === 'int4', inBf16: isBf16(forms.in), inGroup: forms.in === 'int4' ? 32 : 0 },
+    ...{ outInt4: forms.out === 'int4', outBf16: isBf16(forms.out), outGroup: forms.out === 'int4' ? 32 : 0 },
+    rounded,
   };
   const state = rows * heads * headDim * stateSize;
   const operands = {
@@ -117,7 +126,7 @@ function defineCase(
   for (const name of ['in', 'out'] as const) {
     const [out, k] = shapes[name];
     const form = forms[name];
-    if (form !== 'int4') declare(`${name}Matrix`, { shape: [out, k], dtype: form });
+    if (form !== 'int4') declare(`${name}Matrix`, { shape: [out, k], dtype: isBf16(form) ? 'bfloat16' : 'float32' });
     else {
       const tiles = Math.ceil(out / TILE);
       program.variable(`${name}Matrix${i}`, {
@@ -141,6 +150,7 @@ function defineCase(
     const matrix = (name: 'in' | 'out'): HostMatrix => {
       const [out, k] = shapes[name];
       const own = vars[`${name}Matrix${i}`]!;
+      if (forms[name] === 'rounding') return { rounding: own };
       if (forms[name] !== 'int4') return own;
       const [scale, zero] = [vars[`${name}Scale${i}`]!, vars[`${name}Zero${i}`]!];
       return { out, inner: k, groupSize: 32, bf16Levels: false, codes: own, scale, zero };
@@ -160,10 +170,11 @@ function defineCase(
 describe('a step of a layer on a CPU', () => {
   before(() => useBackend('tensorflow'));
 
-  for (const instructions of LAYER_INSTRUCTIONS)
-    it(`${instructions}: is as far from its reference as float32 may be`, async function () {
+  const forms = LAYER_INSTRUCTIONS.flatMap((name) => [false, true].map((rounded) => [name, rounded] as const));
+  for (const [instructions, rounded] of forms)
+    it(`${instructions}${rounded ? ', rounding' : ''}: is as far from its reference as float32 may be`, async function () {
       if (!layerInstructions().includes(instructions)) this.skip();
-      const cases = Array.from({ length: 30 }, (_, seed) => caseOf(seed));
+      const cases = Array.from({ length: 30 }, (_, seed) => caseOf(seed, rounded));
       const program = new Program();
       cases.forEach((one, i) => defineCase(program, one, i, instructions));
       await program.compile();
@@ -182,8 +193,9 @@ describe('a step of a layer on a CPU', () => {
           values: Float64Array.from(some(want.y.values)),
           bounds: Float64Array.from(some(want.y.bounds)),
         };
-        // bounds of what goes through two products and more are wide: an input near the middle of two codes may be rounded either way
-        const int4 = call.inInt4 || call.outInt4 ? 2e-3 : 2e-6;
+        // bounds of what goes through two products and more are wide: an input near the middle of two codes, or of two
+        // numbers of bfloat16, may be rounded either way
+        const int4 = call.inInt4 || call.outInt4 || rounded ? 2e-3 : 2e-6;
         const check = (got: ArrayLike<number>, what: LayerStepBounded['y'], most: number, of: string): void => {
           expectWithin(got, what, `${name}: ${of}`);
           expectTogether(got, what, most, `${name}: ${of}`);

@@ -8,7 +8,7 @@ describe('how kernels of CPUs are called', () => {
     ...{ rows: 2, hidden: 64, heads: 4, headDim: 32, groups: 2, stateSize: 16, taps: 4, normGroups: 1 },
     ...{ contextRow: 900, place: 450, epsilon: 1, low: 0.5, high: Infinity },
     ...{ hasMask: true, hasBias: false, bf16State: true, inInt4: true, inBf16: true, inGroup: 32 },
-    ...{ outInt4: false, outBf16: false, outGroup: 0 },
+    ...{ outInt4: false, outBf16: false, outGroup: 0, rounded: true },
   };
 
   it('C++ has the description that TypeScript has', () => {
@@ -29,7 +29,7 @@ describe('how kernels of CPUs are called', () => {
     expect(packNumbers(LAYER_STEP, call)).to.deep.equal([
       ...[2, 64, 4, 32, 2, 16, 4, 1],
       ...[900, 450, one, half, infinity],
-      ...[1, 0, 1, 1, 1, 32, 0, 0, 0],
+      ...[1, 0, 1, 1, 1, 32, 0, 0, 0, 1],
     ]);
   });
 
