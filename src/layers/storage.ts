@@ -52,17 +52,18 @@ export function float32Matrix(shape: readonly number[], init?: WeightBytes): Wei
 /**
  * A matrix [out, in] in bfloat16. A CPU widens it inside the product, so that all arithmetic is float32. A GPU multiplies
  * in bfloat16: activations are rounded for the product, and its result is.
+ * @param rounds whether a CPU rounds what few rows meet it with to bfloat16, too; sums stay float32
  */
-export function bfloat16Storage(shape: readonly number[], init?: WeightBytes): WeightStorage {
+export function bfloat16Storage(shape: readonly number[], init?: WeightBytes, rounds = false): WeightStorage {
   return {
-    form: `bfloat16 matrix${kernels()}`,
+    form: `bfloat16 matrix${kernels()}${rounds ? ', rounding' : ''}`,
     takesWhole: layerInstructions().length > 0,
     variables: { '': { shape, dtype: 'bfloat16', init } },
     weight: (vars) => ({
       shape,
-      apply: (x) => denseProduct(x, vars['']!) ?? matMulStored(x, vars['']!),
+      apply: (x) => denseProduct(x, vars['']!, rounds) ?? matMulStored(x, vars['']!),
       rows: (ids) => gatherRows(vars['']!, ids),
-      host: vars['']!,
+      host: rounds ? { rounding: vars['']! } : vars['']!,
       fused: (input) => oneRowProduct(shape, { kind: 'bfloat16' }, input, [vars['']!]),
       batch: (input) => fewRowsProduct(shape, input, vars['']!),
     }),

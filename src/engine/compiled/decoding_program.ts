@@ -43,6 +43,8 @@ export interface DecodingProgramOptions {
   mergeStep?: boolean;
   /** Prompts are multiplied by kernels of TensorFlow (see DefineOptions). Default true. */
   kernels?: boolean;
+  /** What meets bfloat16 matrices is rounded to bfloat16 for tokens, too (bfloat16Storage). Default false. */
+  roundedRows?: boolean;
   /** Prompts are read by one program for each layer in turn, the same for all layers (see DefineOptions). Default false. */
   layered?: boolean;
   /** Keep the small weights in one variable, unless a kernel takes them whole (WeightStorage.takesWhole). Default false. */
@@ -93,7 +95,7 @@ export function buildDecodingProgram(weights: NetworkWeights, options: DecodingP
   const storages = new Map<string, WeightStorage>();
   const specs = network.weightSpecs();
   for (const spec of specs) {
-    const storage = weights.storage(spec, (s) => storageOf(weights, s, options.dtype));
+    const storage = weights.storage(spec, (s) => storageOf(weights, s, options.dtype, options.roundedRows));
     storages.set(spec.name, storage);
   }
   const graphCache = graphCacheFor(config, storages, options);

@@ -140,7 +140,9 @@ class DividedFunctions {
       return layer < 0 ? division.norm : division.runs.find(({ to }) => layer < to)!.device;
     };
     for (const spec of network.weightSpecs()) {
-      const storage = this.weights.storage(spec, (s) => storageOf(this.weights, s, this.options.dtype));
+      const storage = this.weights.storage(spec, (s) =>
+        storageOf(this.weights, s, this.options.dtype, this.options.roundedRows),
+      );
       this.storages.set(spec.name, { storage, device: deviceOf(spec.name) });
     }
     const { embedding } = network.names;

@@ -25,13 +25,21 @@ function bytesOf(weights: NetworkWeights, name: string, dtype: ProgramFloat): ()
   };
 }
 
-/** float32 for everything small; matrices as asked, or as the checkpoint has them. */
-export function storageOf(weights: NetworkWeights, spec: WeightSpec, dtype: ProgramDtype): WeightStorage {
+/**
+ * float32 for everything small; matrices as asked, or as the checkpoint has them.
+ * @param rounds see bfloat16Storage
+ */
+export function storageOf(
+  weights: NetworkWeights,
+  spec: WeightSpec,
+  dtype: ProgramDtype,
+  rounds = false,
+): WeightStorage {
   const stored = weights.source?.tensors.get(spec.name)?.dtype;
   const wide = dtype === 'float32' || (dtype === 'auto' && stored !== 'BF16');
   if (!isMatrix(spec)) return float32Storage(spec.shape, bytesOf(weights, spec.name, 'F32'));
   if (wide) return float32Matrix(spec.shape, bytesOf(weights, spec.name, 'F32'));
-  return bfloat16Storage(spec.shape, bytesOf(weights, spec.name, 'BF16'));
+  return bfloat16Storage(spec.shape, bytesOf(weights, spec.name, 'BF16'), rounds);
 }
 
 /**

@@ -5,6 +5,7 @@ import { GREEDY, type EngineSampling, type GenerationEngine } from '../../../src
 import { Mamba2ForCausalLM } from '../../../src/models/mamba2/causal_lm.js';
 import { CompiledEngine, type CompiledEngineOptions } from '../../../src/engine/compiled/compiled_engine.js';
 import { EagerEngine } from '../../../src/engine/eager_engine.js';
+import { layerInstructions } from '../../../src/kernels/index.js';
 import { cpuFeatures } from '../../../src/runtime/cpu.js';
 import { onGpu } from '../../../src/runtime/index.js';
 import { loadCheckpoint } from '../../../src/models/mamba2/pretrained.js';
@@ -276,7 +277,7 @@ describe('CompiledEngine', function () {
     const { model } = await load(loadGolden('g1-forward'));
     const refused: [string, unknown, RegExp][] = [
       ['dtype', 'float16', /dtype is "float16"; expected 'auto', 'float32' or 'bfloat16'/],
-      ['products', 'bfloat16', /products is "bfloat16"; expected 'auto' or 'float32'/],
+      ['products', 'float16', /products is "float16"; expected 'auto', 'float32' or 'bfloat16'/],
       ['state_dtype', 'float16', /state_dtype is "float16"; expected 'float32' or 'bfloat16'/],
       ...[0, -1, 1.5, NaN, '4', null].flatMap((value): [string, unknown, RegExp][] => [
         ['block', value, /block is .*; expected an integer of 1 or more/],
@@ -400,6 +401,30 @@ describe('CompiledEngine', function () {
     await engine.prefill(b, [prompt.slice(0, 1)]);
     for (const token of prompt.slice(1)) await engine.step(b, Int32Array.of(token));
     expectClose((await engine.logits(b))[0]!, whole, 1e-4 * Math.max(...whole.map(Math.abs)), 'logits');
+  });
+
+  it('with bfloat16 products tokens round what meets the matrices, alike in any number of rows', async function () {
+    if (onGpu() || layerInstructions().length === 0) this.skip(); // elsewhere nothing rounds tokens
+
+    const dir = 'models/tiny-books-mamba2';
+    const logitsOf = async (products: 'float32' | 'bfloat16', rows: number): Promise<Float32Array> => {
+      const { model, engine } = await load({ dir }, { dtype: 'bfloat16', segments: [16], batches: [rows], products });
+      const state = await engine.createState(rows);
+      await engine.prefill(
+        state,
+        Array.from({ length: rows }, () => Int32Array.of(5)),
+      );
+      for (let i = 0; i < 20; i++)
+        await engine.step(state, new Int32Array(rows).fill((i * 71) % model.config.vocab_size));
+      return (await engine.logits(state))[rows - 1]!;
+    };
+    const exact = await logitsOf('float32', 1);
+    const alone = await logitsOf('bfloat16', 1);
+    expectRounded(alone, exact, 2 * 8 + 1);
+    // sums of float32 in another order may fall on the other side of the middle of two numbers of bfloat16
+    const size = Math.sqrt(exact.reduce((sum, x) => sum + x * x, 0) / exact.length);
+    const off = (got: Float32Array, want: Float32Array): number => largestDifference(got, want).difference / size;
+    expect(off(await logitsOf('bfloat16', 5), alone)).to.be.below(off(alone, exact) / 2);
   });
 });
 
