@@ -83,17 +83,6 @@ class FileHandle {
     return statOf(this.readable.size, this.readable.modified);
   }
 
-  createReadStream({ highWaterMark = 1 << 16 } = {}): AsyncIterable<Uint8Array> & { destroy(): void } {
-    const { readable } = this;
-    return {
-      async *[Symbol.asyncIterator]() {
-        for (let at = 0; at < readable.size; at += highWaterMark)
-          yield await readable.read(at, Math.min(highWaterMark, readable.size - at));
-      },
-      destroy: () => undefined,
-    };
-  }
-
   async write(bytes: Uint8Array, from = 0, length = bytes.length - from): Promise<{ bytesWritten: number }> {
     const { out } = this;
     if (!out) throw fileError('EBADF', `${this.path} is open for reading`);
