@@ -24,6 +24,17 @@ export interface ZipEntry {
   readonly crc: number | null;
 }
 
+/** An entry as the directory has it. */
+interface Listed {
+  readonly name: string;
+  /** in bytes */
+  readonly nameLength: number;
+  readonly crc: number;
+  readonly size: number;
+  /** where its own header begins */
+  readonly local: number;
+}
+
 let crcTable: Uint32Array | null = null;
 
 /** CRC-32 of bytes that follow others with the given CRC (Node has it since 20.15; before, a table does). */
@@ -119,7 +130,7 @@ export async function readZipDirectory(file: ByteSource): Promise<Map<string, Zi
   const directory = await findDirectory(file);
   const bytes = await file.read(directory.begin, directory.end - directory.begin);
   const data = view(bytes);
-  const found: { name: string; crc: number; size: number; local: number }[] = [];
+  const found: Listed[] = [];
   let at = 0;
   for (let i = 0; i < directory.count; i++) {
     if (at + 46 > bytes.byteLength || data.getUint32(at, true) !== CENTRAL)
@@ -140,7 +151,7 @@ export async function readZipDirectory(file: ByteSource): Promise<Map<string, Zi
     const raw = [24, 20, 42].map((field) => data.getUint32(at + field, true));
     const [size, stored, local] = zip64Fields(file.path, name, extra, raw) as [number, number, number];
     if (size !== stored) throw broken(file.path, `entry ${plain(name)}: its two sizes, ${size} and ${stored}, differ.`);
-    found.push({ name, crc: data.getUint32(at + 16, true), size, local });
+    found.push({ name, nameLength, crc: data.getUint32(at + 16, true), size, local });
     at = next;
   }
   if (at !== bytes.byteLength) throw broken(file.path, 'the zip directory holds more than its entries.');
@@ -148,26 +159,24 @@ export async function readZipDirectory(file: ByteSource): Promise<Map<string, Zi
 }
 
 /** Follows each entry to its local header, and checks that the entries' bytes lie apart and before the directory. */
-async function locate(
-  file: ByteSource,
-  found: readonly { name: string; crc: number; size: number; local: number }[],
-  limit: number,
-): Promise<Map<string, ZipEntry>> {
+async function locate(file: ByteSource, found: readonly Listed[], limit: number): Promise<Map<string, ZipEntry>> {
   // torch can be told to compute no checksums; all are 0 then
   const unchecked = found.every(({ crc }) => crc === 0);
   const entries = new Map<string, ZipEntry>();
   let last = 0;
-  for (const { name, crc, size, local } of [...found].sort((a, b) => a.local - b.local)) {
+  for (const { name, nameLength, crc, size, local } of [...found].sort((a, b) => a.local - b.local)) {
     if (entries.has(name)) throw broken(file.path, `entry ${plain(name)} is there twice.`);
     if (!(local >= last && local + 30 <= limit))
       throw broken(file.path, `entry ${plain(name)} lies outside its place.`);
-    const header = view(await file.read(local, 30));
+    // with the name behind it: one reading an entry
+    const bytes = await file.read(local, Math.min(30 + nameLength, limit - local));
+    const header = view(bytes);
     if (header.getUint32(0, true) !== LOCAL) throw broken(file.path, `entry ${plain(name)} has no header of its own.`);
-    const nameLength = header.getUint16(26, true);
-    const begin = local + 30 + nameLength + header.getUint16(28, true);
+    const ownLength = header.getUint16(26, true);
+    const begin = local + 30 + ownLength + header.getUint16(28, true);
     if (!(begin + size <= limit))
       throw broken(file.path, `entry ${plain(name)} (${size} bytes) reaches past the data's end.`);
-    if (new TextDecoder().decode(await file.read(local + 30, nameLength)) !== name)
+    if (ownLength !== nameLength || new TextDecoder().decode(bytes.subarray(30)) !== name)
       throw broken(file.path, `entry ${plain(name)} has another name in its own header.`);
     last = begin + size;
     entries.set(name, { name, begin, end: last, crc: unchecked ? null : crc });
