@@ -81,8 +81,11 @@ function columnNames(header: readonly string[]): string[] {
   return names;
 }
 
+const load = () => import('csv-parse');
+let library: ReturnType<typeof load> | null = null;
+
 async function* records(file: string, { delimiter }: CsvOptions): AsyncGenerator<Row> {
-  const { parse } = await import('csv-parse');
+  const { parse } = await (library ??= load());
   const parser = parse({
     ...{ delimiter, info: true, skip_empty_lines: true, max_record_size: MOST_OF_ROW },
     // a quote within a value that does not begin with one is a quote, and a short row ends in missing values

@@ -106,12 +106,15 @@ function numbersOf(value: unknown): unknown {
   return value;
 }
 
+const load = () => Promise.all([import('hyparquet'), loadPageReaders()]);
+let library: ReturnType<typeof load> | null = null;
+
 /**
  * The rows of a file, a row group at a time.
  * @throws ArgumentError naming the file, for whatever is wrong with it
  */
 export async function* readParquet(path: string): AsyncGenerator<Example> {
-  const [parquet, readers] = await Promise.all([import('hyparquet'), loadPageReaders()]);
+  const [parquet, readers] = await (library ??= load());
   const file = await RandomAccessFile.open(path);
   const of = async <T>(work: () => Promise<T> | T): Promise<T> => {
     try {
