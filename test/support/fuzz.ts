@@ -1,9 +1,13 @@
 /**
  * Runs a reader on damaged files in a process of its own, so that an abort, a hang and a leak are findings and not the end of the tests.
  *
- * A module names its readers in `fuzzTargets` and is given by its address; `fuzz_child.ts` runs it. FUZZ_SEED makes other runs.
+ * A module names its readers in `fuzzTargets` and is given by its address; `fuzz_child.ts` runs it. FUZZ_SEED makes other runs. What is
+ * written goes to FUZZ_FOLDER, which the child is given.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
+import * as fs from 'node:fs';
+import * as os from 'node:os';
+import * as path from 'node:path';
 import type { Readable } from 'node:stream';
 import * as readline from 'node:readline';
 import { fileURLToPath } from 'node:url';
@@ -50,10 +54,11 @@ export interface FuzzOptions {
 
 /** What the child writes, a line each. */
 export type FuzzLine =
+  | { kinds: string[] }
   | { begin: number; how: string }
-  | { end: number; outcome: 'accepted' | 'refused'; ms: number; memory: number }
-  | { end: number; outcome: 'foreign error'; detail: string; ms: number; memory: number }
-  | { done: true };
+  | { end: number; outcome: 'accepted' | 'refused'; ms: number }
+  | { end: number; outcome: 'foreign error'; detail: string; ms: number }
+  | { done: true; memory: number };
 
 const CHILD = fileURLToPath(new URL('fuzz_child.ts', import.meta.url));
 
@@ -77,39 +82,114 @@ export async function fuzz(module: string | URL, target: string, options: FuzzOp
   return report;
 }
 
+/** The names of a module's targets, as so many processes start that run them. */
+export async function fuzzKinds(module: string | URL, processes = 1): Promise<string[]> {
+  const started = Array.from({ length: processes }, () => takeChild(String(module)));
+  idle.push(...started);
+  return started[0]!.kinds;
+}
+
+/** Ends processes that wait for another job. */
+export function endFuzz(module: string | URL): void {
+  for (const child of idle.filter((each) => each.module === String(module))) {
+    idle.splice(idle.indexOf(child), 1);
+    child.process.stdin!.end();
+  }
+}
+
 /** A process that loaded a module, and the lines that it writes. */
 interface FuzzChild {
   module: string;
   process: ChildProcess;
   lines: readline.Interface;
+  kinds: Promise<string[]>;
   errors: string;
 }
 
 /** Processes that wait for the next job: to start one takes longer than most jobs do. They end with this process, whose pipe they read. */
 const idle: FuzzChild[] = [];
 
+let made: string | null = null;
+/** A folder that lies in memory where there is room for it: to write a file anew takes the system half a millisecond on a disk. */
+function folder(): string {
+  if (made === null) {
+    const room = (at: string): number => {
+      try {
+        const { bavail, bsize } = fs.statfsSync(at);
+        return bavail * bsize;
+      } catch {
+        return 0;
+      }
+    };
+    made = fs.mkdtempSync(path.join(room('/dev/shm') > 2 ** 25 ? '/dev/shm' : os.tmpdir(), 'fuzz-'));
+    process.on('exit', () => fs.rmSync(made!, { recursive: true, force: true }));
+  }
+  return made;
+}
+
 function takeChild(module: string): FuzzChild {
   const waiting = idle.findIndex((child) => child.module === module);
   if (waiting >= 0) return idle.splice(waiting, 1)[0]!;
   const child = spawn(process.execPath, ['--import', 'tsx', '--no-warnings', CHILD, module], {
     stdio: ['pipe', 'ignore', 'pipe', 'pipe'],
-    env: { ...process.env, NODE_OPTIONS: '' },
+    env: { ...process.env, NODE_OPTIONS: '', FUZZ_FOLDER: folder() },
   });
-  const made: FuzzChild = {
-    module,
-    process: child,
-    lines: readline.createInterface({ input: child.stdio[3] as Readable }),
-    errors: '',
+  const lines = readline.createInterface({ input: child.stdio[3] as Readable });
+  const started: FuzzChild = {
+    ...{ module, process: child, lines, errors: '' },
+    kinds: new Promise((resolve, reject) => {
+      lines.once('line', (text) => resolve((JSON.parse(text) as { kinds: string[] }).kinds));
+      child.once('close', () =>
+        reject(new Error(`the process that runs damaged files did not start:\n${started.errors}`)),
+      );
+    }),
   };
+  started.kinds.catch(() => undefined); // who waits for a job of it is told
   child.stdin!.on('error', () => undefined); // it has died, which is told where it closes
-  child.stderr!.setEncoding('utf8').on('data', (text: string) => (made.errors = (made.errors + text).slice(-2000)));
-  return made;
+  child
+    .stderr!.setEncoding('utf8')
+    .on('data', (text: string) => (started.errors = (started.errors + text).slice(-2000)));
+  return started;
 }
 
 /** Lets the tests' process end, or not, while a child waits. */
 function hold(child: FuzzChild, held: boolean): void {
   const handles = [child.process, ...child.process.stdio] as unknown as ({ ref(): void; unref(): void } | null)[];
   for (const handle of handles) held ? handle?.ref() : handle?.unref();
+}
+
+/** Times that the clock of a file is looked at within its limit. */
+const LOOKS = 10;
+
+/** Milliseconds that a process may take between files: for its sound ones, most of all. */
+const BETWEEN = 60_000;
+
+/**
+ * Calls back when a file takes too long. Only its own time counts: on a busy machine a process waits for its turn, within ten times the limit,
+ * and nothing counts while someone has stopped it or us.
+ * @param current number of the file; null between two
+ */
+function watch(child: ChildProcess, limit: number, current: () => number | null, hangs: () => void): NodeJS.Timeout {
+  let seen: number | null = null;
+  let from = 0;
+  let looks = 0;
+  return setInterval(() => {
+    const state = stateOf(child.pid);
+    if (state === 'T') return;
+    const index = current();
+    if (index !== seen) {
+      [seen, looks, from] = [index, 0, processorTime(child.pid)];
+      return;
+    }
+    looks++;
+    if (index === null) {
+      if ((looks * limit) / LOOKS >= BETWEEN) hangs();
+      return;
+    }
+    if (looks % LOOKS !== 0) return;
+    if (looks < 10 * LOOKS && processorTime(child.pid) - from < limit && state === 'R') return;
+    hangs();
+  }, limit / LOOKS);
 }
 
 /** Runs a job until it is done, or the child dies or hangs. @returns the number after the last file that it began */
@@ -119,18 +199,12 @@ async function runJob(child: FuzzChild, job: FuzzJob, limit: number, report: Fuz
   let next = job.first;
   let hung = false;
   hold(child, true);
-  // the start of the process is no file's fault
-  let clock = setTimeout(() => running.kill('SIGKILL'), 60_000);
-  const rearm = (ms: number, waits = 0, from = processorTime(running.pid)): void => {
-    clearTimeout(clock);
-    clock = setTimeout(() => {
-      // on a busy machine a process waits for its turn: what counts is what it computed, within ten times the limit
-      if (waits < 10 && processorTime(running.pid) - from < ms && 'RT'.includes(stateOf(running.pid) ?? 'S'))
-        return rearm(ms, waits + 1, from);
-      hung = true;
-      running.kill('SIGKILL');
-    }, ms);
-  };
+  await child.kinds;
+  const index = (): number | null => current?.index ?? null;
+  const clock = watch(running, limit, index, () => {
+    hung = true;
+    running.kill('SIGKILL');
+  });
   running.stdin!.write(`${JSON.stringify(job)}\n`);
   const ended = await new Promise<'done' | [number | null, string | null]>((resolve, reject) => {
     let end: [number | null, string | null] | null = null;
@@ -138,26 +212,26 @@ async function runJob(child: FuzzChild, job: FuzzJob, limit: number, report: Fuz
     const both = (): void => void (end && closed && resolve(end));
     child.lines.on('line', (text) => {
       const line = JSON.parse(text) as FuzzLine;
-      if ('done' in line) return resolve('done');
       if ('begin' in line) {
         current = { index: line.begin, how: line.how };
         next = line.begin + 1;
-        return rearm(limit);
+      } else if ('end' in line) {
+        const how = current?.how;
+        current = null;
+        if (line.ms > report.slowest.ms) report.slowest = { index: line.end, ms: line.ms };
+        if (line.outcome === 'foreign error') {
+          report.faults.push({ index: line.end, kind: line.outcome, detail: `${how}: ${line.detail}` });
+        } else report[line.outcome]++;
+      } else if ('done' in line) {
+        report.memory = Math.max(report.memory, line.memory);
+        resolve('done');
       }
-      const how = current?.how;
-      current = null;
-      rearm(60_000);
-      report.memory = Math.max(report.memory, line.memory);
-      if (line.ms > report.slowest.ms) report.slowest = { index: line.end, ms: line.ms };
-      if (line.outcome === 'foreign error') {
-        report.faults.push({ index: line.end, kind: line.outcome, detail: `${how}: ${line.detail}` });
-      } else report[line.outcome]++;
     });
     child.lines.once('close', () => ((closed = true), both()));
     running.once('error', reject);
     running.once('close', (...codes) => ((end = codes), both()));
   });
-  clearTimeout(clock);
+  clearInterval(clock);
   child.lines.removeAllListeners();
   running.removeAllListeners();
   if (ended === 'done') {

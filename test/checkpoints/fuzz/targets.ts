@@ -23,7 +23,7 @@ import type { FuzzTarget, FuzzTargets } from '../../support/fuzz.js';
 import type { TrainerState } from '../../../src/training/callbacks.js';
 
 const FORMATS = 'test/fixtures/goldens/formats';
-const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'fuzz-files-'));
+const folder = fs.mkdtempSync(path.join(process.env.FUZZ_FOLDER ?? os.tmpdir(), 'files-'));
 process.on('exit', () => fs.rmSync(folder, { recursive: true, force: true }));
 await tf.setBackend('cpu');
 

@@ -10,7 +10,7 @@ import { sampleTokenizers } from './samples.js';
 const MODEL = 'models/tiny-books-mamba2';
 const TEXT = 'Hello,  world! 123 don’t été 中文 😀 <|endoftext|>\n';
 
-const folder = mkdtempSync(path.join(os.tmpdir(), 'fuzz-tokenizers-'));
+const folder = mkdtempSync(path.join(process.env.FUZZ_FOLDER ?? os.tmpdir(), 'tokenizers-'));
 process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
 
 /** Loads a folder of files, encodes a text and decodes it. */
