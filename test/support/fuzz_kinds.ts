@@ -1,7 +1,7 @@
 /**
  * Runs all kinds of damaged files of a module side by side, and says what must be true of each kind.
  *
- * FUZZ_ONLY, a part of a name, picks among the kinds; FUZZ_LANES is the number of processes at a time (default: the cores, four at most).
+ * FUZZ_ONLY, the name of one or a part of several, picks among the kinds; FUZZ_LANES is the number of processes at a time (default: the cores, four at most).
  */
 import { availableParallelism } from 'node:os';
 import { expect } from 'chai';
@@ -53,7 +53,9 @@ function check(kind: string, found: Found, { count, refused: share = 0 }: KindsO
 export async function fuzzAll(module: URL, options: KindsOptions): Promise<void> {
   const { count, say = () => undefined } = options;
   const lanes = Number(process.env.FUZZ_LANES ?? Math.min(4, availableParallelism()));
-  const kinds = (await fuzzKinds(module, lanes)).filter((kind) => kind.includes(process.env.FUZZ_ONLY ?? ''));
+  const all = await fuzzKinds(module, lanes);
+  const only = process.env.FUZZ_ONLY ?? '';
+  const kinds = all.includes(only) ? [only] : all.filter((kind) => kind.includes(only));
   expect(kinds, 'kinds of files').not.to.be.empty;
   const length = Math.max(LEAST_PIECE, Math.min(MOST_PIECE, Math.ceil(count / lanes)));
   const pieces = kinds.flatMap((kind) => {
