@@ -8,6 +8,7 @@ import * as os from 'node:os';
 import * as path from 'node:path';
 import { hasEnded, type ProcessName, thisProcess } from './processes.js';
 import { plain } from './quote.js';
+import { atEnd } from './stop_signals.js';
 import { saveError } from './whole_files.js';
 
 /** Milliseconds after which a lock that names nobody is of a process that was killed as it wrote its name. */
@@ -116,20 +117,10 @@ function takeAway(lock: string, holder: string): void {
   }
 }
 
-/** Locks of this process, which go when it exits. */
-const held = new Set<string>();
-const releaseAll = (): void => held.forEach(release);
-
-function hold(lock: string): void {
-  if (held.size === 0) process.once('exit', releaseAll);
-  held.add(lock);
-}
-
+/** Removes a lock of this process. */
 function release(lock: string): void {
   // one that was taken for dead has no lock any more
   if (parse(holderOf(lock) ?? '')?.pid === process.pid) fs.rmSync(lock, { force: true });
-  held.delete(lock);
-  if (held.size === 0) process.off('exit', releaseAll);
 }
 
 /**
@@ -158,12 +149,13 @@ export async function withLock<T>(lock: string, work: () => Promise<T>, options:
     told = true;
     await new Promise((resolve) => setTimeout(resolve, poll));
   }
-  hold(lock);
+  const released = atEnd(() => release(lock));
   const pulse = setInterval(() => fs.utimes(lock, new Date(), new Date(), () => undefined), PULSE).unref();
   try {
     return await work();
   } finally {
     clearInterval(pulse);
     release(lock);
+    released();
   }
 }

@@ -27,15 +27,20 @@ export function onStopSignal(handle: (signal: StopSignal) => void): () => void {
   return off;
 }
 
-/** Files and folders that are half written, which go with the process. */
-const unfinished = new Set<string>();
-const removeAll = (): void => {
-  for (const file of unfinished) fs.rmSync(file, { recursive: true, force: true });
+/** What is done before the process goes, the last first: a folder goes before the lock that says whose it is. */
+const endings = new Set<() => void>();
+const endAll = (): void => {
+  for (const ending of [...endings].reverse())
+    try {
+      ending();
+    } catch {
+      // the others still are to be done, and nobody is left to be told
+    }
 };
-/** Who else listens for the signal ends the process in a way of its own, and its exit finds the files. */
+/** Who else listens for the signal ends the process in a way of its own, and its exit does what is to be done. */
 const endProcess = (signal: NodeJS.Signals): void => {
   if (process.listenerCount(signal) > 1) return;
-  removeAll();
+  endAll();
   watch(false);
   process.kill(process.pid, signal);
 };
@@ -45,8 +50,20 @@ function watch(on: boolean): void {
   for (const signal of STOP_SIGNALS)
     if (on) process.prependListener(signal, endProcess);
     else process.off(signal, endProcess);
-  if (on) process.on('exit', removeAll);
-  else process.off('exit', removeAll);
+  if (on) process.on('exit', endAll);
+  else process.off('exit', endAll);
+}
+
+/**
+ * Calls back when the process ends by a signal, or exits, before the mark is taken back.
+ * @returns takes it back
+ */
+export function atEnd(ending: () => void): () => void {
+  if (endings.size === 0) watch(true);
+  endings.add(ending);
+  return () => {
+    if (endings.delete(ending) && endings.size === 0) watch(false);
+  };
 }
 
 /**
@@ -54,9 +71,6 @@ function watch(on: boolean): void {
  * @returns takes it back: the file is whole, or gone
  */
 export function unfinishedUntil(file: string): () => void {
-  if (unfinished.size === 0) watch(true);
-  unfinished.add(file);
-  return () => {
-    if (unfinished.delete(file) && unfinished.size === 0) watch(false);
-  };
+  // another thread may still be writing into a folder, and it is not empty then
+  return atEnd(() => fs.rmSync(file, { recursive: true, force: true, maxRetries: 5, retryDelay: 10 }));
 }

@@ -169,8 +169,13 @@ export async function replaceFolder(aside: string, folder: string, old: string):
     if (replaces) await fs.promises.rename(old, folder);
     throw error;
   }
-  await syncFolder(path.dirname(folder));
-  await fs.promises.rm(old, { recursive: true, force: true });
+  const gone = unfinishedUntil(old);
+  try {
+    await syncFolder(path.dirname(folder));
+    await fs.promises.rm(old, { recursive: true, force: true });
+  } finally {
+    gone();
+  }
 }
 
 /** Renames made so far survive a power cut, where the file system can be asked for it. */

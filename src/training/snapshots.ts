@@ -8,6 +8,7 @@ import * as path from 'node:path';
 import type * as tf from '@tensorflow/tfjs';
 import { someAtATime } from '../base/some_at_a_time.js';
 import { isFloatDtype } from '../base/stored_dtypes.js';
+import { unfinishedUntil } from '../base/stop_signals.js';
 import { SafetensorsFile, writeSafetensors } from '../checkpoints/index.js';
 import { replaceFolder, saveError, writeFileAtomic } from '../base/whole_files.js';
 import { CheckpointError, TrainingError } from '../base/errors.js';
@@ -75,6 +76,7 @@ export async function saveSnapshot(
     string,
   ];
   await step.sync();
+  const settled = unfinishedUntil(aside);
   try {
     await remove(aside);
     await fs.promises.mkdir(aside, { recursive: true });
@@ -105,15 +107,22 @@ export async function saveSnapshot(
   } catch (error) {
     await remove(aside).catch(() => undefined);
     throw saveError(final, error);
+  } finally {
+    settled();
   }
   if (limit !== null) {
     const old = listCheckpoints(dir).filter((c) => c.step < state.global_step);
     for (const { dir: folder, step: of } of old.slice(0, Math.max(0, old.length - (limit - 1)))) {
       // a folder that is half deleted has no snapshot's name
       const going = path.join(dir, `.checkpoint-${of}.part`);
-      await remove(going);
-      await fs.promises.rename(folder, going);
-      await remove(going);
+      const gone = unfinishedUntil(going);
+      try {
+        await remove(going);
+        await fs.promises.rename(folder, going);
+        await remove(going);
+      } finally {
+        gone();
+      }
     }
   }
   return final;

@@ -8,18 +8,26 @@ import { expect } from 'chai';
 import { exitCodeOf, onStopSignal, STOP_SIGNALS } from '../../src/base/stop_signals.js';
 
 const WRITER = `
+import * as fs from 'node:fs';
+import { withLock } from '${path.resolve('src/base/lock.ts')}';
+import { unfinishedUntil } from '${path.resolve('src/base/stop_signals.ts')}';
 import { AtomicFile } from '${path.resolve('src/base/whole_files.ts')}';
 const [dir, how] = process.argv.slice(1);
 if (how === 'before') process.once('SIGHUP', () => setTimeout(() => process.exit(4), 50));
 const whole = await AtomicFile.create(dir + '/whole');
 await whole.write(new Uint8Array(10));
 await whole.commit();
-const out = await AtomicFile.create(dir + '/half');
-await out.write(new Uint8Array(10));
-if (how === 'exit') process.exit(3);
-if (how === 'after') process.once('SIGHUP', () => setTimeout(() => process.exit(4), 50));
-console.log('writing');
-setInterval(() => {}, 1000);
+await withLock(dir + '/lock', async () => {
+  unfinishedUntil(dir + '/folder');
+  fs.mkdirSync(dir + '/folder');
+  fs.writeFileSync(dir + '/folder/one', 'x');
+  const out = await AtomicFile.create(dir + '/folder/half');
+  await out.write(new Uint8Array(10));
+  if (how === 'exit') process.exit(3);
+  if (how === 'after') process.once('SIGHUP', () => setTimeout(() => process.exit(4), 50));
+  console.log('writing');
+  await new Promise((resolve) => setTimeout(resolve, 60_000));
+});
 `;
 
 describe('signals that end a program', function () {
@@ -36,7 +44,7 @@ describe('signals that end a program', function () {
   };
 
   for (const signal of STOP_SIGNALS)
-    it(`${signal} leaves no file half written, and ends the process`, async () => {
+    it(`${signal} leaves no file or folder half written, nor a lock, and ends the process`, async () => {
       expect(await write('wait', signal)).to.deep.equal([null, signal]);
       expect(fs.readdirSync(dir)).to.deep.equal(['whole']);
     });
