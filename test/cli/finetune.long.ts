@@ -7,7 +7,8 @@ import { expect } from 'chai';
 import { STOP_SIGNALS } from '../../src/base/stop_signals.js';
 import { BIN } from './support.js';
 
-const STEPS = 24;
+/** So many that all signals come before the last. */
+const STEPS = 160;
 
 interface Ended {
   code: number | null;
@@ -74,6 +75,7 @@ describe('mamba2 finetune and signals', function () {
       expect(err, 'no stack trace').not.to.match(/^\s+at /m);
       expect(code !== null || by === signal, `${signal}: ${code} ${by}`).to.equal(true);
       expect(left(broken), `after ${signal}`).to.deep.equal([]);
+      expect(latest(broken), 'it was under way').to.be.below(STEPS);
     }
     const last = await finetune(broken, null);
     expect(last.code, last.err).to.equal(0);
