@@ -35,7 +35,7 @@ export interface FuzzReport {
   accepted: number;
   refused: number;
   faults: FuzzFault[];
-  /** milliseconds of the slowest file, and its number */
+  /** milliseconds that the process computed for the slowest file, and its number */
   slowest: { index: number; ms: number };
   /** most bytes that a process held */
   memory: number;
