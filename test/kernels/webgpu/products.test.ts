@@ -1,0 +1,127 @@
+/** WGSL products of one row, each format, at sizes that leave rests, against the reference in float64; and matrices that are cut. */
+import { expect } from 'chai';
+import type { OneRowSpec } from '../../../src/kernels/one_row/spec.js';
+import { oneRowReference, type OneRowReferenceInputs } from '../../../src/kernels/one_row/reference.js';
+import { embeddingKernel } from '../../../src/kernels/webgpu/embedding.js';
+import { cutRows, type MatrixFormat, rowBytes } from '../../../src/kernels/webgpu/formats.js';
+import { productKernel, type ProductSpec, productTiling } from '../../../src/kernels/webgpu/product.js';
+import { onWebGpu } from '../../support/dawn.js';
+import { Draw, expectWithin } from '../host/cases.js';
+import { matrixOf } from './matrices.js';
+import { control, runKernels } from './run.js';
+
+/** Relative error of one operation in float32. */
+const ULP = 2 ** -24;
+
+interface Case extends ProductSpec {
+  tiling?: { rows: number; threads: number };
+}
+
+/** A case's sizes and what surrounds its product, random ones. */
+function caseOf(draw: Draw, kind: MatrixFormat['kind'], seed: number): Case {
+  const groups = draw.of([1, 1, 2, 3]);
+  const unit = kind === 'int4' ? 32 : draw.of([1, 1, 8]);
+  const rest = kind === 'int4' && draw.flag() ? 16 : 1; // groups of two, which leave no whole eights
+  const span = Math.max(1, unit / rest) * draw.whole(1, unit > 1 ? 9 : 60);
+  const inner = groups * span;
+  const format: MatrixFormat = kind === 'int4' ? { kind, groupSize: Math.max(1, unit / rest) } : { kind };
+  return {
+    ...{ inner, out: draw.whole(1, 90), first: draw.of([0, 3]), format },
+    norm: draw.flag() ? { groups, epsilon: 1e-5 } : null,
+    ...{ bias: draw.flag(), accumulate: draw.flag(), guarded: draw.flag() },
+    ...(seed % 3 === 0 && { tiling: { rows: draw.of([1, 2, 8]), threads: draw.of([8, 16, 64]) } }),
+  };
+}
+
+onWebGpu('WGSL products', (device) => {
+  for (const kind of ['float32', 'bfloat16', 'int8', 'int4'] as const)
+    for (let seed = 0; seed < 14; seed++) {
+      const draw = new Draw(100 * seed + kind.length);
+      const { tiling, ...spec } = caseOf(draw, kind, seed);
+      const { inner, out, first, norm } = spec;
+      const shown = `${norm ? `norm of ${norm.groups}` : 'no norm'}${spec.bias ? ', bias' : ''}${spec.accumulate ? ', residual' : ''}`;
+      it(`${kind} [${out}, ${inner}], ${shown} (${seed})`, async () => {
+        const matrix = matrixOf(draw, spec.format, out, inner);
+        const given = {
+          ...{ x: draw.numbers(inner, 2), gamma: draw.numbers(inner), bias: draw.numbers(first + out) },
+          ...{ y: draw.numbers(first + out), matrix: matrix.values, levels: matrix.levels, control: control() },
+        };
+        const { y } = await runKernels(device(), [productKernel(spec, tiling ?? productTiling(spec))], given, ['y']);
+        const reference: OneRowSpec = {
+          out,
+          inner,
+          format: { kind: 'float32' },
+          ...(norm && { norm }),
+          residual: true,
+        };
+        const residual = Array.from(
+          { length: out },
+          (_, o) => (spec.accumulate ? given.y[first + o]! : 0) + (spec.bias ? given.bias[first + o]! : 0),
+        );
+        const inputs = { x: given.x, gamma: given.gamma, residual, epilogue: {} as OneRowReferenceInputs['epilogue'] };
+        const values = oneRowReference(reference, { ...inputs, weight: (o, i) => matrix.weights[o * inner + i]! });
+        // what a sum goes astray by: sizes of its terms times their number
+        const sizes = oneRowReference(reference, {
+          ...{ ...inputs, gamma: Array.from(given.gamma, Math.abs), x: Array.from(given.x, Math.abs) },
+          residual: residual.map(Math.abs),
+          weight: (o, i) => matrix.sizes[o * inner + i]!,
+        });
+        const bounds = Float64Array.from(sizes, (size) => (inner / 4 + 24) * ULP * size);
+        expectWithin(y.subarray(first), { values: Float64Array.from(values), bounds }, 'y');
+        expect([...y.subarray(0, first)], 'before the first').to.deep.equal([...given.y.subarray(0, first)]);
+      });
+
+      it(`${kind} [${out}, ${inner}]: a row of it by number (${seed})`, async () => {
+        const matrix = matrixOf(draw, spec.format, out, inner);
+        const token = draw.whole(0, out - 1);
+        const given = { matrix: matrix.values, levels: matrix.levels, x: new Float32Array(inner).fill(NaN) };
+        const of = (at: number, word: number) =>
+          runKernels(
+            device(),
+            [embeddingKernel({ inner, out, format: spec.format, first: at })],
+            { ...given, control: control({ token: word }) },
+            ['x'],
+          );
+        const { x } = await of(1000, 1000 + token);
+        const row = (all: Float64Array): Float64Array => all.slice(token * inner, (token + 1) * inner);
+        expectWithin(
+          x,
+          { values: row(matrix.weights), bounds: row(matrix.sizes).map((size) => 4 * ULP * size) },
+          'row',
+        );
+        for (const elsewhere of [999, 1000 + out])
+          expect((await of(1000, elsewhere)).x.every(Number.isNaN), 'of another part').to.equal(true);
+      });
+    }
+
+  it('does nothing where the step is switched off', async () => {
+    const spec = { inner: 8, out: 3, first: 0, format: { kind: 'float32' } as const, norm: null };
+    const kernel = productKernel({ ...spec, bias: false, accumulate: false, guarded: true });
+    const given = { x: new Float32Array(8).fill(1), matrix: new Float32Array(24).fill(1), y: new Float32Array(3) };
+    const run = (moves: number) => runKernels(device(), [kernel], { ...given, control: control({ moves }) }, ['y']);
+    expect([...(await run(0)).y]).to.deep.equal([0, 0, 0]);
+    expect([...(await run(1)).y]).to.deep.equal([8, 8, 8]);
+  });
+
+  it('a matrix is cut at whole multiples of 256 rows, and in no more parts than it needs', () => {
+    const most = 128 * 2 ** 20;
+    const heads: [MatrixFormat, number, number][] = [
+      [{ kind: 'float32' }, 50288, 768],
+      [{ kind: 'bfloat16' }, 50288, 2560],
+      [{ kind: 'int4', groupSize: 2 }, 256000, 4096],
+      [{ kind: 'int8' }, 33, 7],
+      [{ kind: 'float32' }, 70000, 1],
+    ];
+    for (const [format, out, inner] of heads) {
+      const cuts = cutRows(format, out, inner, most);
+      expect(cuts.reduce((sum, [first, rows]) => (expect(first).to.equal(sum), sum + rows), 0)).to.equal(out);
+      for (const [first, rows] of cuts) {
+        expect(first % 256).to.equal(0);
+        expect(rows).to.be.at.most(65535);
+        for (const bytes of Object.values(rowBytes(format, inner, rows))) expect(bytes).to.be.at.most(most);
+      }
+    }
+    expect(cutRows({ kind: 'float32' }, 50288, 768, most).length).to.equal(2);
+    expect(cutRows({ kind: 'bfloat16' }, 50288, 768, most).length).to.equal(1);
+  });
+});
