@@ -3,15 +3,24 @@ import { checkMemory } from '../base/memory.js';
 import { FEWER_ROWS, logitsBytes, stateBytes } from './memory.js';
 import { letOthersRun } from '../base/async.js';
 import { inPieces } from '../base/pieces.js';
-import { Turns } from '../base/turns.js';
 import * as tf from '@tensorflow/tfjs';
-import { ArgumentError, DisposedError, GenerationError } from '../base/errors.js';
+import { ArgumentError, GenerationError } from '../base/errors.js';
 import { checkIds } from '../generation/ids.js';
-import type { EngineState, GenerationEngine, PrefillReading, StateArrays, StateFiles } from '../generation/engine.js';
+import type {
+  EngineSampling,
+  EngineState,
+  GenerationEngine,
+  PrefillReading,
+  StateArrays,
+  StateFiles,
+} from '../generation/engine.js';
+import { noChoice } from '../generation/scores.js';
+import { choosesOnDevice, type Decoded, DEVICE_BLOCK, DeviceSlot } from './device_slot.js';
 import type { NetworkWeights } from './network_weights.js';
 import { handOutRows } from './hidden_rows.js';
-import { checkStateArrays, stateTensors } from './states/arrays.js';
-import { RecurrentCache, type StatesOf, statesFromArrays, zeroStates } from './states/cache.js';
+import { checkStateArrays } from './states/arrays.js';
+import { RecurrentCache, statesFromArrays, zeroStates } from './states/cache.js';
+import { EagerState } from './states/eager_state.js';
 import { stateFiles } from './states/file.js';
 
 /** Tokens per prefill call: bounds memory, and gives an abort a place to act. */
@@ -20,57 +29,11 @@ const SEGMENT = 512;
 /** Milliseconds of work after which others may run, between two layers. In a page, to let them costs some milliseconds itself. */
 const ALONE = 25;
 
-/** State of a batch: the cache, and the logits after each row's last token on the host. */
-export class EagerState implements EngineState {
-  private disposed = false;
-  seen: number[];
-  /** Others may run within a call: calls on one state follow one another. */
-  readonly turns = new Turns();
-
-  constructor(
-    private readonly network: StatesOf,
-    private readonly owned: RecurrentCache,
-    public rows: (Float32Array | null)[],
-    seen?: readonly number[],
-  ) {
-    this.seen = seen ? [...seen] : new Array<number>(owned.batch).fill(0);
-  }
-
-  get cache(): RecurrentCache {
-    if (this.disposed) throw new DisposedError('This generation state was disposed');
-    return this.owned;
-  }
-
-  get batch(): number {
-    return this.cache.batch;
-  }
-
-  async clone(): Promise<EagerState> {
-    return this.turns.take(() => new EagerState(this.network, this.cache.clone(), [...this.rows], this.seen));
-  }
-
-  async select(rows: readonly number[]): Promise<EagerState> {
-    checkMemory(rows.length * stateBytes(this.network), `A state of ${rows.length} rows`, FEWER_ROWS);
-    const pick = <T>(from: readonly T[]): T[] => rows.map((row) => from[row]!);
-    return this.turns.take(
-      () => new EagerState(this.network, this.cache.select(rows), pick(this.rows), pick(this.seen)),
-    );
-  }
-
-  async toArrays(): Promise<StateArrays> {
-    const tensors = stateTensors(this.network, this.batch);
-    const { layers } = await this.cache.toArrays();
-    layers.forEach((layer, i) => {
-      for (const [name, values] of Object.entries(layer)) tensors[`layers.${i}.${name}`]!.data.set(values);
-    });
-    this.rows.forEach((row, i) => row && tensors['logits']!.data.set(row, i * row.length));
-    return { seen: [...this.seen], fed: this.rows.map((row) => row !== null), tensors };
-  }
-
-  dispose(): void {
-    if (!this.disposed) this.owned.dispose();
-    this.disposed = true;
-  }
+/** What the weights at one version have on a device. */
+interface Prepared {
+  readonly version: number;
+  readonly backend: string;
+  readonly slot: DeviceSlot | null;
 }
 
 /**
@@ -85,6 +48,7 @@ export class EagerEngine implements GenerationEngine {
   readonly kind = 'eager';
 
   readonly state_files: StateFiles;
+  private prepared: Prepared | null = null;
 
   constructor(private readonly weights: NetworkWeights) {
     this.state_files = stateFiles(weights);
@@ -98,6 +62,33 @@ export class EagerEngine implements GenerationEngine {
   memoryFor(rows: number): number {
     const { network } = this.weights;
     return rows * (2 * stateBytes(network) + 2 * logitsBytes(network));
+  }
+
+  /** Where one row is decoded by steps that a device has prepared; null where there are none. */
+  private get slot(): DeviceSlot | null {
+    const { weights, prepared } = this;
+    const { version } = weights;
+    const backend = tf.getBackend();
+    if (prepared?.version === version && prepared.backend === backend) return prepared.slot;
+    this.dispose();
+    const steps = weights.network.deviceSteps?.(weights.all());
+    this.prepared = { version, backend, slot: steps ? new DeviceSlot(steps) : null };
+    return this.prepared.slot;
+  }
+
+  /** Dispatches of a token where a device has prepared steps; else null. */
+  get dispatches(): number | null {
+    return this.slot?.dispatches ?? null;
+  }
+
+  /** Several tokens at a time where a device chooses them. */
+  get preferred_block(): number {
+    return this.slot ? DEVICE_BLOCK : 1;
+  }
+
+  /** @param rows of the state; more than one go by the layers' code */
+  canSample(sampling: EngineSampling, rows: number): boolean {
+    return rows === 1 && choosesOnDevice(sampling) && this.slot !== null;
   }
 
   async createState(batch: number): Promise<EagerState> {
@@ -150,22 +141,63 @@ export class EagerEngine implements GenerationEngine {
   async step(state: EngineState, tokens: Int32Array): Promise<void> {
     const own = this.own(state, tokens.length);
     tokens.forEach((token, i) => checkIds([token], i, this.vocab_size, 'step'));
-    await own.turns.take(() =>
-      this.feed(
+    await own.turns.take(async () => {
+      if (await this.onDevice(own, async (slot) => (slot.feed(own, tokens[0]!), 1))) return;
+      await this.feed(
         own,
         Array.from(tokens, (token) => Int32Array.of(token)),
-      ),
-    );
+      );
+    });
+  }
+
+  /**
+   * Moves the only row on in the slot, where there is one, and it was fed before: a first token is read as a prompt.
+   * @param work feeds it tokens, and says how many
+   */
+  private async onDevice(own: EagerState, work: (slot: DeviceSlot) => Promise<number>): Promise<boolean> {
+    if (own.batch > 1) return false;
+    return this.weights.turns.take(async () => {
+      const { slot } = this;
+      // scores come to the host before the row goes elsewhere
+      const fed = slot?.has(own) || (await own.scores())[0] !== null;
+      if (!slot || !fed) return false;
+      await slot.ready;
+      own.fedIn(slot, await work(slot));
+      return true;
+    });
+  }
+
+  async decode(
+    state: EngineState,
+    count: number,
+    sampling: EngineSampling,
+    _history: readonly Int32Array[],
+    uniforms?: readonly Float32Array[],
+    finished?: readonly boolean[],
+  ): Promise<Int32Array[]> {
+    const own = this.own(state, 1);
+    if (!this.canSample(sampling, 1))
+      throw new ArgumentError('decode: these settings are not chosen by on this device; use step()', { sampling });
+    if (sampling.do_sample && (uniforms?.length !== 1 || uniforms[0]!.length < count))
+      throw new ArgumentError(`decode: expected ${count} uniform numbers for the row`, {});
+    return own.turns.take(async () => {
+      let out: Decoded = { ids: new Int32Array(count).fill(sampling.pad_token_id), fed: 0 };
+      if (finished?.[0]) return [out.ids];
+      const moved = await this.onDevice(own, async (slot) => {
+        out = await slot.decode(own, count, sampling, uniforms?.[0]);
+        return out.fed;
+      });
+      if (!moved) throw neverFed(0);
+      if (out.failed) throw noChoice(out.failed === 'invalid', 0, own.seen[0]!);
+      return [out.ids];
+    });
   }
 
   async logits(state: EngineState): Promise<Float32Array[]> {
     const own = this.own(state, state.batch);
-    return own.turns.take(() =>
-      own.rows.map((row, i) => {
-        if (!row)
-          throw new GenerationError(`logits: row ${i} has none: it was fed no token yet. Feed it at least one.`, {
-            row: i,
-          });
+    return own.turns.take(async () =>
+      (await own.scores()).map((row, i) => {
+        if (!row) throw neverFed(i);
         return row.slice();
       }),
     );
@@ -179,6 +211,7 @@ export class EagerEngine implements GenerationEngine {
   ): Promise<void> {
     const t = Math.max(...rows.map((row) => row.length));
     const live = rows.flatMap((row, i) => (row.length ? [i] : []));
+    await state.scores(); // those of a device come to the host, before the cache comes back
     const { h, logits } = await this.weights.turns.take(() => this.advance(state, rows, live, take !== undefined));
     if (take && h) {
       const hidden = await h.data<'float32'>();
@@ -193,7 +226,7 @@ export class EagerEngine implements GenerationEngine {
     const flat = await logits.data<'float32'>();
     logits.dispose();
     const v = this.vocab_size;
-    live.forEach((row, i) => (state.rows[row] = flat.slice(i * v, (i + 1) * v)));
+    live.forEach((row, i) => state.setScores(row, flat.slice(i * v, (i + 1) * v)));
     rows.forEach((row, i) => (state.seen[i]! += row.length));
   }
 
@@ -257,6 +290,12 @@ export class EagerEngine implements GenerationEngine {
     return { h: keepHidden ? h : null, logits };
   }
 
+  /** Gives back what steps have on a device. States stay, and what they had there comes back to them. */
+  dispose(): void {
+    this.prepared?.slot?.dispose();
+    this.prepared = null;
+  }
+
   private own(state: EngineState, rows: number): EagerState {
     if (!(state instanceof EagerState)) throw new ArgumentError('This state belongs to another engine', { state });
     if (state.batch !== rows)
@@ -264,3 +303,6 @@ export class EagerEngine implements GenerationEngine {
     return state;
   }
 }
+
+const neverFed = (row: number): GenerationError =>
+  new GenerationError(`logits: row ${row} has none: it was fed no token yet. Feed it at least one.`, { row });

@@ -100,6 +100,38 @@ export interface Hidden {
   handover?: unknown;
 }
 
+/** How steps of a device choose tokens. */
+export interface DeviceChoice {
+  /** Drawn by numbers in [0, 1), one for each token; else the best is taken. */
+  readonly uniforms?: Float32Array;
+  readonly temperature: number;
+  /** 0: all */
+  readonly topK: number;
+  /** Ids that are never chosen. */
+  readonly removed: readonly number[];
+  /** Ids that end the row: it gives `pad` then, and stays as it is after the id that ended it. */
+  readonly ends: readonly number[];
+  readonly pad: number;
+}
+
+/** Decoding steps of one row as prepared work of a device, where the row's states and scores lie meanwhile. */
+export interface DeviceSteps {
+  /** Dispatches of a token. */
+  readonly dispatches: number;
+  /** To be waited for before they are used. Refused with a DeviceError where the device does not take them. */
+  readonly ready: Promise<void>;
+  /** Takes a row's states and scores over, as copies. @param states of each layer, of one row @param logits [v] */
+  load(states: readonly Readonly<Record<string, tf.Tensor>>[], logits: Float32Array): void;
+  /** The states as new tensors. */
+  states(): Record<string, tf.Tensor>[];
+  /** The scores as a new tensor, [v]. */
+  logits(): tf.Tensor1D;
+  feed(token: number): void;
+  /** Chooses tokens and feeds each. @returns ids; below 0 where none could be chosen: -1 for scores that are no numbers, -2 where all are removed */
+  decode(count: number, choice: DeviceChoice): Promise<Int32Array>;
+  dispose(): void;
+}
+
 /**
  * A causal language model of recurrent blocks: embedding, blocks, final norm, head, as functions over given weights.
  * Eager runs pass the layers' own variables, compiled programs symbolic ones, adapters a base with something on top.
@@ -138,6 +170,8 @@ export interface RecurrentLM<C extends LMConfig = LMConfig> {
   ): Generator<undefined, Hidden, undefined>;
   /** @param h normed, [..., d] @returns logits [..., v], float32 */
   head(weights: Weights, h: tf.Tensor): tf.Tensor;
+  /** Steps of one row over given weights, which must outlive them; null where the device in use has none. */
+  deviceSteps?(weights: Weights): DeviceSteps | null;
   /** Final norm and head of one position. @param h before the norm, [b, d] @param handover see Hidden @returns [b, v], float32 */
   normedHead(weights: Weights, h: tf.Tensor2D, handover?: unknown): tf.Tensor2D;
 }

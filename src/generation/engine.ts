@@ -117,8 +117,8 @@ export interface GenerationEngine {
   step(state: EngineState, tokens: Int32Array): Promise<void>;
   /** The float32 logits after each row's last token: one array of vocab_size per row, a fresh copy. */
   logits(state: EngineState): Promise<Float32Array[]>;
-  /** Whether decode() can follow these settings; where not, logits are taken out and step() is used. */
-  canSample?(sampling: EngineSampling): boolean;
+  /** Whether decode() can follow these settings for so many rows; where not, logits are taken out and step() is used. */
+  canSample?(sampling: EngineSampling, rows: number): boolean;
   /**
    * Present on engines that sample inside their program: chooses up to `count` tokens per row from the resident logits
    * and feeds each back. Returns per row the ids chosen (exactly `count` each, pad_token_id after the end).

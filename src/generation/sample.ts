@@ -174,5 +174,5 @@ function engineSampling(run: Run): EngineSampling | null {
     eos: o.eos_token_id,
     pad_token_id: o.pad_token_id,
   };
-  return engine.canSample?.(sampling) === false ? null : sampling;
+  return engine.canSample?.(sampling, run.state.batch) === false ? null : sampling;
 }

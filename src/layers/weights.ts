@@ -9,6 +9,7 @@ import {
   type FewRowsResult,
   type HostMatrix,
   type OneRowInputs,
+  type PackedMatrix,
   wasmDense,
 } from '../kernels/index.js';
 import type { WeightStorage } from './storage.js';
@@ -29,6 +30,8 @@ export interface StoredMatrix {
   batch?(input: FewRowsInputs): FewRowsResult | null;
   /** What kernels of a CPU take of it, which do a layer's step as a whole. Traced code. */
   readonly host?: HostMatrix;
+  /** As kernels of the backend in use read it (WebAssembly, WebGPU); null where there are none. */
+  packed?(): PackedMatrix | null;
   /** What it is made of, where that may change (an adapter's factors, in training): programs made from it then hold no longer. */
   readonly tensors?: readonly tf.Tensor[];
   /** Gives back what it holds in a backend's memory; absent on forms that hold nothing of their own. */

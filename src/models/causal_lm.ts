@@ -342,7 +342,7 @@ export class CausalLM<N extends RecurrentLM = RecurrentLM, C extends RecurrentCa
 
   /** An engine of weights as they were is of no use. */
   private dropEngine(): void {
-    if (this.made instanceof CompiledEngine) this.made.dispose();
+    this.made?.dispose();
     this.made = null;
   }
 

@@ -1,6 +1,6 @@
 /**
- * A quantised matrix as the layers see it in eager runs, on any backend: dequantised at each use, a block of rows at a time; on WebAssembly
- * by kernels of our own, out of codes that stay packed.
+ * A quantised matrix as the layers see it in eager runs, on any backend: dequantised at each use, a block of rows at a time; on WebAssembly and
+ * WebGPU by kernels of our own, out of codes that stay packed.
  */
 import * as tf from '@tensorflow/tfjs';
 import { ArgumentError } from '../base/errors.js';
@@ -8,16 +8,21 @@ import { TracingError } from '../jit/errors.js';
 import { isTracing } from '../jit/index.js';
 import type { StoredMatrix } from '../layers/weights.js';
 import { dequantizeRows, storedBytes, type QuantizedMatrix } from './quantize.js';
-import { packedProduct, packedRows } from '../kernels/index.js';
+import { type PackedMatrix, packedProduct, packedRows, webGpuRows } from '../kernels/index.js';
 import { quantizedStorage } from './storage.js';
-import { releaseWasmForm, wasmForm } from './wasm_form.js';
+import { releaseBackendForm, backendForm } from './backend_form.js';
 import type { WeightStorage } from '../layers/storage.js';
+
+const onWasm = (): boolean => tf.getBackend() === 'wasm';
+
+const rowsOf = (form: PackedMatrix, rows: readonly number[]): tf.Tensor2D =>
+  onWasm() ? packedRows(form, rows) : webGpuRows(form, rows);
 
 /** Weights that are dequantised at a time: bounds what a product holds beside the codes. */
 const BLOCK_WEIGHTS = 2 ** 22;
 
 /**
- * A quantised linear map [out, in]. Each use dequantises blocks of rows of at most 16 MiB. It holds no tensor but on WebAssembly, where its
+ * A quantised linear map [out, in]. Each use dequantises blocks of rows of at most 16 MiB. It holds no tensor but on WebAssembly and WebGPU, where its
  * codes are in the backend's memory from the first use to dispose(). Differentiable in x; the codes themselves are constants.
  *
  * @example
@@ -51,7 +56,12 @@ export class QuantizedLinear implements StoredMatrix {
 
   /** Gives back what it holds in the backend's memory. What is asked of it later is refused, or made anew of the file. */
   dispose(): void {
-    releaseWasmForm(this.matrix);
+    releaseBackendForm(this.matrix);
+  }
+
+  /** As kernels of the backend in use read it, which hold it from then on; null where there are none. */
+  packed(): PackedMatrix | null {
+    return backendForm(this.matrix);
   }
 
   /** How a compiled program keeps this matrix: packed, in the layout that is fast on the device in use. */
@@ -77,8 +87,8 @@ export class QuantizedLinear implements StoredMatrix {
     const missing = wanted.find((id) => id < 0 || id >= out);
     if (missing !== undefined)
       throw new ArgumentError(`${this.name}: row ${missing} is not among ${out}`, { id: missing, rows: out });
-    const form = wasmForm(this.matrix);
-    if (form) return packedRows(form, wanted);
+    const form = backendForm(this.matrix);
+    if (form) return rowsOf(form, wanted);
     const values = new Float32Array(wanted.length * inner);
     wanted.forEach((id, i) => dequantizeRows(this.inMemory, id, id + 1, values.subarray(i * inner, (i + 1) * inner)));
     return tf.tensor2d(values, [wanted.length, inner]);
@@ -99,9 +109,9 @@ export class QuantizedLinear implements StoredMatrix {
 
   /** W[from..to, :] */
   private block(from: number, to: number): tf.Tensor2D {
-    const form = wasmForm(this.matrix);
+    const form = backendForm(this.matrix);
     if (form)
-      return packedRows(
+      return rowsOf(
         form,
         Array.from({ length: to - from }, (_, i) => from + i),
       );
@@ -124,8 +134,8 @@ export class QuantizedLinear implements StoredMatrix {
 
   /** x [m, in] -> x·Wᵀ [m, out] */
   private times(x: tf.Tensor2D): tf.Tensor2D {
-    const form = wasmForm(this.matrix);
-    if (form) return packedProduct(form, x);
+    const form = backendForm(this.matrix);
+    if (form && onWasm()) return packedProduct(form, x);
     return tf.tidy(() => {
       const blocks = this.rowBlocks((rows) => tf.matMul(x, rows, false, true));
       return blocks.length === 1 ? blocks[0] : tf.concat(blocks, 1);

@@ -1,40 +1,12 @@
-/** A WebGPU device in Node.js: Dawn, on a card or, where there is none, on SwiftShader as Chromium brings it. */
-import * as fs from 'node:fs';
+/** WebGPU in tests that run in Node.js: on SwiftShader, as Chromium brings it, or what VK_ICD_FILENAMES names. */
+import * as tf from '@tensorflow/tfjs';
+import { dawnGpu } from '../../scripts/lib/dawn.js';
 import type { GpuDevice } from '../../src/kernels/webgpu/gpu.js';
-
-/** SwiftShader's description, as Vulkan's loader looks for it. */
-const SWIFTSHADER = ['/usr/lib/chromium', '/usr/lib/chromium-browser', '/opt/google/chrome'].map(
-  (folder) => `${folder}/vk_swiftshader_icd.json`,
-);
-
-interface Adapter {
-  readonly info: { readonly vendor: string; readonly description: string };
-  requestDevice(): Promise<GpuDevice & { destroy(): void }>;
-}
-
-/** What is let go of goes with all of its devices, even those in use. */
-const held: object[] = [];
-
-/** Dawn's navigator.gpu; null where the package is not installed. */
-async function dawnGpu(): Promise<{ requestAdapter(): Promise<Adapter | null> } | null> {
-  // at the first call Vulkan's loader reads it
-  const found = SWIFTSHADER.find((file) => fs.existsSync(file));
-  if (found !== undefined) process.env['VK_ICD_FILENAMES'] ??= found;
-  process.env['XDG_RUNTIME_DIR'] ??= '/tmp'; // a line on the terminal else
-  try {
-    const { create } = (await import('webgpu')) as unknown as { create(flags: string[]): never };
-    const gpu = create([]);
-    held.push(gpu);
-    return gpu;
-  } catch {
-    return null;
-  }
-}
 
 let device: Promise<GpuDevice | null> | null = null;
 
 async function request(): Promise<GpuDevice | null> {
-  const adapter = await (await dawnGpu())?.requestAdapter();
+  const adapter = await (await dawnGpu(true))?.requestAdapter();
   return (await adapter?.requestDevice()) ?? null;
 }
 
@@ -52,4 +24,59 @@ export function onWebGpu(title: string, suite: (device: () => GpuDevice) => void
     });
     suite(() => made!);
   });
+}
+
+/** Counts of a device's buffers that were made and not destroyed. */
+export interface BufferCount {
+  buffers: number;
+  bytes: number;
+}
+
+function counted(device: GpuDevice): BufferCount {
+  const count = { buffers: 0, bytes: 0 };
+  const create = device.createBuffer.bind(device);
+  device.createBuffer = (about) => {
+    const buffer = create(about);
+    const destroy = buffer.destroy.bind(buffer);
+    const { size } = buffer;
+    count.buffers++;
+    count.bytes += size;
+    let gone = false;
+    buffer.destroy = () => {
+      if (!gone) [count.buffers, count.bytes, gone] = [count.buffers - 1, count.bytes - size, true];
+      destroy();
+    };
+    return buffer;
+  };
+  return count;
+}
+
+let onDawn: Promise<BufferCount | null> | null = null;
+
+async function registerBackend(): Promise<BufferCount | null> {
+  const gpu = await dawnGpu(true);
+  if (!(await gpu?.requestAdapter())) return null;
+  const { globals } = (await import('webgpu')) as unknown as { globals: object };
+  const page = globalThis as { WorkerGlobalScope?: unknown; navigator?: unknown };
+  const before = Object.getOwnPropertyDescriptor(page, 'navigator');
+  Object.assign(page, globals, { WorkerGlobalScope: Object });
+  Object.defineProperty(page, 'navigator', { value: { gpu, userAgent: '' }, configurable: true });
+  try {
+    // which asks whether it is in a page when it is loaded and when it is made
+    await import('@tensorflow/tfjs-backend-webgpu');
+    await tf.setBackend('webgpu');
+  } finally {
+    delete page.WorkerGlobalScope;
+    if (before) Object.defineProperty(page, 'navigator', before);
+    else delete page.navigator;
+  }
+  return counted((tf.backend() as unknown as { device: GpuDevice }).device);
+}
+
+/** Selects TensorFlow.js' WebGPU backend over Dawn. @returns the count of its buffers; null where there is no WebGPU */
+export async function useWebGpu(): Promise<BufferCount | null> {
+  onDawn ??= registerBackend();
+  const count = await onDawn;
+  if (count) await tf.setBackend('webgpu');
+  return count;
 }

@@ -5,7 +5,6 @@ export const CONTROL = [
   'moves', // 1: states and scores move on; 0: the row has ended, and keeps them
   'finished', // 1: the end token was chosen
   'pad', // what a row gives that has ended
-  'do_sample',
   'top_k', // 0: all
   'temperature', // bits of a float32
 ] as const;

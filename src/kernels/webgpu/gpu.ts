@@ -47,6 +47,8 @@ export interface GpuDevice {
   createComputePipeline(about: { layout: 'auto'; compute: { module: object } }): GpuPipeline;
   createBindGroup(about: { layout: object; entries: { binding: number; resource: GpuBinding }[] }): object;
   createCommandEncoder(): GpuEncoder;
+  pushErrorScope(filter: 'validation' | 'out-of-memory'): void;
+  popErrorScope(): Promise<{ readonly message: string } | null>;
 }
 
 /** Bits of GPUBufferUsage, and GPUMapMode.READ. */
@@ -116,6 +118,28 @@ export function encode(encoder: GpuEncoder, dispatches: readonly Dispatch[]): vo
     pass.dispatchWorkgroups(workgroups);
   }
   pass.end();
+}
+
+/**
+ * Does what WebGPU does not refuse at once: kernels that do not compile, buffers that there is no memory for.
+ * @returns what it made, and a promise that is refused with a DeviceError where WebGPU found fault with it
+ */
+export function checked<T>(device: GpuDevice, what: string, make: () => T): { made: T; ready: Promise<void> } {
+  device.pushErrorScope('validation');
+  device.pushErrorScope('out-of-memory');
+  const asked = (): ReturnType<GpuDevice['popErrorScope']>[] => [device.popErrorScope(), device.popErrorScope()];
+  try {
+    const made = make();
+    return { made, ready: outcome(what, asked()) };
+  } catch (error) {
+    void Promise.allSettled(asked());
+    throw error;
+  }
+}
+
+async function outcome(what: string, scopes: readonly ReturnType<GpuDevice['popErrorScope']>[]): Promise<void> {
+  for (const fault of await Promise.all(scopes))
+    if (fault) throw new DeviceError(`${what} cannot be on this WebGPU device: ${fault.message}`, { what });
 }
 
 /** Buffers of one owner, which go together. */

@@ -2,6 +2,7 @@
  * A product of a matrix with one vector in WGSL: the norm before it, the bias after it, and the residual that it is added to. A workgroup takes a few
  * rows; the sum of squares of the norm comes out of the same pass over the vector, since the norm's factor can follow the sum.
  */
+import { control } from './control.js';
 import { chunkOf, hasLevels, matrixBindings, type MatrixFormat, weightFunctions } from './formats.js';
 import type { WgslKernel } from './gpu.js';
 import { folded, foldedArrays, type NameAt, numbered } from './text.js';
@@ -75,7 +76,7 @@ ${folded(sums, threads)}
     workgroupBarrier();
   }
   let row = first + lane;
-  if (lane < ${rows}u && row < ${out}u${guarded ? ' && control[2] == 1u' : ''}) {
+  if (lane < ${rows}u && row < ${out}u${guarded ? ` && ${control('moves')} == 1u` : ''}) {
     y[${first}u + row] = ${accumulate ? `y[${first}u + row] + ` : ''}total${bias ? ` + bias[${first}u + row]` : ''};
   }
 }

@@ -9,7 +9,8 @@ export { buildDecodingProgram, type ProgramDtype } from '../../engine/compiled/d
 export { type CausalLMInputs, type CausalLMOutputs, Mamba2ForCausalLM } from './causal_lm.js';
 export type { PretrainedOptions } from './pretrained_options.js';
 export type { EngineKind, EngineOptions } from '../engine_options.js';
-export { EagerEngine, EagerState } from '../../engine/eager_engine.js';
+export { EagerEngine } from '../../engine/eager_engine.js';
+export { EagerState } from '../../engine/states/eager_state.js';
 export { loadCheckpoint } from './pretrained.js';
 export type { SaveOptions } from '../save.js';
 export { RecurrentState as Mamba2State } from '../state.js';

@@ -6,14 +6,16 @@
 import type * as tf from '@tensorflow/tfjs';
 import { atOnce, type Pieces } from '../../base/pieces.js';
 import type { FewRows } from '../../kernels/index.js';
-import { fewRowsStep } from '../../layers/decode/few_rows_step.js';
+import { fewRowsStep, type StepBlock } from '../../layers/decode/few_rows_step.js';
 import { layerSteps } from '../../layers/decode/layer_step.js';
+import { networkSteps } from '../../layers/decode/webgpu_steps.js';
 import { Mamba2Block, mixerPart } from '../../layers/block.js';
 import { LMHead, TokenEmbedding } from '../../layers/embedding.js';
 import type { MixerState } from '../../layers/mixer.js';
 import { RMSNorm } from '../../layers/rms_norm.js';
 import { isStored, tensor, type Weight, type WeightRole, type Weights, type WeightSpec } from '../../layers/weights.js';
 import type {
+  DeviceSteps,
   Hidden,
   HiddenOptions,
   LayerState,
@@ -168,10 +170,7 @@ export class Mamba2Network implements RecurrentLM<Mamba2Config> {
     from: number,
     to: number,
   ): Carried | null {
-    const blocks = this.blocks.slice(from, to).map(({ spec }, i) => {
-      const own = part(weights, `backbone.layers.${from + i}.`);
-      return { spec, gamma: tensor(own, 'norm.weight'), weights: mixerPart(own) };
-    });
+    const blocks = this.stepBlocks(weights, from, to);
     const { mask, mergeStep, between } = options;
     const request = { states: options.states?.slice(from, to).map(mixerState), mask, mergeStep, between };
     const own = layerSteps(blocks, embedded, request);
@@ -179,6 +178,25 @@ export class Mamba2Network implements RecurrentLM<Mamba2Config> {
     if (blocks.length < this.blocks.length) return null; // those hand on what a head takes
     const out = fewRowsStep(blocks, tensor(part(weights, 'backbone.norm_f.'), 'weight'), embedded, request);
     return out && { h: out.h, states: out.states.map(layerState), handover: out.rows };
+  }
+
+  /** A block of each layer with its weights, as steps take them. */
+  private stepBlocks(weights: Weights, from: number, to: number): StepBlock[] {
+    return this.blocks.slice(from, to).map(({ spec }, i) => {
+      const own = part(weights, `backbone.layers.${from + i}.`);
+      return { spec, gamma: tensor(own, 'norm.weight'), weights: mixerPart(own) };
+    });
+  }
+
+  /** Steps of one row that are prepared on a GPU; null where the backend or the form of the weights has none. */
+  deviceSteps(weights: Weights): DeviceSteps | null {
+    const embedding = weights[this.names.embedding]!;
+    return networkSteps({
+      blocks: this.stepBlocks(weights, 0, this.blocks.length),
+      ...{ embedding, head: this.lm_head ? weights[this.names.head]! : embedding },
+      gamma: tensor(part(weights, 'backbone.norm_f.'), 'weight'),
+      epsilon: this.config.layer_norm_epsilon,
+    });
   }
 
   /**

@@ -4,6 +4,7 @@ import type { OneRowSpec } from '../../../src/kernels/one_row/spec.js';
 import { oneRowReference, type OneRowReferenceInputs } from '../../../src/kernels/one_row/reference.js';
 import { embeddingKernel } from '../../../src/kernels/webgpu/embedding.js';
 import { cutRows, type MatrixFormat, rowBytes } from '../../../src/kernels/webgpu/formats.js';
+import { checked, dispatchOf } from '../../../src/kernels/webgpu/gpu.js';
 import { productKernel, type ProductSpec, productTiling } from '../../../src/kernels/webgpu/product.js';
 import { onWebGpu } from '../../support/dawn.js';
 import { Draw, expectWithin } from '../host/cases.js';
@@ -101,6 +102,15 @@ onWebGpu('WGSL products', (device) => {
     const run = (moves: number) => runKernels(device(), [kernel], { ...given, control: control({ moves }) }, ['y']);
     expect([...(await run(0)).y]).to.deep.equal([0, 0, 0]);
     expect([...(await run(1)).y]).to.deep.equal([8, 8, 8]);
+  });
+
+  it('what the device does not take is an error that says why', async () => {
+    const kernel = { code: '@compute @workgroup_size(1) fn main() { nothing(); }', bindings: [], workgroups: 1 };
+    const said = await checked(device(), 'A kernel', () => dispatchOf(device(), kernel, {})).ready.catch(
+      (error: Error) => `${error.name}: ${error.message}`,
+    );
+    expect(said).to.match(/^DeviceError: A kernel cannot be on this WebGPU device: .*nothing/s);
+    await checked(device(), 'A kernel', () => dispatchOf(device(), { ...kernel, code: '@compute @workgroup_size(1) fn main() {}' }, {})).ready; // prettier-ignore
   });
 
   it('a matrix is cut at whole multiples of 256 rows, and in no more parts than it needs', () => {

@@ -14,7 +14,7 @@ type Values = Float32Array | Uint32Array | Uint8Array;
 
 /** The steps of a block, as a host sets them. */
 export function control(changes: Partial<Parameters<typeof controlWords>[0]> = {}, temperature = 1): Uint32Array {
-  const usual = { token: 0, moves: 1, finished: 0, pad: 0, do_sample: 0, top_k: 0 };
+  const usual = { token: 0, moves: 1, finished: 0, pad: 0, top_k: 0 };
   return controlWords({ ...usual, ...changes }, temperature);
 }
 

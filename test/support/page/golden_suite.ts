@@ -1,6 +1,7 @@
 /** Golden values on a backend whose values have to be waited for (WebGPU): what test/models and test/generation ask of the others at once. */
 import * as tf from '@tensorflow/tfjs';
 import { expect } from 'chai';
+import type { EagerEngine } from '../../../src/engine/eager_engine.js';
 import { AutoModelForCausalLM } from '../../../src/models/auto/index.js';
 import { Mamba2Cache } from '../../../src/models/mamba2/cache.js';
 import type { Mamba2ForCausalLM } from '../../../src/models/mamba2/index.js';
@@ -126,5 +127,8 @@ describe(`golden values in a page [${device}]`, () => {
     const [run] = golden.json['runs'] as { prompt_ids: number[]; new_tokens: number[] }[];
     const [ids] = await model.generate({ input_ids: [run!.prompt_ids], max_new_tokens: 6, do_sample: false });
     expect(ids!.slice(run!.prompt_ids.length)).to.deep.equal(run!.new_tokens.slice(0, 6));
+    // an embedding, four kernels a layer, the head, and the choice
+    const prepared = device === 'webgpu' ? 1 + 4 * model.config.num_hidden_layers + 2 : null;
+    expect(((await model.engine()) as EagerEngine).dispatches).to.equal(prepared);
   });
 });

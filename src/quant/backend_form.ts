@@ -1,7 +1,7 @@
-/** Quantised matrices in the memory of the WebAssembly backend, packed as they are on disk, for the kernels of src/kernels/wasm. */
+/** Quantised matrices in the memory of the WebAssembly or WebGPU backend, packed as they are on disk, for the kernels of src/kernels. */
 import * as tf from '@tensorflow/tfjs';
 import { DisposedError } from '../base/errors.js';
-import { heldBytes, type PackedMatrix, wasmTakes } from '../kernels/index.js';
+import { heldBytes, type PackedMatrix, wasmTakes, webGpuTakes } from '../kernels/index.js';
 import { heldElsewhere } from './held_once.js';
 import type { QuantizedMatrix } from './quantize.js';
 
@@ -13,8 +13,9 @@ interface Form {
 const forms = new WeakMap<QuantizedMatrix, Form>();
 
 /** The matrix as the kernels read it, packed at its first use; null where there are no kernels for it. */
-export function wasmForm(m: QuantizedMatrix): PackedMatrix | null {
-  if (!wasmTakes(m.bits, m.groupSize) || (m.bits === 8 && m.zero)) return null;
+export function backendForm(m: QuantizedMatrix): PackedMatrix | null {
+  const onWebGpu = webGpuTakes(m.bits, m.groupSize);
+  if ((!onWebGpu && !wasmTakes(m.bits, m.groupSize)) || (m.bits === 8 && m.zero)) return null;
   const backend = tf.backend();
   const found = forms.get(m);
   if (found?.backend === backend) return found.packed;
@@ -24,6 +25,8 @@ export function wasmForm(m: QuantizedMatrix): PackedMatrix | null {
   const levels = tf.keep(tf.tensor1d(bits === 4 ? int4Levels(m) : m.scale));
   const packed = { bits, out, inner, groupSize, codes: heldBytes(bits === 4 ? flipped(codes) : codes), levels };
   forms.set(m, { packed, backend });
+  // what is on a GPU comes back later, and not at once: the codes stay on the host, too
+  if (onWebGpu) return packed;
   heldElsewhere(m, () => {
     if (packed.codes.isDisposed) throw new DisposedError('The model that these quantised weights are of was disposed');
     const held = packed.codes.dataSync<'int32'>();
@@ -33,8 +36,8 @@ export function wasmForm(m: QuantizedMatrix): PackedMatrix | null {
   return packed;
 }
 
-/** Frees what wasmForm() made. */
-export function releaseWasmForm(m: QuantizedMatrix): void {
+/** Frees what backendForm() made. */
+export function releaseBackendForm(m: QuantizedMatrix): void {
   const form = forms.get(m);
   if (!form) return;
   tf.dispose([form.packed.codes, form.packed.levels]);

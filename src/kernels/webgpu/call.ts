@@ -1,0 +1,131 @@
+/** Decoding steps on TensorFlow.js' WebGPU device, over the tensors of a model and between its ops. */
+import * as tf from '@tensorflow/tfjs';
+import type { PackedMatrix } from '../wasm/packed.js';
+import type { GpuBinding } from './gpu.js';
+import { placedMatrix } from './packed.js';
+import { DecodingSteps, type StepChoice, type StepSizes } from './steps.js';
+import { bufferOf, submitted, tensorOf, type WebGpuBackend, webGpuBackend } from './tfjs.js';
+import { widths } from './recurrence.js';
+
+/** Weights of a layer, float32 but for matrices that are packed. */
+export interface LayerTensors {
+  readonly gamma: tf.Tensor;
+  readonly inProj: tf.Tensor | PackedMatrix;
+  readonly inBias?: tf.Tensor;
+  /** [channels, 1, taps] */
+  readonly taps: tf.Tensor;
+  readonly bias?: tf.Tensor;
+  readonly dtBias: tf.Tensor;
+  readonly aLog: tf.Tensor;
+  readonly d: tf.Tensor;
+  readonly normGamma: tf.Tensor;
+  readonly outProj: tf.Tensor | PackedMatrix;
+  readonly outBias?: tf.Tensor;
+}
+
+export interface ModelTensors {
+  readonly embedding: tf.Tensor | PackedMatrix;
+  readonly layers: readonly LayerTensors[];
+  /** Of the last norm. */
+  readonly gamma: tf.Tensor;
+  readonly head: tf.Tensor | PackedMatrix;
+}
+
+/** States of a layer: conv [1, taps-1, channels] and ssm [1, heads, headDim, stateSize]. */
+type StepStates = Record<'conv' | 'ssm', tf.Tensor>;
+
+/** Steps of one row. The weights' tensors must outlive it. */
+export class WebGpuSteps {
+  private readonly steps: DecodingSteps;
+  /** Parameters of heads, which it puts together. */
+  private readonly made: tf.Tensor[];
+
+  constructor(
+    private readonly backend: WebGpuBackend,
+    private readonly sizes: StepSizes,
+    { embedding, layers, gamma, head }: ModelTensors,
+  ) {
+    const at = (tensor: tf.Tensor): GpuBinding => ({ buffer: bufferOf(backend, tensor) });
+    this.made = layers.map(({ dtBias, aLog, d }) => tf.keep(tf.concat([dtBias, aLog, d])));
+    this.steps = new DecodingSteps(backend.device, sizes, {
+      embedding: placedMatrix(backend, embedding),
+      head: placedMatrix(backend, head),
+      gamma: at(gamma),
+      layers: layers.map((layer, i) => ({
+        gamma: at(layer.gamma),
+        inProj: placedMatrix(backend, layer.inProj),
+        ...(layer.inBias && { inBias: at(layer.inBias) }),
+        taps: at(layer.taps),
+        ...(layer.bias && { bias: at(layer.bias) }),
+        heads: at(this.made[i]!),
+        normGamma: at(layer.normGamma),
+        outProj: placedMatrix(backend, layer.outProj),
+        ...(layer.outBias && { outBias: at(layer.outBias) }),
+      })),
+    });
+  }
+
+  /** Dispatches of a token. */
+  get dispatches(): number {
+    return this.steps.dispatches;
+  }
+
+  /** Refused with a DeviceError where the device does not take them. */
+  get ready(): Promise<void> {
+    return this.steps.ready;
+  }
+
+  /** Takes a row's states and scores over, as copies. @param logits [vocabulary] */
+  load(states: readonly Readonly<Record<string, tf.Tensor>>[], logits: Float32Array): void {
+    const copies = (states as readonly StepStates[]).flatMap(({ conv, ssm }, i) => {
+      const { context, state } = this.steps.states[i]!;
+      return [{ tensor: ssm, to: state }, ...(conv.size > 0 ? [{ tensor: conv, to: context }] : [])];
+    });
+    const sources = copies.map(({ tensor, to }) => ({
+      from: bufferOf(this.backend, tensor),
+      to,
+      bytes: 4 * tensor.size,
+    }));
+    const device = submitted(this.backend);
+    const encoder = device.createCommandEncoder();
+    for (const { from, to, bytes } of sources) encoder.copyBufferToBuffer(from, 0, to, 0, bytes);
+    device.queue.submit([encoder.finish()]);
+    device.queue.writeBuffer(this.steps.logits, 0, logits);
+  }
+
+  /** The states as new tensors. */
+  states(): StepStates[] {
+    const { heads, headDim, stateSize, taps } = this.sizes;
+    const { channels } = widths(this.sizes);
+    return this.steps.states.map(({ context, state }) => ({
+      conv: tensorOf(context, [1, taps - 1, channels]),
+      ssm: tensorOf(state, [1, heads, headDim, stateSize]),
+    }));
+  }
+
+  /** The scores as a new tensor, [vocabulary]. */
+  logits(): tf.Tensor1D {
+    return tensorOf(this.steps.logits, [this.sizes.vocabulary]);
+  }
+
+  /** Feeds a token. */
+  feed(token: number): void {
+    this.steps.feed(token);
+  }
+
+  /** See DecodingSteps.decode(). */
+  decode(count: number, choice: StepChoice): Promise<Int32Array> {
+    return this.steps.decode(count, choice);
+  }
+
+  dispose(): void {
+    this.steps.dispose();
+    tf.dispose(this.made);
+  }
+}
+
+/** Steps over a model's tensors; null on other backends. */
+export function webGpuSteps(sizes: StepSizes, weights: ModelTensors): WebGpuSteps | null {
+  const backend = webGpuBackend();
+  return backend && new WebGpuSteps(backend, sizes, weights);
+}

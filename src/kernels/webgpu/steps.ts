@@ -1,0 +1,253 @@
+/** The decoding steps of a row as dispatches that are made once, with states and scores where they lie. */
+import { DisposedError } from '../../base/errors.js';
+import { Turns } from '../../base/turns.js';
+import { choiceKernel, flagsOf } from './choice.js';
+import { CONTROL, controlWords } from './control.js';
+import { embeddingKernel } from './embedding.js';
+import {
+  bytesOf,
+  checked,
+  type Dispatch,
+  dispatchOf,
+  encode,
+  type GpuBinding,
+  type GpuBuffer,
+  GpuBuffers,
+  type GpuDevice,
+} from './gpu.js';
+import type { GpuMatrix } from './matrices.js';
+import { productKernel, type ProductSpec } from './product.js';
+import { convolutionKernel, recurrenceKernel, type RecurrenceSpec, widths } from './recurrence.js';
+
+export interface StepSizes extends RecurrenceSpec {
+  readonly hidden: number;
+  readonly vocabulary: number;
+  readonly epsilon: number;
+  /** Groups of channels, each normed by itself before the output projection. */
+  readonly normGroups: number;
+}
+
+/** Weights of a layer on the device. */
+export interface LayerBuffers {
+  /** Of the norm before the input projection, [hidden] */
+  readonly gamma: GpuBinding;
+  readonly inProj: GpuMatrix;
+  readonly inBias?: GpuBinding;
+  /** [channels, taps] */
+  readonly taps: GpuBinding;
+  readonly bias?: GpuBinding;
+  /** dt_bias, A_log and D, [3, heads] */
+  readonly heads: GpuBinding;
+  /** Of the norm before the output projection, [heads·headDim] */
+  readonly normGamma: GpuBinding;
+  readonly outProj: GpuMatrix;
+  readonly outBias?: GpuBinding;
+}
+
+export interface StepWeights {
+  readonly embedding: GpuMatrix;
+  readonly layers: readonly LayerBuffers[];
+  /** Of the last norm, [hidden] */
+  readonly gamma: GpuBinding;
+  readonly head: GpuMatrix;
+}
+
+/** What a layer carries from token to token. */
+export interface LayerStateBuffers {
+  /** [taps-1, channels]; of no meaning with one tap */
+  readonly context: GpuBuffer;
+  /** [heads, headDim, stateSize] */
+  readonly state: GpuBuffer;
+}
+
+/** How tokens are chosen. */
+export interface StepChoice {
+  /** Drawn by numbers in [0, 1), one for each token; else the best is taken. */
+  readonly uniforms?: Float32Array;
+  readonly temperature: number;
+  /** 0: all */
+  readonly topK: number;
+  /** Ids that are never chosen. */
+  readonly removed: readonly number[];
+  /** Ids that end the row: it gives `pad` then, and stays as it is after the id that ended it. */
+  readonly ends: readonly number[];
+  readonly pad: number;
+}
+
+/** The most tokens of a call: what is read back at once. */
+const MOST_TOKENS = 128;
+
+/**
+ * One row's states and scores, and its steps. Weights are others' and outlive it; all that it makes itself goes with dispose().
+ */
+export class DecodingSteps {
+  /** Zeros at first. */
+  readonly states: readonly LayerStateBuffers[];
+  /** Of the next token, [vocabulary] */
+  readonly logits: GpuBuffer;
+  private readonly buffers: GpuBuffers;
+  private readonly control: GpuBuffer;
+  private readonly chosen: GpuBuffer;
+  private readonly staging: GpuBuffer;
+  private readonly flags: GpuBuffer;
+  private readonly uniforms: GpuBuffer;
+  /** From a token to the scores of the next. */
+  private readonly step: readonly Dispatch[];
+  /** Refused with a DeviceError where the device does not take what was prepared. Not waited for, nothing says so. */
+  readonly ready: Promise<void>;
+  private readonly choices = new Map<string, Dispatch>();
+  private readonly turns = new Turns();
+  private flagsKey = '';
+  private disposed = false;
+
+  constructor(
+    readonly device: GpuDevice,
+    private readonly sizes: StepSizes,
+    weights: StepWeights,
+  ) {
+    const { stateSize, taps, vocabulary } = sizes;
+    const { inner, channels } = widths(sizes);
+    this.buffers = new GpuBuffers(device);
+    const floats = (count: number): GpuBuffer => this.buffers.storage(4 * count);
+    this.states = weights.layers.map(() => ({
+      context: floats((taps - 1) * channels),
+      state: floats(inner * stateSize),
+    }));
+    this.logits = floats(vocabulary);
+    this.control = floats(CONTROL.length);
+    this.chosen = floats(MOST_TOKENS);
+    this.staging = this.buffers.staging(4 * MOST_TOKENS);
+    this.flags = this.buffers.storage(flagsOf(vocabulary, [], []).byteLength);
+    this.uniforms = floats(MOST_TOKENS);
+    const { made, ready } = checked(device, 'A decoding step', () => this.prepare(weights));
+    this.step = made;
+    this.ready = ready;
+    ready.catch(() => undefined); // whoever decodes waits for it
+  }
+
+  /** Dispatches of a token, its choice included. */
+  get dispatches(): number {
+    return this.step.length + 1;
+  }
+
+  private prepare({ embedding, layers, gamma, head }: StepWeights): Dispatch[] {
+    const { device, sizes } = this;
+    const { hidden, heads, epsilon, normGroups } = sizes;
+    const { inner, channels } = widths(sizes);
+    const own = (count: number): GpuBinding => ({ buffer: this.buffers.storage(4 * count) });
+    const [x, projected] = [own(hidden), own(inner + channels + heads)];
+    const [convolved, gated] = [own(channels), own(inner)];
+    const control = { buffer: this.control };
+    const product = (
+      matrix: GpuMatrix,
+      given: Record<string, GpuBinding | undefined>,
+      rest: Partial<ProductSpec>,
+    ): Dispatch[] =>
+      matrix.parts.map(({ first, out, values, levels }) => {
+        const { format, inner: columns } = matrix;
+        const about = { inner: columns, out, first, format, accumulate: false, guarded: false, norm: null };
+        const kernel = productKernel({ ...about, ...rest, bias: given['bias'] !== undefined });
+        return dispatchOf(device, kernel, { ...given, matrix: values, levels, control });
+      });
+    const embed = embedding.parts.map(({ first, out, values, levels }) => {
+      const kernel = embeddingKernel({ inner: hidden, format: embedding.format, first, out });
+      return dispatchOf(device, kernel, { matrix: values, levels, x, control });
+    });
+    const [convolution, recurrence] = [convolutionKernel(sizes), recurrenceKernel(sizes)];
+    const blocks = layers.flatMap((layer, i) => {
+      const { context, state } = this.states[i]!;
+      const { gamma, inBias, taps, bias, normGamma, outBias } = layer;
+      const passed = { projected, convolved, gated, control };
+      return [
+        ...product(layer.inProj, { x, gamma, bias: inBias, y: projected }, { norm: { groups: 1, epsilon } }),
+        dispatchOf(device, convolution, { ...passed, context: { buffer: context }, taps, bias }),
+        dispatchOf(device, recurrence, { ...passed, state: { buffer: state }, heads: layer.heads }),
+        ...product(
+          layer.outProj,
+          { x: gated, gamma: normGamma, bias: outBias, y: x },
+          { norm: { groups: normGroups, epsilon }, accumulate: true },
+        ),
+      ];
+    });
+    const scores = { x, gamma, y: { buffer: this.logits } };
+    return [...embed, ...blocks, ...product(head, scores, { norm: { groups: 1, epsilon }, guarded: true })];
+  }
+
+  private choice({ uniforms, topK }: StepChoice): Dispatch {
+    const spec = {
+      vocabulary: this.sizes.vocabulary,
+      drawn: uniforms !== undefined,
+      topK: uniforms !== undefined && topK > 0,
+    };
+    const key = `${spec.drawn} ${spec.topK}`;
+    let made = this.choices.get(key);
+    if (!made) {
+      const bound = {
+        logits: this.logits,
+        flags: this.flags,
+        uniforms: this.uniforms,
+        chosen: this.chosen,
+        control: this.control,
+      };
+      const bindings = Object.fromEntries(Object.entries(bound).map(([name, buffer]) => [name, { buffer }]));
+      made = dispatchOf(this.device, choiceKernel(spec), bindings);
+      this.choices.set(key, made);
+    }
+    return made;
+  }
+
+  /** Feeds a token. What is submitted later comes after it. */
+  feed(token: number): void {
+    this.alive();
+    this.steer({ token, moves: 1 });
+    this.submit(this.step);
+  }
+
+  /**
+   * Chooses tokens from the scores, and feeds each.
+   * @param count MOST_TOKENS at most
+   * @returns the ids, `pad` after the end; NO_CHOICE's where none could be chosen, from there on
+   */
+  decode(count: number, choice: StepChoice): Promise<Int32Array> {
+    return this.turns.take(async () => {
+      this.alive();
+      const { queue } = this.device;
+      const key = `${choice.removed.join()} ${choice.ends.join()}`;
+      if (key !== this.flagsKey) queue.writeBuffer(this.flags, 0, flagsOf(this.sizes.vocabulary, choice.removed, choice.ends)); // prettier-ignore
+      this.flagsKey = key;
+      if (choice.uniforms) queue.writeBuffer(this.uniforms, 0, choice.uniforms.slice(0, count));
+      this.steer({ pad: choice.pad, top_k: choice.topK }, choice.temperature);
+      const dispatches = [this.choice(choice), ...this.step];
+      // one submission a token: a long one would hold up what else the device draws
+      for (let k = 0; k < count; k++) this.submit(dispatches);
+      const encoder = this.device.createCommandEncoder();
+      encoder.copyBufferToBuffer(this.chosen, 0, this.staging, 0, 4 * count);
+      this.device.queue.submit([encoder.finish()]);
+      const bytes = await bytesOf(this.staging).catch((error: unknown) => {
+        this.alive(); // disposed of meanwhile
+        throw error;
+      });
+      return new Int32Array(bytes).slice(0, count);
+    });
+  }
+
+  private steer(words: Partial<Parameters<typeof controlWords>[0]>, temperature = 1): void {
+    const none = { token: 0, moves: 0, finished: 0, pad: 0, top_k: 0 };
+    this.device.queue.writeBuffer(this.control, 0, controlWords({ ...none, ...words }, temperature));
+  }
+
+  private submit(dispatches: readonly Dispatch[]): void {
+    const encoder = this.device.createCommandEncoder();
+    encode(encoder, dispatches);
+    this.device.queue.submit([encoder.finish()]);
+  }
+
+  private alive(): void {
+    if (this.disposed) throw new DisposedError('The decoding steps of this model were disposed');
+  }
+
+  dispose(): void {
+    this.disposed = true;
+    this.buffers.dispose();
+  }
+}

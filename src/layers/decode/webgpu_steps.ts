@@ -1,0 +1,51 @@
+/** Decoding steps of one row on WebGPU as prepared dispatches, over the weights of a network. */
+import { webGpuSteps, type WebGpuSteps, webGpuTakes } from '../../kernels/index.js';
+import { isStored, tensor, type Weight, type Weights } from '../weights.js';
+import type { StepBlock } from './few_rows_step.js';
+
+export interface NetworkWeightsForSteps {
+  readonly blocks: readonly StepBlock[];
+  /** [v, d] */
+  readonly embedding: Weight;
+  readonly head: Weight;
+  /** Of the last norm, [d] */
+  readonly gamma: Weights[string];
+  readonly epsilon: number;
+}
+
+/** The weight as kernels take it; null for a form that they do not know (a base with an adapter). */
+function plain(weight: Weight) {
+  if (!isStored(weight)) return weight;
+  return weight.packed?.() ?? null;
+}
+
+/** Null on other backends, and for weights in a form that has no kernels. */
+export function networkSteps({ blocks, embedding, head, gamma, epsilon }: NetworkWeightsForSteps): WebGpuSteps | null {
+  if (!webGpuTakes(16, 1)) return null; // no other backend packs anything here
+  const [{ spec }] = blocks as [StepBlock];
+  const [rows, scores] = [plain(embedding), plain(head)];
+  const layers = [];
+  for (const { spec: own, gamma: before, weights } of blocks) {
+    const [inProj, outProj] = [plain(weights['in_proj.weight']!), plain(weights['out_proj.weight']!)];
+    if (!inProj || !outProj) return null;
+    layers.push({
+      ...{ gamma: before, inProj, outProj, taps: tensor(weights, 'conv1d.weight') },
+      ...(own.useBias && { inBias: tensor(weights, 'in_proj.bias'), outBias: tensor(weights, 'out_proj.bias') }),
+      ...(own.useConvBias && { bias: tensor(weights, 'conv1d.bias') }),
+      ...{ dtBias: tensor(weights, 'dt_bias'), aLog: tensor(weights, 'A_log'), d: tensor(weights, 'D') },
+      normGamma: tensor(weights, 'norm.weight'),
+    });
+  }
+  if (!rows || !scores || isStored(gamma)) return null;
+  const sizes = {
+    ...{ hidden: spec.hiddenSize, heads: spec.numHeads, headDim: spec.headDim, groups: spec.nGroups },
+    ...{
+      stateSize: spec.stateSize,
+      taps: spec.convKernel,
+      convolutionBias: spec.useConvBias,
+      limit: spec.timeStepLimit,
+    },
+    ...{ vocabulary: head.shape[0], epsilon, normGroups: spec.normGroups === 'full' ? 1 : spec.nGroups },
+  };
+  return webGpuSteps(sizes, { embedding: rows, head: scores, gamma, layers });
+}
