@@ -15,6 +15,7 @@ const LONGEST = [
   'engine/scheduler/compiled_rows',
   'compiled_engine',
   'engine/compiled/batch_sizes',
+  'engine/device_steps',
   'engine/invalid_scores',
   'training/replicas/replicas',
   'docs/transformers_page',
