@@ -133,11 +133,12 @@ function fieldOf(example: Readonly<Record<string, unknown>>, asked: string | und
 }
 
 /** Training holds its weights in float32. @throws ArgumentError for another type */
-function refuseTypes({ dtype, torchDtype, stateDtype }: Options): void {
+function refuseTypes({ dtype, torchDtype, stateDtype, products }: Options): void {
   const narrow = [
     ['--dtype', dtype],
     ['--torch-dtype', torchDtype],
     ['--state-dtype', stateDtype],
+    ['--products', products],
   ].find(([, value]) => value !== undefined && !['auto', 'float32'].includes(computeDtypeOf(value) ?? ''));
   if (narrow)
     throw new ArgumentError(

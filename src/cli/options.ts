@@ -93,6 +93,7 @@ export interface ModelOptions {
   torchDtype?: DtypeLike;
   engine?: EngineKind;
   stateDtype?: 'float32' | 'bfloat16';
+  products?: 'auto' | 'float32' | 'bfloat16';
   revision?: string;
   cacheDir?: string;
   localFilesOnly?: boolean;
@@ -130,6 +131,10 @@ export function addModelOptions(command: Command): Command {
       'how to hold states between tokens: float32 or bfloat16 (default: float32; bfloat16 is faster on a GPU)',
       stateDtypeFrom,
     )
+    .addOption(
+      new Option('--products <type>', 'how a CPU multiplies by bfloat16 matrices: prompts in bfloat16, all in float32 or all in bfloat16 (default: auto)') // prettier-ignore
+        .choices(['auto', 'float32', 'bfloat16']),
+    )
     .option('--revision <revision>', 'branch, tag or commit on the hub (default: main)')
     .option('--cache-dir <dir>', 'folder of the hub’s cache (default: as huggingface_hub)')
     .option('--local-files-only', 'never use the network');
@@ -146,7 +151,7 @@ export function hubOptions({ revision, cacheDir, localFilesOnly }: ModelOptions)
 
 /** What these options stand for when a model is loaded. */
 export function loadingOptions(options: ModelOptions): PretrainedOptions {
-  const { device, deviceMap, maxMemory, dtype, torchDtype, engine, stateDtype } = options;
+  const { device, deviceMap, maxMemory, dtype, torchDtype, engine, stateDtype, products } = options;
   const given = {
     device,
     device_map: deviceMap,
@@ -155,6 +160,7 @@ export function loadingOptions(options: ModelOptions): PretrainedOptions {
     torch_dtype: torchDtype,
     engine,
     state_dtype: stateDtype,
+    products,
   };
   if (device === undefined && deviceMap === undefined) given.device = 'auto';
   const set = Object.entries(given).filter(([, value]) => value !== undefined);
