@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds llama.cpp's llama-bench, llama-batched-bench and llama-quantize for this processor, from the copy inside the source package of
+# Builds llama.cpp's llama-bench, llama-batched-bench, llama-server and llama-quantize for this processor, from the copy inside the source package of
 # llama-cpp-python, into the cache folder. Needs python3 with venv, cmake, a C++ compiler; takes minutes to half an hour.
 #   bench/peers/build_llamacpp.sh [FOLDER]
 set -euo pipefail
@@ -13,11 +13,11 @@ python3 -m venv "$work/venv"
 tar xzf "$work"/llama_cpp_python-$version.tar.gz -C "$work"
 source="$work/llama_cpp_python-$version/vendor/llama.cpp"
 cmake -S "$source" -B "$work/build" -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON -DBUILD_SHARED_LIBS=OFF \
-  -DLLAMA_CURL=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_SERVER=OFF
-nice -n 19 cmake --build "$work/build" -j "${JOBS:-2}" --target llama-bench llama-batched-bench llama-quantize
+  -DLLAMA_CURL=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_SERVER=ON -DLLAMA_BUILD_UI=OFF -DLLAMA_USE_PREBUILT_UI=OFF
+nice -n 19 cmake --build "$work/build" -j "${JOBS:-2}" --target llama-bench llama-batched-bench llama-quantize llama-server
 rm -rf "$folder.new"
 mkdir -p "$folder.new"
-cp "$work"/build/bin/llama-{bench,batched-bench,quantize} "$folder.new/"
+cp "$work"/build/bin/llama-{bench,batched-bench,quantize,server} "$folder.new/"
 # the converter of checkpoints, with what it imports
 cp -r "$source/convert_hf_to_gguf.py" "$source/conversion" "$source/gguf-py" "$folder.new/"
 mkdir -p "$folder.new/models"
