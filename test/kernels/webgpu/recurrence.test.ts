@@ -128,7 +128,7 @@ onWebGpu('WGSL recurrence', (device) => {
           place: 0,
         },
         ...{ epsilon: 1e-5, low: limit[0], high: limit[1], hasMask: false, hasBias: convolutionBias, bf16State: false },
-        ...{ inInt4: false, inBf16: false, inGroup: 0, outInt4: false, outBf16: false, outGroup: 0 },
+        ...{ inInt4: false, inBf16: false, inGroup: 0, outInt4: false, outBf16: false, outGroup: 0, rounded: false },
       };
       const wanted = layerStepReference(call, {
         ...own,
