@@ -3,8 +3,8 @@
  *
  * FUZZ_ONLY, the name of one or a part of several, picks among the kinds; FUZZ_LANES is the number of processes at a time (default: the cores, four at most).
  */
+import * as assert from 'node:assert/strict'; // mocha and tsx are all that a machine needs which only runs damaged files
 import { availableParallelism } from 'node:os';
-import { expect } from 'chai';
 import { endFuzz, fuzz, fuzzKinds, type FuzzReport } from './fuzz.js';
 
 export interface KindsOptions {
@@ -38,25 +38,32 @@ function add(found: Found, report: FuzzReport, ms: number): void {
 /** No abort, no hang, no error but the package's own, no memory beyond 1 GB. */
 function check(kind: string, found: Found, { count, refused: share = 0 }: KindsOptions): void {
   const { accepted, refused, faults, memory } = found;
-  expect(
-    faults.map(({ index, kind: what, detail }) => `${index}, ${what}: ${detail}`),
-    kind,
-  ).to.deep.equal([]);
-  expect(accepted + refused, kind).to.equal(count);
+  const told = faults.map(({ index, kind: what, detail }) => `${index}, ${what}: ${detail}`);
+  assert.deepEqual(told, [], `${kind}: ${told.join('\n')}`);
+  assert.equal(accepted + refused, count, kind);
   // that damage is met at all, and that not all is refused
-  expect(refused, kind).to.be.above(share * count);
-  expect(accepted, kind).to.be.above(0);
-  expect(memory, kind).to.be.below(2 ** 30);
+  assert.ok(refused > share * count, `${kind}: ${refused} refused`);
+  assert.ok(accepted > 0, `${kind}: none read`);
+  assert.ok(memory < 2 ** 30, `${kind}: ${memory} bytes of memory`);
 }
 
 /** Runs a module's kinds, cut into pieces that run side by side. */
 export async function fuzzAll(module: URL, options: KindsOptions): Promise<void> {
-  const { count, say = () => undefined } = options;
   const lanes = Number(process.env.FUZZ_LANES ?? Math.min(4, availableParallelism()));
-  const all = await fuzzKinds(module, lanes);
-  const only = process.env.FUZZ_ONLY ?? '';
-  const kinds = all.includes(only) ? [only] : all.filter((kind) => kind.includes(only));
-  expect(kinds, 'kinds of files').not.to.be.empty;
+  assert.ok(lanes >= 1, 'FUZZ_LANES is a number of processes');
+  try {
+    const all = await fuzzKinds(module, lanes);
+    const only = process.env.FUZZ_ONLY ?? '';
+    const kinds = all.includes(only) ? [only] : all.filter((kind) => kind.includes(only));
+    assert.ok(kinds.length > 0, `no kind of files is named ${only}`);
+    await runKinds(module, kinds, lanes, options);
+  } finally {
+    endFuzz(module);
+  }
+}
+
+async function runKinds(module: URL, kinds: readonly string[], lanes: number, options: KindsOptions): Promise<void> {
+  const { count, say = () => undefined } = options;
   const length = Math.max(LEAST_PIECE, Math.min(MOST_PIECE, Math.ceil(count / lanes)));
   const pieces = kinds.flatMap((kind) => {
     const found: Found = {
@@ -70,11 +77,8 @@ export async function fuzzAll(module: URL, options: KindsOptions): Promise<void>
     for (let piece = pieces.shift(); piece !== undefined; piece = pieces.shift()) {
       const { kind, found, first } = piece;
       const start = performance.now();
-      add(
-        found,
-        await fuzz(module, kind, { first, count: Math.min(length, count - first) }),
-        performance.now() - start,
-      );
+      const report = await fuzz(module, kind, { first, count: Math.min(length, count - first) });
+      add(found, report, performance.now() - start);
       if (found.left > 0) continue;
       const { accepted, refused, faults, slowest, memory, ms } = found;
       say(
@@ -88,11 +92,11 @@ export async function fuzzAll(module: URL, options: KindsOptions): Promise<void>
       }
     }
   };
-  try {
-    await Promise.all(Array.from({ length: lanes }, lane));
-  } finally {
-    endFuzz(module);
-  }
+  const stop = (failure: unknown): never => {
+    pieces.length = 0; // the other lanes end with what they have begun
+    throw failure;
+  };
+  await Promise.all(Array.from({ length: lanes }, () => lane().catch(stop)));
   if (failures.length > 1) throw new AggregateError(failures, failures.map((one) => (one as Error).message).join('\n'));
   if (failures.length > 0) throw failures[0];
 }
