@@ -114,7 +114,7 @@ export function denseRow({ inner, out }: { inner: number; out: number }, x: Boun
 }
 
 /** The nearest number that bfloat16 has, ties to even. */
-export function nearestBfloat16(value: number): number {
+function nearestBfloat16(value: number): number {
   const word = new Uint32Array(Float32Array.of(value).buffer);
   word[0] = (word[0]! + 0x7fff + ((word[0]! >>> 16) & 1)) & 0xffff0000;
   return new Float32Array(word.buffer)[0]!;
