@@ -13,6 +13,7 @@ import { hubCacheRoot, hubToken, isOffline, isRepoId } from '../../src/checkpoin
 import { ArgumentError, CheckpointError, SaveError } from '../../src/base/errors.js';
 import { AutoConfig, AutoModelForCausalLM, AutoTokenizer } from '../../src/models/auto/index.js';
 import { pipeline } from '../../src/pipelines/index.js';
+import { restoreEnvironment } from '../support/environment.js';
 import { fixture } from '../support/goldens.js';
 import { COMMIT_A, COMMIT_B, HubServer } from '../support/hub_server.js';
 
@@ -47,7 +48,7 @@ describe('models of the hub', function () {
   });
   afterEach(async () => {
     await hub.stop();
-    process.env = saved;
+    restoreEnvironment(saved);
     fs.rmSync(root, { recursive: true, force: true });
   });
   const resolve = (options: HubOptions = {}): Promise<string> =>
@@ -510,7 +511,7 @@ describe('loading by name', function () {
       );
       expect(error).to.be.instanceOf(CheckpointError);
     } finally {
-      process.env = saved;
+      restoreEnvironment(saved);
       await hub.stop();
       fs.rmSync(root, { recursive: true, force: true });
     }

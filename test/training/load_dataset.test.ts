@@ -8,6 +8,7 @@ import type { HubOptions } from '../../src/checkpoints/index.js';
 import { AutoTokenizer } from '../../src/models/auto/index.js';
 import { Mamba2Config, Mamba2ForCausalLM } from '../../src/models/mamba2/index.js';
 import { Dataset, IterableDataset, load_dataset, type LoadDatasetOptions, SFTTrainer, Trainer } from '../../src/training/index.js'; // prettier-ignore
+import { restoreEnvironment } from '../support/environment.js';
 import { useBackend } from '../support/backends.js';
 import { rejection } from '../support/errors.js';
 import { COMMIT_A, COMMIT_B, HubServer } from '../support/hub_server.js';
@@ -195,7 +196,7 @@ describe('load_dataset', () => {
     });
     afterEach(async () => {
       for (const server of [hub, ...others.splice(0)]) await server.stop();
-      process.env = saved;
+      restoreEnvironment(saved);
     });
     const load = (options: LoadDatasetOptions & { split: string; streaming?: false }): Promise<Dataset> =>
       load_dataset('org/model', { ...base, ...options });
