@@ -18,25 +18,23 @@ bool UsesBf16() {
   return uses;
 }
 
-// To the nearest number that bfloat16 has, ties to even, as a float; NaN stays NaN.
-inline float RoundToBf16(float v) {
+// The nearest bfloat16, ties to even; NaN stays NaN.
+inline uint16_t Bf16Of(float v) {
   uint32_t bits;
   std::memcpy(&bits, &v, 4);
-  if (v != v) bits |= 0x400000;
-  else bits += 0x7fff + ((bits >> 16) & 1);
-  bits &= 0xffff0000;
+  return static_cast<uint16_t>(v != v ? (bits >> 16) | 0x40 : (bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+
+// The same as a float.
+inline float RoundToBf16(float v) {
+  const uint32_t bits = static_cast<uint32_t>(Bf16Of(v)) << 16;
   std::memcpy(&v, &bits, 4);
   return v;
 }
 
 // A row in bfloat16, filled up with zeros to whole vectors.
 inline void PairRow(const float* x, int64_t inner, uint16_t* to) {
-  for (int64_t k = 0; k < inner; k++) {
-    const float rounded = RoundToBf16(x[k]);
-    uint32_t bits;
-    std::memcpy(&bits, &rounded, 4);
-    to[k] = static_cast<uint16_t>(bits >> 16);
-  }
+  for (int64_t k = 0; k < inner; k++) to[k] = Bf16Of(x[k]);
   for (int64_t k = inner; k % kBlock512 != 0; k++) to[k] = 0;
 }
 

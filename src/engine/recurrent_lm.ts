@@ -5,6 +5,7 @@
 import type { Pieces } from '../base/pieces.js';
 import type * as tf from '@tensorflow/tfjs';
 import type { SpecLayer } from '../layers/base.js';
+import type { StepChoice } from '../layers/decode/webgpu_steps.js';
 import type { Weights, WeightSpec } from '../layers/weights.js';
 
 /** The configuration of a causal language model, in the keys of config.json; an architecture has more of them. */
@@ -100,20 +101,6 @@ export interface Hidden {
   handover?: unknown;
 }
 
-/** How steps of a device choose tokens. */
-export interface DeviceChoice {
-  /** Drawn by numbers in [0, 1), one for each token; else the best is taken. */
-  readonly uniforms?: Float32Array;
-  readonly temperature: number;
-  /** 0: all */
-  readonly topK: number;
-  /** Ids that are never chosen. */
-  readonly removed: readonly number[];
-  /** Ids that end the row: it gives `pad` then, and stays as it is after the id that ended it. */
-  readonly ends: readonly number[];
-  readonly pad: number;
-}
-
 /** Decoding steps of one row as prepared work of a device, where the row's states and scores lie meanwhile. */
 export interface DeviceSteps {
   /** Dispatches of a token. */
@@ -128,7 +115,7 @@ export interface DeviceSteps {
   logits(): tf.Tensor1D;
   feed(token: number): void;
   /** Chooses tokens and feeds each. @returns ids; below 0 where none could be chosen: -1 for scores that are no numbers, -2 where all are removed */
-  decode(count: number, choice: DeviceChoice): Promise<Int32Array>;
+  decode(count: number, choice: StepChoice): Promise<Int32Array>;
   dispose(): void;
 }
 

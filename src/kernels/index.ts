@@ -22,4 +22,5 @@ export { TILE } from './host/spec.js';
 export { wasmDense } from './wasm/dense.js';
 export { heldBytes, type PackedMatrix, packedProduct, packedRows, wasmTakes } from './wasm/packed.js';
 export { webGpuSteps, type WebGpuSteps } from './webgpu/call.js';
+export type { StepChoice } from './webgpu/steps.js';
 export { webGpuRows, webGpuTakes } from './webgpu/packed.js';

@@ -2,7 +2,7 @@
  * What LayerStep computes, in plain loops and float64 over the same operands. Beside each result stands how far a kernel in float32 may be
  * from it: errors of what goes into an operation times what it makes of them, and the operation's own.
  */
-import { type Bounded, denseRow, int4Row, type PlainOperands, ULP, roundedRow } from './reference.js';
+import { type Bounded, denseRow, int4Row, type PlainOperands, roundedRow, ULP } from './reference.js';
 import type { LayerStepCall } from './spec.js';
 
 /** Of the kernels' exp, relative to its result; log1p and exp of the C library are better. */

@@ -2,6 +2,7 @@
  * What the kernels of CPUs compute, in plain loops and float64 over the same operands: slow, for reading and for tests. Beside each
  * result stands how far a kernel in float32 may be from it.
  */
+import { toBfloat16 } from '../../base/stored_dtypes.js';
 import { type DenseProductCall, type Int4ProductCall, TILE } from './spec.js';
 
 /** Operands by name; codes as bytes, all others as numbers. */
@@ -113,19 +114,12 @@ export function denseRow({ inner, out }: { inner: number; out: number }, x: Boun
   return y;
 }
 
-/** The nearest number that bfloat16 has, ties to even. */
-function nearestBfloat16(value: number): number {
-  const word = new Uint32Array(Float32Array.of(value).buffer);
-  word[0] = (word[0]! + 0x7fff + ((word[0]! >>> 16) & 1)) & 0xffff0000;
-  return new Float32Array(word.buffer)[0]!;
-}
-
 /** Numbers rounded to bfloat16. What a kernel has may lie on the other side of the middle of two of them. */
 export function roundedRow(x: Bounded): Bounded {
-  const values = Float64Array.from(x.values, nearestBfloat16);
+  const values = Float64Array.from(x.values, toBfloat16);
   const bounds = Float64Array.from(values, (value, i) => {
     const [v, e] = [x.values[i]!, x.bounds[i]!];
-    return Math.max(Math.abs(nearestBfloat16(v - e) - value), Math.abs(nearestBfloat16(v + e) - value));
+    return Math.max(Math.abs(toBfloat16(v - e) - value), Math.abs(toBfloat16(v + e) - value));
   });
   return { values, bounds };
 }

@@ -3,6 +3,8 @@ import { webGpuSteps, type WebGpuSteps, webGpuTakes } from '../../kernels/index.
 import { isStored, tensor, type Weight, type Weights } from '../weights.js';
 import type { StepBlock } from './few_rows_step.js';
 
+export type { StepChoice } from '../../kernels/index.js';
+
 export interface NetworkWeightsForSteps {
   readonly blocks: readonly StepBlock[];
   /** [v, d] */
