@@ -4,13 +4,16 @@
  */
 import { begunAhead } from '../../base/ahead.js';
 import { ArgumentError, DisposedError } from '../../base/errors.js';
-import { inPieces } from '../../base/pieces.js';
+import { inPieces, type Pieces } from '../../base/pieces.js';
 import { dtypeBytes, dtypeNumber, DT_RESOURCE, sizeOf } from '../../runtime/data_types.js';
 import { type FeedPlace, NativeSession, type PreparedCall } from '../../runtime/native_session.js';
+import { TracingError } from '../errors.js';
+import { FIRST_GROUP } from '../ops/all_reduce.js';
 import { traceInPieces } from '../trace/backend.js';
 import { attr, type Attrs, graphDef, type NodeText } from '../trace/graphdef.js';
-import type { Bytes, CompileHook, DefineOptions, TensorSpec, TracedFunction, VariableSpec } from '../types.js';
+import type { Bytes, CompileHook, DefineOptions, LoopOptions, TensorSpec, TracedFunction, VariableSpec } from '../types.js'; // prettier-ignore
 import { nodeName, type Traced, traceFunction } from './function.js';
+import { loopBody } from './loop.js';
 import { Session } from './session.js';
 import { storageNodes } from './variable_io.js';
 
@@ -115,8 +118,20 @@ export class ReplicaGraph {
     of?: number,
   ): Promise<Traced> {
     const all = of === undefined ? new Map(this.variables.flatMap((each) => [...each])) : this.variables[of]!;
+    return this.taken(name, traceFunction(name, inputs, all, (given, vars) => fn(given, vars()), fn, options));
+  }
+
+  /** Traces the loop of a function, over the variables of device 0. */
+  async traceLoop(name: string, body: Traced, options: LoopOptions): Promise<Traced> {
+    const loop = loopBody(name, body, options);
+    const never: TracedFunction = () => {
+      throw new TracingError(`A loop ('${name}') cannot be the body of another.`, { name });
+    };
+    return this.taken(name, traceFunction(name, loop.inputs, this.variables[0]!, loop.body, never, { xla: body.xla }));
+  }
+
+  private async taken(name: string, work: Pieces<Traced>): Promise<Traced> {
     const began = performance.now();
-    const work = traceFunction(name, inputs, all, (given, vars) => fn(given, vars()), fn, options);
     const traced = await traceInPieces(work, () => this.alive());
     this.options.onCompile?.(name, 'trace', performance.now() - began);
     this.functions.set(name, traced);
@@ -186,6 +201,33 @@ export class ReplicaGraph {
     return { node, spec: first.spec };
   }
 
+  /**
+   * A sum over all devices that has nothing to do but be there: for what calls of an entry add up TensorFlow makes an executor only where the
+   * graph itself has such a node. @returns a node of each device, which its calls are to follow
+   */
+  gate(entry: string, hint: string): string[] {
+    const float = dtypeNumber('float32');
+    return this.options.placements.map(({ device }, k) => {
+      const node = `${prefixOf(k)}${nodeName(entry)}_gate`;
+      const value = attr.tensor(float, [1], new Uint8Array(4));
+      this.nodes.push({ name: `${node}_value`, op: 'Const', inputs: [], attrs: { dtype: attr.type(float), value }, device }); // prettier-ignore
+      const attrs = {
+        T: attr.type(float),
+        group_size: attr.int(this.size),
+        group_key: attr.int(FIRST_GROUP),
+        instance_key: attr.int(11),
+        merge_op: attr.string('Add'),
+        final_op: attr.string('Id'),
+        subdiv_offsets: attr.int([0]),
+        wait_for: attr.int([]),
+        communication_hint: attr.string(hint),
+        timeout_seconds: attr.float(0),
+      };
+      this.nodes.push({ name: node, op: 'CollectiveReduce', inputs: [`${node}_value`], attrs, device });
+      return node;
+    });
+  }
+
   /** An op on the host of device 0. @returns its first output */
   onHost(entry: string, name: string, op: string, inputs: readonly string[], attrs: Attrs, spec: TensorSpec): Place {
     const node = `${nodeName(entry)}_${nodeName(name)}`;
@@ -209,15 +251,20 @@ export class ReplicaGraph {
     this.parts = this.variables.map(
       (own, k) => new Session(name, own, memoryAdvice, true, { native: this.native, prefix: prefixOf(k) }),
     );
+    const filled: { variable: string; k: number; weight: number; init: () => Bytes | Promise<Bytes> }[] = [];
     for (const [k, own] of this.variables.entries()) {
       const zeros = [...own].filter(([, { init }]) => typeof init !== 'function').map(([variable]) => variable);
       await this.parts[k]!.clear(zeros);
-      const filled = [...own].flatMap(([variable, { init, shape, dtype }]) =>
-        typeof init === 'function' ? [{ variable, init, weight: sizeOf(shape) * dtypeBytes(dtype) }] : [],
-      );
-      const work = filled.map(({ init, weight }) => ({ weight, begin: async () => init() }));
-      let at = 0;
-      for await (const bytes of begunAhead(work, AHEAD)) await this.parts[k]!.set(filled[at++]!.variable, bytes);
+      for (const [variable, { init, shape, dtype }] of own)
+        if (typeof init === 'function') filled.push({ variable, k, init, weight: sizeOf(shape) * dtypeBytes(dtype) });
+    }
+    // a variable of all devices after another, since their parts may come of one reading
+    const order = new Map([...new Set(filled.map(({ variable }) => variable))].map((variable, i) => [variable, i]));
+    filled.sort((a, b) => order.get(a.variable)! - order.get(b.variable)!);
+    let at = 0;
+    for await (const bytes of begunAhead(filled.map(({ weight, init }) => ({ weight, begin: async () => init() })), AHEAD)) { // prettier-ignore
+      const { k, variable } = filled[at++]!;
+      await this.parts[k]!.set(variable, bytes);
     }
   }
 

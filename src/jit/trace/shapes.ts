@@ -74,6 +74,7 @@ set('ResizeBilinearGrad', (inputs) => [[...inputs[1]!.shape]]);
 set('ResizeBilinear ResizeNearestNeighbor', resize);
 set('ResizeNearestNeighborGrad', resize);
 set('AddN', same);
+set('CollectiveReduceV2', same);
 set('XlaCustomCallV2', (_, attrs) => {
   const shapes = attrs['result_shapes'];
   return shapes?.kind === 'shapes' ? shapes.value.map((shape) => [...shape]) : [];
