@@ -2,6 +2,7 @@
  * What a network of recurrent blocks is to those who run it: the engines that generate, adapters and training. They know
  * weights by the names of the checkpoint, states by the names of `stateSpecs()`, and nothing else of an architecture.
  */
+import type { ArrayPart } from '../base/array_parts.js';
 import type { Pieces } from '../base/pieces.js';
 import type * as tf from '@tensorflow/tfjs';
 import type { SpecLayer } from '../layers/base.js';
@@ -119,6 +120,26 @@ export interface DeviceSteps {
   dispose(): void;
 }
 
+/** What a device has of a weight where a model is cut, and how what it gives becomes that of the whole weight. */
+export interface WeightCut {
+  part(device: number): ArrayPart;
+  /** A matrix whose inputs are cut: products are added up. `normed`: channels of the norm before it, where that is over all devices, else null. */
+  readonly sums?: { readonly normed: number | null };
+  /** An embedding or a head whose rows are cut: how many there are. */
+  readonly vocabulary?: number;
+}
+
+/** A model of which several devices have a part of each layer. */
+export interface TensorParallel {
+  readonly count: number;
+  /** What one device computes: the same architecture with fewer heads, over its parts of the weights. Its vocabulary is the whole one. */
+  readonly network: RecurrentLM;
+  /** How a weight is cut; null for one that lies on all devices. */
+  weight(name: string): WeightCut | null;
+  /** What a device has of a state of a layer, by the axes of its spec. */
+  state(name: string, device: number): ArrayPart;
+}
+
 /**
  * A causal language model of recurrent blocks: embedding, blocks, final norm, head, as functions over given weights.
  * Eager runs pass the layers' own variables, compiled programs symbolic ones, adapters a base with something on top.
@@ -139,6 +160,8 @@ export interface RecurrentLM<C extends LMConfig = LMConfig> {
   fingerprint(): Record<string, string>;
   /** The same architecture with other values for some keys of its configuration. */
   withConfig(changes: Readonly<Record<string, unknown>>): RecurrentLM<C>;
+  /** The model over several devices, where the architecture can be cut. @throws ArgumentError where it cannot be over so many */
+  tensorParallel?(devices: number): TensorParallel;
   /** The layers applied one after another, for a tf.LayersModel. @param ids int32 [b, t] */
   connect(ids: tf.SymbolicTensor): { hidden: tf.SymbolicTensor; logits: tf.SymbolicTensor };
   /** @param ids int32 [b, t] @returns [b, t, d] */

@@ -27,7 +27,7 @@ import {
 import { rmsParts } from './rms_norm.js';
 import { rmsNormByGroups } from './rms_norm_gated.js';
 import { ssdChunkScan } from './ssd.js';
-import { linear, tensor, type Weight, type WeightSpec, type Weights } from './weights.js';
+import { isStored, linear, tensor, type Weight, type WeightSpec, type Weights } from './weights.js';
 
 /** What a mixer carries from one call to the next. */
 export interface MixerState {
@@ -172,6 +172,11 @@ export function mixerForward(
       const gated = tf.reshape(v, [b, t, innerSize]);
       const gamma = tensor(weights, 'norm.weight');
       const [outWeight, outBias] = [weights['out_proj.weight']!, bias('out_proj.bias')];
+      if (isStored(outWeight) && outWeight.normed) {
+        const flat = tf.reshape(gated, [b * t, innerSize]) as tf.Tensor2D;
+        const y = tf.reshape(outWeight.normed(flat, gamma, spec.epsilon), [b, t, spec.hiddenSize]);
+        return outBias ? tf.add(y, outBias) : y;
+      }
       if (groups === 1 && paths.includes('merged')) {
         const { scaled, factor } = rmsParts(gated, gamma, spec.epsilon);
         return scaledLinear(scaled, factor, outWeight, outBias);

@@ -12,6 +12,7 @@ import {
   type PackedMatrix,
   wasmDense,
 } from '../kernels/index.js';
+import type { ArrayPart } from '../base/array_parts.js';
 import type { WeightStorage } from './storage.js';
 
 /** A linear map [out, in] that is not a float32 tensor but knows how to act like one. */
@@ -22,6 +23,11 @@ export interface StoredMatrix {
   apply(x: tf.Tensor2D): tf.Tensor2D;
   /** Rows ids [m] (int32) of W -> [m, in], float32: an embedding lookup */
   rows(ids: tf.Tensor1D): tf.Tensor2D;
+  /**
+   * W·(norm(x)·gamma) where the norm is over channels of which others have some: of a part of a matrix (parallel.ts).
+   * @param x [m, in] @returns [m, out]
+   */
+  normed?(x: tf.Tensor2D, gamma: tf.Tensor, epsilon: number): tf.Tensor2D;
   /**
    * residual + W·(norm(x)·gamma) of one row in one kernel, [1, out]; null where the device has no such kernel. Traced code.
    */
@@ -36,6 +42,8 @@ export interface StoredMatrix {
   readonly tensors?: readonly tf.Tensor[];
   /** Gives back what it holds in a backend's memory; absent on forms that hold nothing of their own. */
   dispose?(): void;
+  /** A part of it, by outputs (axis 0) or inputs (axis 1). @throws ArgumentError where it cannot be cut there */
+  part?(part: ArrayPart): StoredMatrix;
   /** How this matrix is kept in a compiled program; absent on forms that only exist while tracing. */
   storage?(): WeightStorage;
 }

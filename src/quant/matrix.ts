@@ -9,6 +9,8 @@ import { isTracing } from '../jit/index.js';
 import type { StoredMatrix } from '../layers/weights.js';
 import { dequantizeRows, storedBytes, type QuantizedMatrix } from './quantize.js';
 import { type PackedMatrix, packedProduct, packedRows, webGpuRows } from '../kernels/index.js';
+import type { ArrayPart } from '../base/array_parts.js';
+import { partOfMatrix } from './parts.js';
 import { quantizedStorage } from './storage.js';
 import { releaseBackendForm, backendForm } from './backend_form.js';
 import type { WeightStorage } from '../layers/storage.js';
@@ -57,6 +59,10 @@ export class QuantizedLinear implements StoredMatrix {
   /** Gives back what it holds in the backend's memory. What is asked of it later is refused, or made anew of the file. */
   dispose(): void {
     releaseBackendForm(this.matrix);
+  }
+
+  part(part: ArrayPart): QuantizedLinear {
+    return new QuantizedLinear(partOfMatrix(this.matrix, part, this.name), this.name, this.activation_quantization);
   }
 
   /** As kernels of the backend in use read it, which hold it from then on; null where there are none. */

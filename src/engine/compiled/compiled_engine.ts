@@ -24,7 +24,8 @@ import { handOutRows } from '../hidden_rows.js';
 import { COUNT, functions, variables } from './names.js';
 import { type Loaded, Programs } from './programs.js';
 import { type StateLayout, stateLayout } from './divided_states.js';
-import type { Division } from '../placement/division.js';
+import { isParallel, type Spread } from '../placement/spread.js';
+import { parallelLayout } from './parallel_states.js';
 import type { NetworkWeights } from '../network_weights.js';
 import { hostStateOf } from '../states/host_state.js';
 import { logitsBytes, stateBytes } from '../memory.js';
@@ -61,18 +62,21 @@ export class CompiledEngine implements GenerationEngine {
   private readonly layout: StateLayout;
 
   /**
-   * @param division where the model lies on several devices
+   * @param spread where the model lies on several devices
    * @throws ArgumentError for an option that is none of what it may be
    */
   constructor(
     private readonly weights: NetworkWeights,
     private readonly options: CompiledEngineOptions = {},
-    private readonly division: Division | null = null,
+    private readonly spread: Spread | null = null,
   ) {
     ENGINE_TABLE.check(options);
     this.state_files = stateFiles(weights);
-    const { segments, block, countedBlocks } = programOptions(options, [], division !== null);
-    this.layout = stateLayout(weights.network, options.state_dtype ?? 'float32', division);
+    const { segments, block, countedBlocks } = programOptions(options, [], spread);
+    const dtype = options.state_dtype ?? 'float32';
+    this.layout = isParallel(spread)
+      ? parallelLayout(weights.network, dtype, spread.plan)
+      : stateLayout(weights.network, dtype, spread);
     const parking = {
       slot: (batch: number): Promise<void> => this.slots.emptySlot(batch),
       others: async (loaded: Loaded): Promise<void> => {
@@ -80,7 +84,7 @@ export class CompiledEngine implements GenerationEngine {
         await this.rows?.park(loaded.program);
       },
     };
-    this.programs = new Programs(weights, options, parking, division);
+    this.programs = new Programs(weights, options, parking, spread);
     this.slots = new StateSlots({
       weights,
       turns: this.turns,
@@ -300,11 +304,12 @@ export class CompiledEngine implements GenerationEngine {
     if (this.rows)
       throw new ArgumentError('This engine has a scheduler already: close() that one first.', { rows: this.rows.rows });
     const gpu = onGpu();
-    const { block = this.preferred_block, sizes = rowSizes(count, this.division !== null) } = options;
+    const { block = this.preferred_block, sizes = rowSizes(count, this.spread !== null) } = options;
     const all = [...new Set([...sizes.filter((size) => size < count), count])].sort((a, b) => a - b);
-    const beside = this.division
-      ? this.nothingBeside(options)
-      : placeCounts(count, this.rowBytes, options, gpu ? largestGpuMemory() : null);
+    const beside =
+      this.spread && !isParallel(this.spread)
+        ? this.nothingBeside(options)
+        : placeCounts(count, this.rowBytes, options, gpu ? largestGpuMemory() : null);
     const readerLengths = beside.readers > 0 ? readerSegments(this.segments, gpu) : [];
     const rows = { sizes: all, block, ...beside, readerSegments: readerLengths };
     this.programs.openRows(rows);

@@ -1,8 +1,9 @@
 /** How the state of one row comes from one place of a program to another: on the device, whatever else lies in either place. */
 import * as tf from '@tensorflow/tfjs';
-import { castFloat32, castTo, type Program } from '../../jit/index.js';
+import { castFloat32, castTo } from '../../jit/index.js';
 import { setRow } from '../../jit/ops/set_row.js';
 import type { StatesOf } from '../states/cache.js';
+import type { ProgramFunctions } from './decoding_program.js';
 import { functions, places } from './names.js';
 import { type StateDtype, type StateVariable, stateVariables } from './program_states.js';
 
@@ -40,7 +41,12 @@ export function rowOf(
 }
 
 /** Declares the variables of readers and of kept states; those of slots and rows are there. */
-export function declareAreas(program: Program, network: StatesOf, { readers, kept }: Areas, dtype?: StateDtype): void {
+export function declareAreas(
+  program: ProgramFunctions,
+  network: StatesOf,
+  { readers, kept }: Areas,
+  dtype?: StateDtype,
+): void {
   for (const [name, count] of [
     [places.readers(readers), readers],
     [places.kept(kept), kept],
@@ -54,7 +60,7 @@ export function declareAreas(program: Program, network: StatesOf, { readers, kep
  * Declares the copies between places. A copy of one row is a function; where prompts are read together, as many rows as there are
  * readers go in one call, too: what a call costs besides is then paid once.
  */
-export function defineCopies(program: Program, network: StatesOf, areas: Areas, dtype?: StateDtype): void {
+export function defineCopies(program: ProgramFunctions, network: StatesOf, areas: Areas, dtype?: StateDtype): void {
   const slot: Place = [places.slot(1), 1];
   const rows = areas.rows.map((count): Place => [places.rows(count), count]);
   const readers: Place[] = areas.readers > 0 ? [[places.readers(areas.readers), areas.readers]] : [];
@@ -87,7 +93,7 @@ export function defineCopies(program: Program, network: StatesOf, areas: Areas, 
   for (const place of [slot, ...readers]) defineClear(program, network, place, dtype);
 }
 
-function defineCopy(program: Program, network: StatesOf, from: Place, to: Place, dtype?: StateDtype): void {
+function defineCopy(program: ProgramFunctions, network: StatesOf, from: Place, to: Place, dtype?: StateDtype): void {
   const [source, target] = [from, to].map(([name, count]) => stateVariables(network, count, dtype, name)) as [
     StateVariable[],
     StateVariable[],
@@ -104,7 +110,7 @@ function defineCopy(program: Program, network: StatesOf, from: Place, to: Place,
 }
 
 /** Rows whose `keep` is 0 become zeros: texts that have not begun. */
-function defineClear(program: Program, network: StatesOf, [place, b]: Place, dtype?: StateDtype): void {
+function defineClear(program: ProgramFunctions, network: StatesOf, [place, b]: Place, dtype?: StateDtype): void {
   const inputs = { keep: { shape: [b], dtype: 'float32' as const } };
   program.define(functions.clear(place), inputs, ({ keep }, vars) => ({
     assign: Object.fromEntries(

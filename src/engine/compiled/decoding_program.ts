@@ -4,18 +4,20 @@
  */
 import * as tf from '@tensorflow/tfjs';
 import type { Pieces } from '../../base/pieces.js';
-import { type CompileHook, type GraphCache, Program, type TensorSpec } from '../../jit/index.js';
+import { type CompileHook, type GraphCache, Program, type TensorSpec, type VariableSpec } from '../../jit/index.js';
 import type { WeightStorage } from '../../layers/storage.js';
+import type { WeightSpec } from '../../layers/weights.js';
+import type { SumPlace } from '../../jit/ops/all_reduce.js';
 import { codeDigest } from '../../runtime/index.js';
 import type { NetworkWeights } from '../network_weights.js';
-import { declarePack, type Pack, packOf, type ProgramDtype, storageOf } from './program_weights.js';
+import { type Pack, packOf, type ProgramDtype, storageOf, weightVariables } from './program_weights.js';
 import { declareAreas, defineCopies, rowsOf } from './copy_functions.js';
 import { definePrefill } from './prefill_function.js';
 import { stepOf } from './step.js';
 import { COUNT, DONE, functions, places, variables } from './names.js';
 import { stateAccess, type StateDtype, stateVariables } from './program_states.js';
 import { defineMove, defineRows } from './row_functions.js';
-import type { LMConfig } from '../recurrent_lm.js';
+import type { LMConfig, RecurrentLM } from '../recurrent_lm.js';
 import { bestTokens, sampleTokens, SETTINGS_SIZE } from './sampling.js';
 
 export type { ProgramDtype } from './program_weights.js';
@@ -53,6 +55,8 @@ export interface DecodingProgramOptions {
   stateDtype?: StateDtype;
   /** Folder where the traced graph is kept for the next process. Default: none. */
   graphs?: string | null;
+  /** Where several devices compute each layer together: how their sums are made. Default: between what XLA compiles, on GPUs inside. */
+  sums?: SumPlace;
   onCompile?: CompileHook;
 }
 
@@ -88,6 +92,29 @@ function graphCacheFor(
 export const MEMORY_ADVICE =
   'Use fewer rows, shorter prompts or segments, or bfloat16 or int4 weights (dtype, quantization_config).';
 
+/** What functions of a program are traced over: the model, and how its weights are stored. */
+export interface ProgramModel {
+  readonly network: RecurrentLM;
+  readonly storages: ReadonlyMap<string, WeightStorage>;
+  readonly pack: Pack;
+  /** Where several devices choose, int32 [b] each: what the first of them chose. */
+  readonly agreed?: (tokens: tf.Tensor1D, vars: Record<string, tf.Tensor>) => tf.Tensor1D;
+}
+
+/** What functions are declared in. */
+export type ProgramFunctions = Pick<Program, 'define' | 'defineLoop'> & {
+  variable(name: string, spec: VariableSpec): void;
+};
+
+/** How weights that are stored so are packed: on a GPU a slice of a variable may become a kernel of its own. */
+export function packFor(
+  specs: readonly WeightSpec[],
+  storages: ReadonlyMap<string, WeightStorage>,
+  { pack }: DecodingProgramOptions,
+): Pack {
+  return pack && ![...storages.values()].some(({ takesWhole }) => takesWhole) ? packOf(specs, storages) : new Map();
+}
+
 /** Declares variables and functions for a model; call compile() on the result. */
 export function buildDecodingProgram(weights: NetworkWeights, options: DecodingProgramOptions): Program {
   const { network } = weights;
@@ -106,16 +133,20 @@ export function buildDecodingProgram(weights: NetworkWeights, options: DecodingP
     deferTracing: true,
     ...(graphCache && { graphCache }),
   });
-  // on a GPU a slice of a variable may become a kernel of its own
-  const packs = options.pack && ![...storages.values()].some(({ takesWhole }) => takesWhole);
-  const pack: Pack = packs ? packOf(specs, storages) : new Map();
-  declarePack(program, pack);
-  for (const [name, { variables: own }] of storages) {
-    for (const [suffix, variable] of Object.entries(own)) {
-      if (!pack.has(name + suffix)) program.variable(name + suffix, variable);
-    }
-  }
-  const v = config.vocab_size;
+  const pack = packFor(specs, storages, options);
+  for (const [name, variable] of weightVariables(storages, pack)) program.variable(name, variable);
+  declareFunctions(program, { network, storages, pack }, options);
+  return program;
+}
+
+/** Declares the variables of states and choices, and all functions. */
+export function declareFunctions(
+  program: ProgramFunctions,
+  model: ProgramModel,
+  options: DecodingProgramOptions,
+): void {
+  const { network } = model;
+  const v = network.config.vocab_size;
   program.variable(variables.bias, { shape: [v], dtype: 'float32' });
   program.variable(variables.eos, { shape: [v], dtype: 'float32' });
   for (const b of options.batches) {
@@ -123,34 +154,32 @@ export function buildDecodingProgram(weights: NetworkWeights, options: DecodingP
       program.variable(name, { shape, dtype });
     program.variable(variables.left(b), { shape: [b], dtype: 'float32' });
     program.variable(variables.history(b), { shape: [b, v], dtype: 'float32' });
-    defineFunctions(program, weights, storages, pack, b, options);
+    defineFunctions(program, model, b, options);
   }
   const { rows, stateDtype } = options;
-  if (rows) defineReaders(program, weights, storages, pack, rows, options);
+  if (rows) defineReaders(program, model, rows, options);
   for (const [i, count] of (rows?.sizes ?? []).entries()) {
     const access = stateAccess(network, count, stateDtype ?? 'float32', places.rows(count));
-    const advance = stepOf(weights, storages, pack, count, access, options);
+    const advance = stepOf(model, count, access, options);
     const { block } = rows!;
-    defineRows(program, network, { count, block, advance, access, stateDtype, counted: options.countedBlocks });
+    const { agreed } = model;
+    defineRows(program, network, { count, block, advance, access, stateDtype, agreed, counted: options.countedBlocks });
     const below = rows!.sizes[i - 1];
     if (below === undefined) continue;
     defineMove(program, network, below, count, stateDtype);
     defineMove(program, network, count, below, stateDtype);
   }
   if (rows) defineCopies(program, network, { ...rows, rows: rows.sizes }, stateDtype);
-  return program;
 }
 
 /** Places of single rows beside those of slots and rows, and reading prompts in them. */
 function defineReaders(
-  program: Program,
-  weights: NetworkWeights,
-  storages: ReadonlyMap<string, WeightStorage>,
-  pack: Pack,
+  program: ProgramFunctions,
+  model: ProgramModel,
   { sizes, readers: b, readerSegments, kept }: RowsOfProgram,
   options: DecodingProgramOptions,
 ): void {
-  const { network } = weights;
+  const { network } = model;
   const { stateDtype = 'float32' } = options;
   declareAreas(program, network, { rows: sizes, readers: b, kept }, stateDtype);
   if (b === 0) return;
@@ -158,7 +187,7 @@ function defineReaders(
   const access = stateAccess(network, b, stateDtype, place);
   const logits = variables.logitsOf(place);
   for (const t of readerSegments)
-    definePrefill(program, functions.prefillOf(place, t), { weights, storages, pack, b, t, access, logits, options });
+    definePrefill(program, functions.prefillOf(place, t), { model, b, t, access, logits, options });
 }
 
 /** What the rows of a batch choose, and what follows from it before the model reads it. */
@@ -174,12 +203,7 @@ export interface Chosen {
 }
 
 /** Chooses a token for each row: rows that have ended emit the pad id. */
-export function chosen(
-  b: number,
-  pick: (logits: tf.Tensor2D, vars: Record<string, tf.Tensor>) => tf.Tensor1D,
-  pad: tf.Tensor,
-  vars: Record<string, tf.Tensor>,
-): Chosen {
+export function chosen(b: number, pick: Picking, pad: tf.Tensor, vars: Record<string, tf.Tensor>): Chosen {
   const left = vars[variables.left(b)] as tf.Tensor1D;
   const alive = tf.cast(tf.greater(left, 0), 'float32');
   const picked = pick(vars[variables.logits(b)] as tf.Tensor2D, vars);
@@ -194,6 +218,12 @@ export function chosen(
   const still = tf.mul(tf.maximum(tf.sub(left, 1), 0), tf.sub(1, ended));
   return { left, alive, still, token, fed };
 }
+
+type Picking = (logits: tf.Tensor2D, vars: Record<string, tf.Tensor>) => tf.Tensor1D;
+
+/** The same choice on all devices. */
+const agreeing = (pick: Picking, agreed: ProgramModel['agreed']): Picking =>
+  agreed ? (logits, vars) => agreed(pick(logits, vars), vars) : pick;
 
 /** The best id of each row. */
 export function pickBest(logits: tf.Tensor2D, vars: Record<string, tf.Tensor>): tf.Tensor1D {
@@ -218,20 +248,18 @@ export const pickByChance =
     );
 
 function defineFunctions(
-  program: Program,
-  weights: NetworkWeights,
-  storages: ReadonlyMap<string, WeightStorage>,
-  pack: Pack,
+  program: ProgramFunctions,
+  model: ProgramModel,
   b: number,
   options: DecodingProgramOptions,
 ): void {
-  const { network } = weights;
+  const { network, agreed } = model;
   const stateDtype = options.stateDtype ?? 'float32';
   const access = stateAccess(network, b, stateDtype);
-  const advance = stepOf(weights, storages, pack, b, access, options);
+  const advance = stepOf(model, b, access, options);
 
   for (const t of options.segments)
-    definePrefill(program, functions.prefill(b, t), { weights, storages, pack, b, t, access, logits: variables.logits(b), options }); // prettier-ignore
+    definePrefill(program, functions.prefill(b, t), { model, b, t, access, logits: variables.logits(b), options });
 
   program.define(functions.step(b), { tokens: { shape: [b], dtype: 'int32' } }, function* ({ tokens }, vars) {
     const { states, logits } = yield* advance(vars, tokens!);
@@ -248,11 +276,11 @@ function defineFunctions(
 
   // choose, then feed: rows that have ended emit the pad id and stay as they are
   const choose = function* (
-    pick: (logits: tf.Tensor2D, vars: Record<string, tf.Tensor>) => tf.Tensor1D,
+    pick: Picking,
     pad: tf.Tensor,
     vars: Record<string, tf.Tensor>,
   ): Pieces<{ outputs: Record<string, tf.Tensor>; assign: Record<string, tf.Tensor>; token: tf.Tensor1D }> {
-    const { left, alive, token, fed, still } = chosen(b, pick, pad, vars);
+    const { left, alive, token, fed, still } = chosen(b, agreeing(pick, agreed), pad, vars);
     // one row that has ended ends a counted loop, so that it needs no mask
     const masked = b > 1 || !options.countedBlocks;
     const { states, logits } = yield* advance(vars, fed, masked ? alive : undefined);

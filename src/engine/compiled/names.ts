@@ -27,6 +27,8 @@ export const variables = {
   bias: 'bias',
   /** [v]: 1 where an id ends a row. */
   eos: 'eos',
+  /** Where several devices run a program at once: 1 for the device itself and 0 for the others, [devices]. */
+  device: 'device',
   /** Small weights, one after another. */
   packed: 'packed',
 };

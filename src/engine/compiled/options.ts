@@ -4,6 +4,7 @@ import * as kinds from '../../base/option_kinds.js';
 import { type OptionRules, OptionTable } from '../../base/options.js';
 import type { CompileHook } from '../../jit/index.js';
 import { graphCacheDir, onGpu } from '../../runtime/index.js';
+import { isParallel, type Spread } from '../placement/spread.js';
 import type { DecodingProgramOptions } from './decoding_program.js';
 import type { StateDtype } from './program_states.js';
 
@@ -39,6 +40,11 @@ export interface CompiledEngineOptions {
    * still for the rest. Default: on a GPU, which otherwise waits for the host before each iteration.
    */
   fixed_blocks?: boolean;
+  /**
+   * With tp_plan: where devices add up what each has of a layer, 'inside' the program that XLA compiles, which calls NCCL, or 'between' parts of it. Default:
+   * inside on GPUs, and between on CPUs, where the former cannot be.
+   */
+  sums?: 'inside' | 'between';
   on_compile?: CompileHook;
 }
 
@@ -59,6 +65,7 @@ export const ENGINE_RULES: OptionRules<CompiledEngineOptions> = {
   state_dtype: { kind: kinds.oneOf('float32', 'bfloat16'), default: 'float32' },
   layered: { kind: kinds.boolean },
   fixed_blocks: { kind: kinds.boolean },
+  sums: { kind: kinds.oneOf('inside', 'between') },
   on_compile: { kind: kinds.func },
 };
 
@@ -67,21 +74,24 @@ export const ENGINE_TABLE = new OptionTable<CompiledEngineOptions>('new Compiled
 
 /**
  * The program for these batch sizes, with what is best on this device where nothing was asked for.
- * @param divided whether it lies on several devices: no loop passes through them, so that a call is that many steps one after another
+ * @param spread where it lies on several devices: loops that pass through them are that many steps one after another
  */
 export function programOptions(
   options: CompiledEngineOptions,
   batches: readonly number[],
-  divided = false,
+  spread: Spread | null = null,
 ): DecodingProgramOptions {
   const gpu = onGpu();
-  const blockHere = divided ? (gpu ? 8 : 1) : gpu ? 32 : 16;
+  const parallel = isParallel(spread);
+  const sums = parallel ? (options.sums ?? (gpu ? 'inside' : 'between')) : undefined;
+  const unrolled = spread !== null && sums !== 'inside';
+  const blockHere = unrolled ? (gpu ? 8 : 1) : gpu ? 32 : 16;
   return {
     dtype: computeDtypeOf(options.dtype ?? 'auto')!,
     batches,
     segments: [...new Set(options.segments ?? (gpu ? GPU_SEGMENTS : SEGMENTS))].sort((a, b) => a - b),
     block: options.block ?? blockHere,
-    countedBlocks: !divided && !(options.fixed_blocks ?? gpu),
+    countedBlocks: spread === null && !(options.fixed_blocks ?? gpu),
     chunkSize: options.chunk_size ?? (gpu ? 128 : undefined),
     stateDtype: options.state_dtype,
     bf16Scan: gpu,
@@ -91,6 +101,7 @@ export function programOptions(
     kernels: options.products !== 'float32',
     roundedRows: options.products === 'bfloat16' && !gpu,
     graphs: graphCacheDir(),
+    ...(sums && { sums }),
     onCompile: options.on_compile,
   };
 }

@@ -1,18 +1,14 @@
 /** Reading prompts, as a function of a program. */
 import * as tf from '@tensorflow/tfjs';
-import { outlineBorder, type Program } from '../../jit/index.js';
-import type { WeightStorage } from '../../layers/storage.js';
+import { outlineBorder } from '../../jit/index.js';
 import type { Weights } from '../../layers/weights.js';
-import type { NetworkWeights } from '../network_weights.js';
 import { hiddenOf, type RecurrentLM } from '../recurrent_lm.js';
-import type { DecodingProgramOptions } from './decoding_program.js';
+import type { DecodingProgramOptions, ProgramFunctions, ProgramModel } from './decoding_program.js';
 import type { StateAccess } from './program_states.js';
-import { type Pack, traced } from './program_weights.js';
+import { traced } from './program_weights.js';
 
 export interface PrefillFunction {
-  readonly weights: NetworkWeights;
-  readonly storages: ReadonlyMap<string, WeightStorage>;
-  readonly pack: Pack;
+  readonly model: ProgramModel;
   /** Rows. */
   readonly b: number;
   /** Tokens. */
@@ -43,9 +39,13 @@ export function logitsAtEnds(
 }
 
 /** Declares the function that reads t tokens of each of b rows, those that are masked left out. */
-export function definePrefill(program: Program, name: string, { b, t, ...of }: PrefillFunction): void {
-  const { weights, storages, pack, access, options } = of;
-  const { network } = weights;
+export function definePrefill(
+  program: Pick<ProgramFunctions, 'define'>,
+  name: string,
+  { b, t, ...of }: PrefillFunction,
+): void {
+  const { model, access, options } = of;
+  const { network, storages, pack } = model;
   const bf16Scan =
     options.bf16Scan && [...storages.values()].some((storage) => storage.variables['']?.dtype === 'bfloat16');
   program.define(
@@ -62,7 +62,8 @@ export function definePrefill(program: Program, name: string, { b, t, ...of }: P
         mask: mask as tf.Tensor2D,
         chunkSize: options.chunkSize,
         bf16Scan,
-        between: outlineBorder,
+        // see stepOf()
+        ...((options.layered || options.sums !== 'inside') && { between: outlineBorder }),
       });
       const { fed, next } = logitsAtEnds(network, w, h, ends!, vars[of.logits]!);
       return { outputs: { fed, hidden: h }, assign: { ...access.assign(states), [of.logits]: next } };

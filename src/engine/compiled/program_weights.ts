@@ -1,6 +1,6 @@
 /** How a program holds the model's weights: their stored forms, and the small ones in one variable. */
 import * as tf from '@tensorflow/tfjs';
-import type { Program, VariableSpec } from '../../jit/index.js';
+import type { VariableSpec } from '../../jit/index.js';
 import {
   bfloat16Storage,
   float32Matrix,
@@ -17,7 +17,7 @@ import type { NetworkWeights } from '../network_weights.js';
 export type ProgramDtype = 'auto' | 'float32' | 'bfloat16';
 
 /** Where a weight's bytes come from: the checkpoint, or the layer variables once they exist and have other values or hold them. */
-function bytesOf(weights: NetworkWeights, name: string, dtype: ProgramFloat): () => Promise<ArrayBufferView> {
+export function bytesOf(weights: NetworkWeights, name: string, dtype: ProgramFloat): () => Promise<ArrayBufferView> {
   return async () => {
     const { source } = weights;
     if (source && !weights.materialized) return bytesOfFile(source, name, dtype);
@@ -25,21 +25,25 @@ function bytesOf(weights: NetworkWeights, name: string, dtype: ProgramFloat): ()
   };
 }
 
+/** A weight's bytes in a type, when their turn comes. */
+export type BytesOf = (dtype: ProgramFloat) => WeightBytes;
+
 /**
  * float32 for everything small; matrices as asked, or as the checkpoint has them.
- * @param rounds see bfloat16Storage
+ * @param rounds see bfloat16Storage @param bytes default: all of the weight
  */
 export function storageOf(
   weights: NetworkWeights,
   spec: WeightSpec,
   dtype: ProgramDtype,
   rounds = false,
+  bytes: BytesOf = (type) => bytesOf(weights, spec.name, type),
 ): WeightStorage {
   const stored = weights.source?.tensors.get(spec.name)?.dtype;
   const wide = dtype === 'float32' || (dtype === 'auto' && stored !== 'BF16');
-  if (!isMatrix(spec)) return float32Storage(spec.shape, bytesOf(weights, spec.name, 'F32'));
-  if (wide) return float32Matrix(spec.shape, bytesOf(weights, spec.name, 'F32'));
-  return bfloat16Storage(spec.shape, bytesOf(weights, spec.name, 'BF16'), rounds);
+  if (!isMatrix(spec)) return float32Storage(spec.shape, bytes('F32'));
+  if (wide) return float32Matrix(spec.shape, bytes('F32'));
+  return bfloat16Storage(spec.shape, bytes('BF16'), rounds);
 }
 
 /**
@@ -64,8 +68,8 @@ export function packOf(weights: readonly WeightSpec[], storages: ReadonlyMap<str
 
 const elements = ({ shape }: VariableSpec): number => tf.util.sizeFromShape([...shape]);
 
-/** Declares it, if it holds anything. */
-export function declarePack(program: Program, pack: Pack): void {
+/** The variable; null where it holds nothing. */
+function packVariable(pack: Pack): VariableSpec | null {
   const size = [...pack.values()].reduce((sum, spec) => sum + elements(spec), 0);
   const init = async (): Promise<Float32Array> => {
     const all = new Float32Array(size);
@@ -77,7 +81,17 @@ export function declarePack(program: Program, pack: Pack): void {
     }
     return all;
   };
-  if (size > 0) program.variable(PACK, { shape: [size], dtype: 'float32', init });
+  return size > 0 ? { shape: [size], dtype: 'float32', init } : null;
+}
+
+/** All variables of weights stored so: those of the pack as one. */
+export function weightVariables(storages: ReadonlyMap<string, WeightStorage>, pack: Pack): Map<string, VariableSpec> {
+  const packed = packVariable(pack);
+  const all = new Map<string, VariableSpec>(packed ? [[PACK, packed]] : []);
+  for (const [name, { variables: own }] of storages)
+    for (const [suffix, variable] of Object.entries(own))
+      if (!pack.has(name + suffix)) all.set(name + suffix, variable);
+  return all;
 }
 
 /** Weights over the traced variables. */

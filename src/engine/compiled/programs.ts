@@ -4,9 +4,10 @@ import type { Program } from '../../jit/index.js';
 import { onGpu } from '../../runtime/index.js';
 import { FEWER_ROWS, logitsBytes, stateBytes } from '../memory.js';
 import type { NetworkWeights } from '../network_weights.js';
-import type { Division } from '../placement/division.js';
+import { isParallel, type Spread } from '../placement/spread.js';
 import { buildDecodingProgram, type RowsOfProgram } from './decoding_program.js';
 import { buildDividedProgram } from './divided_program.js';
+import { buildParallelProgram } from './parallel_program.js';
 import { DevicePlaces } from './device_places.js';
 import { type CompiledEngineOptions, programOptions } from './options.js';
 import { VocabularyMasks } from './sampling_inputs.js';
@@ -62,14 +63,14 @@ export class Programs {
     private readonly weights: NetworkWeights,
     private readonly options: CompiledEngineOptions,
     private readonly parking: Parking,
-    private readonly division: Division | null = null,
+    private readonly spread: Spread | null = null,
   ) {
     this.asked = [...new Set(options.batches ?? [1])];
   }
 
   /** Whether sizes have programs of their own, which share their weights. */
   private get apart(): boolean {
-    return !onGpu() && !this.division;
+    return !onGpu() && !this.spread;
   }
 
   /** The program for a size, if there is one. */
@@ -121,12 +122,14 @@ export class Programs {
     alive: () => void,
     rows: RowsOfProgram | null = this.apart ? null : this.rows,
   ): Promise<Loaded> {
-    const { weights, division } = this;
-    const options = { ...programOptions(this.options, batches, division !== null), ...(rows && { rows }) };
-    const divided = division && buildDividedProgram(weights, options, division);
-    const program = divided ?? buildDecodingProgram(weights, options);
+    const { weights, spread } = this;
+    const options = { ...programOptions(this.options, batches, spread), ...(rows && { rows }) };
+    const several = isParallel(spread)
+      ? buildParallelProgram(weights, options, spread.plan, spread.devices)
+      : spread && buildDividedProgram(weights, options, spread);
+    const program = several ?? buildDecodingProgram(weights, options);
     const compile = (): Promise<void> =>
-      divided ? divided.compile() : (program as Program).compile(lender as Program);
+      several ? several.compile() : (program as Program).compile(lender as Program);
     const loaded: Loaded = {
       program,
       batches,

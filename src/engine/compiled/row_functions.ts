@@ -4,9 +4,10 @@
  */
 import * as tf from '@tensorflow/tfjs';
 import type { Pieces } from '../../base/pieces.js';
-import type { Program, TensorSpec } from '../../jit/index.js';
+import type { TensorSpec } from '../../jit/index.js';
 import { setRow } from '../../jit/ops/set_row.js';
 import { rowOf } from './copy_functions.js';
+import type { ProgramFunctions, ProgramModel } from './decoding_program.js';
 import type { StatesOf } from '../states/cache.js';
 import { COUNT, DONE, functions, places, variables } from './names.js';
 import { type StateAccess, type StateDtype, type StateVariable, stateVariables } from './program_states.js';
@@ -24,12 +25,14 @@ export interface RowFunctions {
   readonly advance: Advance;
   readonly access: StateAccess;
   readonly stateDtype?: StateDtype;
+  /** See ProgramModel. */
+  readonly agreed?: ProgramModel['agreed'];
   /** See DecodingProgramOptions.countedBlocks. */
   readonly counted?: boolean;
 }
 
 /** Declares the variables of the rows, and their functions. */
-export function defineRows(program: Program, network: StatesOf, rows: RowFunctions): void {
+export function defineRows(program: ProgramFunctions, network: StatesOf, rows: RowFunctions): void {
   const { count: b, stateDtype } = rows;
   const v = network.config.vocab_size;
   const own = stateVariables(network, b, stateDtype, places.rows(b));
@@ -49,7 +52,13 @@ export function defineRows(program: Program, network: StatesOf, rows: RowFunctio
 }
 
 /** Declares how a row comes from among `from` rows to among `to`, with all that is known of it. */
-export function defineMove(program: Program, network: StatesOf, from: number, to: number, dtype?: StateDtype): void {
+export function defineMove(
+  program: ProgramFunctions,
+  network: StatesOf,
+  from: number,
+  to: number,
+  dtype?: StateDtype,
+): void {
   const of = (b: number): Pick<StateVariable, 'name' | 'dtype'>[] => [
     ...stateVariables(network, b, dtype, places.rows(b)),
     ...ofRows(b).map((name) => ({ name, dtype: 'float32' as const })),
@@ -96,12 +105,13 @@ export function chooseRows(
   { left, uniform, settings, eos }: Record<string, tf.Tensor>,
   vars: Record<string, tf.Tensor>,
   change: (scores: tf.Tensor2D) => tf.Tensor2D = (scores) => scores,
+  agreed: ProgramModel['agreed'] = (tokens) => tokens,
 ): RowChoice {
   const logits = vars[variables.logitsOf(places.rows(b))]!;
   const history = vars[variables.rowsHistory(b)] as tf.Tensor2D;
   const alive = tf.greater(left!, 0);
   const scores = change(tf.add(logits, vars[variables.rowsBias(b)]!) as tf.Tensor2D);
-  const picked = chooseTokens(scores, history, uniform as tf.Tensor1D, settings as tf.Tensor2D);
+  const picked = agreed(chooseTokens(scores, history, uniform as tf.Tensor1D, settings as tf.Tensor2D), vars);
   const token = tf.where(alive, picked, tf.zerosLike(picked)) as tf.Tensor1D;
   const fed = tf.maximum(token, tf.scalar(0, 'int32')) as tf.Tensor1D;
   // one that could choose no id ends too
@@ -112,7 +122,11 @@ export function chooseRows(
   return { alive, token, fed, still, had, logits };
 }
 
-function defineSteps(program: Program, v: number, { count: b, block, advance, access, counted }: RowFunctions): void {
+function defineSteps(
+  program: ProgramFunctions,
+  v: number,
+  { count: b, block, advance, access, agreed, counted }: RowFunctions,
+): void {
   const [logitsOf, historyOf] = [variables.logitsOf(places.rows(b)), variables.rowsHistory(b)];
   const inputs = rowInputs(b);
   /** Chooses and reads a token of each row that has tokens left. */
@@ -121,7 +135,7 @@ function defineSteps(program: Program, v: number, { count: b, block, advance, ac
     vars: Record<string, tf.Tensor>,
     change?: (scores: tf.Tensor2D) => tf.Tensor2D,
   ): Pieces<{ outputs: Record<string, tf.Tensor>; assign: Record<string, tf.Tensor>; logits: tf.Tensor }> {
-    const { alive, token, fed, still, had, logits } = chooseRows(b, v, given, vars, change);
+    const { alive, token, fed, still, had, logits } = chooseRows(b, v, given, vars, change, agreed);
     const { states, logits: next } = yield* advance(vars, fed, tf.cast(alive, 'float32'));
     const column = tf.reshape(alive, [b, 1]);
     return {

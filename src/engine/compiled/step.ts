@@ -2,11 +2,10 @@
 import * as tf from '@tensorflow/tfjs';
 import type { Pieces } from '../../base/pieces.js';
 import { outlineBorder } from '../../jit/index.js';
-import type { WeightStorage } from '../../layers/storage.js';
-import type { NetworkWeights } from '../network_weights.js';
 import { hiddenOf, type LayerState } from '../recurrent_lm.js';
+import type { DecodingProgramOptions, ProgramModel } from './decoding_program.js';
 import type { StateAccess } from './program_states.js';
-import { type Pack, traced } from './program_weights.js';
+import { traced } from './program_weights.js';
 
 /** One token per row; rows whose mask is 0 keep their state. */
 export type Advance = (
@@ -15,16 +14,13 @@ export type Advance = (
   mask?: tf.Tensor,
 ) => Pieces<{ states: LayerState[]; logits: tf.Tensor2D }>;
 
-/** The step of b rows whose states are read so. @param mergeStep see MixerOptions.mergeStep */
+/** The step of b rows whose states are read so. @param mergeStep see MixerOptions.mergeStep @param sums see DecodingProgramOptions */
 export function stepOf(
-  weights: NetworkWeights,
-  storages: ReadonlyMap<string, WeightStorage>,
-  pack: Pack,
+  { network, storages, pack }: Pick<ProgramModel, 'network' | 'storages' | 'pack'>,
   b: number,
   access: StateAccess,
-  { mergeStep }: { readonly mergeStep?: boolean },
+  { mergeStep, sums }: Pick<DecodingProgramOptions, 'mergeStep' | 'sums'>,
 ): Advance {
-  const { network } = weights;
   return function* (vars, tokens, mask) {
     const w = traced(storages, pack, vars);
     const embedded = network.embed(w, tf.reshape(tokens, [b, 1]));
@@ -32,7 +28,8 @@ export function stepOf(
       states: access.read(vars),
       mask: mask ? (tf.reshape(mask, [b, 1]) as tf.Tensor2D) : undefined,
       mergeStep,
-      between: outlineBorder,
+      // what XLA adds up with other devices must be of one function: it numbers sums in each
+      ...(sums !== 'inside' && { between: outlineBorder }),
       withoutNorm: true,
     });
     return { states, logits: network.normedHead(w, tf.reshape(h, [b, -1]) as tf.Tensor2D, handover) };

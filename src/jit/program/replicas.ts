@@ -118,7 +118,10 @@ export class ReplicaGraph {
     of?: number,
   ): Promise<Traced> {
     const all = of === undefined ? new Map(this.variables.flatMap((each) => [...each])) : this.variables[of]!;
-    return this.taken(name, traceFunction(name, inputs, all, (given, vars) => fn(given, vars()), fn, options));
+    return this.taken(
+      name,
+      traceFunction(name, inputs, all, (given, vars) => fn(given, vars()), fn, options),
+    );
   }
 
   /** Traces the loop of a function, over the variables of device 0. */
@@ -262,7 +265,11 @@ export class ReplicaGraph {
     const order = new Map([...new Set(filled.map(({ variable }) => variable))].map((variable, i) => [variable, i]));
     filled.sort((a, b) => order.get(a.variable)! - order.get(b.variable)!);
     let at = 0;
-    for await (const bytes of begunAhead(filled.map(({ weight, init }) => ({ weight, begin: async () => init() })), AHEAD)) { // prettier-ignore
+    for await (const bytes of begunAhead(
+      filled.map(({ weight, init }) => ({ weight, begin: async () => init() })),
+      AHEAD,
+    )) {
+      // prettier-ignore
       const { k, variable } = filled[at++]!;
       await this.parts[k]!.set(variable, bytes);
     }

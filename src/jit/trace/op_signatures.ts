@@ -38,7 +38,8 @@ export const OP_SIGNATURES: Readonly<Record<string, string>> = {
   Cast: 'x:SrcT -> y:DstT',
   Ceil: 'x:T -> y:T',
   ClipByValue: 't:T clip_value_min:T clip_value_max:T -> output:T',
-  CollectiveReduceV2: 'input:T group_size:int32 group_key:int32 instance_key:int32 ordering_token:Nordering_token*resource -> data:T',
+  CollectiveReduceV2:
+    'input:T group_size:int32 group_key:int32 instance_key:int32 ordering_token:Nordering_token*resource -> data:T',
   Complex: 'real:T imag:T -> out:Tout=complex64',
   ComplexAbs: 'x:T -> y:Tout=float32',
   ConcatV2: 'values:N*T axis:Tidx -> output:T',

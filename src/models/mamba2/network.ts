@@ -22,9 +22,11 @@ import type {
   NamedLayer,
   RecurrentLM,
   StateSpec,
+  TensorParallel,
 } from '../../engine/recurrent_lm.js';
 import { stateSpecs } from './cache.js';
 import { Mamba2Config } from './config.js';
+import { tensorParallel } from './tensor_parallel.js';
 
 /** A stream of a few rows in the form in which kernels of our own hand it on. */
 interface Carried extends Hidden {
@@ -97,6 +99,10 @@ export class Mamba2Network implements RecurrentLM<Mamba2Config> {
 
   withConfig(changes: Readonly<Record<string, unknown>>): Mamba2Network {
     return new Mamba2Network(Mamba2Config.from_dict({ ...this.config.to_dict(), ...changes }));
+  }
+
+  tensorParallel(devices: number): TensorParallel {
+    return tensorParallel(this, devices);
   }
 
   connect(ids: tf.SymbolicTensor): { hidden: tf.SymbolicTensor; logits: tf.SymbolicTensor } {
