@@ -35,6 +35,9 @@ export type DeviceMap =
 /** Memory that devices may take for weights, by device: bytes, or a text such as '10GB' (10⁹) or '10GiB' (2³⁰). */
 export type MaxMemory = Readonly<Record<string | number, number | string>>;
 
+/** How the layers of a model are split over devices, as transformers names it: 'auto' is the plan that follows from the architecture. */
+export type TpPlan = 'auto';
+
 /** A device, and which GPU of several; null where it does not say. */
 export interface ParsedDevice {
   readonly device: Device;
@@ -109,4 +112,10 @@ export const deviceMapKind: Kind = {
 export const maxMemoryKind: Kind = {
   expected: "a record of devices and bytes, such as { 0: '10GB', 1: '20GB' }",
   ok: isPlain,
+};
+
+/** What `tp_plan` options take. */
+export const tpPlanKind: Kind = {
+  expected: "'auto', the one plan: heads are shared out over all GPUs, or over tp_size devices",
+  ok: (v) => v === 'auto',
 };

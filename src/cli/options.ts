@@ -74,6 +74,12 @@ function maxMemoryFrom(text: string): MaxMemory {
   if (wrong) throw new InvalidArgumentError('Expected devices and sizes, such as 0=10GB,1=20GB.');
   return Object.fromEntries(pairs.map((pair) => [pair![1]!, pair![2]!]));
 }
+
+/** A number of devices, or all. */
+function tensorParallelFrom(text: string): number | 'auto' {
+  return text === 'auto' ? text : numberIn({ min: 1, whole: true })(text);
+}
+
 const dtypeFrom = read(computeDtypeKind, (text) => text as DtypeLike);
 
 /** The types of states, by any of their names. */
@@ -89,6 +95,7 @@ export interface ModelOptions {
   device?: DeviceLike;
   deviceMap?: DeviceMap;
   maxMemory?: MaxMemory;
+  tensorParallel?: number | 'auto';
   dtype?: DtypeLike;
   torchDtype?: DtypeLike;
   engine?: EngineKind;
@@ -118,6 +125,11 @@ export function addModelOptions(command: Command): Command {
       '--max-memory <sizes>',
       'most memory of each device for weights with --device-map: 0=10GB,1=20GB',
       maxMemoryFrom,
+    )
+    .option(
+      '--tensor-parallel <devices>',
+      'split every layer over so many GPUs (auto: over all); without GPUs over logical devices of the processor',
+      tensorParallelFrom,
     )
     .option(
       '--dtype <type>',
@@ -151,11 +163,13 @@ export function hubOptions({ revision, cacheDir, localFilesOnly }: ModelOptions)
 
 /** What these options stand for when a model is loaded. */
 export function loadingOptions(options: ModelOptions): PretrainedOptions {
-  const { device, deviceMap, maxMemory, dtype, torchDtype, engine, stateDtype, products } = options;
+  const { device, deviceMap, maxMemory, tensorParallel, dtype, torchDtype, engine, stateDtype, products } = options;
   const given = {
     device,
     device_map: deviceMap,
     max_memory: maxMemory,
+    tp_plan: tensorParallel === undefined ? undefined : ('auto' as const),
+    tp_size: tensorParallel === 'auto' ? undefined : tensorParallel,
     dtype,
     torch_dtype: torchDtype,
     engine,

@@ -11,6 +11,7 @@ import { EagerEngine } from '../engine/eager_engine.js';
 import { type IdsLike, intGrid } from '../engine/inputs.js';
 import { NetworkWeights } from '../engine/network_weights.js';
 import { type HfDeviceMap, type Machine, type Placement, placeModel } from '../engine/placement/place.js';
+import { isParallel, type Spread } from '../engine/placement/spread.js';
 import { modulesOf, storedBytes } from '../engine/placement/modules.js';
 import { type MapOptions, mapRequest, PLACE_TABLE } from '../engine/placement/request.js';
 import { storageOf } from '../engine/compiled/program_weights.js';
@@ -126,9 +127,23 @@ export class CausalLM<N extends RecurrentLM = RecurrentLM, C extends RecurrentCa
     return { ...(this.placement?.map ?? { '': deviceInUse() }) };
   }
 
+  /** How many devices have a part of each layer (tp_plan); null where layers are whole. */
+  get tp_size(): number | null {
+    return this.placement?.parallel?.devices.length ?? null;
+  }
+
   /** Whether it lies on devices other than the one that all computes on. */
   get divided(): boolean {
-    return this.placement?.division != null;
+    return this.spread !== null;
+  }
+
+  private get spread(): Spread | null {
+    return this.placement?.parallel ?? this.placement?.division ?? null;
+  }
+
+  /** Which option put it on several devices. */
+  private get spreadBy(): 'tp_plan' | 'device_map' {
+    return isParallel(this.spread) ? 'tp_plan' : 'device_map';
   }
 
   /** Told once: forward() is computed op by op. */
@@ -136,19 +151,19 @@ export class CausalLM<N extends RecurrentLM = RecurrentLM, C extends RecurrentCa
     if (!this.divided || this.warned) return;
     this.warned = true;
     process.emitWarning(
-      'forward() is computed op by op on one device, which takes all weights in besides: the device_map holds for generate(), prefill() and engines.',
+      `forward() is computed op by op on one device, which takes all weights in besides: the ${this.spreadBy} holds for generate(), prefill() and engines.`,
       { code: 'MAMBA2_DEVICE_MAP' },
     );
   }
 
   /**
-   * Lays the modules where a device_map says; what was made before for other places is dropped.
-   * @throws ArgumentError for a map that does not fit the model or the machine, DeviceError where the device cannot be had
+   * Lays the model where a device_map or a tp_plan says; what was made before for other places is dropped.
+   * @throws ArgumentError for a map or a plan that does not fit the model or the machine, DeviceError where the device cannot be had
    */
   place(options: MapOptions): void {
     PLACE_TABLE.check(options);
     const request = mapRequest(options);
-    if (!request) throw new ArgumentError('place() needs a device_map.', { option: 'device_map' });
+    if (!request) throw new ArgumentError('place() needs a device_map or a tp_plan.', { option: 'device_map' });
     const { weights, engineOptions } = this;
     const dtype = computeDtypeOf(engineOptions.dtype ?? 'auto')!;
     const specs = new Map(weights.network.weightSpecs().map((spec) => [spec.name, spec]));
@@ -159,22 +174,34 @@ export class CausalLM<N extends RecurrentLM = RecurrentLM, C extends RecurrentCa
       return storedBytes(weights.storage(spec, (one) => storageOf(weights, one, dtype)));
     });
     const placement = placeModel(weights.network, tree, request, machine());
-    if (placement.division) this.checkDivided(placement);
+    if (placement.division ?? placement.parallel) this.checkDivided(placement);
     this.placement = placement;
     this.dropEngine();
   }
 
-  /** @throws ArgumentError for options that hold for one device alone */
-  private checkDivided({ map }: Placement): void {
+  /** @throws ArgumentError for options that hold for one device alone, and for weights that cannot be cut */
+  private checkDivided({ map, parallel }: Placement): void {
+    const where = parallel
+      ? `the tp_plan has ${parallel.devices.length} devices`
+      : `the device_map has several devices (${[...new Set(Object.values(map))].join(', ')})`;
     const fault = (option: string, got: unknown, why: string): never => {
-      throw new ArgumentError(
-        `${option} is ${JSON.stringify(got)}, and the device_map has several devices (${[...new Set(Object.values(map))].join(', ')}): ${why}.`,
-        { option, got, device_map: map },
-      );
+      throw new ArgumentError(`${option} is ${JSON.stringify(got)}, and ${where}: ${why}.`, {
+        option,
+        got,
+        ...(parallel ? { tp_size: parallel.devices.length } : { device_map: map }),
+      });
     };
+    const { fixed_blocks, sums } = this.engineOptions;
     if (this.kind === 'eager') fault('engine', 'eager', 'op by op everything is computed on one, so take the compiled engine'); // prettier-ignore
-    if (this.engineOptions.fixed_blocks === false)
+    if (fixed_blocks === false)
       fault('fixed_blocks', false, 'no loop passes through them, so that calls have the same number of steps');
+    if (parallel && sums === 'inside' && !onGpu())
+      fault('sums', sums, "a processor's logical devices add up between what XLA compiles");
+    for (const { name } of parallel ? this.network.weightSpecs() : []) {
+      const cut = parallel!.plan.weight(name);
+      // refused here, where it is asked for, and not when a text is
+      if (cut) this.weights.storedForm(name)?.part?.(cut.part(0));
+    }
   }
 
   /** Number of parameters; a tied head counts once. */
@@ -337,7 +364,7 @@ export class CausalLM<N extends RecurrentLM = RecurrentLM, C extends RecurrentCa
       );
     }
     if (kind === 'eager' || !native) return new EagerEngine(this.weights);
-    return new CompiledEngine(this.weights, this.engineOptions, this.placement?.division);
+    return new CompiledEngine(this.weights, this.engineOptions, this.spread);
   }
 
   /** An engine of weights as they were is of no use. */

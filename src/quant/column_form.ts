@@ -40,7 +40,10 @@ const LANES = 32;
 export function columnStorage(m: QuantizedMatrix, activationQuantization: boolean): WeightStorage {
   const [out, inner] = m.shape;
   const groups = inner / m.groupSize;
-  const least = (): Float32Array => m.scale.map((s, i) => m.zero![i]! - 8 * s);
+  const least = (): Float32Array => {
+    const { scale, zero } = m; // once: those of a part are cut at each access
+    return scale.map((s, i) => zero![i]! - 8 * s);
+  };
   return {
     form: `int4 columns in groups of ${m.groupSize}, ${activationQuantization ? 'rounded' : 'exact'} activations`,
     variables: {

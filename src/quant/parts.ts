@@ -4,7 +4,7 @@ import { ArgumentError } from '../base/errors.js';
 import type { QuantizedMatrix } from './quantize.js';
 
 /**
- * Some rows or columns of a matrix. Its codes are cut at each access, as they are read.
+ * Some rows or columns of a matrix. What it holds is cut at each access, as codes are read.
  * @param name for messages
  * @throws ArgumentError where columns are cut within a group that shares a scale
  */
@@ -39,8 +39,12 @@ export function partOfMatrix(m: QuantizedMatrix, part: ArrayPart, name: string):
   };
   return {
     ...{ bits, scaleDtype: m.scaleDtype, shape: [out, own], groupSize: size },
-    scale: levels(m.scale),
-    zero: m.zero && levels(m.zero),
+    get scale(): Float32Array {
+      return levels(m.scale);
+    },
+    get zero(): Float32Array | null {
+      return m.zero && levels(m.zero);
+    },
     get codes(): Uint8Array {
       return takePart(m.codes, [shape[0], inner / perByte], 1, columns ? inBytes(part) : part);
     },

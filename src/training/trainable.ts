@@ -38,8 +38,10 @@ export function trainableOf(model: TrainableModel): Trainable {
   const causal = causalOf(model);
   if (causal.divided)
     throw new ArgumentError(
-      "Training: the device_map puts the model on several devices, and a model is trained whole on each device. Load it without; data_parallel: 'auto' trains on several.",
-      { option: 'device_map', got: causal.hf_device_map },
+      `Training: the ${causal.tp_size === null ? 'device_map' : 'tp_plan'} puts the model on several devices, and a model is trained whole on each device. Load it without; data_parallel: 'auto' trains on several.`,
+      causal.tp_size === null
+        ? { option: 'device_map', got: causal.hf_device_map }
+        : { option: 'tp_plan', got: 'auto', tp_size: causal.tp_size },
     );
   const { network } = causal;
   const specs = network.weightSpecs();

@@ -7,6 +7,7 @@ import { type Division, divisionOf, type ModuleRoles, moduleRoles } from './divi
 import { cleaned, deviceIn, inferDeviceMap } from './infer.js';
 import { ancestors, moduleSizes, type ModuleTree } from './modules.js';
 import type { MapRequest } from './request.js';
+import type { ParallelDevices } from './spread.js';
 
 /** A device as hf_device_map names it: the number of a GPU, 'cpu', 'cpu:1', or a backend of TensorFlow.js. */
 export type MappedDevice = number | string;
@@ -26,8 +27,10 @@ export interface Machine {
 
 export interface Placement {
   readonly map: HfDeviceMap;
-  /** Null where all lies on the one device that programs run on anyhow. */
+  /** Null where no device has some of the layers and another device others. */
   readonly division: Division | null;
+  /** Where every device has a part of each layer. */
+  readonly parallel?: ParallelDevices;
 }
 
 const size = (bytes: number): string =>
@@ -95,7 +98,7 @@ function noRoom(
 
 /**
  * Where each module lies.
- * @throws ArgumentError for a map that does not fit the model, a device that is not there, or too little memory; DeviceError where the GPUs have
+ * @throws ArgumentError for a map or a plan that does not fit the model, a device that is not there, or too little memory; DeviceError where the GPUs have
  *   too little, or the backend has one device
  */
 export function placeModel(network: RecurrentLM, tree: ModuleTree, request: MapRequest, machine: Machine): Placement {
@@ -103,6 +106,7 @@ export function placeModel(network: RecurrentLM, tree: ModuleTree, request: MapR
   const onGpus = gpus.length > 0;
   const alone: Placement = { map: { '': machine.device }, division: null };
   if (request.kind === 'one') return alone;
+  if (request.kind === 'tensors') return placeParts(network, request.size, machine) ?? alone;
   const roles = moduleRoles(network);
   if (request.kind === 'modules') {
     checkModules(tree, request.modules);
@@ -147,6 +151,31 @@ export function placeModel(network: RecurrentLM, tree: ModuleTree, request: MapR
   const used = new Set(modules.values());
   if (used.size === 1 && used.has(0)) return { map, division: null };
   return { map, division: divisionOf(roles, deviceOf(roles, modules)) };
+}
+
+/** A part of each layer on every device; null for one device. */
+function placeParts(
+  network: RecurrentLM,
+  size: number | null,
+  { gpus, tensorflow, device }: Machine,
+): Placement | null {
+  const count = size ?? Math.max(1, gpus.length);
+  if (count === 1) return null;
+  if (!tensorflow)
+    throw new DeviceError(
+      `tp_size is ${count}, and the backend in use has one device ('${device}'). Several are devices of TensorFlow.`,
+      { option: 'tp_size', got: count, device },
+    );
+  if (gpus.length > 0 && count > gpus.length)
+    throw new ArgumentError(
+      `tp_size is ${count}, and there ${gpus.length === 1 ? 'is one GPU' : `are ${gpus.length} GPUs`}. Take fewer, or device: 'cpu', whose logical devices are for trying it out.`,
+      { option: 'tp_size', got: count, expected: gpus.length },
+    );
+  const plan = network.tensorParallel?.(count);
+  if (!plan)
+    throw new ArgumentError(`tp_plan: a '${network.name}' has no plan. device_map: 'auto' puts whole layers on several devices.`, { option: 'tp_plan', got: 'auto' }); // prettier-ignore
+  const devices = Array.from({ length: count }, (_, index) => index);
+  return { map: { '': gpus.length > 0 ? 0 : 'cpu:0' }, division: null, parallel: { devices, plan } };
 }
 
 const cards = (count: number): string => (count === 1 ? '0' : `0 to ${count - 1}`);

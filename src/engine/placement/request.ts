@@ -9,9 +9,11 @@ import {
   type MaxMemory,
   maxMemoryKind,
   SHARED,
+  type TpPlan,
+  tpPlanKind,
 } from '../../base/devices.js';
 import { ArgumentError } from '../../base/errors.js';
-import { isPlain } from '../../base/option_kinds.js';
+import { integer, isPlain } from '../../base/option_kinds.js';
 import { type OptionRules, OptionTable } from '../../base/options.js';
 import { quote } from '../../base/quote.js';
 import { parseSize } from '../../checkpoints/save.js';
@@ -27,12 +29,16 @@ export type MapRequest =
   /** all on the device that is selected */
   | { readonly kind: 'one'; readonly device: DeviceLike }
   | { readonly kind: 'shared'; readonly how: DeviceMapKind; readonly rooms: Rooms | null }
-  | { readonly kind: 'modules'; readonly type: LayerDevice['type']; readonly modules: ReadonlyMap<string, number> };
+  | { readonly kind: 'modules'; readonly type: LayerDevice['type']; readonly modules: ReadonlyMap<string, number> }
+  /** a part of each layer on every device. Null: on all GPUs */
+  | { readonly kind: 'tensors'; readonly size: number | null };
 
-/** Where the modules of a model lie: see the options of from_pretrained(). */
+/** Where a model lies: see the options of from_pretrained(). */
 export interface MapOptions {
   device_map?: DeviceMap;
   max_memory?: MaxMemory;
+  tp_plan?: TpPlan;
+  tp_size?: number;
 }
 
 const DEVICES = "the number of a GPU, 'cuda:N', 'cpu', or 'cpu:N' for a processor that stands for several devices";
@@ -41,6 +47,8 @@ const DEVICES = "the number of a GPU, 'cuda:N', 'cpu', or 'cpu:N' for a processo
 export const MAP_RULES: OptionRules<MapOptions> = {
   device_map: { kind: deviceMapKind },
   max_memory: { kind: maxMemoryKind },
+  tp_plan: { kind: tpPlanKind },
+  tp_size: { kind: integer({ min: 1 }) },
 };
 
 /** Options of place(). */
@@ -96,11 +104,37 @@ function byModules(map: Readonly<Record<string, unknown>>): MapRequest {
   return { kind: 'modules', type, modules: new Map(found.map(([module, { index }]) => [module, index])) };
 }
 
+/** @throws ArgumentError for a plan beside a map, and for a number of devices without a plan */
+function parallelRequest({
+  tp_plan: plan,
+  tp_size: size,
+  device_map: map,
+  max_memory: memory,
+}: MapOptions): MapRequest | null {
+  if (plan === undefined) {
+    if (size === undefined) return null;
+    throw new ArgumentError(
+      `tp_size is ${size}, which has no effect without a plan: pass tp_plan: 'auto', too. (device_map puts whole layers on several devices.)`,
+      { option: 'tp_size', got: size },
+    );
+  }
+  const [option, got] = map !== undefined ? ['device_map', map] : ['max_memory', memory];
+  if (got !== undefined)
+    throw new ArgumentError(
+      `tp_plan is ${quote(plan)}, and ${option} is given too: the one splits every layer over devices, the other is for whole layers on each. Pass either.`,
+      { option: 'tp_plan', got: plan, [option!]: got },
+    );
+  return { kind: 'tensors', size: size ?? null };
+}
+
 /**
- * Reads both options, whose kinds are known to be right. Null where neither is given.
- * @throws ArgumentError for a device that is none, sizes that are none, a map of no modules, or one beside memory that it does not ask for
+ * Reads the options, whose kinds are known to be right. Null where none is given.
+ * @throws ArgumentError for a device that is none, sizes that are none, a map of no modules, or one beside memory or a plan that it does not go with
  */
-export function mapRequest({ device_map: map, max_memory: memory }: MapOptions): MapRequest | null {
+export function mapRequest(options: MapOptions): MapRequest | null {
+  const parallel = parallelRequest(options);
+  if (parallel) return parallel;
+  const { device_map: map, max_memory: memory } = options;
   const rooms = memory === undefined ? null : roomsOf(memory);
   const shared = SHARED.find((how) => how === map);
   if (rooms && !shared)
@@ -125,6 +159,8 @@ export function selectedFor(request: MapRequest): DeviceLike {
       if (!rooms || (rooms.gpu.size > 0 && rooms.cpu.size > 0)) return 'auto';
       return rooms.gpu.size > 0 ? 'gpu' : 'cpu';
     }
+    case 'tensors':
+      return 'auto';
     case 'modules': {
       if (request.type === 'cpu') return 'cpu';
       const cards = new Set(request.modules.values());

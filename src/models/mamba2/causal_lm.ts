@@ -66,8 +66,8 @@ export class Mamba2ForCausalLM extends CausalLM<Mamba2Network, Mamba2Cache> {
       model = new Mamba2ForCausalLM(config, source, plan.engine);
       await restoreQuantized(model.weights);
       if (quantization_config) await quantizeWeights(model.weights, quantization_config);
-      const { device_map, max_memory } = options;
-      if (device_map !== undefined) model.place({ device_map, max_memory });
+      const { device_map, max_memory, tp_plan, tp_size } = options;
+      if (device_map !== undefined || tp_plan !== undefined) model.place({ device_map, max_memory, tp_plan, tp_size });
       await model.weights.hold();
       model.generation_config = await GenerationConfig.from_pretrained(dir, config.to_dict());
       return model;

@@ -1,6 +1,6 @@
 /** Options of from_pretrained() of a model, and their table. */
 import { computeDtypeKind, computeDtypeOf, type DtypeLike } from '../../base/compute_dtypes.js';
-import { deviceKind, type DeviceLike, type DeviceMap, type MaxMemory } from '../../base/devices.js';
+import { deviceKind, type DeviceLike, type DeviceMap, type MaxMemory, type TpPlan } from '../../base/devices.js';
 import * as kinds from '../../base/option_kinds.js';
 import { type OptionRules, OptionTable, type OtherNames } from '../../base/options.js';
 import { HUB_OTHERS, HUB_RULES, type HubOptions } from '../../checkpoints/hub_options.js';
@@ -22,6 +22,13 @@ export interface PretrainedOptions extends EngineOptions, HubOptions {
   device_map?: DeviceMap;
   /** Most bytes of weights for each device when they are shared out, e.g. { 0: '10GB', 1: '20GiB' }. Default: what is free on the GPUs. */
   max_memory?: MaxMemory;
+  /**
+   * 'auto' splits every layer over the GPUs there are, each of which computes its part of it at once (tensor parallelism); on one device it is as without. For
+   * generation. Not together with device_map.
+   */
+  tp_plan?: TpPlan;
+  /** How many devices tp_plan takes. Default: all GPUs. Without GPUs so many logical devices of the processor, to try it out. */
+  tp_size?: number;
   /** dtype by its older name in transformers. */
   torch_dtype?: DtypeLike;
   /**
@@ -61,7 +68,6 @@ export const PRETRAINED_OTHERS: OtherNames = {
   offload_folder: { why: ON_DEVICES },
   offload_state_dict: { why: ON_DEVICES, off: [false] },
   offload_buffers: { why: ON_DEVICES, off: [false] },
-  tp_plan: { why: 'layers are not split; device_map puts whole layers on several devices' },
   output_loading_info: { why: 'what is worth knowing is told to on_warning', off: [false] },
   ignore_mismatched_sizes: { why: 'a checkpoint whose shapes do not fit is refused', off: [false] },
   use_safetensors: { why: 'the container is found by the files that are there', off: [true] },

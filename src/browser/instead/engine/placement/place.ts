@@ -12,6 +12,11 @@ export function placeModel(
   request: MapRequest,
   { device }: Machine,
 ): Placement {
+  if (request.kind === 'tensors' && (request.size ?? 1) > 1)
+    throw new DeviceError(
+      `tp_size is ${request.size}, and a page has one device ('${device}'). Several are devices of TensorFlow in Node.js.`,
+      { option: 'tp_size', got: request.size, device },
+    );
   const asked: number[] =
     request.kind === 'modules'
       ? [...request.modules.values()]
