@@ -28,6 +28,18 @@ function pool(count: number): Uint8Array {
   return out;
 }
 
+/** Numbers that are the same in every process, where they are drawn by chance. */
+function seeded<T>(work: () => T): T {
+  const { random } = Math;
+  let state = 12345;
+  Math.random = () => ((state = (Math.imul(state, 1664525) + 1013904223) >>> 0) + 0.5) / 2 ** 32;
+  try {
+    return work();
+  } finally {
+    Math.random = random;
+  }
+}
+
 /** A model of random bfloat16 weights; with `int4`, matrices are random codes in groups of 128. */
 export function syntheticModel(name: string, int4: boolean, layers?: number): Mamba2ForCausalLM {
   const config = publicConfig(name, layers);
@@ -52,7 +64,7 @@ export function syntheticModel(name: string, int4: boolean, layers?: number): Ma
     if (isMatrix(spec)) return bytes.subarray(0, 2 * count);
     const values =
       init.kind === 'values'
-        ? init.values(count)
+        ? seeded(() => init.values(count))
         : new Float32Array(count).fill(init.kind === 'ones' ? 1 : init.kind === 'zeros' ? 0 : 0.1);
     return new Uint8Array(values.buffer);
   };

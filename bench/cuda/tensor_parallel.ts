@@ -4,7 +4,8 @@
  * 7b with random weights in bfloat16.
  *
  * `--checks no` or `--sizes ''` leave one of both out; `--sizes 7b`, `--layers 8`; `--cards 2`; `--sums inside,between` has both ways of adding up; `--whole yes` also reads
- * prompts by one program and not by one a layer; `--turns 2` measures all of them so often, in turn.
+ * prompts by one program and not by one a layer; `--kernels nccl,own` adds up by NCCL and by XLA's own kernel; `--dtype float32` widens the random weights, without TF32;
+ * `--quick yes` has one prompt and its tokens alone; `--turns 2` measures all of them so often, in turn.
  * On a processor: `--cpu yes --sizes tiny --prompt 40 --tokens 8`.
  *
  * Each run is a process of its own: a GPU that is asked for alone is the only one that TensorFlow sees. One that fails is a line with `error`, and the others go on.
@@ -36,6 +37,9 @@ const { values: args } = parseArgs({
     prompt: { type: 'string', default: '2048' },
     tokens: { type: 'string', default: '128' },
     rows: { type: 'string', default: '8' },
+    kernels: { type: 'string', default: 'nccl,own' },
+    dtype: { type: 'string', default: 'auto' },
+    quick: { type: 'string', default: 'no' },
     cpu: { type: 'string', default: 'no' },
     minutes: { type: 'string', default: '9' },
     /** In the process of one run. */
@@ -52,6 +56,8 @@ interface Task {
   cards: number;
   sums: 'inside' | 'between';
   layered: boolean;
+  /** What adds up inside. */
+  kernel: 'nccl' | 'own';
   /** A state's file to go on from, and where to leave one. */
   read: string | null;
   write: string;
@@ -76,8 +82,11 @@ interface Run {
 
 const SAMPLED: EngineSampling = { ...GREEDY, do_sample: true, temperature: 0.8, top_k: 50 };
 
-async function run({ size, cards, sums, layered, read, write }: Task): Promise<Run> {
-  configureRuntime({ tf32: size !== null });
+const OWN = '--xla_gpu_unsupported_use_all_reduce_one_shot_kernel';
+
+async function run({ size, cards, sums, layered, kernel, read, write }: Task): Promise<Run> {
+  const wide = size === null || args.dtype === 'float32';
+  configureRuntime({ tf32: !wide, ...(cards > 1 && { xlaFlags: [`${OWN}=${kernel === 'own'}`] }) });
   const begun = performance.now();
   await selectBackend(cpu ? 'cpu' : cards > 1 ? 'gpu' : 'cuda:0');
   const model = size
@@ -85,7 +94,7 @@ async function run({ size, cards, sums, layered, read, write }: Task): Promise<R
     : await Mamba2ForCausalLM.from_pretrained(args.model, { dtype: 'float32' });
   const several = Number(args.rows);
   const batches = size ? [1, several] : [1, 2];
-  const options: CompiledEngineOptions = { batches, ...(size ? {} : { dtype: 'float32' }) };
+  const options: CompiledEngineOptions = { batches, ...(wide ? { dtype: 'float32' } : {}) };
   const compiled: string[] = [];
   const spread =
     cards > 1
@@ -126,6 +135,16 @@ async function run({ size, cards, sums, layered, read, write }: Task): Promise<R
     process.stderr.write(`  prompt ${(b - a).toFixed(1)} ms, ${count} tokens ${(c - b).toFixed(1)} ms\n`);
     state.dispose();
   }
+  const [first, ...later] = times as [(typeof times)[0], ...typeof times];
+  const least = (of: (one: (typeof times)[0]) => number): number => Math.min(...later.map(of));
+  const measured = {
+    load_s,
+    first_s: (first.prompt + first.tokens) / 1000,
+    prompt_ms: least(({ prompt }) => prompt),
+    token_ms: least(({ tokens }) => tokens) / count,
+  };
+  if (size && args.quick === 'yes')
+    return { ...measured, rows_token_ms: 0, state_ms: 0, state_same: true, ids: texts, logits };
   // by chance, and one token a call
   const drawn = await engine.createState(1);
   await engine.prefill(drawn, [ids.subarray(0, Math.min(30, length))]);
@@ -161,15 +180,7 @@ async function run({ size, cards, sums, layered, read, write }: Task): Promise<R
     if (time === 0) texts.push(...made.map((row) => [...row]));
     state.dispose();
   }
-  const [first, ...later] = times as [(typeof times)[0], ...typeof times];
-  const least = (of: (one: (typeof times)[0]) => number): number => Math.min(...later.map(of));
-  const made = {
-    load_s,
-    first_s: (first.prompt + first.tokens) / 1000,
-    prompt_ms: least(({ prompt }) => prompt),
-    token_ms: least(({ tokens }) => tokens) / count,
-    ...{ rows_token_ms, state_ms, state_same, ids: texts, logits },
-  };
+  const made = { ...measured, rows_token_ms, state_ms, state_same, ids: texts, logits };
   engine.dispose();
   model.dispose();
   return made;
@@ -200,23 +211,36 @@ if (args.run !== undefined) {
   const out = path.join(dir, 'run.json');
   const ways = args.sums.split(',') as Task['sums'][];
   const whole = args.whole === 'yes' ? [true, false] : [true];
+  const kernels = args.kernels.split(',') as Task['kernel'][];
   const sizes = [...(args.checks === 'yes' ? [null] : []), ...args.sizes.split(',').filter((size) => size !== '')];
   for (const size of sizes) {
     let alone: Run | null = null;
     for (let turn = 0; turn < (size === null ? 1 : Number(args.turns)); turn++) {
       const tasks: Task[] = [
-        { size, cards: 1, sums: 'between', layered: true, read: null, write: path.join(dir, 'one.safetensors') },
+        {
+          size,
+          cards: 1,
+          sums: 'between',
+          layered: true,
+          kernel: 'nccl',
+          read: null,
+          write: path.join(dir, 'one.safetensors'),
+        },
         ...ways.flatMap((sums) =>
-          whole.map((layered) => ({
-            ...{ size, cards: Number(args.cards), sums, layered },
-            read: path.join(dir, 'one.safetensors'),
-            write: path.join(dir, `${sums}.safetensors`),
-          })),
+          whole.flatMap((layered) =>
+            kernels
+              .filter((kernel) => kernel === 'nccl' || sums === 'inside')
+              .map((kernel) => ({
+                ...{ size, cards: Number(args.cards), sums, layered, kernel },
+                read: path.join(dir, 'one.safetensors'),
+                write: path.join(dir, `${sums}.safetensors`),
+              })),
+          ),
         ),
       ];
       for (const task of tasks) {
         const got = start(task, out);
-        const about = { size: size ?? args.model, cards: task.cards, ...(task.cards > 1 && { sums: task.sums, layered: task.layered }), turn }; // prettier-ignore
+        const about = { size: size ?? args.model, cards: task.cards, ...(task.cards > 1 && { sums: task.sums, layered: task.layered, kernel: task.kernel }), turn }; // prettier-ignore
         if ('error' in got) {
           console.log(JSON.stringify({ ...about, ...got }));
           continue;

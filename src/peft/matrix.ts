@@ -1,6 +1,7 @@
 /** A base matrix with low-rank adapters on top, as the layers see it: pure functions of tensors, for eager and traced code. */
 import * as tf from '@tensorflow/tfjs';
 import { isTracing } from '../jit/trace/backend.js';
+import { type ArrayPart, partShape, takePart } from '../base/array_parts.js';
 import { ArgumentError } from '../base/errors.js';
 import { bytesOfTensor } from '../engine/file_tensors.js';
 import { statelessUniform, type VariableSpec } from '../jit/index.js';
@@ -97,25 +98,41 @@ export function lowRankDelta({ A, B, scale }: LowRank, kind: 'linear' | 'embeddi
   });
 }
 
-/** How a base is kept in a compiled program: its own way, or in float32. Null for a stored form without a compiled one. */
-function baseStorage(base: Weight): WeightStorage | null {
-  if (isStored(base)) return base.storage?.() ?? null;
-  return float32Storage(base.shape, () => bytesOfTensor(base, 'F32'));
+/** How a base is kept in a compiled program: its own way, or in float32. Null for a stored form without a compiled one. @param part of it */
+function baseStorage(base: Weight, part?: ArrayPart): WeightStorage | null {
+  if (isStored(base)) return (part ? base.part?.(part) : base)?.storage?.() ?? null;
+  const bytes = async (): Promise<ArrayBufferView> => partOf(await bytesOfTensor(base, 'F32'), base.shape, part);
+  return float32Storage(part ? partShape(base.shape, part) : base.shape, bytes);
+}
+
+/** A part of float32 values, all of them without one. */
+function partOf(values: ArrayBufferView, shape: readonly number[], part?: ArrayPart): ArrayBufferView {
+  if (!part) return values;
+  return takePart(new Uint8Array(values.buffer, values.byteOffset, values.byteLength), shape, 4, part);
+}
+
+/** What belongs to a part of the matrix of a factor, by its axes; undefined for all of it. */
+function factorPart(kind: 'linear' | 'embedding', factor: 'A' | 'B', part?: ArrayPart): ArrayPart | undefined {
+  if (!part) return undefined;
+  // the matrix is B·A, of an embedding its transpose; A has the columns, B the rows
+  const cut = (kind === 'linear') === (part.axis === 0) ? 'B' : 'A';
+  return cut === factor ? { ...part, axis: factor === 'A' ? 1 : 0 } : undefined;
 }
 
 /** The matrix for eager use, which also knows how to be kept in a compiled program: base and factors side by side. */
 export function storableLoraMatrix(base: Weight, adapters: MatrixAdapters): StoredMatrix {
-  const storage = (): WeightStorage => {
-    const below = baseStorage(base);
-    if (!below) throw new ArgumentError("This quantised base has no compiled form; use engine: 'eager'", {});
-    const parts = (['linear', 'embedding'] as const).flatMap((kind) =>
+  const storage = (part?: ArrayPart): WeightStorage => {
+    const below = baseStorage(base, part);
+    if (!below) throw noCompiledForm();
+    const factors = (['linear', 'embedding'] as const).flatMap((kind) =>
       adapters[kind].flatMap((one, i) =>
-        (['A', 'B'] as const).map((factor) => ({ suffix: `.lora_${kind}.${i}.${factor}`, tensor: one[factor] })),
+        (['A', 'B'] as const).map((factor): [string, VariableSpec] => {
+          const [tensor, own] = [one[factor], factorPart(kind, factor, part)];
+          const shape = own ? partShape(tensor.shape, own) : tensor.shape;
+          const init = (): ArrayBufferView => partOf(tensor.dataSync<'float32'>(), tensor.shape, own);
+          return [`.lora_${kind}.${i}.${factor}`, { shape, dtype: 'float32', init }];
+        }),
       ),
-    );
-    const factors = parts.map(
-      ({ suffix, tensor }) =>
-        [suffix, { shape: tensor.shape, dtype: 'float32' as const, init: () => tensor.dataSync<'float32'>() }] as const,
     );
     return {
       variables: { ...below.variables, ...Object.fromEntries(factors) },
@@ -131,8 +148,16 @@ export function storableLoraMatrix(base: Weight, adapters: MatrixAdapters): Stor
     };
   };
   const tensors = [...adapters.linear, ...adapters.embedding].flatMap(({ A, B }) => [A, B]);
-  return { ...loraMatrix(base, adapters), tensors, storage };
+  return withParts({ ...loraMatrix(base, adapters), tensors }, storage);
 }
+
+/** A matrix that programs keep so, whole or in parts. */
+function withParts(whole: StoredMatrix, storage: (part?: ArrayPart) => WeightStorage): StoredMatrix {
+  return { ...whole, storage: () => storage(), part: (part) => ({ ...whole, storage: () => storage(part) }) };
+}
+
+const noCompiledForm = (): ArgumentError =>
+  new ArgumentError("This quantised base has no compiled form; use engine: 'eager'", {});
 
 /**
  * An embedding whose lookup and whose product (a tied head) use different matrices.
@@ -144,16 +169,16 @@ export function tiedPair(rows: Weight, head: Weight): StoredMatrix {
     apply: (x) => linear(x, h) as tf.Tensor2D,
     rows: (ids) => lookup(ids, r) as tf.Tensor2D,
   });
-  const storage = (): WeightStorage => {
-    const below = baseStorage(head);
-    if (!below) throw new ArgumentError("This quantised base has no compiled form; use engine: 'eager'", {});
-    if (isStored(rows)) throw new ArgumentError("This quantised base has no compiled form; use engine: 'eager'", {});
-    const spec: VariableSpec = { shape: rows.shape, dtype: 'float32', init: () => bytesOfTensor(rows, 'F32') };
+  const storage = (part?: ArrayPart): WeightStorage => {
+    const below = baseStorage(head, part);
+    if (!below || isStored(rows)) throw noCompiledForm();
+    const init = async (): Promise<ArrayBufferView> => partOf(await bytesOfTensor(rows, 'F32'), rows.shape, part);
+    const spec: VariableSpec = { shape: part ? partShape(rows.shape, part) : rows.shape, dtype: 'float32', init };
     return {
       variables: { ...below.variables, '.rows': spec },
       weight: (vars) => over(vars['.rows'] as tf.Tensor2D, below.weight(vars)),
     };
   };
   const tensors = [rows, head].filter((weight) => !isStored(weight)) as tf.Tensor[];
-  return { ...over(rows, head), tensors, storage };
+  return withParts({ ...over(rows, head), tensors }, storage);
 }

@@ -16,6 +16,7 @@ describe('from_pretrained()', () => {
       { dtype: 'torch.bfloat16', torch_dtype: 'bf16', device: -1 },
       { device_map: 'auto', revision: 'main', cache_dir: '/nowhere', token: 'hf_x', local_files_only: true },
       { device_map: { '': 'cpu' } },
+      { tp_plan: 'auto', device: 'cpu' },
     ] satisfies Options[]) {
       const model = await Mamba2ForCausalLM.from_pretrained('tiny-books-mamba2', options);
       expect(tf.getBackend()).to.equal('tensorflow');
@@ -38,6 +39,11 @@ describe('from_pretrained()', () => {
       [{ device_map: 'many' }, /device_map is "many"; expected 'auto', 'balanced'/],
       [{ max_memory: { 0: '5GB' } }, /max_memory has no effect without a device_map/],
       [{ device_map: 'auto', max_memory: 5 }, /max_memory is 5; expected a record of devices and bytes/],
+      [{ tp_plan: 'colwise' }, /tp_plan is "colwise"; expected 'auto', the one plan/],
+      [{ tp_plan: { 'layers.*': 'colwise' } }, /tp_plan is .*; expected 'auto'/],
+      [{ tp_plan: 'auto', tp_size: 0 }, /tp_size is 0; expected an integer of 1 or more/],
+      [{ tp_size: 2 }, /no effect without a plan/],
+      [{ tp_plan: 'auto', device_map: 'auto' }, /device_map is given too/],
       [{ offload_folder: 'x' }, /offload_folder.*not offloaded/],
       [{ device_map: 'auto', device: 0 }, /pass either/],
       [{ load_in_4bit: true }, /Int4WeightOnlyConfig/],

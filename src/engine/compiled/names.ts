@@ -43,6 +43,8 @@ export const functions = {
   logits: (b: number): string => `logits${b}`,
   /** Puts rows in another order; rows may repeat. */
   select: (b: number): string => `select${b}`,
+  /** Makes the states zeros, where a call for each variable would cost too much. */
+  zero: (b: number): string => `zero${b}`,
   /** Chooses the best id, or one by chance, and reads it. */
   greedy: (b: number): string => `greedy${b}`,
   sample: (b: number): string => `sample${b}`,

@@ -5,6 +5,7 @@
 import * as tf from '@tensorflow/tfjs';
 import { type ArrayPart, partShape, takePart } from '../../base/array_parts.js';
 import { ArgumentError } from '../../base/errors.js';
+import { castTo } from '../../jit/index.js';
 import { allReduce } from '../../jit/ops/all_reduce.js';
 import { ReplicatedProgram } from '../../jit/program/replicated.js';
 import { type Across, rowwise, vocabularyParallel } from '../../layers/parallel.js';
@@ -16,7 +17,8 @@ import type { ProgramFloat } from '../file_tensors.js';
 import type { NetworkWeights } from '../network_weights.js';
 import type { TensorParallel, WeightCut } from '../recurrent_lm.js';
 import { declareFunctions, type DecodingProgramOptions, MEMORY_ADVICE, packFor } from './decoding_program.js';
-import { variables } from './names.js';
+import { functions, variables } from './names.js';
+import { type StateVariable, stateVariables } from './program_states.js';
 import { bytesOf, storageOf, weightVariables } from './program_weights.js';
 
 /** Where a matrix of a vocabulary's part has whose part it is. */
@@ -54,6 +56,14 @@ export function buildParallelProgram(
       return tf.cast(across.sum(tf.mul(tf.cast(tokens, 'float32'), first)), 'int32') as tf.Tensor1D;
     };
     declareFunctions(program, { network, storages: each[0]!, pack: packs[0]!, agreed }, options);
+    for (const b of options.batches) {
+      const states = stateVariables(network, b, options.stateDtype);
+      const zeros = ({ shape, dtype }: StateVariable): tf.Tensor =>
+        dtype === 'float32' ? tf.zeros(shape) : castTo(tf.zeros(shape), dtype);
+      program.define(functions.zero(b), {}, () => ({
+        assign: Object.fromEntries(states.map((one) => [one.name, zeros(one)])),
+      }));
+    }
     return program;
   } catch (error) {
     program.dispose();
@@ -88,7 +98,7 @@ class Stores {
       const own = form.part?.(part).storage?.();
       if (own) return own;
       throw new ArgumentError(
-        `tp_plan: '${spec.name}' is stored in a form that cannot be cut for several devices, as that of an adapter. Merge it first (merge_and_unload()), or put whole layers on devices: device_map: 'auto'.`,
+        `tp_plan: '${spec.name}' is stored in a form that cannot be cut for several devices. Put whole layers on devices: device_map: 'auto'.`,
         { option: 'tp_plan', weight: spec.name },
       );
     }

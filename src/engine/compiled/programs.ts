@@ -30,6 +30,8 @@ export interface Loaded {
   /** Whether compactMemory() was called since the program was made. */
   memoryCompacted: boolean;
   readonly rows: RowsOfProgram | null;
+  /** Whether it has functions that make states zeros (functions.zero()). */
+  readonly zeroes: boolean;
   /** Places for states of one row beside the slots, where there are any. */
   readonly places: DevicePlaces | null;
 }
@@ -138,6 +140,7 @@ export class Programs {
       leftKeys: new Map(),
       memoryCompacted: false,
       rows,
+      zeroes: isParallel(spread),
       places: rows && rows.readers + rows.kept > 0 ? new DevicePlaces(program, rows.readers, rows.kept) : null,
     };
     const lender = this.loaded.at(-1)?.program;

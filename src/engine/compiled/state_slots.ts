@@ -110,6 +110,7 @@ export class StateSlots implements StateKeeper {
       if (own.spot) await this.copyToSlot(loaded, own.spot);
       else if (own.onHost) await this.upload(loaded, own);
       else if (!zeros && loaded.places && own.batch === 1) await loaded.places.clear('slot', [0]);
+      else if (!zeros && loaded.zeroes) await program.call(functions.zero(own.batch));
       else if (!zeros) await program.zeroAll(this.variables(own.batch).map(({ name }) => name));
       own.alive();
       this.inSlot(own);

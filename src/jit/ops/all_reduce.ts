@@ -1,5 +1,5 @@
 /** Sums over the devices that run one program at once (program/replicated.ts). */
-import type * as tf from '@tensorflow/tfjs';
+import * as tf from '@tensorflow/tfjs';
 import { record, symbolic, valueOf } from '../trace/backend.js';
 import { constantValue } from '../trace/graph.js';
 import { attr } from '../trace/graphdef.js';
@@ -37,11 +37,21 @@ export class DeviceGroup {
 
 const int32 = (value: number): ReturnType<typeof constantValue> => constantValue(Int32Array.of(value), [], 'int32');
 
+/** XLA's own kernel for small sums, which takes a third of the time of NCCL's, wants as many numbers for each device. */
+const ALIGNED = 4;
+
 /**
  * The sum of what all devices of a group have here. Traced code only; no gradients.
  * @param x float32, of one shape on all devices
  */
 export function allReduce<T extends tf.Tensor>(x: T, group: DeviceGroup): T {
+  const over = x.size % (ALIGNED * group.size);
+  if (group.place === 'between' || over === 0) return summed(x, group);
+  const filled = tf.concat([tf.reshape(x, [-1]), tf.zeros([ALIGNED * group.size - over])]);
+  return tf.reshape(tf.slice(summed(filled, group), [0], [x.size]), x.shape) as T;
+}
+
+function summed<T extends tf.Tensor>(x: T, group: DeviceGroup): T {
   const attrs = {
     merge_op: attr.string('Add'),
     final_op: attr.string('Id'),

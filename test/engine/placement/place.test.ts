@@ -180,3 +180,43 @@ describe('device_map', () => {
     expect(roomsOfCards([], null, 2, 0, false)).to.deep.equal([Infinity, Infinity]);
   });
 });
+
+describe('tp_plan', () => {
+  it('takes all GPUs, or so many devices, and is what it was with one', () => {
+    for (const machine of [cpu, gpus(1e9), { tensorflow: false, gpus: [], device: 'wasm' }])
+      for (const tp_size of [undefined, 1]) expect(place({ tp_plan: 'auto', tp_size }, machine)).to.deep.equal({ map: { '': machine.device }, division: null }); // prettier-ignore
+    for (const [options, machine, map] of [
+      [{}, gpus(1, 1), 0],
+      [{ tp_size: 2 }, gpus(1, 1, 1), 0],
+      [{ tp_size: 2 }, cpu, 'cpu:0'],
+    ] as const) {
+      const placed = place({ tp_plan: 'auto', ...options }, machine);
+      expect(placed.map).to.deep.equal({ '': map });
+      expect(placed.division).to.equal(null);
+      expect(placed.parallel!.devices).to.deep.equal([0, 1]);
+      expect(placed.parallel!.plan.network.config.to_dict()).to.include({ num_heads: 2, n_groups: 1 });
+    }
+    expect(selectedFor(mapRequest({ tp_plan: 'auto', tp_size: 2 })!)).to.equal('auto');
+  });
+
+  for (const [options, machine, message, option] of [
+    [{ tp_size: 2 }, cpu, /no effect without a plan: pass tp_plan: 'auto'/, 'tp_size'],
+    [{ tp_plan: 'auto', device_map: 'auto' }, cpu, /device_map is given too.*Pass either/, 'tp_plan'],
+    [{ tp_plan: 'auto', max_memory: { 0: 5 } }, cpu, /max_memory is given too/, 'tp_plan'],
+    [{ tp_plan: 'auto', tp_size: 3 }, gpus(1, 1), /tp_size is 3, and there are 2 GPUs.*device: 'cpu'/, 'tp_size'],
+    [{ tp_plan: 'auto', tp_size: 2 }, gpus(1), /there is one GPU/, 'tp_size'],
+    [{ tp_plan: 'auto' }, gpus(1, 1, 1, 1), /4 devices cannot share.*tp_size may be 2/, 'tp_plan'],
+    [
+      { tp_plan: 'auto', tp_size: 2 },
+      { tensorflow: false, gpus: [], device: 'wasm' },
+      /backend in use has one device \('wasm'\)/,
+      'tp_size',
+    ],
+  ] as [MapOptions, Machine, RegExp, string][])
+    it(`refuses ${JSON.stringify(options)} on ${machine.gpus.length} GPUs of ${machine.device}`, () => {
+      const error = thrown(() => place(options, machine)) as Mamba2Error;
+      expect(error).to.be.instanceOf(machine.tensorflow ? ArgumentError : DeviceError);
+      expect(error.message).to.match(message);
+      expect(error.data).to.include({ option });
+    });
+});
