@@ -14,6 +14,11 @@ export interface Across {
   sum<T extends tf.Tensor>(x: T): T;
 }
 
+/** What a matrix has of kernels. */
+function kernelsOf(local: StoredMatrix): [StoredMatrix['fused'], StoredMatrix['batch']] {
+  return [local.fused && ((input) => local.fused!(input)), local.batch && ((input) => local.batch!(input))];
+}
+
 const squares = (x: tf.Tensor): tf.Tensor2D => tf.sum(tf.square(x), -1, true);
 
 /**
@@ -30,7 +35,7 @@ export function rowwise(local: StoredMatrix, across: Across, normed: number | nu
   };
   const added = <T extends tf.Tensor>(y: T, residual: tf.Tensor | undefined): T =>
     residual ? materialiseOnGpu(tf.add(tf.reshape(residual, y.shape), y)) : y;
-  const { fused, batch } = local;
+  const [fused, batch] = kernelsOf(local);
   return {
     shape: local.shape,
     apply: (x) => across.sum(local.apply(x)),
@@ -80,7 +85,7 @@ export function vocabularyParallel(local: StoredMatrix, across: Across, place: t
     const all = across.sum(tf.reshape(spread, [m, across.count * own])) as tf.Tensor2D;
     return all.shape[1] === v ? all : tf.slice(all, [0, 0], [m, v]);
   };
-  const { fused, batch } = local;
+  const [fused, batch] = kernelsOf(local);
   return {
     shape: [v, d],
     apply: (x) => gathered(local.apply(x)),

@@ -122,7 +122,7 @@ function parallelRequest({
   if (got !== undefined)
     throw new ArgumentError(
       `tp_plan is ${quote(plan)}, and ${option} is given too: the one splits every layer over devices, the other is for whole layers on each. Pass either.`,
-      { option: 'tp_plan', got: plan, [option!]: got },
+      { option: 'tp_plan', got: plan, [option]: got },
     );
   return { kind: 'tensors', size: size ?? null };
 }

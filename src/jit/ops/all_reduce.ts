@@ -11,7 +11,7 @@ import { attr } from '../trace/graphdef.js';
 export type SumPlace = 'inside' | 'between';
 
 /** Keys of groups in TensorFlow: of all sums of a program, and of what has a session make an executor for them. */
-export const SUM_GROUP = 7;
+const SUM_GROUP = 7;
 export const FIRST_GROUP = 1;
 
 /** Devices of a program. Numbers its sums: between functions each has a key of its own. */

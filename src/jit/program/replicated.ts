@@ -45,7 +45,7 @@ export class ReplicatedProgram extends GraphProgram<Replicated> {
     super(options);
     const { devices, sums, gpu } = options;
     this.group = new DeviceGroup(devices.length, sums, gpu);
-    this.specs = devices.map(() => new Map());
+    this.specs = devices.map(() => new Map<string, VariableSpec>());
   }
 
   /** Declares a variable of every device. @param of what it is on each. @throws TracingError for a name that is taken or not allowed */
