@@ -1,9 +1,10 @@
 /**
  * What a scheduler makes of clients that come at once: tokens per second of one and of several, interleaved, and the time to the first
- * token of a conversation's first and second turn. `npx tsx bench/scheduler.ts --model DIR [--clients 8 --rows 8 --in 64 --out 128 --rounds 3]`
+ * token of a conversation's first and second turn. `npx tsx bench/scheduler.ts --model DIR [--clients 8 --rows 8 --in 64 --out 128 --rounds 3]
+ * `--options '{"state_cache":false}'` are options of the scheduler besides.
  */
 import { parseArgs } from 'node:util';
-import { AutoModelForCausalLM, loadTensorFlow, Scheduler } from '../src/index.js';
+import { AutoModelForCausalLM, loadTensorFlow, Scheduler, type SchedulerOptions } from '../src/index.js';
 import { spread } from './statistics.js';
 
 const { values } = parseArgs({
@@ -16,6 +17,7 @@ const { values } = parseArgs({
     out: { type: 'string', default: '128' },
     rounds: { type: 'string', default: '3' },
     history: { type: 'string', default: '4000' },
+    options: { type: 'string', default: '{}' },
   },
 });
 const [clients, rows, prompt, answer, rounds, history] = (
@@ -24,7 +26,11 @@ const [clients, rows, prompt, answer, rounds, history] = (
 
 loadTensorFlow();
 const model = await AutoModelForCausalLM.from_pretrained(values.model!);
-const scheduler = new Scheduler(await model.engine(), { rows, ...(values.block && { block: Number(values.block) }) });
+const scheduler = new Scheduler(await model.engine(), {
+  rows,
+  ...(values.block && { block: Number(values.block) }),
+  ...(JSON.parse(values.options) as SchedulerOptions),
+});
 const ids = (seed: number, length: number): number[] =>
   Array.from({ length }, (_, i) => 3 + ((seed * 7919 + i * 104729) % 50000));
 let seed = 0;

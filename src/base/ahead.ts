@@ -23,6 +23,33 @@ export async function* begunAhead<T>(work: readonly Weighed<T>[], most: number):
   }
 }
 
+/** Work that was given away and is not waited for at once, so that who does it never waits for the next; all of it weighs at most `most`, or is one piece. */
+export class UnderWay {
+  private readonly pieces: { weight: number; done: Promise<unknown> }[] = [];
+  private weight = 0;
+
+  constructor(private readonly most: number) {}
+
+  /** Waits until there is room for the next piece. @throws what a piece before threw */
+  async add(weight: number, done: Promise<unknown>): Promise<void> {
+    done.catch(() => undefined); // it is told when it is waited for
+    this.pieces.push({ weight, done });
+    this.weight += weight;
+    while (this.weight > this.most && this.pieces.length > 1) await this.oldest();
+  }
+
+  /** Waits for all of it. @throws what a piece threw */
+  async end(): Promise<void> {
+    while (this.pieces.length > 0) await this.oldest();
+  }
+
+  private async oldest(): Promise<void> {
+    const { weight, done } = this.pieces.shift()!;
+    this.weight -= weight;
+    await done;
+  }
+}
+
 /**
  * The same items, each of which is asked for while the one before is worked on.
  * @param most how many are wanted: no more are asked for

@@ -60,9 +60,9 @@ export interface RowsOptions {
   block?: number;
   /** Fewer rows that the program has, too, for when few run. */
   sizes?: readonly number[];
-  /** Prompts that may be read together. Default: 16 on a GPU, within a sixteenth of its memory; none on a CPU. */
+  /** Prompts that may be read together. Default: 16 on a GPU, within a sixteenth of its memory; 8 on a CPU, within a 32nd. */
   readers?: number;
-  /** What states that wait may take of the device. Default: as much as the rows on a GPU, within an eighth of its memory; nothing on a CPU, whose memory is the host's. */
+  /** What states that wait may take of the device. Default: as much as the rows on a GPU, within an eighth of its memory; twice as much on a CPU, within a sixteenth. */
   device_bytes?: number | null;
 }
 
@@ -91,7 +91,9 @@ export interface DecodingRows {
   readonly most_eos: number;
   /** Prompts that may be read together: one where each is read alone, by the engine. */
   readonly readers: number;
-  /** Room for states that wait, where rows are on a device with memory of its own. */
+  /** Fewest prompts that are worth reading together. */
+  readonly fewest: number;
+  /** Room for states that wait, where the program has some. */
   readonly places: RowPlaces | null;
   /** Reads ids of several texts together; present where there are readers. As prefill() of each state alone. */
   read?(states: readonly EngineState[], rows: readonly Int32Array[]): Promise<void>;

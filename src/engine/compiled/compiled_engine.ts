@@ -1,6 +1,7 @@
 /** Decoding through one compiled program: the default on the tensorflow backend. */
 import { inPieces } from '../../base/pieces.js';
 import { compactMemory, largestGpuMemory, onGpu } from '../../runtime/index.js';
+import { totalMemory } from '../../base/memory.js';
 import { ArgumentError, DisposedError, GenerationError } from '../../base/errors.js';
 import { checkIds } from '../../generation/ids.js';
 import { noChoice } from '../../generation/scores.js';
@@ -309,7 +310,12 @@ export class CompiledEngine implements GenerationEngine {
     const beside =
       this.spread && !isParallel(this.spread)
         ? this.nothingBeside(options)
-        : placeCounts(count, this.rowBytes, options, gpu ? largestGpuMemory() : null);
+        : placeCounts(
+            count,
+            this.rowBytes,
+            options,
+            gpu ? { of: 'gpu', bytes: largestGpuMemory() } : { of: 'cpu', bytes: totalMemory() },
+          );
     const readerLengths = beside.readers > 0 ? readerSegments(this.segments, gpu) : [];
     const rows = { sizes: all, block, ...beside, readerSegments: readerLengths };
     this.programs.openRows(rows);

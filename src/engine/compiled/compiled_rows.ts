@@ -10,6 +10,7 @@ import type {
 } from '../../generation/decoding_rows.js';
 import type { EngineState } from '../../generation/engine.js';
 import { noChoice } from '../../generation/scores.js';
+import { onGpu } from '../../runtime/index.js';
 import type { DeviceState } from '../states/device_state.js';
 import type { RowsOfProgram } from './decoding_program.js';
 import type { DevicePlaces } from './device_places.js';
@@ -18,7 +19,7 @@ import { type StateVariable } from './program_states.js';
 import type { Loaded, RunningProgram } from './programs.js';
 import { historyOf, maskWords, MOST_EOS, ROW_SETTINGS, rowSettings } from './row_settings.js';
 import { CHOICE } from './sampling.js';
-import { readSegments } from './segments.js';
+import { fewestTogether, readSegments } from './segments.js';
 import type { StateSlots } from './state_slots.js';
 import { warmCopies, warmReaders } from './warm_places.js';
 
@@ -63,6 +64,7 @@ export class CompiledRows implements DecodingRows {
   readonly rows: number;
   readonly block: number;
   readonly readers: number;
+  readonly fewest: number;
   private readonly sizes: readonly number[];
   private readonly texts: Row[];
   /** By the place among the rows of the present size. */
@@ -82,6 +84,7 @@ export class CompiledRows implements DecodingRows {
     this.sizes = about.sizes;
     this.block = about.block;
     this.readers = Math.max(1, about.readers);
+    this.fewest = fewestTogether(this.readers, onGpu());
     this.rows = this.sizes.at(-1)!;
     this.texts = Array.from({ length: this.rows }, () => ({ at: null, seen: 0 }));
     this.told = this.nothingTold();

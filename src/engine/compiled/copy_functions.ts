@@ -1,7 +1,7 @@
 /** How the state of one row comes from one place of a program to another: on the device, whatever else lies in either place. */
 import * as tf from '@tensorflow/tfjs';
 import { castFloat32, castTo } from '../../jit/index.js';
-import { setRow } from '../../jit/ops/set_row.js';
+import { setRow, setRows } from '../../jit/ops/set_row.js';
 import type { StatesOf } from '../states/cache.js';
 import type { ProgramFunctions } from './decoding_program.js';
 import { functions, places } from './names.js';
@@ -60,7 +60,7 @@ export function declareAreas(
  * Declares the copies between places. A copy of one row is a function; where prompts are read together, as many rows as there are
  * readers go in one call, too: what a call costs besides is then paid once.
  */
-export function defineCopies(program: ProgramFunctions, network: StatesOf, areas: Areas, dtype?: StateDtype): void {
+export function defineAllCopies(program: ProgramFunctions, network: StatesOf, areas: Areas, dtype?: StateDtype): void {
   const slot: Place = [places.slot(1), 1];
   const rows = areas.rows.map((count): Place => [places.rows(count), count]);
   const readers: Place[] = areas.readers > 0 ? [[places.readers(areas.readers), areas.readers]] : [];
@@ -69,8 +69,7 @@ export function defineCopies(program: ProgramFunctions, network: StatesOf, areas
   const many = (from: Place, to: Place): void => {
     one(from, to);
     if (areas.readers < 2) return;
-    const body = functions.copy(from[0], to[0]);
-    program.defineLoop(functions.copies(from[0], to[0]), { body, steps: areas.readers, each: ['from', 'to'] });
+    defineCopies(program, network, from, to, { count: areas.readers, dtype });
   };
   for (const row of rows) {
     one(slot, row);
@@ -105,6 +104,26 @@ function defineCopy(program: ProgramFunctions, network: StatesOf, from: Place, t
         const row = from[1] === 1 ? vars[source[i]!.name]! : rowOf(source[i]!, vars, at['from']!); // [1, ...]
         return [name, to[1] === 1 ? row : setRow(vars[name]!, at['to']!, row)] as const;
       }),
+    ),
+  }));
+}
+
+/** Copies of `count` rows: all of a variable at once, as a loop over rows would launch the copies of all variables so many times. */
+function defineCopies(
+  program: ProgramFunctions,
+  network: StatesOf,
+  from: Place,
+  to: Place,
+  { count, dtype }: { count: number; dtype?: StateDtype | undefined },
+): void {
+  const [source, target] = [from, to].map(([name, rows]) => stateVariables(network, rows, dtype, name)) as [
+    StateVariable[],
+    StateVariable[],
+  ];
+  const rows = { shape: [count], dtype: 'int32' as const };
+  program.define(functions.copies(from[0], to[0]), { from: rows, to: rows }, (at, vars) => ({
+    assign: Object.fromEntries(
+      target.map(({ name }, i) => [name, setRows(vars[name]!, at['to']!, rowsOf(source[i]!, vars, at['from']!))]),
     ),
   }));
 }

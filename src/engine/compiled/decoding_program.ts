@@ -11,7 +11,7 @@ import type { SumPlace } from '../../jit/ops/all_reduce.js';
 import { codeDigest } from '../../runtime/index.js';
 import type { NetworkWeights } from '../network_weights.js';
 import { type Pack, packOf, type ProgramDtype, storageOf, weightVariables } from './program_weights.js';
-import { declareAreas, defineCopies, rowsOf } from './copy_functions.js';
+import { declareAreas, defineAllCopies, rowsOf } from './copy_functions.js';
 import { definePrefill } from './prefill_function.js';
 import { stepOf } from './step.js';
 import { COUNT, DONE, functions, places, variables } from './names.js';
@@ -169,7 +169,7 @@ export function declareFunctions(
     defineMove(program, network, below, count, stateDtype);
     defineMove(program, network, count, below, stateDtype);
   }
-  if (rows) defineCopies(program, network, { ...rows, rows: rows.sizes }, stateDtype);
+  if (rows) defineAllCopies(program, network, { ...rows, rows: rows.sizes }, stateDtype);
 }
 
 /** Places of single rows beside those of slots and rows, and reading prompts in them. */

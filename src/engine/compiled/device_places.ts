@@ -10,25 +10,35 @@ export type Copy = readonly [from: number, to: number];
 /** Fewer copies are sooner made one by one than in a call that always makes as many as there are readers. */
 const TOGETHER = 4;
 
-/** Prompts that are read together on a GPU: of 64 ids each, about as many ids as keep it busy. */
-const READERS = 16;
+/** Prompts that are read together. Of 64 ids each they are about as many ids as keep a GPU busy; a CPU gains little from more. */
+const READERS = { gpu: 16, cpu: 8 } as const;
 
-/** What readers, and kept states, take of a card's memory where nothing is said. */
-const [READERS_SHARE, KEPT_SHARE] = [1 / 16, 1 / 8];
+/** What readers, and kept states, take of the memory where nothing is said. */
+const SHARES = { gpu: [1 / 16, 1 / 8], cpu: [1 / 32, 1 / 16] } as const;
+
+/** Kept states for each row. */
+const KEPT = { gpu: 1, cpu: 2 } as const;
+
+/** A device's memory. */
+export interface PlaceMemory {
+  /** `cpu` is the host. */
+  readonly of: 'gpu' | 'cpu';
+  readonly bytes: number;
+}
 
 /**
  * How many places there are beside so many rows.
- * @param each bytes of a state @param options see RowsOptions @param card bytes of a GPU's memory; null on a CPU, whose memory is the host's
+ * @param each bytes of a state @param options see RowsOptions
  */
 export function placeCounts(
   rows: number,
   each: number,
   { readers, device_bytes }: Pick<RowsOptions, 'readers' | 'device_bytes'>,
-  card: number | null,
+  { of, bytes }: PlaceMemory,
 ): { readers: number; kept: number } {
-  const most = (share: number): number => (card === null ? 0 : Math.floor((card * share) / each));
-  const reading = readers ?? Math.min(READERS, rows, most(READERS_SHARE));
-  const kept = device_bytes == null ? Math.min(rows, most(KEPT_SHARE)) : Math.floor(device_bytes / each);
+  const [readersMost, keptMost] = SHARES[of].map((share) => Math.floor((bytes * share) / each)) as [number, number];
+  const reading = readers ?? Math.min(READERS[of], rows, readersMost);
+  const kept = device_bytes == null ? Math.min(KEPT[of] * rows, keptMost) : Math.floor(device_bytes / each);
   return { readers: reading > 1 ? reading : 0, kept };
 }
 

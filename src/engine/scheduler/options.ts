@@ -82,7 +82,7 @@ export const CACHE_TABLE = new OptionTable<StateCacheOptions>('state_cache', {
   device_bytes: { kind: bytes },
   host_bytes: { kind: bytes },
   prompt_end_tokens: { kind: integer({ min: 0 }) },
-  host_tokens: { kind: integer({ min: 0 }), default: 1024 },
+  host_tokens: { kind: integer({ min: 0 }) },
   folder: { kind: orNull(kinds.text) },
   folder_bytes: { kind: bytes, default: 2 ** 34 },
 });

@@ -14,9 +14,6 @@ const SMALL_PIECE = 64;
 /** Prompts from so many ids on are read alone: they keep a device busy by themselves. */
 const LONG = 1024;
 
-/** Where fewer than one reader in so many would read, prompts are read one by one. */
-const FEW = 8;
-
 /** Of the ids that are read between two blocks, how many times as many where most rows are empty and prompts are read together. */
 const MOST_AHEAD = 8;
 
@@ -171,8 +168,7 @@ export class Prompts {
       pieces.push(piece);
       rest -= piece.count;
     }
-    // all readers run, whoever reads
-    return pieces.length > 1 && FEW * pieces.length > rows.readers ? pieces : [alone];
+    return pieces.length >= rows.fewest ? pieces : [alone];
   }
 
   private pieceOf(job: Job, most: number): Piece {

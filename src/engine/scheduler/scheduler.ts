@@ -34,6 +34,9 @@ import type {
 /** End tokens of a row, where the engine does not say. */
 const MOST_EOS = 16;
 
+/** Ids that are read anew in about the time that a state takes from the device to the host and back, if it is wanted again at all. */
+const HOST_TOKENS = { gpu: 1024, cpu: 256 } as const;
+
 let serial = 0;
 
 /**
@@ -77,9 +80,9 @@ export class Scheduler implements RequestScheduler {
       host_bytes = hostBytes(),
       folder_bytes,
       device_bytes,
-      prompt_end_tokens,
-      host_tokens,
-    } = CACHE_TABLE.fill<'folder_bytes' | 'host_tokens'>(state_cache === false ? {} : state_cache);
+      prompt_end_tokens = onGpu() ? 128 : 0,
+      host_tokens = onGpu() ? HOST_TOKENS.gpu : HOST_TOKENS.cpu,
+    } = CACHE_TABLE.fill<'folder_bytes'>(state_cache === false ? {} : state_cache);
     const config = this.options.generation_config ?? {};
     this.known = {
       config: config instanceof GenerationConfig ? config : new GenerationConfig(config),
@@ -91,7 +94,7 @@ export class Scheduler implements RequestScheduler {
     const tally = new Tally(this.options.on_event);
     const files = engine.state_files;
     const place = folder !== null && files ? new StateFolder(folder, files, folder_bytes) : null;
-    const rules = { host_bytes, prompt_end_tokens: prompt_end_tokens ?? (onGpu() ? 128 : 0), host_tokens };
+    const rules = { host_bytes, prompt_end_tokens, host_tokens };
     const cache: StateCache = new StateCache(engine, rules, place, () => kept);
     const room = { each: cache.each, budget: host_bytes, makeRoom: (more: number) => cache.makeRoom(more) };
     const kept = new StateKeep(engine, place, (ids, how) => this.readOnly(ids, how), room);
@@ -105,7 +108,8 @@ export class Scheduler implements RequestScheduler {
       prompt_tokens,
       slice,
       readers,
-      device_bytes,
+      // a CPU's places are the host's memory
+      device_bytes: device_bytes ?? (!onGpu() && (state_cache === false || host_bytes === 0) ? 0 : undefined),
     });
   }
 

@@ -10,6 +10,7 @@ import { allowOnly, penalise } from './scores.js';
 export class StateRows implements DecodingRows {
   readonly most_eos = Infinity;
   readonly readers: number = 1;
+  readonly fewest: number = 2;
   readonly places = null;
   private readonly states: (EngineState | null)[];
 

@@ -142,8 +142,8 @@ export interface Scheduled extends AsyncIterable<TokenEvent> {
 /** Budgets of the state cache. */
 export interface StateCacheOptions {
   /**
-   * Snapshots that stay on a device with memory of its own, in bytes, which are taken at once. Default: on a GPU as many as there are rows, within
-   * an eighth of its memory; on a CPU 0, since its memory is the host's.
+   * Snapshots that stay in the program, in bytes, which are taken at once. Default: on a GPU as many as there are rows, within
+   * an eighth of its memory; on a CPU twice as many, within a sixteenth of all memory.
    */
   device_bytes?: number;
   /** Snapshots in memory of the host, in bytes. Default: an eighth of all memory. */
@@ -155,7 +155,7 @@ export interface StateCacheOptions {
   prompt_end_tokens?: number;
   /**
    * Ids from which a snapshot that has to leave the device, where device_bytes are full, goes to the host; a shorter one is dropped, since its ids are
-   * read anew in less time than a state takes to the host and back. Default 1024.
+   * read anew in less time than a state takes to the host and back. Default: 1024 on a GPU, 256 on a CPU.
    */
   host_tokens?: number;
   /** Folder of snapshots that outlive the process; several servers of one model may share it. Made when missing. Default: none. */
@@ -179,7 +179,7 @@ export interface SchedulerOptions {
    * Default: the engine's longest segment, 512 on a CPU and 2,048 on a GPU.
    */
   prompt_tokens?: number;
-  /** Prompts of like length that are read together, each in a state of its own besides those of rows; 1 for none. Default: 16 on a GPU, within a sixteenth of its memory; 1 on a CPU. */
+  /** Prompts of like length that are read together, each in a state of its own besides those of rows; 1 for none. Default: 16 on a GPU, within a sixteenth of its memory; 8 on a CPU, within a 32nd. */
   readers?: number;
   /** Tokens after which a row gives way to others of its priority that wait. Default null: rows run to their end. */
   slice?: number | null;

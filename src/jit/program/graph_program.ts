@@ -122,13 +122,13 @@ export abstract class GraphProgram<F extends Callable = Callable> {
 
   /** The bytes of variables, in their declared types; of one that lies in several places those of the first. */
   async readAllBytes(names: readonly string[]): Promise<Uint8Array[]> {
-    const all: Uint8Array[] = [];
-    for (const name of names) {
-      this.usable();
-      const { device, name: own } = this.places(name)[0]!;
-      all.push(await this.graph.read(device, own));
-    }
-    return all;
+    this.usable();
+    return Promise.all(
+      names.map((name) => {
+        const { device, name: own } = this.places(name)[0]!;
+        return this.graph.read(device, own);
+      }),
+    );
   }
 
   /** The values of variables; float32 of bfloat16. */
@@ -139,11 +139,9 @@ export abstract class GraphProgram<F extends Callable = Callable> {
 
   /** Sets variables to zeros, wherever they lie. */
   async zeroAll(names: readonly string[]): Promise<void> {
-    for (const name of names)
-      for (const { device, name: own } of this.places(name)) {
-        this.usable();
-        await this.graph.clear(device, [own]);
-      }
+    this.usable();
+    const places = names.flatMap((name) => this.places(name));
+    await Promise.all(places.map(({ device, name: own }) => this.graph.clear(device, [own])));
   }
 
   /** Frees the session and all variables, once a call that runs has ended. Idempotent; any later use throws DisposedError. */

@@ -1,6 +1,6 @@
 /** A program: named variables that live on the device, and functions over them that XLA compiles. */
 import * as tf from '@tensorflow/tfjs';
-import { begunAhead } from '../../base/ahead.js';
+import { begunAhead, UnderWay } from '../../base/ahead.js';
 import { ArgumentError, DisposedError } from '../../base/errors.js';
 import { atOnce, inPieces, type Pieces } from '../../base/pieces.js';
 import { nodeBackend, wrapBytes } from '../../runtime/binding.js';
@@ -27,6 +27,9 @@ import { Session } from './session.js';
 
 /** Bytes that are asked for before their turn. */
 const AHEAD = 2 ** 27;
+
+/** Bytes on their way into variables. */
+const UNDER_WAY = 2 ** 24;
 
 /** Bytes of zeros from which they are made on the device. */
 const MANY_ZEROS = 2 ** 28;
@@ -243,11 +246,13 @@ export class Program {
       return sizeOf(shape) * dtypeBytes(dtype);
     };
     const work = names.map((name) => ({ weight: weightOf(name), begin: async () => values[name]!() }));
+    const underWay = new UnderWay(UNDER_WAY);
     let at = 0;
     for await (const bytes of begunAhead(work, AHEAD)) {
       const name = names[at++]!;
-      await this.ready().set(name, this.checked(name, bytes));
+      await underWay.add(weightOf(name), this.ready().set(name, this.checked(name, bytes)));
     }
+    await underWay.end();
   }
 
   /** The value of a variable: Float32Array for float32 and bfloat16 (widened), Int32Array for int32, Uint8Array for uint8, BigInt64Array for int64. */
@@ -270,9 +275,8 @@ export class Program {
   /** The bytes of variables, as readBytes() gives them; the event loop is free meanwhile. */
   async readAllBytes(names: readonly string[]): Promise<Uint8Array[]> {
     for (const name of names) this.spec(name);
-    const all: Uint8Array[] = [];
-    for (const name of names) all.push(await this.ready().read(name));
-    return all;
+    const session = this.ready();
+    return Promise.all(names.map((name) => session.read(name))); // asked for at once: the session need not wait for the next question
   }
 
   /** Sets variables (all of them without `names`) to zeros, on the device. */

@@ -91,7 +91,7 @@ export class Session {
 
   /** As clearSync(), on the session's thread. */
   async clear(names: readonly string[]): Promise<void> {
-    for (const name of names) await this.move(`zeroing the variable '${name}'`, ...this.filling(name, null));
+    await Promise.all(names.map((name) => this.move(`zeroing the variable '${name}'`, ...this.filling(name, null))));
   }
 
   /** Sets a variable from bytes, which are copied before this returns; a block (base/blocks.ts) becomes the variable on a CPU. */
