@@ -2,6 +2,7 @@
 import { letOthersRun } from '../../base/async.js';
 import { DisposedError } from '../../base/errors.js';
 import type { DecodingRows } from '../../generation/decoding_rows.js';
+import { onGpu } from '../../runtime/index.js';
 import { freshSeed } from '../../generation/random.js';
 import { runBeside } from './beside.js';
 import { Blocks } from './blocks.js';
@@ -15,7 +16,7 @@ import { SharedState } from './shared_state.js';
 import { StateRows } from './state_rows.js';
 
 /** Tokens between two looks at the queue where nothing is said. */
-const BLOCK = 8;
+const BLOCK = { gpu: 16, cpu: 8 } as const;
 /** Requests that run beside the rows at once. */
 const MOST_BESIDE = 1;
 
@@ -115,7 +116,7 @@ export class Rounds {
     const {
       rows,
       row_sizes,
-      block = Math.min(BLOCK, engine.preferred_block ?? BLOCK),
+      block = Math.min(onGpu() ? BLOCK.gpu : BLOCK.cpu, engine.preferred_block ?? Infinity),
       readers,
       device_bytes,
     } = this.options;

@@ -170,7 +170,7 @@ export interface SchedulerOptions {
   rows?: number;
   /** Fewer rows that the program has, too, for when few run; each takes memory and is compiled. Default: 1, 2, 4, … on a CPU, none on a GPU. */
   row_sizes?: readonly number[];
-  /** Most tokens that rows run between two looks at the queue. Default 8. */
+  /** Most tokens that rows run between two looks at the queue. Default: 8 on a CPU, 16 on a GPU, at most what the engine prefers. */
   block?: number;
   /** Requests that may wait; more are refused (QueueFullError). Default 256. */
   queue?: number;

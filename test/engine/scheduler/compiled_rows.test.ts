@@ -179,7 +179,7 @@ describe('a scheduler over the compiled engine', function () {
   });
 
   it('passes over files of the folder that are damaged or of another model', async () => {
-    const first = await start({ state_cache: { folder: folder() } });
+    const first = await start({ state_cache: { folder: folder(), prompt_end_tokens: 16 } });
     const request = { input_ids: prompt(6, 40), max_new_tokens: 4, eos_token_id: null };
     const wanted = texts(await first.submit(request).result);
     await first.close();
