@@ -4,7 +4,7 @@
  * 7b with random weights in bfloat16.
  *
  * `--checks no` or `--sizes ''` leave one of both out; `--sizes 7b`, `--layers 8`; `--cards 2`; `--sums inside,between` has both ways of adding up; `--whole yes` also reads
- * prompts by one program and not by one a layer; `--kernels nccl,own` adds up by NCCL and by XLA's own kernel; `--dtype float32` widens the random weights, without TF32;
+ * prompts by one program and not by one a layer; `--flags 'A B;C'` runs with XLA's flags A and B, and with C; `--alone no` has no run on one GPU; `--dtype float32` widens the random weights, without TF32;
  * `--quick yes` has one prompt and its tokens alone; `--turns 2` measures all of them so often, in turn.
  * On a processor: `--cpu yes --sizes tiny --prompt 40 --tokens 8`.
  *
@@ -37,7 +37,8 @@ const { values: args } = parseArgs({
     prompt: { type: 'string', default: '2048' },
     tokens: { type: 'string', default: '128' },
     rows: { type: 'string', default: '8' },
-    kernels: { type: 'string', default: 'nccl,own' },
+    flags: { type: 'string', default: '' },
+    alone: { type: 'string', default: 'yes' },
     dtype: { type: 'string', default: 'auto' },
     quick: { type: 'string', default: 'no' },
     cpu: { type: 'string', default: 'no' },
@@ -56,8 +57,8 @@ interface Task {
   cards: number;
   sums: 'inside' | 'between';
   layered: boolean;
-  /** What adds up inside. */
-  kernel: 'nccl' | 'own';
+  /** Of XLA. */
+  flags: readonly string[];
   /** A state's file to go on from, and where to leave one. */
   read: string | null;
   write: string;
@@ -82,11 +83,9 @@ interface Run {
 
 const SAMPLED: EngineSampling = { ...GREEDY, do_sample: true, temperature: 0.8, top_k: 50 };
 
-const OWN = '--xla_gpu_unsupported_use_all_reduce_one_shot_kernel';
-
-async function run({ size, cards, sums, layered, kernel, read, write }: Task): Promise<Run> {
+async function run({ size, cards, sums, layered, flags, read, write }: Task): Promise<Run> {
   const wide = size === null || args.dtype === 'float32';
-  configureRuntime({ tf32: !wide, ...(cards > 1 && { xlaFlags: [`${OWN}=${kernel === 'own'}`] }) });
+  configureRuntime({ tf32: !wide, xlaFlags: flags });
   const begun = performance.now();
   await selectBackend(cpu ? 'cpu' : cards > 1 ? 'gpu' : 'cuda:0');
   const model = size
@@ -211,36 +210,27 @@ if (args.run !== undefined) {
   const out = path.join(dir, 'run.json');
   const ways = args.sums.split(',') as Task['sums'][];
   const whole = args.whole === 'yes' ? [true, false] : [true];
-  const kernels = args.kernels.split(',') as Task['kernel'][];
+  const variants = args.flags.split(';').map((flags) => flags.split(' ').filter((flag) => flag !== ''));
   const sizes = [...(args.checks === 'yes' ? [null] : []), ...args.sizes.split(',').filter((size) => size !== '')];
   for (const size of sizes) {
     let alone: Run | null = null;
     for (let turn = 0; turn < (size === null ? 1 : Number(args.turns)); turn++) {
+      const one = { size, cards: 1, sums: 'between', layered: true, flags: [], read: null, write: path.join(dir, 'one.safetensors') } as const; // prettier-ignore
       const tasks: Task[] = [
-        {
-          size,
-          cards: 1,
-          sums: 'between',
-          layered: true,
-          kernel: 'nccl',
-          read: null,
-          write: path.join(dir, 'one.safetensors'),
-        },
+        ...(args.alone === 'yes' ? [one] : []),
         ...ways.flatMap((sums) =>
           whole.flatMap((layered) =>
-            kernels
-              .filter((kernel) => kernel === 'nccl' || sums === 'inside')
-              .map((kernel) => ({
-                ...{ size, cards: Number(args.cards), sums, layered, kernel },
-                read: path.join(dir, 'one.safetensors'),
-                write: path.join(dir, `${sums}.safetensors`),
-              })),
+            variants.map((flags) => ({
+              ...{ size, cards: Number(args.cards), sums, layered, flags },
+              read: args.alone === 'yes' ? one.write : null,
+              write: path.join(dir, `${sums}.safetensors`),
+            })),
           ),
         ),
       ];
       for (const task of tasks) {
         const got = start(task, out);
-        const about = { size: size ?? args.model, cards: task.cards, ...(task.cards > 1 && { sums: task.sums, layered: task.layered, kernel: task.kernel }), turn }; // prettier-ignore
+        const about = { size: size ?? args.model, cards: task.cards, ...(task.cards > 1 && { sums: task.sums, layered: task.layered, flags: task.flags }), turn }; // prettier-ignore
         if ('error' in got) {
           console.log(JSON.stringify({ ...about, ...got }));
           continue;

@@ -43,6 +43,7 @@ describe('mamba2', function () {
       [['chat', '--model', '.', '--device-map', 'many'], "Expected 'auto', 'balanced'"],
       [['chat', '--model', '.', '--device-map', '{x'], 'Expected JSON'],
       [['chat', '--model', '.', '--max-memory', '10GB'], 'such as 0=10GB,1=20GB'],
+      [['chat', '--model', '.', '--tensor-parallel', 'all'], 'Expected a whole number from 1'],
       [['run', '--model', '.', '--load-in-4bit'], 'mamba2 quantize SRC DST --bits 4'],
       [['finetune', '--model', '.', '--lora_r', '8'], 'Use --lora'],
       [['finetune', '--model', '.', '--output_dir', 'x'], 'Use --output.'],

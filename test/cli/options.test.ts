@@ -1,6 +1,6 @@
 import { expect } from 'chai';
 import { InvalidArgumentError } from 'commander';
-import { numberIn, readPrompt, samplingOptions } from '../../src/cli/options.js';
+import { loadingOptions, numberIn, readPrompt, samplingOptions } from '../../src/cli/options.js';
 
 describe('command line options', () => {
   it('reads numbers within bounds only', () => {
@@ -34,6 +34,15 @@ describe('command line options', () => {
     expect(samplingOptions({ maxNewTokens: 5, temperature: 0, seed: 3 })).to.deep.equal({
       max_new_tokens: 5,
       do_sample: false,
+    });
+  });
+
+  it('takes a number of devices, or all of them, for a plan', () => {
+    expect(loadingOptions({ model: 'm', tensorParallel: 2 })).to.deep.equal({
+      ...{ device: 'auto', tp_plan: 'auto', tp_size: 2 },
+    });
+    expect(loadingOptions({ model: 'm', device: 'cpu', tensorParallel: 'auto' })).to.deep.equal({
+      ...{ device: 'cpu', tp_plan: 'auto' },
     });
   });
 

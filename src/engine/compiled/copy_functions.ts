@@ -31,6 +31,12 @@ export function rowsOf(
   return castTo(tf.gather(castFloat32(vars[name]!), at), dtype);
 }
 
+/** Zeros in the type of a variable. Traced code only. */
+export function zerosOf({ shape, dtype }: Pick<StateVariable, 'shape' | 'dtype'>): tf.Tensor {
+  const zeros = tf.zeros(shape);
+  return dtype === 'float32' ? zeros : castTo(zeros, dtype);
+}
+
 /** Row `row`, a scalar, of a variable, [1, ...shape] in its own type. Traced code only. */
 export function rowOf(
   variable: Pick<StateVariable, 'name' | 'dtype'>,

@@ -11,7 +11,7 @@ import type { SumPlace } from '../../jit/ops/all_reduce.js';
 import { codeDigest } from '../../runtime/index.js';
 import type { NetworkWeights } from '../network_weights.js';
 import { type Pack, packOf, type ProgramDtype, storageOf, weightVariables } from './program_weights.js';
-import { declareAreas, defineAllCopies, rowsOf } from './copy_functions.js';
+import { declareAreas, defineAllCopies, rowsOf, zerosOf } from './copy_functions.js';
 import { definePrefill } from './prefill_function.js';
 import { stepOf } from './step.js';
 import { COUNT, DONE, functions, places, variables } from './names.js';
@@ -55,6 +55,8 @@ export interface DecodingProgramOptions {
   stateDtype?: StateDtype;
   /** Folder where the traced graph is kept for the next process. Default: none. */
   graphs?: string | null;
+  /** States become zeros by a function, and not variable by variable: where a run for each costs much. */
+  zeroes?: boolean;
   /** Where several devices compute each layer together: how their sums are made. Default: between what XLA compiles, on GPUs inside. */
   sums?: SumPlace;
   onCompile?: CompileHook;
@@ -273,6 +275,11 @@ function defineFunctions(
       stateVariables(network, b, stateDtype).map((variable) => [variable.name, rowsOf(variable, vars, rows!)] as const),
     ),
   }));
+
+  if (options.zeroes)
+    program.define(functions.zero(b), {}, () => ({
+      assign: Object.fromEntries(stateVariables(network, b, stateDtype).map((one) => [one.name, zerosOf(one)])),
+    }));
 
   // choose, then feed: rows that have ended emit the pad id and stay as they are
   const choose = function* (

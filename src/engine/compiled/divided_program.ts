@@ -19,7 +19,7 @@ import { functions, places, variables } from './names.js';
 import { stateAccess, type StateDtype } from './program_states.js';
 import { logitsAtEnds } from './prefill_function.js';
 import { storageOf, traced } from './program_weights.js';
-import { rowOf, rowsOf } from './copy_functions.js';
+import { rowOf, rowsOf, zerosOf } from './copy_functions.js';
 import { chooseRows, rowInputs } from './row_functions.js';
 import { allowed, maskWords } from './row_settings.js';
 
@@ -306,6 +306,10 @@ class DividedFunctions {
       rowsOf(variable, vars, at!),
     ]);
     program.define(functions.select(b), { inputs: rows, parts: select });
+    if (options.zeroes) {
+      const zero = this.onStates(functions.zero(b), {}, b, place, (variable) => [variable.name, zerosOf(variable)]);
+      program.define(functions.zero(b), { inputs: {}, parts: zero });
+    }
     const pad = { pad: int32() };
     program.part(functions.greedy(b), head, pad, (given, vars) => {
       const { token, fed, alive, still } = chosen(b, pickBest, given['pad']!, vars);

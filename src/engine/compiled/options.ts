@@ -101,6 +101,7 @@ export function programOptions(
     kernels: options.products !== 'float32',
     roundedRows: options.products === 'bfloat16' && !gpu,
     graphs: graphCacheDir(),
+    zeroes: parallel,
     ...(sums && { sums }),
     onCompile: options.on_compile,
   };

@@ -5,7 +5,6 @@
 import * as tf from '@tensorflow/tfjs';
 import { type ArrayPart, partShape, takePart } from '../../base/array_parts.js';
 import { ArgumentError } from '../../base/errors.js';
-import { castTo } from '../../jit/index.js';
 import { allReduce } from '../../jit/ops/all_reduce.js';
 import { ReplicatedProgram } from '../../jit/program/replicated.js';
 import { type Across, rowwise, vocabularyParallel } from '../../layers/parallel.js';
@@ -17,8 +16,7 @@ import type { ProgramFloat } from '../file_tensors.js';
 import type { NetworkWeights } from '../network_weights.js';
 import type { TensorParallel, WeightCut } from '../recurrent_lm.js';
 import { declareFunctions, type DecodingProgramOptions, MEMORY_ADVICE, packFor } from './decoding_program.js';
-import { functions, variables } from './names.js';
-import { type StateVariable, stateVariables } from './program_states.js';
+import { variables } from './names.js';
 import { bytesOf, storageOf, weightVariables } from './program_weights.js';
 
 /** Where a matrix of a vocabulary's part has whose part it is. */
@@ -56,14 +54,6 @@ export function buildParallelProgram(
       return tf.cast(across.sum(tf.mul(tf.cast(tokens, 'float32'), first)), 'int32') as tf.Tensor1D;
     };
     declareFunctions(program, { network, storages: each[0]!, pack: packs[0]!, agreed }, options);
-    for (const b of options.batches) {
-      const states = stateVariables(network, b, options.stateDtype);
-      const zeros = ({ shape, dtype }: StateVariable): tf.Tensor =>
-        dtype === 'float32' ? tf.zeros(shape) : castTo(tf.zeros(shape), dtype);
-      program.define(functions.zero(b), {}, () => ({
-        assign: Object.fromEntries(states.map((one) => [one.name, zeros(one)])),
-      }));
-    }
     return program;
   } catch (error) {
     program.dispose();

@@ -140,7 +140,7 @@ export class Programs {
       leftKeys: new Map(),
       memoryCompacted: false,
       rows,
-      zeroes: isParallel(spread),
+      zeroes: options.zeroes === true,
       places: rows && rows.readers + rows.kept > 0 ? new DevicePlaces(program, rows.readers, rows.kept) : null,
     };
     const lender = this.loaded.at(-1)?.program;
