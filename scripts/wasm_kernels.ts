@@ -1,5 +1,5 @@
 /**
- * Compiles src/kernels/wasm/kernels.as (AssemblyScript) and writes it as src/kernels/wasm/binary.ts: `npx tsx scripts/wasm_kernels.ts`. The
+ * Compiles src/kernels/wasm/*.as (AssemblyScript) and writes them as src/kernels/wasm/binary.ts: `npx tsx scripts/wasm_kernels.ts`. The
  * compiler's version is pinned, so that the bytes are the same everywhere; a test compares them.
  */
 import * as fs from 'node:fs';
@@ -23,17 +23,20 @@ const folder = new URL('../src/kernels/wasm/', import.meta.url);
 export async function wasmKernels(): Promise<string> {
   const compiler: string = 'assemblyscript/asc';
   const { default: asc } = (await import(compiler)) as { default: Compiler };
-  const source = fs.readFileSync(new URL('kernels.as', folder), 'utf8');
+  const source = (name: string): string | null => {
+    const file = new URL(name.replace(/\.ts$/, '.as'), folder);
+    return fs.existsSync(file) ? fs.readFileSync(file, 'utf8') : null;
+  };
   let binary: Uint8Array | undefined;
-  const options = ['-O3', '--noAssert', '--runtime', 'stub', '--enable', 'simd', '--importMemory', '--noExportMemory'];
-  const { error, stderr } = await asc.main(['kernels.ts', ...options, '--outFile', 'kernels.wasm'], {
-    readFile: (name) => (name === 'kernels.ts' ? source : null),
+  const options = ['-O3', '--noAssert', '--runtime', 'stub', '--enable', 'simd', '--enable', 'threads', '--importMemory', '--sharedMemory', '--maximumMemory', '65536', '--noExportMemory'];
+  const { error, stderr } = await asc.main(['kernels.ts', 'threads.ts', ...options, '--outFile', 'kernels.wasm'], {
+    readFile: (name) => source(name),
     writeFile: (_name, contents) => void (binary = contents),
     listFiles: () => [],
   });
-  if (error || !binary) throw new Error(`kernels.as: ${stderr.toString()}`, { cause: error });
+  if (error || !binary) throw new Error(`AssemblyScript: ${stderr.toString()}`, { cause: error });
   return [
-    '/** kernels.as, compiled; made by `npx tsx scripts/wasm_kernels.ts`. */',
+    '/** The kernels, compiled; made by `npx tsx scripts/wasm_kernels.ts`. */',
     '// prettier-ignore',
     `export const BINARY = '${Buffer.from(binary).toString('base64')}';`,
     '',

@@ -17,18 +17,18 @@ const PROMPT = 16;
 const folder = (): string => process.env.MAMBA2_BENCH_LLAMACPP ?? path.join(cacheRoot(), 'bench', 'llama.cpp');
 
 /** The checkpoint as a GGUF file, written once by llama.cpp's own converter and llama-quantize. */
-function gguf(work: Work, type: GgufType, python: string): string {
-  const file = path.join(work.checkpoint, `model-${type}.gguf`);
+export function gguf(checkpoint: string, type: GgufType, python: string): string {
+  const file = path.join(checkpoint, `model-${type}.gguf`);
   if (fs.existsSync(file)) return file;
   const aside = `${file}.part`;
   if (type === 'F32' || type === 'BF16') {
     const script = path.join(folder(), 'convert_hf_to_gguf.py');
-    execFileSync(python, [script, work.checkpoint, '--outtype', type.toLowerCase(), '--outfile', aside], {
+    execFileSync(python, [script, checkpoint, '--outtype', type.toLowerCase(), '--outfile', aside], {
       stdio: 'pipe',
     });
   } else {
     // --pure: the embedding, which is the head too, is of the same type as all others
-    const args = ['--pure', gguf(work, 'BF16', python), aside, type];
+    const args = ['--pure', gguf(checkpoint, 'BF16', python), aside, type];
     execFileSync(path.join(folder(), 'llama-quantize'), args, { stdio: 'pipe' });
   }
   fs.renameSync(aside, file);
@@ -50,7 +50,7 @@ class LlamaBench implements Peer {
   }
 
   async start(): Promise<void> {
-    this.file = gguf(this.work, this.type, this.python);
+    this.file = gguf(this.work.checkpoint, this.type, this.python);
     const [{ build_commit: commit }] = await this.run<{ build_commit: string }>('llama-bench', [
       ...['-p', '0', '-n', '1', '-r', '1', '-o', 'json'],
     ]);

@@ -12,6 +12,8 @@ export interface BrowserSettings {
   packaged_models?: string;
   /** Folder of TensorFlow.js' *.wasm files. Default: the folder of this code. */
   wasm_folder?: string;
+  /** Threads that compute on WebAssembly, in pages that are cross-origin isolated. Default: one for each core, four at most */
+  threads?: number;
   /** Name under which fetched bytes are kept (Cache API; where it refuses, the page's private files). false keeps nothing. Default 'tfjs-mamba2' */
   cache?: string | false;
 }
@@ -25,6 +27,7 @@ const TABLE = new OptionTable<BrowserSettings>(
     hub: { kind: address },
     packaged_models: { kind: address },
     wasm_folder: { kind: address },
+    threads: { kind: kinds.integer({ min: 1 }) },
     cache: { kind: kinds.named('a name, or false', kinds.either(kinds.boolean, kinds.text)), default: 'tfjs-mamba2' },
   },
   {

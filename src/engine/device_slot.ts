@@ -1,5 +1,7 @@
 /** The place on a device where one row is decoded by prepared steps, and whose row is there. */
 import type * as tf from '@tensorflow/tfjs';
+import { DisposedError } from '../base/errors.js';
+import { inPieces } from '../base/pieces.js';
 import type { EngineSampling } from '../generation/engine.js';
 import type { DeviceSteps } from './recurrent_lm.js';
 
@@ -7,8 +9,10 @@ import type { DeviceSteps } from './recurrent_lm.js';
 export interface SlotGuest {
   /** Of the only row, layer by layer. */
   readonly layers: readonly Readonly<Record<string, tf.Tensor>>[];
-  /** Scores after its last token. */
+  /** Scores after its last token; zeros before the first. */
   readonly logits: Float32Array;
+  /** Is told that it is in a slot from now on. */
+  comeIn(slot: DeviceSlot): void;
   /** Takes back what it is now: new tensors. */
   comeBack(states: Record<string, tf.Tensor>[], logits: tf.Tensor1D): void;
 }
@@ -37,9 +41,14 @@ export class DeviceSlot {
 
   constructor(private readonly steps: DeviceSteps) {}
 
-  /** Dispatches of a token. */
-  get dispatches(): number {
-    return this.steps.dispatches;
+  /** Dispatches of a token, on a GPU. */
+  get dispatches(): number | null {
+    return this.steps.dispatches ?? null;
+  }
+
+  /** Whether tokens can be chosen here, too. */
+  get chooses(): boolean {
+    return this.steps.decode !== undefined;
   }
 
   /** To be waited for before anything else. */
@@ -56,6 +65,7 @@ export class DeviceSlot {
     this.sendHome();
     this.steps.load(guest.layers, guest.logits);
     this.guest = guest;
+    guest.comeIn(this);
   }
 
   /** Gives the row that is here back to its state. */
@@ -77,13 +87,28 @@ export class DeviceSlot {
     this.steps.feed(token);
   }
 
+  /** Whether prompts are read here, too. */
+  get reads(): boolean {
+    return this.steps.read !== undefined;
+  }
+
+  /** Where it reads: feeds a prompt. */
+  async read(guest: SlotGuest, ids: Int32Array): Promise<void> {
+    this.admit(guest);
+    await inPieces(this.steps.read!(ids), {
+      alive: () => {
+        if (!this.has(guest)) throw new DisposedError('This generation state was disposed');
+      },
+    });
+  }
+
   /** The scores of the row that is here, as a new tensor. */
   logits(): tf.Tensor1D {
     return this.steps.logits();
   }
 
   /**
-   * Chooses tokens and feeds each, up to the row's end.
+   * Where it chooses: chooses tokens and feeds each, up to the row's end.
    * @param uniforms where tokens are drawn: one for each
    * @returns the ids, padded, how many of them were fed, and what could not be chosen after them
    */
@@ -93,7 +118,7 @@ export class DeviceSlot {
     for (let at = 0; at < count; at += DEVICE_BLOCK) {
       this.admit(guest);
       const size = Math.min(DEVICE_BLOCK, count - at);
-      const chosen = await this.steps.decode(size, {
+      const chosen = await this.steps.decode!(size, {
         ...(sampling.do_sample && { uniforms: uniforms!.subarray(at, at + size) }),
         ...{ temperature: sampling.temperature, topK: sampling.top_k, removed: sampling.suppress },
         ...{ ends: sampling.eos, pad: sampling.pad_token_id },

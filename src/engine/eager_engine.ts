@@ -26,6 +26,9 @@ import { stateFiles } from './states/file.js';
 /** Tokens per prefill call: bounds memory, and gives an abort a place to act. */
 const SEGMENT = 512;
 
+/** The same where a slot reads them: one text, which a core may take seconds for. */
+const SLOT_SEGMENT = 128;
+
 /** Milliseconds of work after which others may run, between two layers. In a page, to let them costs some milliseconds itself. */
 const ALONE = 25;
 
@@ -76,19 +79,19 @@ export class EagerEngine implements GenerationEngine {
     return this.prepared.slot;
   }
 
-  /** Dispatches of a token where a device has prepared steps; else null. */
+  /** Dispatches of a token where a GPU has prepared steps; else null. */
   get dispatches(): number | null {
     return this.slot?.dispatches ?? null;
   }
 
   /** Several tokens at a time where a device chooses them. */
   get preferred_block(): number {
-    return this.slot ? DEVICE_BLOCK : 1;
+    return this.slot?.chooses ? DEVICE_BLOCK : 1;
   }
 
   /** @param rows of the state; more than one go by the layers' code */
   canSample(sampling: EngineSampling, rows: number): boolean {
-    return rows === 1 && choosesOnDevice(sampling) && this.slot !== null;
+    return rows === 1 && choosesOnDevice(sampling) && this.slot?.chooses === true;
   }
 
   async createState(batch: number): Promise<EagerState> {
@@ -126,16 +129,24 @@ export class EagerEngine implements GenerationEngine {
     const own = this.own(state, rows.length);
     const longest = Math.max(...rows.map((row) => row.length));
     rows.forEach((row, i) => checkIds(row, i, this.vocab_size, 'prefill'));
-    for (let begin = 0; begin < longest; begin += SEGMENT) {
+    const { on_hidden } = options;
+    const inSlot = rows.length === 1 && !on_hidden && this.slot?.reads === true;
+    const size = inSlot ? SLOT_SEGMENT : SEGMENT;
+    for (let begin = 0; begin < longest; begin += size) {
       options.signal?.throwIfAborted();
-      await this.feed(
-        own,
-        rows.map((row) => row.subarray(Math.min(begin, row.length), begin + SEGMENT)),
-        options.on_hidden && ((row, hidden, count) => options.on_hidden!(row, hidden, begin, count)),
-      );
-      await options.on_progress?.(Math.min(begin + SEGMENT, longest), longest);
-      if (begin + SEGMENT < longest) await letOthersRun();
+      const segment = rows.map((row) => row.subarray(Math.min(begin, row.length), begin + size));
+      const take = on_hidden && ((row: number, hidden: Float32Array, count: number) => on_hidden(row, hidden, begin, count)); // prettier-ignore
+      if (!inSlot || !(await this.readInSlot(own, segment[0]!))) await this.feed(own, segment, take);
+      await options.on_progress?.(Math.min(begin + size, longest), longest);
+      if (begin + size < longest) await letOthersRun();
     }
+  }
+
+  private readInSlot(own: EagerState, ids: Int32Array): Promise<boolean> {
+    return this.onDevice(own, async (slot) => {
+      await slot.read(own, ids);
+      return ids.length;
+    });
   }
 
   async step(state: EngineState, tokens: Int32Array): Promise<void> {
@@ -151,7 +162,7 @@ export class EagerEngine implements GenerationEngine {
   }
 
   /**
-   * Moves the only row on in the slot, where there is one, and it was fed before: a first token is read as a prompt.
+   * Moves the only row on in the slot, where there is one, and which reads prompts unless it was fed before.
    * @param work feeds it tokens, and says how many
    */
   private async onDevice(own: EagerState, work: (slot: DeviceSlot) => Promise<number>): Promise<boolean> {
@@ -159,10 +170,10 @@ export class EagerEngine implements GenerationEngine {
     return this.weights.turns.take(async () => {
       const { slot } = this;
       // scores come to the host before the row goes elsewhere
-      const fed = slot?.has(own) || (await own.scores())[0] !== null;
+      const fed = slot?.has(own) || (await own.scores())[0] !== null || slot?.reads;
       if (!slot || !fed) return false;
       await slot.ready;
-      own.fedIn(slot, await work(slot));
+      own.fedIn(await work(slot));
       return true;
     });
   }

@@ -6,7 +6,7 @@ import type { ArrayPart } from '../base/array_parts.js';
 import type { Pieces } from '../base/pieces.js';
 import type * as tf from '@tensorflow/tfjs';
 import type { SpecLayer } from '../layers/base.js';
-import type { StepChoice } from '../layers/decode/webgpu_steps.js';
+import type { StepChoice } from '../layers/decode/network_steps.js';
 import type { Weights, WeightSpec } from '../layers/weights.js';
 
 /** The configuration of a causal language model, in the keys of config.json; an architecture has more of them. */
@@ -102,10 +102,10 @@ export interface Hidden {
   handover?: unknown;
 }
 
-/** Decoding steps of one row as prepared work of a device, where the row's states and scores lie meanwhile. */
+/** Decoding steps of one row as work that is prepared once, in places of its own, where the row's states and scores lie meanwhile. */
 export interface DeviceSteps {
-  /** Dispatches of a token. */
-  readonly dispatches: number;
+  /** Dispatches of a token, on a GPU. */
+  readonly dispatches?: number;
   /** To be waited for before they are used. Refused with a DeviceError where the device does not take them. */
   readonly ready: Promise<void>;
   /** Takes a row's states and scores over, as copies. @param states of each layer, of one row @param logits [v] */
@@ -115,8 +115,10 @@ export interface DeviceSteps {
   /** The scores as a new tensor, [v]. */
   logits(): tf.Tensor1D;
   feed(token: number): void;
-  /** Chooses tokens and feeds each. @returns ids; below 0 where none could be chosen: -1 for scores that are no numbers, -2 where all are removed */
-  decode(count: number, choice: StepChoice): Promise<Int32Array>;
+  /** Feeds the tokens of a prompt, and yields where others may run; absent where the layers' code reads prompts. */
+  read?(ids: Int32Array): Pieces<void>;
+  /** Chooses tokens and feeds each; absent where the host chooses. @returns ids; below 0 where none could be chosen: -1 for scores that are no numbers, -2 where all are removed */
+  decode?(count: number, choice: StepChoice): Promise<Int32Array>;
   dispose(): void;
 }
 

@@ -21,6 +21,7 @@ export { type HostMatrix, layerInstructions, layerStep } from './host/layer.js';
 export { TILE } from './host/spec.js';
 export { wasmDense } from './wasm/dense.js';
 export { heldBytes, type PackedMatrix, packedProduct, packedRows, wasmTakes } from './wasm/packed.js';
+export { wasmSteps, type WasmSteps } from './wasm/steps.js';
 export { webGpuSteps, type WebGpuSteps } from './webgpu/call.js';
 export type { StepChoice } from './webgpu/steps.js';
 export { webGpuRows, webGpuTakes } from './webgpu/packed.js';

@@ -5,7 +5,6 @@ import { EagerEngine } from '../../src/engine/eager_engine.js';
 import type { EagerState } from '../../src/engine/states/eager_state.js';
 import { generate, GenerationConfig, type GenerateInputs } from '../../src/generation/index.js';
 import { GREEDY } from '../../src/generation/engine.js';
-import type { Mamba2ConfigFields } from '../../src/models/mamba2/config.js';
 import type { Mamba2ForCausalLM } from '../../src/models/mamba2/causal_lm.js';
 import { quantize } from '../../src/models/quantize.js';
 import { Int4WeightOnlyConfig, Int8WeightOnlyConfig } from '../../src/quant/index.js';
@@ -13,25 +12,11 @@ import { useBackend } from '../support/backends.js';
 import { disposedAfterEach } from '../support/cleanup.js';
 import { expectClose } from '../support/compare.js';
 import { type BufferCount, useWebGpu } from '../support/dawn.js';
+import { LARGER, STEP_CASES, type StepCase } from '../support/step_cases.js';
 import { tinyModel } from '../support/tiny_model.js';
 
 /** Of sums in float32 in another order, over some tokens. */
 const NEAR = 1e-4;
-
-const LARGER: Partial<Mamba2ConfigFields> = {
-  ...{ vocab_size: 300, hidden_size: 64, num_heads: 4, head_dim: 32, state_size: 16, n_groups: 1, use_bias: false },
-};
-
-const CASES: Record<string, { config: Partial<Mamba2ConfigFields>; bits?: 4 | 8 }> = {
-  'two groups, biases, sizes that leave rests': { config: {} },
-  'a norm over all groups': { config: { norm_groups: 'full' } },
-  'a tied head': { config: { tie_word_embeddings: true } },
-  'one tap': { config: { conv_kernel: 1 } },
-  'limits on dt, no bias of the convolution': { config: { time_step_limit: [0.2, 1.1], use_conv_bias: false } },
-  'sizes in eights': { config: LARGER },
-  int4: { config: LARGER, bits: 4 },
-  int8: { config: { ...LARGER, tie_word_embeddings: true }, bits: 8 },
-};
 
 const PROMPT = Int32Array.of(0, 4, 2, 9);
 
@@ -50,7 +35,7 @@ describe('steps that WebGPU has prepared', function () {
   after(() => useBackend('cpu'));
   const cleanup = disposedAfterEach();
 
-  async function modelOf({ config, bits }: (typeof CASES)[string]): Promise<Mamba2ForCausalLM> {
+  async function modelOf({ config, bits }: StepCase): Promise<Mamba2ForCausalLM> {
     const { model } = tinyModel(config);
     cleanup.push(model);
     const int4 = () => new Int4WeightOnlyConfig({ group_size: 32 });
@@ -76,7 +61,7 @@ describe('steps that WebGPU has prepared', function () {
     return (await generate(engine, new GenerationConfig({}), all)).new_tokens[0]!;
   };
 
-  for (const [name, about] of Object.entries(CASES))
+  for (const [name, about] of Object.entries(STEP_CASES))
     it(`${name}: ids, scores and states of the layers' code`, async () => {
       await useBackend('cpu');
       const plain = engineOf(await modelOf(about));

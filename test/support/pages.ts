@@ -6,7 +6,7 @@ import type { AddressInfo } from 'node:net';
 import * as path from 'node:path';
 
 /** Chromium, as Debian or a person installed it; null where there is none. */
-function findChromium(): string | null {
+export function findChromium(): string | null {
   const names = ['chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable'];
   const folders = (process.env['PATH'] ?? '').split(path.delimiter);
   const found = folders.flatMap((folder) => names.map((name) => path.join(folder, name))).find((f) => fs.existsSync(f));

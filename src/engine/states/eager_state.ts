@@ -74,12 +74,15 @@ export class EagerState implements EngineState, SlotGuest {
 
   /** The same; scores() was waited for. */
   get logits(): Float32Array {
-    return this.rows[0]!;
+    return this.rows[0] ?? new Float32Array(this.network.config.vocab_size);
   }
 
-  /** Says that tokens were fed in a slot. */
-  fedIn(slot: DeviceSlot, count: number): void {
+  comeIn(slot: DeviceSlot): void {
     this.slot = slot;
+  }
+
+  /** Says that tokens were fed in the slot. */
+  fedIn(count: number): void {
     this.stale = true;
     this.fedThere += count;
     this.seen[0]! += count;

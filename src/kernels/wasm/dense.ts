@@ -1,6 +1,7 @@
 /** Products with float32 matrices on WebAssembly: TensorFlow.js' own, of a transposed matrix, is a plain loop without SIMD. */
 import * as tf from '@tensorflow/tfjs';
 import { addressOf, kernelsOver, type WasmBackend } from './module.js';
+import { productOperation } from './program.js';
 
 const KERNEL = 'MatMulWasm';
 
@@ -27,7 +28,9 @@ tf.registerKernel({
     const out = w.shape[0]!;
     const y = backend.makeOutput([rows, out], 'float32');
     const [from, matrix, to] = [x, w, y].map(({ dataId }) => addressOf(backend, dataId)) as [number, number, number];
-    kernelsOver(backend)!.dense(from, matrix, to, rows, inner, out, out);
+    const placed = { bits: 32, out, inner, groupSize: inner, codes: matrix, levels: 0 } as const;
+    const kernels = kernelsOver(backend)!;
+    kernels.once(productOperation(placed, { rows: kernels.rows, x: from, y: to }, { most: rows }), rows);
     return y;
   },
 });

@@ -1,17 +1,11 @@
 /**
- * Products of a decoding step in WebAssembly's SIMD, in AssemblyScript. `npx tsx scripts/wasm_kernels.ts` makes binary.ts of it.
+ * Products in WebAssembly's SIMD, in AssemblyScript. `npx tsx scripts/wasm_kernels.ts` makes binary.ts of this and the other *.as files.
  *
  * All memory is TensorFlow.js': arguments are addresses there, and nothing is allocated here. call.ts says what they point to;
  * test/kernels/wasm has the same in plain loops. Four outputs are worked on side by side, which share what is read of x.
  */
 
-// @ts-ignore: decorator
-@inline
-function sum4(v: v128): f32 {
-  return (
-    f32x4.extract_lane(v, 0) + f32x4.extract_lane(v, 1) + (f32x4.extract_lane(v, 2) + f32x4.extract_lane(v, 3))
-  );
-}
+import { fma, sum4 } from './vector';
 
 /** The sums of four vectors as one. */
 // @ts-ignore: decorator
@@ -20,12 +14,6 @@ function sums4(a: v128, b: v128, c: v128, d: v128): v128 {
   const ab = f32x4.add(v128.shuffle<f32>(a, b, 0, 4, 1, 5), v128.shuffle<f32>(a, b, 2, 6, 3, 7));
   const cd = f32x4.add(v128.shuffle<f32>(c, d, 0, 4, 1, 5), v128.shuffle<f32>(c, d, 2, 6, 3, 7));
   return f32x4.add(v128.shuffle<f32>(ab, cd, 0, 1, 4, 5), v128.shuffle<f32>(ab, cd, 2, 3, 6, 7));
-}
-
-// @ts-ignore: decorator
-@inline
-function fma(acc: v128, a: v128, b: v128): v128 {
-  return f32x4.add(acc, f32x4.mul(a, b));
 }
 
 /** Of one row of x and one of W: a sum over all channels. */

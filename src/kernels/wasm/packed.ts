@@ -4,7 +4,8 @@
  */
 import * as tf from '@tensorflow/tfjs';
 import { wasmBackend } from './dense.js';
-import { addressOf, kernelsOver, type WasmBackend, type WasmExports, withScratch } from './module.js';
+import { addressOf, kernelsOver, type WasmBackend, type WasmKernels } from './module.js';
+import { type PlacedMatrix, productOperation } from './program.js';
 
 /** A matrix [out, in] as the kernels read it. */
 export interface PackedMatrix {
@@ -22,18 +23,8 @@ export interface PackedMatrix {
   readonly levels: tf.Tensor;
 }
 
-/** Where a matrix lies, and what it is. */
-interface Placed extends Omit<PackedMatrix, 'codes' | 'levels'> {
-  readonly codes: number;
-  readonly levels: number;
-}
-
 const [PRODUCT, ROWS] = ['PackedMatMulWasm', 'PackedRowsWasm'];
 
-/** Rows of x up to which a matrix is unpacked anew for each of them. */
-const FEW = 4;
-/** Values of a matrix that are float32 at a time, for more rows: they stay in the cache. */
-const BLOCK = 2 ** 16;
 /** Sums of int16 with codes stay in 32 bits for groups up to this. */
 const MOST_GROUP = 4096;
 
@@ -64,31 +55,23 @@ export function packedRows(matrix: PackedMatrix, rows: readonly number[]): tf.Te
   return tf.engine().runKernel(ROWS, { codes, levels }, { ...about, rows: [...rows] }) as tf.Tensor2D;
 }
 
-/** Writes rows begin to end of W, [end - begin, in], to an address. */
-function unpack(kernels: WasmExports, matrix: Placed, begin: number, end: number, to: number): void {
+/** Writes a row of W, [in], to an address. */
+function unpack({ exports }: WasmKernels, matrix: PlacedMatrix, row: number, to: number): void {
   const { bits, inner, groupSize, codes, levels } = matrix;
-  const from = codes + (begin * inner * bits) / 8;
-  if (bits === 4) {
-    const level = levels + (begin * inner * 8) / groupSize;
-    kernels.int4Rows(from, level, to, inner, groupSize, end - begin);
-  } else if (bits === 8) kernels.int8Rows(from, levels + 4 * begin, to, inner, end - begin);
-  else kernels.bf16Values(from, to, (end - begin) * inner);
+  const from = codes + (row * inner * bits) / 8;
+  if (bits === 4) exports.int4Rows(from, levels + (row * inner * 8) / groupSize, to, inner, groupSize, 1);
+  else if (bits === 8) exports.int8Rows(from, levels + 4 * row, to, inner, 1);
+  else exports.bf16Values(from, to, inner);
 }
 
-/** y [out] of one row of x. @param scratch of inner + 3·groups values */
-function oneRow(kernels: WasmExports, matrix: Placed, { x, y, scratch }: Record<'x' | 'y' | 'scratch', number>): void {
-  const { bits, out, inner, groupSize, codes, levels } = matrix;
-  if (bits === 16) return kernels.bf16Product(x, codes, y, inner, out);
-  if (bits === 8) return kernels.int8Product(x, codes, levels, y, inner, out);
-  // of each channel two int16
-  const steps = scratch + 4 * inner;
-  kernels.wholeInput(x, scratch, steps, inner, groupSize);
-  kernels.int4Product(scratch, steps, codes, levels, y, inner, groupSize, out);
+/** Where the matrix of a kernel lies. */
+function placed(backend: WasmBackend, inputs: tf.NamedTensorInfoMap, attrs: object): PlacedMatrix {
+  return placedPacked(backend, { ...(attrs as PackedMatrix), ...(inputs as Pick<PackedMatrix, 'codes' | 'levels'>) });
 }
 
-function placed(backend: WasmBackend, inputs: tf.NamedTensorInfoMap, attrs: object): Placed {
-  const [codes, levels] = [inputs['codes']!, inputs['levels']!].map(({ dataId }) => addressOf(backend, dataId));
-  return { ...(attrs as PackedMatrix), codes: codes!, levels: levels! };
+/** Where a packed matrix lies. */
+export function placedPacked(backend: WasmBackend, { codes, levels, ...about }: PackedMatrix): PlacedMatrix {
+  return { ...about, codes: addressOf(backend, codes.dataId), levels: addressOf(backend, levels.dataId) };
 }
 
 tf.registerKernel({
@@ -96,27 +79,15 @@ tf.registerKernel({
   backendName: 'wasm',
   kernelFunc: ({ inputs, attrs, backend: used }) => {
     const backend = used as WasmBackend;
+    const { out } = attrs as unknown as PackedMatrix;
+    const x = inputs['x']!;
+    const [rows] = x.shape as [number];
+    const y = backend.makeOutput([rows, out], 'float32');
+    const [from, to] = [x, y].map(({ dataId }) => addressOf(backend, dataId)) as [number, number];
     const kernels = kernelsOver(backend)!;
-    const { out, inner, groupSize } = attrs as unknown as PackedMatrix;
-    const given = inputs['x']!;
-    const rows = given.shape[0]!;
-    const result = backend.makeOutput([rows, out], 'float32');
-    const few = rows <= FEW;
-    const block = Math.min(out, Math.max(4, Math.floor(BLOCK / inner)));
-    withScratch(backend, few ? inner + 3 * Math.ceil(inner / groupSize) : block * inner, (scratch) => {
-      // memory may have moved nothing, but grown: addresses stay
-      const matrix = placed(backend, inputs, attrs!);
-      const [x, y] = [addressOf(backend, given.dataId), addressOf(backend, result.dataId)];
-      if (few)
-        for (let r = 0; r < rows; r++) oneRow(kernels, matrix, { x: x + 4 * r * inner, y: y + 4 * r * out, scratch });
-      else
-        for (let from = 0; from < out; from += block) {
-          const to = Math.min(out, from + block);
-          unpack(kernels, matrix, from, to, scratch);
-          kernels.dense(x, scratch, y + 4 * from, rows, inner, to - from, out);
-        }
-    });
-    return result;
+    const passed = { rows: kernels.rows, x: from, y: to };
+    kernels.once(productOperation(placed(backend, inputs, attrs!), passed, { most: rows }), rows);
+    return y;
   },
 });
 
@@ -129,7 +100,7 @@ tf.registerKernel({
     const { rows } = attrs as unknown as { rows: number[] };
     const result = backend.makeOutput([rows.length, matrix.inner], 'float32');
     const to = addressOf(backend, result.dataId);
-    rows.forEach((row, i) => unpack(kernelsOver(backend)!, matrix, row, row + 1, to + 4 * i * matrix.inner));
+    rows.forEach((row, i) => unpack(kernelsOver(backend)!, matrix, row, to + 4 * i * matrix.inner));
     return result;
   },
 });

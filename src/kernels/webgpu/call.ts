@@ -1,38 +1,11 @@
 /** Decoding steps on TensorFlow.js' WebGPU device, over the tensors of a model and between its ops. */
 import * as tf from '@tensorflow/tfjs';
-import type { PackedMatrix } from '../wasm/packed.js';
+import type { ModelTensors, StepStates } from '../model_tensors.js';
 import type { GpuBinding } from './gpu.js';
 import { placedMatrix } from './packed.js';
 import { DecodingSteps, type StepChoice, type StepSizes } from './steps.js';
 import { bufferOf, submitted, tensorOf, type WebGpuBackend, webGpuBackend } from './tfjs.js';
 import { widths } from './recurrence.js';
-
-/** Weights of a layer, float32 but for matrices that are packed. */
-export interface LayerTensors {
-  readonly gamma: tf.Tensor;
-  readonly inProj: tf.Tensor | PackedMatrix;
-  readonly inBias?: tf.Tensor;
-  /** [channels, 1, taps] */
-  readonly taps: tf.Tensor;
-  readonly bias?: tf.Tensor;
-  readonly dtBias: tf.Tensor;
-  readonly aLog: tf.Tensor;
-  readonly d: tf.Tensor;
-  readonly normGamma: tf.Tensor;
-  readonly outProj: tf.Tensor | PackedMatrix;
-  readonly outBias?: tf.Tensor;
-}
-
-export interface ModelTensors {
-  readonly embedding: tf.Tensor | PackedMatrix;
-  readonly layers: readonly LayerTensors[];
-  /** Of the last norm. */
-  readonly gamma: tf.Tensor;
-  readonly head: tf.Tensor | PackedMatrix;
-}
-
-/** States of a layer: conv [1, taps-1, channels] and ssm [1, heads, headDim, stateSize]. */
-type StepStates = Record<'conv' | 'ssm', tf.Tensor>;
 
 /** Steps of one row. The weights' tensors must outlive it. */
 export class WebGpuSteps {

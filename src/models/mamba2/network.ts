@@ -8,7 +8,7 @@ import { atOnce, type Pieces } from '../../base/pieces.js';
 import type { FewRows } from '../../kernels/index.js';
 import { fewRowsStep, type StepBlock } from '../../layers/decode/few_rows_step.js';
 import { layerSteps } from '../../layers/decode/layer_step.js';
-import { networkSteps } from '../../layers/decode/webgpu_steps.js';
+import { networkSteps } from '../../layers/decode/network_steps.js';
 import { Mamba2Block, mixerPart } from '../../layers/block.js';
 import { LMHead, TokenEmbedding } from '../../layers/embedding.js';
 import type { MixerState } from '../../layers/mixer.js';
@@ -194,7 +194,7 @@ export class Mamba2Network implements RecurrentLM<Mamba2Config> {
     });
   }
 
-  /** Steps of one row that are prepared on a GPU; null where the backend or the form of the weights has none. */
+  /** Steps of one row that are prepared once, on WebAssembly or WebGPU; null where the backend or the form of the weights has none. */
   deviceSteps(weights: Weights): DeviceSteps | null {
     const embedding = weights[this.names.embedding]!;
     return networkSteps({

@@ -6,6 +6,7 @@ import * as path from 'node:path';
 import * as tf from '@tensorflow/tfjs';
 import { encodeFloat32 } from '../../../src/base/stored_dtypes.js';
 import { saveCheckpoint, type OutTensor } from '../../../src/checkpoints/index.js';
+import type { EagerEngine } from '../../../src/engine/eager_engine.js';
 import { openCheckpoint } from '../../../src/models/checkpoints.js';
 import { ArgumentError, CheckpointError, ConfigError } from '../../../src/base/errors.js';
 import { Mamba2ForCausalLM, quantizationOf, quantize, quantizeCheckpoint } from '../../../src/models/mamba2/index.js';
@@ -121,6 +122,7 @@ onBackends(['wasm'], 'golden int4 step by step, by the kernels', () => {
         }
         state.dispose();
       }
+      (engine as EagerEngine).dispose(); // places of prepared steps
       // of each quantised matrix codes, scales and zeros, of all else float32
       const float32 = model.weights.network
         .weightSpecs()

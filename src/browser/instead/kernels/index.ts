@@ -8,5 +8,6 @@ export const layerInstructions = noInstructions;
 export { TILE } from '../../../kernels/host/spec.js';
 export { wasmDense } from '../../../kernels/wasm/dense.js';
 export { heldBytes, packedProduct, packedRows, wasmTakes } from '../../../kernels/wasm/packed.js';
+export { wasmSteps, type WasmSteps } from '../../../kernels/wasm/steps.js';
 export { webGpuSteps, type WebGpuSteps } from '../../../kernels/webgpu/call.js';
 export { webGpuRows, webGpuTakes } from '../../../kernels/webgpu/packed.js';

@@ -5,6 +5,8 @@ import { DeviceError } from '../../../base/errors.js';
 import type { SelectOptions } from '../../../runtime/backend.js';
 import { SELECT_TABLE } from '../../../runtime/option_rules.js';
 import type { DeviceReport } from '../../../runtime/report.js';
+import type { WasmBackend } from '../../../kernels/wasm/module.js';
+import { startThreads } from '../../../kernels/wasm/threads.js';
 import { packageVersion } from '../../../runtime/version.js';
 import { needsNode, needsNodeLater } from '../../needs_node.js';
 import { addressOf, browserSettings } from '../../settings.js';
@@ -34,6 +36,9 @@ export const loadTensorFlow = needsNode('loadTensorFlow()');
 export const configureRuntime = needsNode('configureRuntime()');
 export const setupRuntime = needsNodeLater('setupRuntime()');
 
+/** Threads that nobody asked for: more of them wait for memory, and for one another. */
+const MOST_THREADS = 4;
+
 async function useWasm(): Promise<void> {
   const wasm = await import('@tensorflow/tfjs-backend-wasm');
   const { wasm_folder } = browserSettings();
@@ -45,9 +50,21 @@ async function useWasm(): Promise<void> {
       'tfjs-backend-wasm-simd.wasm': new URL('./tfjs-backend-wasm-simd.wasm', import.meta.url).href,
       'tfjs-backend-wasm-threaded-simd.wasm': new URL('./tfjs-backend-wasm-threaded-simd.wasm', import.meta.url).href,
     });
-  // the memory of the build with threads is not given away, and our kernels on one thread are faster than its own on several
-  tf.env().set('WASM_HAS_MULTITHREAD_SUPPORT', false);
+  const threads = threadsWanted();
+  // its build with threads for the memory, which it shares: threads are those of our kernels
+  if (threads === 1) tf.env().set('WASM_HAS_MULTITHREAD_SUPPORT', false);
+  wasm.setThreadsCount(1);
   await use('wasm', 'Its *.wasm files lie beside this code, or where configureBrowser({ wasm_folder }) says.');
+  if (threads === 1) return;
+  const backend = tf.backend() as unknown as WasmBackend & { wasm: { PThread?: { terminateAllThreads(): void } } };
+  backend.wasm.PThread?.terminateAllThreads();
+  await startThreads(backend, threads);
+}
+
+/** Memory can be shared with threads where a page is cross-origin isolated. */
+function threadsWanted(): number {
+  if (!globalThis.crossOriginIsolated) return 1;
+  return browserSettings().threads ?? Math.min(MOST_THREADS, globalThis.navigator.hardwareConcurrency);
 }
 
 /** @throws DeviceError where the page has no WebGPU, or no adapter for it */

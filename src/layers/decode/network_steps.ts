@@ -1,5 +1,5 @@
-/** Decoding steps of one row on WebGPU as prepared dispatches, over the weights of a network. */
-import { webGpuSteps, type WebGpuSteps, webGpuTakes } from '../../kernels/index.js';
+/** Decoding steps of one row that are prepared once, on WebAssembly or WebGPU, over the weights of a network. */
+import { wasmSteps, type WasmSteps, wasmTakes, webGpuSteps, type WebGpuSteps, webGpuTakes } from '../../kernels/index.js';
 import { isStored, tensor, type Weight, type Weights } from '../weights.js';
 import type { StepBlock } from './few_rows_step.js';
 
@@ -22,8 +22,8 @@ function plain(weight: Weight) {
 }
 
 /** Null on other backends, and for weights in a form that has no kernels. */
-export function networkSteps({ blocks, embedding, head, gamma, epsilon }: NetworkWeightsForSteps): WebGpuSteps | null {
-  if (!webGpuTakes(16, 1)) return null; // no other backend packs anything here
+export function networkSteps({ blocks, embedding, head, gamma, epsilon }: NetworkWeightsForSteps): WebGpuSteps | WasmSteps | null {
+  if (!webGpuTakes(16, 1) && !wasmTakes(16, 1)) return null; // no other backend has steps
   const [{ spec }] = blocks as [StepBlock];
   const [rows, scores] = [plain(embedding), plain(head)];
   const layers = [];
@@ -49,5 +49,6 @@ export function networkSteps({ blocks, embedding, head, gamma, epsilon }: Networ
     },
     ...{ vocabulary: head.shape[0], epsilon, normGroups: spec.normGroups === 'full' ? 1 : spec.nGroups },
   };
-  return webGpuSteps(sizes, { embedding: rows, head: scores, gamma, layers });
+  const tensors = { embedding: rows, head: scores, gamma, layers };
+  return webGpuSteps(sizes, tensors) ?? wasmSteps(sizes, tensors);
 }
