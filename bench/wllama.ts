@@ -169,6 +169,9 @@ process.stdout.write(
     `${markdownTable(['', 'threads', ...names, ...(names.length === 2 ? ['ours is faster by'] : [])], shown)}\n`,
 );
 if (args.json) {
-  fs.writeFileSync(`${args.json}.part`, `${JSON.stringify({ ...machine(), wllama: WLLAMA, results, loads }, null, 2)}\n`);
+  fs.writeFileSync(
+    `${args.json}.part`,
+    `${JSON.stringify({ ...machine(), wllama: WLLAMA, results, loads }, null, 2)}\n`,
+  );
   fs.renameSync(`${args.json}.part`, args.json);
 }

@@ -56,6 +56,11 @@ export class DeviceSlot {
     return this.steps.ready;
   }
 
+  /** @throws DeviceError where the device is gone */
+  check(): void {
+    this.steps.check?.();
+  }
+
   has(guest: SlotGuest): boolean {
     return this.guest === guest;
   }

@@ -16,6 +16,7 @@ import type {
 } from '../generation/engine.js';
 import { noChoice } from '../generation/scores.js';
 import { choosesOnDevice, type Decoded, DEVICE_BLOCK, DeviceSlot } from './device_slot.js';
+import type { Weights } from '../layers/weights.js';
 import type { NetworkWeights } from './network_weights.js';
 import { handOutRows } from './hidden_rows.js';
 import { checkStateArrays } from './states/arrays.js';
@@ -52,8 +53,14 @@ export class EagerEngine implements GenerationEngine {
 
   readonly state_files: StateFiles;
   private prepared: Prepared | null = null;
+  /** Whether a row is moved on in the slot right now. */
+  private inSlot = false;
 
-  constructor(private readonly weights: NetworkWeights) {
+  /** @param packs whether the matrices of a bfloat16 checkpoint may stay as they are in memory, where the backend has kernels for it: values are the same */
+  constructor(
+    private readonly weights: NetworkWeights,
+    private readonly packs = true,
+  ) {
     this.state_files = stateFiles(weights);
   }
 
@@ -67,14 +74,19 @@ export class EagerEngine implements GenerationEngine {
     return rows * (2 * stateBytes(network) + 2 * logitsBytes(network));
   }
 
+  private running(): Weights {
+    return this.packs ? this.weights.running() : this.weights.all();
+  }
+
   /** Where one row is decoded by steps that a device has prepared; null where there are none. */
   private get slot(): DeviceSlot | null {
     const { weights, prepared } = this;
     const { version } = weights;
     const backend = tf.getBackend();
-    if (prepared?.version === version && prepared.backend === backend) return prepared.slot;
+    // what was prepared from other weights goes when nobody is in the middle of it
+    if (prepared && (this.inSlot || (prepared.version === version && prepared.backend === backend))) return prepared.slot;
     this.dispose();
-    const steps = weights.network.deviceSteps?.(weights.all());
+    const steps = weights.network.deviceSteps?.(this.running());
     this.prepared = { version, backend, slot: steps ? new DeviceSlot(steps) : null };
     return this.prepared.slot;
   }
@@ -122,7 +134,7 @@ export class EagerEngine implements GenerationEngine {
   }
 
   async prefill(state: EngineState, rows: readonly Int32Array[], options: PrefillReading = {}): Promise<void> {
-    return this.own(state, rows.length).turns.take(() => this.read(state, rows, options));
+    return this.own(state, rows.length).turns.take(() => this.told(() => this.read(state, rows, options)));
   }
 
   private async read(state: EngineState, rows: readonly Int32Array[], options: PrefillReading): Promise<void> {
@@ -152,13 +164,14 @@ export class EagerEngine implements GenerationEngine {
   async step(state: EngineState, tokens: Int32Array): Promise<void> {
     const own = this.own(state, tokens.length);
     tokens.forEach((token, i) => checkIds([token], i, this.vocab_size, 'step'));
-    await own.turns.take(async () => {
+    const feed = async (): Promise<void> => {
       if (await this.onDevice(own, async (slot) => (slot.feed(own, tokens[0]!), 1))) return;
       await this.feed(
         own,
         Array.from(tokens, (token) => Int32Array.of(token)),
       );
-    });
+    };
+    await own.turns.take(() => this.told(feed));
   }
 
   /**
@@ -173,7 +186,12 @@ export class EagerEngine implements GenerationEngine {
       const fed = slot?.has(own) || (await own.scores())[0] !== null || slot?.reads;
       if (!slot || !fed) return false;
       await slot.ready;
-      own.fedIn(await work(slot));
+      this.inSlot = true;
+      try {
+        own.fedIn(await work(slot));
+      } finally {
+        this.inSlot = false;
+      }
       return true;
     });
   }
@@ -206,12 +224,21 @@ export class EagerEngine implements GenerationEngine {
 
   async logits(state: EngineState): Promise<Float32Array[]> {
     const own = this.own(state, state.batch);
-    return own.turns.take(async () =>
-      (await own.scores()).map((row, i) => {
-        if (!row) throw neverFed(i);
-        return row.slice();
-      }),
-    );
+    const scores = await own.turns.take(() => this.told(() => own.scores()));
+    return scores.map((row, i) => {
+      if (!row) throw neverFed(i);
+      return row.slice();
+    });
+  }
+
+  /** Where a device is gone, what fails for that fails for another reason, which says nothing. @throws DeviceError in its place */
+  private async told<T>(work: () => Promise<T>): Promise<T> {
+    try {
+      return await work();
+    } catch (error) {
+      this.prepared?.slot?.check();
+      throw error;
+    }
   }
 
   /** One segment: rows are padded on the right, which changes nothing; the head runs only where a row got its last token. */
@@ -249,7 +276,7 @@ export class EagerEngine implements GenerationEngine {
     keepHidden: boolean,
   ): Promise<{ h: tf.Tensor3D | null; logits: tf.Tensor }> {
     const { network } = this.weights;
-    const weights = this.weights.all();
+    const weights = this.running();
     const [b, t] = [rows.length, Math.max(...rows.map((row) => row.length))];
     const ids = new Int32Array(b * t);
     const mask = new Float32Array(b * t);
@@ -265,7 +292,7 @@ export class EagerEngine implements GenerationEngine {
     try {
       let since = performance.now();
       for (let i = 0; i < network.config.num_hidden_layers; i++) {
-        const all = this.weights.all(); // throws where the model was disposed of meanwhile, as the cache does
+        const all = this.running(); // throws where the model was disposed of meanwhile, as the cache does
         const out = tf.tidy(() => {
           const run = network.hidden(all, h, {
             states: state.cache.layers.map((values) => ({ values })),
@@ -288,7 +315,7 @@ export class EagerEngine implements GenerationEngine {
           'int32',
         );
         const ends = tf.gather(tf.reshape(h, [b * t, h.shape[2]]), last); // [live, d]
-        return network.head(this.weights.all(), ends);
+        return network.head(this.running(), ends);
       });
     } catch (error) {
       tf.dispose([h, states]);

@@ -6,6 +6,7 @@ import type { CheckpointSource } from '../checkpoints/source.js';
 import type { WeightStorage } from '../layers/storage.js';
 import type { StoredMatrix, Weight, Weights, WeightSpec } from '../layers/weights.js';
 import { fileTensor, readBeforeClosing } from './file_tensors.js';
+import { PackedWeights } from './packed_weights.js';
 import type { RecurrentLM } from './recurrent_lm.js';
 
 /** The weights of a network: where they come from, and the layer variables they become when run eagerly. */
@@ -17,6 +18,8 @@ export class NetworkWeights<N extends RecurrentLM = RecurrentLM> {
   readonly turns = new Turns();
   private record: Weights | null = null;
   private plain: Record<string, tf.Variable> | null = null;
+  /** What eager runs use until something wants variables. */
+  private packed: PackedWeights | null = null;
   private readonly stored = new Map<string, StoredMatrix>();
   /** All forms that ever stood in for a weight: what they hold goes with the model. */
   private readonly owned = new Set<StoredMatrix>();
@@ -34,7 +37,7 @@ export class NetworkWeights<N extends RecurrentLM = RecurrentLM> {
     readonly source: CheckpointSource | null,
   ) {}
 
-  /** True when variables exist; before that only the checkpoint does. */
+  /** True when variables exist; before that only the checkpoint does, and what eager runs have of it. */
   get materialized(): boolean {
     return this.models !== null || this.plain !== null;
   }
@@ -89,6 +92,7 @@ export class NetworkWeights<N extends RecurrentLM = RecurrentLM> {
       backbone: tf.model({ inputs: ids, outputs: hidden, name: `${network.name}_backbone` }),
       causal: tf.model({ inputs: ids, outputs: logits, name: `${network.name}_causal_lm` }),
     };
+    this.dropPacked();
     this.look(network.namedLayers().flatMap(({ layer }) => Object.values(layer.weightMap()) as tf.Tensor[]));
     return this.models;
   }
@@ -106,6 +110,28 @@ export class NetworkWeights<N extends RecurrentLM = RecurrentLM> {
     return this.record;
   }
 
+  /**
+   * All weights for eager runs without gradients: as all(), but on WebAssembly and WebGPU the matrices of a bfloat16 checkpoint stay as they are, until
+   * something else wants variables.
+   */
+  running(): Weights {
+    if (this.packed) return this.packed.weights;
+    const { source, network } = this;
+    if (this.disposed || !source || this.materialized || this.stored.size > 0) return this.all();
+    this.packed = PackedWeights.of(source, network.weightSpecs());
+    return this.packed ? this.packed.weights : this.all();
+  }
+
+  private dropPacked(): void {
+    const { packed } = this;
+    if (!packed) return;
+    this.packed = null;
+    // values are as they were: nobody has to be told, but what was prepared over it holds no longer
+    this.changes++;
+    // somebody may be in the middle of a run over it
+    void this.turns.take(async () => packed.dispose());
+  }
+
   /** The weight under a stored form, as a float32 variable; undefined when the stored form replaced it. */
   base(name: string): tf.Variable | undefined {
     const weights = this.models ? this.layerVariables() : (this.plain ?? {});
@@ -114,6 +140,8 @@ export class NetworkWeights<N extends RecurrentLM = RecurrentLM> {
 
   /** Lets a stored form (packed integers, a base with an adapter) stand in for a weight; null brings the variable back. */
   store(name: string, matrix: StoredMatrix | null): void {
+    // forms stand in for variables
+    if (this.packed) this.layersModels();
     const before = this.stored.get(name);
     if (matrix === (before ?? null)) return;
     if (before) for (const tensor of madeOf(before)) this.seen.delete(tensor);
@@ -165,6 +193,7 @@ export class NetworkWeights<N extends RecurrentLM = RecurrentLM> {
   }
 
   private read(source: CheckpointSource, name: string, shape: readonly number[]): tf.Tensor {
+    if (this.packed) return this.packed.float32(name);
     const tensor = fileTensor(source, name, shape);
     this.inFile.push(tensor.dataId);
     return tensor;
@@ -176,6 +205,8 @@ export class NetworkWeights<N extends RecurrentLM = RecurrentLM> {
     // both models share their layers: disposing one would leave the other's count above zero
     if (this.models) for (const { layer } of this.network.namedLayers()) layer.weights.forEach((w) => w.dispose());
     if (this.plain) tf.dispose(this.plain);
+    this.packed?.dispose();
+    this.packed = null;
     for (const form of this.owned) form.dispose?.();
     this.owned.clear();
     this.record = null;

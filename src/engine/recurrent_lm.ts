@@ -108,6 +108,8 @@ export interface DeviceSteps {
   readonly dispatches?: number;
   /** To be waited for before they are used. Refused with a DeviceError where the device does not take them. */
   readonly ready: Promise<void>;
+  /** Throws a DeviceError where the device is gone. */
+  check?(): void;
   /** Takes a row's states and scores over, as copies. @param states of each layer, of one row @param logits [v] */
   load(states: readonly Readonly<Record<string, tf.Tensor>>[], logits: Float32Array): void;
   /** The states as new tensors. */

@@ -363,7 +363,8 @@ export class CausalLM<N extends RecurrentLM = RecurrentLM, C extends RecurrentCa
         { backend: tf.getBackend() },
       );
     }
-    if (kind === 'eager' || !native) return new EagerEngine(this.weights);
+    const widens = computeDtypeOf(this.engineOptions.dtype ?? 'auto') === 'float32';
+    if (kind === 'eager' || !native) return new EagerEngine(this.weights, !widens);
     return new CompiledEngine(this.weights, this.engineOptions, this.spread);
   }
 

@@ -54,8 +54,7 @@ describe('steps that WebAssembly has prepared', function () {
   async function expectSame(got: EagerState, want: Awaited<ReturnType<EagerState['toArrays']>>): Promise<void> {
     const arrays = await got.toArrays();
     expect(arrays.seen).to.deep.equal(want.seen);
-    for (const [key, { data }] of Object.entries(want.tensors))
-      expectClose(arrays.tensors[key]!.data, data, NEAR, key);
+    for (const [key, { data }] of Object.entries(want.tensors)) expectClose(arrays.tensors[key]!.data, data, NEAR, key);
   }
 
   for (const [name, about] of Object.entries(STEP_CASES))

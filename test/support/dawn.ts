@@ -5,7 +5,8 @@ import type { GpuDevice } from '../../src/kernels/webgpu/gpu.js';
 
 let device: Promise<GpuDevice | null> | null = null;
 
-async function request(): Promise<GpuDevice | null> {
+/** A device of the caller's own; null where there is no WebGPU. */
+export async function newDevice(): Promise<(GpuDevice & { destroy(): void }) | null> {
   const adapter = await (await dawnGpu(true))?.requestAdapter();
   return (await adapter?.requestDevice()) ?? null;
 }
@@ -16,7 +17,7 @@ export function onWebGpu(title: string, suite: (device: () => GpuDevice) => void
     this.timeout(60_000);
     let made: GpuDevice | null = null;
     before(async function () {
-      device ??= request();
+      device ??= newDevice();
       made = await device;
       if (made) return;
       process.stderr.write(`${title}: skipped, since there is no WebGPU (Chromium brings SwiftShader)\n`);

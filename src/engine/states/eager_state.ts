@@ -112,14 +112,16 @@ export class EagerState implements EngineState, SlotGuest {
   }
 
   async toArrays(): Promise<StateArrays> {
-    const tensors = stateTensors(this.network, this.batch);
-    const rows = await this.scores();
-    const { layers } = await this.cache.toArrays();
-    layers.forEach((layer, i) => {
-      for (const [name, values] of Object.entries(layer)) tensors[`layers.${i}.${name}`]!.data.set(values);
+    return this.turns.take(async () => {
+      const tensors = stateTensors(this.network, this.batch);
+      const rows = await this.scores();
+      const { layers } = await this.cache.toArrays();
+      layers.forEach((layer, i) => {
+        for (const [name, values] of Object.entries(layer)) tensors[`layers.${i}.${name}`]!.data.set(values);
+      });
+      rows.forEach((row, i) => row && tensors['logits']!.data.set(row, i * row.length));
+      return { seen: [...this.seen], fed: rows.map((row) => row !== null), tensors };
     });
-    rows.forEach((row, i) => row && tensors['logits']!.data.set(row, i * row.length));
-    return { seen: [...this.seen], fed: rows.map((row) => row !== null), tensors };
   }
 
   dispose(): void {

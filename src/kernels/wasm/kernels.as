@@ -345,7 +345,16 @@ export function int4Rows(codes: usize, levels: usize, to: usize, inner: i32, gro
 export function int8Rows(codes: usize, scale: usize, to: usize, inner: i32, rows: i32): void {
   for (let r = 0; r < rows; r++) {
     const s = load<f32>(scale + (<usize>r << 2));
-    for (let i = 0; i < inner; i++) {
+    const s4 = f32x4.splat(s);
+    let i = 0;
+    for (; i + 8 <= inner; i += 8) {
+      const v = v128.load8x8_s(codes);
+      v128.store(to, f32x4.mul(f32x4.convert_i32x4_s(i32x4.extend_low_i16x8_s(v)), s4));
+      v128.store(to, f32x4.mul(f32x4.convert_i32x4_s(i32x4.extend_high_i16x8_s(v)), s4), 16);
+      codes += 8;
+      to += 32;
+    }
+    for (; i < inner; i++) {
       store<f32>(to, <f32>load<i8>(codes) * s);
       codes++;
       to += 4;
@@ -355,7 +364,15 @@ export function int8Rows(codes: usize, scale: usize, to: usize, inner: i32, rows
 
 /** `count` values of bfloat16 as float32. */
 export function bf16Values(w: usize, to: usize, count: i32): void {
-  for (let i = 0; i < count; i++) {
+  let i = 0;
+  for (; i + 8 <= count; i += 8) {
+    const v = v128.load(w);
+    v128.store(to, i32x4.shl(i32x4.extend_low_i16x8_u(v), 16));
+    v128.store(to, i32x4.shl(i32x4.extend_high_i16x8_u(v), 16), 16);
+    w += 16;
+    to += 32;
+  }
+  for (; i < count; i++) {
     store<u32>(to, <u32>load<u16>(w) << 16);
     w += 2;
     to += 4;

@@ -11,7 +11,9 @@ interface WasmExports {
   int4Rows(codes: Address, levels: Address, to: Address, inner: number, group: number, rows: number): void;
   int8Rows(codes: Address, scale: Address, to: Address, inner: number, rows: number): void;
   bf16Values(w: Address, to: Address, count: number): void;
-  run(...args: [control: Address, program: Address, count: number, threads: number, scratch: Address, size: number]): void;
+  run(
+    ...args: [control: Address, program: Address, count: number, threads: number, scratch: Address, size: number]
+  ): void;
 }
 
 /** What we use of TensorFlow.js' BackendWasm, 4.22. Its build with threads has the memory beside the exports. */

@@ -44,7 +44,10 @@ const operation = (scratch: number, words: Readonly<Record<number, number>>): Op
 });
 
 /** y [rows, inner] = the rows of a matrix whose numbers are at x */
-export function lookupOperation({ bits, inner, codes, levels, groupSize }: PlacedMatrix, { rows, x, y }: Passed): Operation {
+export function lookupOperation(
+  { bits, inner, codes, levels, groupSize }: PlacedMatrix,
+  { rows, x, y }: Passed,
+): Operation {
   return operation(0, { 0: KINDS.lookup, 1: rows, 2: bits, 3: inner, 5: codes, 6: levels, 7: groupSize, 8: x, 9: y });
 }
 
@@ -79,7 +82,19 @@ export function productOperation(
   const few = (bits === 4 ? inner + 3 * Math.ceil(inner / groupSize) : 0) + (accumulate ? out : 0);
   const many = most === 1 ? 0 : (bits === 32 ? 0 : block * inner) + (accumulate ? most * block : 0);
   return operation(Math.max(few, many), {
-    ...{ 0: KINDS.product, 1: rows, 2: bits, 3: inner, 4: out, 5: codes, 6: levels, 7: groupSize, 8: x, 9: y, 10: bias },
+    ...{
+      0: KINDS.product,
+      1: rows,
+      2: bits,
+      3: inner,
+      4: out,
+      5: codes,
+      6: levels,
+      7: groupSize,
+      8: x,
+      9: y,
+      10: bias,
+    },
     ...{ 11: accumulate ? 1 : 0, 13: block },
   });
 }

@@ -126,7 +126,7 @@ function product(op: usize, thread: i32, threads: i32, scratch: usize): void {
     }
     return;
   }
-  const unpacked = bits == 32 ? 0 : (<usize>block * inner) << 2;
+  const unpacked: usize = bits == 32 ? 0 : (<usize>block * inner) << 2;
   for (let from = first; from < end; from += block) {
     const count = min(end - from, block);
     let w = <usize>word(op, 5) + ((<usize>from * inner) << 2);

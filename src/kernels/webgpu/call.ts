@@ -43,6 +43,11 @@ export class WebGpuSteps {
     return this.steps.dispatches;
   }
 
+  /** @throws DeviceError where the device is lost */
+  check(): void {
+    this.steps.alive();
+  }
+
   /** Refused with a DeviceError where the device does not take them. */
   get ready(): Promise<void> {
     return this.steps.ready;

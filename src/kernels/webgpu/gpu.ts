@@ -42,6 +42,8 @@ export interface GpuDevice {
     submit(commands: readonly object[]): void;
     writeBuffer(buffer: GpuBuffer, at: number, data: ArrayBufferView): void;
   };
+  /** Is kept when the device is gone: the driver was reset, the tab was in the background for long, or somebody destroyed it. */
+  readonly lost: Promise<{ readonly reason?: string; readonly message: string }>;
   createBuffer(about: { size: number; usage: number; mappedAtCreation?: boolean }): GpuBuffer;
   createShaderModule(about: { code: string }): object;
   createComputePipeline(about: { layout: 'auto'; compute: { module: object } }): GpuPipeline;
@@ -135,6 +137,26 @@ export function checked<T>(device: GpuDevice, what: string, make: () => T): { ma
     void Promise.allSettled(asked());
     throw error;
   }
+}
+
+const losses = new WeakMap<GpuDevice, DeviceError>();
+const watched = new WeakSet<GpuDevice>();
+
+/** Takes note of a device's loss, from now on. */
+export function watchForLoss(device: GpuDevice): void {
+  if (watched.has(device)) return;
+  watched.add(device);
+  void device.lost.then(({ reason, message }) => {
+    const why = [reason, message].filter(Boolean).join(': ');
+    const told = `The WebGPU device was lost${why && ` (${why})`}, and what the model had on it is gone. Load the page anew, or take the device 'wasm'.`;
+    losses.set(device, new DeviceError(told, { device: 'webgpu', reason }));
+  });
+}
+
+/** @throws DeviceError where the device is known to be lost */
+export function checkLoss(device: GpuDevice): void {
+  const loss = losses.get(device);
+  if (loss) throw loss;
 }
 
 async function outcome(what: string, scopes: readonly ReturnType<GpuDevice['popErrorScope']>[]): Promise<void> {

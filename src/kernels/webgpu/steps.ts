@@ -7,6 +7,7 @@ import { embeddingKernel } from './embedding.js';
 import {
   bytesOf,
   checked,
+  checkLoss,
   type Dispatch,
   dispatchOf,
   encode,
@@ -14,6 +15,7 @@ import {
   type GpuBuffer,
   GpuBuffers,
   type GpuDevice,
+  watchForLoss,
 } from './gpu.js';
 import type { GpuMatrix } from './matrices.js';
 import { productKernel, type ProductSpec } from './product.js';
@@ -107,6 +109,7 @@ export class DecodingSteps {
   ) {
     const { stateSize, taps, vocabulary } = sizes;
     const { inner, channels } = widths(sizes);
+    watchForLoss(device);
     this.buffers = new GpuBuffers(device);
     const floats = (count: number): GpuBuffer => this.buffers.storage(4 * count);
     this.states = weights.layers.map(() => ({
@@ -224,7 +227,7 @@ export class DecodingSteps {
       encoder.copyBufferToBuffer(this.chosen, 0, this.staging, 0, 4 * count);
       this.device.queue.submit([encoder.finish()]);
       const bytes = await bytesOf(this.staging).catch((error: unknown) => {
-        this.alive(); // disposed of meanwhile
+        this.alive(); // disposed of meanwhile, or lost
         throw error;
       });
       return new Int32Array(bytes).slice(0, count);
@@ -242,8 +245,10 @@ export class DecodingSteps {
     this.device.queue.submit([encoder.finish()]);
   }
 
-  private alive(): void {
+  /** @throws DisposedError, or DeviceError where the device is lost */
+  alive(): void {
     if (this.disposed) throw new DisposedError('The decoding steps of this model were disposed');
+    checkLoss(this.device);
   }
 
   dispose(): void {

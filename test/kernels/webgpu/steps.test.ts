@@ -1,11 +1,11 @@
 /** Prepared steps by themselves: matrices that are bound in parts, several blocks at once, and what is left after dispose(). */
 import { expect } from 'chai';
-import { DisposedError } from '../../../src/base/errors.js';
+import { DeviceError, DisposedError } from '../../../src/base/errors.js';
 import { type GpuBinding, GpuBuffers, type GpuDevice } from '../../../src/kernels/webgpu/gpu.js';
 import { boundMatrix, type GpuMatrix } from '../../../src/kernels/webgpu/matrices.js';
 import { widths } from '../../../src/kernels/webgpu/recurrence.js';
 import { DecodingSteps, type StepSizes } from '../../../src/kernels/webgpu/steps.js';
-import { onWebGpu } from '../../support/dawn.js';
+import { newDevice, onWebGpu } from '../../support/dawn.js';
 import { Draw } from '../host/cases.js';
 import { matrixOf } from './matrices.js';
 
@@ -72,7 +72,7 @@ onWebGpu('WGSL steps', (device) => {
   });
 
   it('a device that binds less than a part is told of', () => {
-    const small = Object.create(device(), { limits: { value: { maxStorageBufferBindingSize: 1000, maxBufferSize: 1 } } }) as GpuDevice; // prettier-ignore
+    const small = Object.create(device(), { limits: { value: { maxStorageBufferBindingSize: 1000, maxBufferSize: 1 } }, lost: { value: device().lost } }) as GpuDevice; // prettier-ignore
     for (const name of [
       'createBuffer',
       'createShaderModule',
@@ -82,6 +82,20 @@ onWebGpu('WGSL steps', (device) => {
     ] as const)
       Object.assign(small, { [name]: (device()[name] as () => unknown).bind(device()) });
     expect(() => stepsOf(small, 2 ** 27)).to.throw(/has 44800 bytes, and this WebGPU device binds 1000 at a time/);
+  });
+
+  it('says that the device was lost, in the middle of a block and after it', async () => {
+    const own = (await newDevice())!;
+    const { steps } = stepsOf(own, 2 ** 27);
+    await steps.ready;
+    steps.feed(1);
+    const running = steps.decode(64, CHOICE).catch((error: unknown) => error);
+    own.destroy();
+    await own.lost;
+    const error = await running;
+    expect(error).to.be.instanceOf(DeviceError);
+    expect((error as Error).message).to.match(/^The WebGPU device was lost \(destroyed/);
+    expect(() => steps.feed(1)).to.throw(DeviceError, /was lost/);
   });
 
   it('is refused once it is disposed of, in the middle of a block, too', async () => {
