@@ -84,7 +84,8 @@ export class EagerEngine implements GenerationEngine {
     const { version } = weights;
     const backend = tf.getBackend();
     // what was prepared from other weights goes when nobody is in the middle of it
-    if (prepared && (this.inSlot || (prepared.version === version && prepared.backend === backend))) return prepared.slot;
+    if (prepared && (this.inSlot || (prepared.version === version && prepared.backend === backend)))
+      return prepared.slot;
     this.dispose();
     const steps = weights.network.deviceSteps?.(this.running());
     this.prepared = { version, backend, slot: steps ? new DeviceSlot(steps) : null };

@@ -12,7 +12,10 @@ interface WasmExports {
   int8Rows(codes: Address, scale: Address, to: Address, inner: number, rows: number): void;
   bf16Values(w: Address, to: Address, count: number): void;
   run(
-    ...args: [control: Address, program: Address, count: number, threads: number, scratch: Address, size: number]
+    ...args: [
+      ...[control: Address, program: Address, count: number],
+      ...[threads: number, parts: number, scratch: Address, size: number],
+    ]
   ): void;
 }
 
@@ -61,7 +64,10 @@ export function kernelBytes(shared: boolean): Uint8Array {
 }
 
 /** Words of control, in threads.as. */
-const CONTROL = 8;
+const CONTROL = 10;
+
+/** Parts of an operation for each thread: more share the work better where a thread is held up, and each has to read its input. */
+const PARTS = 3;
 
 /** The kernels of a backend. */
 export class WasmKernels {
@@ -113,7 +119,7 @@ export class WasmKernels {
 
   /** Runs operations that lie in memory. @param scratch for each of the threads, `size` values */
   run(program: Address, count: number, scratch: Address, size: number): void {
-    this.exports.run(this.control, program, count, this.threads, scratch, 4 * size);
+    this.exports.run(this.control, program, count, this.threads, PARTS * this.threads, scratch, 4 * size);
   }
 
   /** Runs one operation, whose number of rows is at `rows`. */

@@ -1,5 +1,5 @@
 /**
- * A model over the tokens of one text as a list of operations in memory, which threads work on together: each takes its part of an operation's outputs,
+ * A model over the tokens of one text as a list of operations in memory, which threads work on together: each takes parts of an operation's outputs,
  * and none begins the next before all are done. program.ts writes the list, and names the words of an operation. "Rows" are tokens, as many as a word
  * says: one when text is written, more when a prompt is read.
  */
@@ -21,11 +21,11 @@ function real(op: usize, index: usize): f32 {
   return load<f32>(op + (index << 2));
 }
 
-/** Where a thread's part of `count` begins, in whole multiples of a unit. */
+/** Where a part of `count` begins, in whole multiples of a unit. */
 // @ts-ignore: decorator
 @inline
-function partOf(count: i32, unit: i32, thread: i32, threads: i32): i32 {
-  return min(count, (((count + unit - 1) / unit) * thread / threads) * unit);
+function partOf(count: i32, unit: i32, part: i32, parts: i32): i32 {
+  return min(count, (((count + unit - 1) / unit) * part / parts) * unit);
 }
 
 /** log(1 + exp(x)). log(1 + e) itself loses what is small beside 1: the series of 2·atanh(e / (2 + e)) does not, and e is 1 at most. */
@@ -102,7 +102,7 @@ function unpack(op: usize, first: i32, end: i32, to: usize): void {
  * y [rows, out] (+)= x [rows, inner]·Wᵀ + bias. Of few rows each is multiplied out of the packed matrix; for more, `block` rows of the matrix at a time
  * are float32, in the scratch of each thread.
  */
-function product(op: usize, thread: i32, threads: i32, scratch: usize): void {
+function product(op: usize, part: i32, parts: i32, scratch: usize): void {
   const bits = word(op, 2);
   const inner = word(op, 3);
   const out = word(op, 4);
@@ -112,8 +112,8 @@ function product(op: usize, thread: i32, threads: i32, scratch: usize): void {
   let x = <usize>word(op, 8);
   let y = <usize>word(op, 9);
   const rows = load<i32>(<usize>word(op, 1));
-  const first = partOf(out, 4, thread, threads);
-  const end = partOf(out, 4, thread + 1, threads);
+  const first = partOf(out, 4, part, parts);
+  const end = partOf(out, 4, part + 1, parts);
   if (first == end) return;
   if (bits == 32 ? rows == 1 : rows <= FEW) {
     for (let r = 0; r < rows; r++) {
@@ -146,8 +146,8 @@ function product(op: usize, thread: i32, threads: i32, scratch: usize): void {
   }
 }
 
-/** Each thread norms some of the rows. */
-function normRows(op: usize, thread: i32, threads: i32): void {
+/** Each part norms some of the rows. */
+function normRows(op: usize, part: i32, parts: i32): void {
   const inner = word(op, 3);
   const row = <usize>inner << 2;
   let x = <usize>word(op, 8);
@@ -157,12 +157,12 @@ function normRows(op: usize, thread: i32, threads: i32): void {
     x += <usize>(rows - 1) * row;
     rows = 1;
   }
-  for (let r = thread; r < rows; r += threads)
+  for (let r = part; r < rows; r += parts)
     norm(x + <usize>r * row, <usize>word(op, 5), y + <usize>r * row, inner, word(op, 6), real(op, 7));
 }
 
 /** Steps of the causal convolution with its SiLU, for each row: context [taps-1, channels] moves on where it lies, weights [taps, channels]. */
-function convolution(op: usize, thread: i32, threads: i32): void {
+function convolution(op: usize, part: i32, parts: i32): void {
   const rows = load<i32>(<usize>word(op, 1));
   const context = <usize>word(op, 5);
   const weights = <usize>word(op, 6);
@@ -170,8 +170,8 @@ function convolution(op: usize, thread: i32, threads: i32): void {
   const channels = word(op, 3);
   const past = word(op, 4) - 1;
   const row = <usize>channels << 2;
-  const begin = <usize>partOf(channels, 4, thread, threads) << 2;
-  const end = <usize>partOf(channels, 4, thread + 1, threads) << 2;
+  const begin = <usize>partOf(channels, 4, part, parts) << 2;
+  const end = <usize>partOf(channels, 4, part + 1, parts) << 2;
   let raw = <usize>word(op, 8);
   let out = <usize>word(op, 9);
   for (let r = 0; r < rows; r++) {
@@ -233,7 +233,7 @@ function moveOn(state: usize, b: usize, c: usize, size: i32, decay: f32, x: f32)
 }
 
 /** The recurrence with skip and gate, row by row: states [heads, headDim, stateSize] move on where they lie. */
-function recurrence(op: usize, thread: i32, threads: i32): void {
+function recurrence(op: usize, part: i32, parts: i32): void {
   const rows = load<i32>(<usize>word(op, 1));
   const heads = word(op, 2);
   const headDim = word(op, 3);
@@ -246,8 +246,8 @@ function recurrence(op: usize, thread: i32, threads: i32): void {
   const projectedRow = <usize>(inner + channels + heads) << 2;
   const convolvedRow = <usize>channels << 2;
   const stateRow = <usize>size << 2;
-  const end = partOf(heads, 1, thread + 1, threads);
-  for (let h = partOf(heads, 1, thread, threads); h < end; h++) {
+  const end = partOf(heads, 1, part + 1, parts);
+  for (let h = partOf(heads, 1, part, parts); h < end; h++) {
     const at = <usize>h << 2;
     const bias = load<f32>(rates + at);
     const rate = exp1(load<f32>(rates + (<usize>heads << 2) + at));
@@ -278,27 +278,27 @@ function recurrence(op: usize, thread: i32, threads: i32): void {
 }
 
 /** The rows of a matrix that words in memory name. */
-function lookup(op: usize, thread: i32, threads: i32): void {
+function lookup(op: usize, part: i32, parts: i32): void {
   const rows = load<i32>(<usize>word(op, 1));
-  for (let r = thread; r < rows; r += threads) {
+  for (let r = part; r < rows; r += parts) {
     const id = load<i32>(<usize>word(op, 8) + (<usize>r << 2));
     unpack(op, id, id + 1, <usize>word(op, 9) + ((<usize>r * word(op, 3)) << 2));
   }
 }
 
-/** A thread's part of an operation. Kinds are numbered as program.ts has them. */
-export function operation(op: usize, thread: i32, threads: i32, scratch: usize): void {
+/** A part of an operation. Kinds are numbered as program.ts has them. */
+export function operation(op: usize, part: i32, parts: i32, scratch: usize): void {
   switch (word(op, 0)) {
     case 0:
-      return lookup(op, thread, threads);
+      return lookup(op, part, parts);
     case 1:
-      return normRows(op, thread, threads);
+      return normRows(op, part, parts);
     case 2:
-      return product(op, thread, threads, scratch);
+      return product(op, part, parts, scratch);
     case 3:
-      return convolution(op, thread, threads);
+      return convolution(op, part, parts);
     case 4:
-      return recurrence(op, thread, threads);
+      return recurrence(op, part, parts);
     default:
       unreachable();
   }

@@ -272,10 +272,10 @@ describe('operations on WebAssembly', () => {
       const [program, scratch] = [place.room(WORDS * programs.length), place.room(size * threads)];
       programs.forEach(({ words }, i) => place.kernels.words(program + 4 * WORDS * i, WORDS).set(words));
       // of other numbers of rows, one after another and with pauses in which the others fall asleep
-      for (let run = 0; run < 60; run++) {
+      for (let run = 0; run < 600; run++) {
         place.kernels.words(place.kernels.rows, 1)[0] = 1 + (run % rows);
         place.kernels.run(program, programs.length, scratch, size);
-        if (run % 20 === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+        if (run % 200 === 0) await new Promise((resolve) => setTimeout(resolve, 5));
       }
       results.push(place.read(x, rows * hidden));
       await place.end();
