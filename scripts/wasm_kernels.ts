@@ -28,7 +28,21 @@ export async function wasmKernels(): Promise<string> {
     return fs.existsSync(file) ? fs.readFileSync(file, 'utf8') : null;
   };
   let binary: Uint8Array | undefined;
-  const options = ['-O3', '--noAssert', '--runtime', 'stub', '--enable', 'simd', '--enable', 'threads', '--importMemory', '--sharedMemory', '--maximumMemory', '65536', '--noExportMemory'];
+  const options = [
+    '-O3',
+    '--noAssert',
+    '--runtime',
+    'stub',
+    '--enable',
+    'simd',
+    '--enable',
+    'threads',
+    '--importMemory',
+    '--sharedMemory',
+    '--maximumMemory',
+    '65536',
+    '--noExportMemory',
+  ];
   const { error, stderr } = await asc.main(['kernels.ts', 'threads.ts', ...options, '--outFile', 'kernels.wasm'], {
     readFile: (name) => source(name),
     writeFile: (_name, contents) => void (binary = contents),

@@ -1,5 +1,12 @@
 /** Decoding steps of one row that are prepared once, on WebAssembly or WebGPU, over the weights of a network. */
-import { wasmSteps, type WasmSteps, wasmTakes, webGpuSteps, type WebGpuSteps, webGpuTakes } from '../../kernels/index.js';
+import {
+  wasmSteps,
+  type WasmSteps,
+  wasmTakes,
+  webGpuSteps,
+  type WebGpuSteps,
+  webGpuTakes,
+} from '../../kernels/index.js';
 import { isStored, tensor, type Weight, type Weights } from '../weights.js';
 import type { StepBlock } from './few_rows_step.js';
 
@@ -22,7 +29,13 @@ function plain(weight: Weight) {
 }
 
 /** Null on other backends, and for weights in a form that has no kernels. */
-export function networkSteps({ blocks, embedding, head, gamma, epsilon }: NetworkWeightsForSteps): WebGpuSteps | WasmSteps | null {
+export function networkSteps({
+  blocks,
+  embedding,
+  head,
+  gamma,
+  epsilon,
+}: NetworkWeightsForSteps): WebGpuSteps | WasmSteps | null {
   if (!webGpuTakes(16, 1) && !wasmTakes(16, 1)) return null; // no other backend has steps
   const [{ spec }] = blocks as [StepBlock];
   const [rows, scores] = [plain(embedding), plain(head)];
