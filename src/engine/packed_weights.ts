@@ -4,51 +4,9 @@
  */
 import * as tf from '@tensorflow/tfjs';
 import type { CheckpointSource } from '../checkpoints/source.js';
-import { heldBytes, type PackedMatrix, wasmTakes, webGpuTakes } from '../kernels/index.js';
-import { BlockedMatrix, productOfPacked, rowsOfPacked } from '../layers/blocked_matrix.js';
+import { Bfloat16Matrix, packsBfloat16 } from '../layers/bfloat16_matrix.js';
 import { isMatrix, isStored, type Weight, type Weights, type WeightSpec } from '../layers/weights.js';
 import { fileTensor } from './file_tensors.js';
-
-/** A matrix [out, in] of bfloat16. */
-class Bfloat16Matrix extends BlockedMatrix {
-  readonly shape: readonly number[];
-  private readonly form: PackedMatrix;
-
-  /** @param bytes [out, in] of bfloat16 */
-  constructor(
-    readonly name: string,
-    [out, inner]: readonly [number, number],
-    bytes: Uint8Array,
-  ) {
-    super();
-    this.shape = [out, inner];
-    const levels = tf.keep(tf.tensor1d([], 'float32'));
-    this.form = { bits: 16, out, inner, groupSize: inner, codes: heldBytes(bytes), levels };
-  }
-
-  packed(): PackedMatrix {
-    return this.form;
-  }
-
-  protected override rowsOf(ids: readonly number[]): tf.Tensor2D {
-    return rowsOfPacked(this.form, ids);
-  }
-
-  protected override block(from: number, to: number): tf.Tensor2D {
-    return this.rowsOf(Array.from({ length: to - from }, (_, i) => from + i));
-  }
-
-  protected override whole(x: tf.Tensor2D): tf.Tensor2D | null {
-    return productOfPacked(this.form, x);
-  }
-
-  // no backend that packs is compiled for
-  protected override refuseTracing(): void {}
-
-  dispose(): void {
-    tf.dispose([this.form.codes, this.form.levels]);
-  }
-}
 
 /** Whether a weight would stay packed on the backend in use. */
 function staysPacked(source: CheckpointSource, spec: WeightSpec): boolean {
@@ -61,7 +19,7 @@ export class PackedWeights {
 
   /** Null where none would: on other backends, and for checkpoints in other types. */
   static of(source: CheckpointSource, specs: readonly WeightSpec[]): PackedWeights | null {
-    if (!wasmTakes(16, 1) && !webGpuTakes(16, 1)) return null;
+    if (!packsBfloat16()) return null;
     if (!specs.some((spec) => staysPacked(source, spec))) return null;
     const made: Record<string, Weight> = {};
     for (const spec of specs) {

@@ -75,7 +75,7 @@ describe('WebAssembly kernels', () => {
     expect([numTensors, numBytes], 'left').to.deep.equal([before.numTensors, before.numBytes]);
   });
 
-  it('are compiled from kernels.as as it is, and hold no data of their own', async () => {
+  it('are compiled from their sources as they are, and hold no data of their own', async () => {
     const text = fs.readFileSync('src/kernels/wasm/binary.ts', 'utf8');
     expect(text === (await wasmKernels()), 'run `npx tsx scripts/wasm_kernels.ts`').to.equal(true);
     const bytes = Buffer.from(/BINARY = '(.*)'/.exec(text)![1]!, 'base64');
