@@ -56,7 +56,7 @@ const SHARED = [2, 18, 1, 3, 101, 110, 118, 6, 109, 101, 109, 111, 114, 121, 2, 
 const UNSHARED = [2, 15, 1, 3, 101, 110, 118, 6, 109, 101, 109, 111, 114, 121, 2, 0, 0];
 
 /** The kernels' bytes for a memory. */
-export function kernelBytes(shared: boolean): Uint8Array {
+function kernelBytes(shared: boolean): Uint8Array {
   const bytes = Uint8Array.from(atob(BINARY), (letter) => letter.charCodeAt(0));
   if (shared) return bytes;
   const at = bytes.findIndex((_, i) => SHARED.every((byte, k) => bytes[i + k] === byte));
