@@ -74,8 +74,7 @@ async function int4Folder(checkpoint: string): Promise<string> {
 }
 
 type Engine = 'ours' | 'wllama';
-const TASKS = ['decode', 'prefill', 'first'] as const;
-type Task = (typeof TASKS)[number];
+type Task = 'decode' | 'prefill' | 'first';
 
 /** In a page, which the engines are loaded into first unless that is what is timed. */
 async function timed(page: Page, engine: Engine, task: Task, threads: number): Promise<number> {

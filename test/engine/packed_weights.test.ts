@@ -4,7 +4,7 @@ import { expect } from 'chai';
 import * as fs from 'node:fs';
 import * as os from 'node:os';
 import * as path from 'node:path';
-import { EagerEngine } from '../../src/engine/eager_engine.js';
+import type { EagerEngine } from '../../src/engine/eager_engine.js';
 import { AutoModelForCausalLM } from '../../src/models/auto/index.js';
 import type { Mamba2ForCausalLM } from '../../src/models/mamba2/causal_lm.js';
 import { quantize } from '../../src/models/quantize.js';
