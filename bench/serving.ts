@@ -35,7 +35,7 @@ interface Server {
   name: string;
   process: ChildProcess;
   url: string;
-  /** Bytes of a request; neither keeps what it read for the next one. */
+  /** Bytes of a request; no two have the same prompt. */
   body: (ids: readonly number[]) => string;
 }
 
@@ -73,7 +73,7 @@ function servedFolder(dir: string): string {
 async function ours(): Promise<Server> {
   const bin = fileURLToPath(new URL('../bin/mamba2.js', import.meta.url));
   const own = ['serve', '--model', servedFolder(path.resolve(args.model!)), '--name', 'm', '--port', '0'];
-  const options = ['--rows', String(clients), '--state-cache', '0', '--log-level', 'silent'];
+  const options = ['--rows', String(clients), '--log-level', 'silent'];
   const products = args.products === undefined ? [] : ['--products', args.products];
   const child = spawn(process.execPath, [bin, ...own, ...options, ...products], {
     stdio: ['ignore', 'ignore', 'pipe'],

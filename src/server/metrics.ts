@@ -60,7 +60,11 @@ export class ServerMetrics {
       cache.host.budget === 0 ? 0 : cache.host.bytes / cache.host.budget,
     );
     this.gauge('state_cache_bytes', 'Bytes of kept states in memory.', ({ cache }) => cache.host.bytes);
-    this.gauge('state_cache_device_bytes', 'Bytes of snapshots on a GPU.', ({ cache }) => cache.device?.bytes ?? 0);
+    this.gauge(
+      'state_cache_device_bytes',
+      'Bytes of snapshots in the program, on a GPU on the card.',
+      ({ cache }) => cache.device?.bytes ?? 0,
+    );
     this.sum('prefix_cache_queries_total', 'Prompts that were looked up.', (m) => m.cache.queries);
     this.sum('prefix_cache_hits_total', 'Prompts of which the beginning was known.', (m) => m.cache.hits);
     this.sum('prompt_tokens_total', 'Tokens of prompts.', (m) => m.prompt_tokens);
