@@ -68,7 +68,12 @@ describe('compiled programs that are kept', function () {
       .filter((name) => name.endsWith('.pb'))
       .sort()
       .map((name) => path.join(folder, name));
-  const inodes = (folder: string): number[] => programs(folder).map((file) => fs.statSync(file).ino);
+  /** What says which file it is: the number of one that was removed may be the next one's. */
+  const inodes = (folder: string): string[] =>
+    programs(folder).map((file) => {
+      const { ino, ctimeNs } = fs.statSync(file, { bigint: true });
+      return `${ino} ${ctimeNs}`;
+    });
 
   it('are taken by the next process, and are for this user alone', () => {
     const folder = path.join(root, 'kept');
