@@ -1,18 +1,16 @@
 /** Rows of one text decoded by the prepared steps of WebGPU, against the layers' own code: in Node.js by Dawn. */
 import * as tf from '@tensorflow/tfjs';
 import { expect } from 'chai';
-import { EagerEngine } from '../../src/engine/eager_engine.js';
-import type { EagerState } from '../../src/engine/states/eager_state.js';
+import type { EagerEngine } from '../../src/engine/eager_engine.js';
 import { generate, GenerationConfig, type GenerateInputs } from '../../src/generation/index.js';
 import { GREEDY } from '../../src/generation/engine.js';
-import type { Mamba2ForCausalLM } from '../../src/models/mamba2/causal_lm.js';
 import { quantize } from '../../src/models/quantize.js';
-import { Int4WeightOnlyConfig, Int8WeightOnlyConfig } from '../../src/quant/index.js';
+import { Int4WeightOnlyConfig } from '../../src/quant/index.js';
 import { useBackend } from '../support/backends.js';
 import { disposedAfterEach } from '../support/cleanup.js';
 import { expectClose } from '../support/compare.js';
 import { type BufferCount, useWebGpu } from '../support/dawn.js';
-import { LARGER, STEP_CASES, type StepCase } from '../support/step_cases.js';
+import { LARGER, STEP_CASES, stepMakers } from '../support/step_cases.js';
 import { tinyModel } from '../support/tiny_model.js';
 
 /** Of sums in float32 in another order, over some tokens. */
@@ -35,26 +33,7 @@ describe('steps that WebGPU has prepared', function () {
   after(() => useBackend('cpu'));
   const cleanup = disposedAfterEach();
 
-  async function modelOf({ config, bits }: StepCase): Promise<Mamba2ForCausalLM> {
-    const { model } = tinyModel(config);
-    cleanup.push(model);
-    const int4 = () => new Int4WeightOnlyConfig({ group_size: 32 });
-    if (bits) await quantize(model, bits === 4 ? int4() : new Int8WeightOnlyConfig());
-    return model;
-  }
-
-  const engineOf = (model: Mamba2ForCausalLM): EagerEngine => {
-    const engine = new EagerEngine(model.weights);
-    cleanup.push(engine);
-    return engine;
-  };
-
-  const stateOf = async (engine: EagerEngine, ids = PROMPT): Promise<EagerState> => {
-    const state = await engine.createState(1);
-    cleanup.push(state);
-    await engine.prefill(state, [ids]);
-    return state;
-  };
+  const { modelOf, engineOf, stateOf } = stepMakers(cleanup, PROMPT);
 
   const write = async (engine: EagerEngine, inputs: Partial<GenerateInputs>): Promise<number[]> => {
     const all = { input_ids: [[...PROMPT]], max_new_tokens: 30, eos_token_id: null, ...inputs };

@@ -1,16 +1,15 @@
 /** One text read and written by the prepared operations of WebAssembly, against the layers' own code on another backend. */
 import * as tf from '@tensorflow/tfjs';
 import { expect } from 'chai';
-import { EagerEngine } from '../../src/engine/eager_engine.js';
+import type { EagerEngine } from '../../src/engine/eager_engine.js';
 import type { EagerState } from '../../src/engine/states/eager_state.js';
 import { GREEDY } from '../../src/generation/engine.js';
-import type { Mamba2ForCausalLM } from '../../src/models/mamba2/causal_lm.js';
 import { quantize } from '../../src/models/quantize.js';
-import { Int4WeightOnlyConfig, Int8WeightOnlyConfig } from '../../src/quant/index.js';
+import { Int4WeightOnlyConfig } from '../../src/quant/index.js';
 import { useBackend } from '../support/backends.js';
 import { disposedAfterEach } from '../support/cleanup.js';
 import { expectClose } from '../support/compare.js';
-import { LARGER, STEP_CASES, type StepCase } from '../support/step_cases.js';
+import { LARGER, STEP_CASES, stepMakers } from '../support/step_cases.js';
 import { tinyModel } from '../support/tiny_model.js';
 
 /** Of sums in float32 in another order, over some tokens. */
@@ -25,26 +24,7 @@ describe('steps that WebAssembly has prepared', function () {
   after(() => useBackend('cpu'));
   const cleanup = disposedAfterEach();
 
-  async function modelOf({ config, bits }: StepCase): Promise<Mamba2ForCausalLM> {
-    const { model } = tinyModel(config);
-    cleanup.push(model);
-    const int4 = () => new Int4WeightOnlyConfig({ group_size: 32 });
-    if (bits) await quantize(model, bits === 4 ? int4() : new Int8WeightOnlyConfig());
-    return model;
-  }
-
-  const engineOf = (model: Mamba2ForCausalLM): EagerEngine => {
-    const engine = new EagerEngine(model.weights);
-    cleanup.push(engine);
-    return engine;
-  };
-
-  const stateOf = async (engine: EagerEngine, ids = PROMPT): Promise<EagerState> => {
-    const state = await engine.createState(1);
-    cleanup.push(state);
-    await engine.prefill(state, [ids]);
-    return state;
-  };
+  const { modelOf, engineOf, stateOf } = stepMakers(cleanup, PROMPT);
 
   /** Feeds tokens one by one. */
   const step = async (engine: EagerEngine, state: EagerState, ids: Int32Array): Promise<void> => {

@@ -98,16 +98,23 @@ export function defineAllCopies(program: ProgramFunctions, network: StatesOf, ar
   for (const place of [slot, ...readers]) defineClear(program, network, place, dtype);
 }
 
+/** The variables of one place, and the names of the same in another. */
+function besideEachOther(
+  network: StatesOf,
+  [from, rows]: Place,
+  [to, others]: Place,
+  dtype?: StateDtype,
+): { source: StateVariable; name: string }[] {
+  const target = stateVariables(network, others, dtype, to);
+  return stateVariables(network, rows, dtype, from).map((source, i) => ({ source, name: target[i]!.name }));
+}
+
 function defineCopy(program: ProgramFunctions, network: StatesOf, from: Place, to: Place, dtype?: StateDtype): void {
-  const [source, target] = [from, to].map(([name, count]) => stateVariables(network, count, dtype, name)) as [
-    StateVariable[],
-    StateVariable[],
-  ];
   const scalar = { shape: [], dtype: 'int32' as const };
   program.define(functions.copy(from[0], to[0]), { from: scalar, to: scalar }, (at, vars) => ({
     assign: Object.fromEntries(
-      target.map(({ name }, i) => {
-        const row = from[1] === 1 ? vars[source[i]!.name]! : rowOf(source[i]!, vars, at['from']!); // [1, ...]
+      besideEachOther(network, from, to, dtype).map(({ source, name }) => {
+        const row = from[1] === 1 ? vars[source.name]! : rowOf(source, vars, at['from']!); // [1, ...]
         return [name, to[1] === 1 ? row : setRow(vars[name]!, at['to']!, row)] as const;
       }),
     ),
@@ -122,14 +129,13 @@ function defineCopies(
   to: Place,
   { count, dtype }: { count: number; dtype?: StateDtype | undefined },
 ): void {
-  const [source, target] = [from, to].map(([name, rows]) => stateVariables(network, rows, dtype, name)) as [
-    StateVariable[],
-    StateVariable[],
-  ];
   const rows = { shape: [count], dtype: 'int32' as const };
   program.define(functions.copies(from[0], to[0]), { from: rows, to: rows }, (at, vars) => ({
     assign: Object.fromEntries(
-      target.map(({ name }, i) => [name, setRows(vars[name]!, at['to']!, rowsOf(source[i]!, vars, at['from']!))]),
+      besideEachOther(network, from, to, dtype).map(({ source, name }) => [
+        name,
+        setRows(vars[name]!, at['to']!, rowsOf(source, vars, at['from']!)),
+      ]),
     ),
   }));
 }

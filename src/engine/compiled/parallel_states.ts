@@ -1,13 +1,12 @@
 /** How a program that several devices run at once holds states: of each variable every device has the part of its heads. */
 import { partShape, putPart, takePart } from '../../base/array_parts.js';
 import { onDevice } from '../../jit/program/replicated.js';
+import { sizeOf } from '../../runtime/data_types.js';
 import type { TensorParallel } from '../recurrent_lm.js';
 import type { StatesOf } from '../states/cache.js';
 import { carriedStates } from '../states/host_state.js';
 import type { StateLayout } from './divided_states.js';
 import { type StateDtype, stateVariables } from './program_states.js';
-
-const sizeOf = (shape: readonly number[]): number => shape.reduce((a, b) => a * b, 1);
 
 /** @param network the whole model */
 export function parallelLayout(network: StatesOf, dtype: StateDtype, plan: TensorParallel): StateLayout {

@@ -5,6 +5,7 @@ import { dtypeBytes, sizeOf } from '../../runtime/data_types.js';
 import { TracingError } from '../errors.js';
 import type { Bytes, CompileHook, InputValue, TensorSpec, VariableSpec } from '../types.js';
 import { inputValues, type OutputData, outputValues, typedValues } from './call_values.js';
+import { fillInTurn } from './filling.js';
 import { firstCall } from './functions.js';
 import { ReplicaGraph } from './replicas.js';
 
@@ -108,16 +109,19 @@ export abstract class GraphProgram<F extends Callable = Callable> {
       this.graph.writeSync(device, own, checked(name, spec, bytes));
   }
 
-  /** Sets variables, whose bytes are asked for in turn. */
+  /** Sets variables, wherever they lie; see fillInTurn(). */
   async assignAll(values: Record<string, () => Bytes | Promise<Bytes>>): Promise<void> {
-    for (const [name, of] of Object.entries(values)) {
+    const all = Object.entries(values).map(([name, bytes]) => {
       const places = this.places(name);
-      const bytes = checked(name, places[0]!.spec, await of());
-      for (const { device, name: own } of places) {
+      const { spec } = places[0]!;
+      const set = (given: Bytes): Promise<unknown> => {
         this.usable();
-        await this.graph.write(device, own, bytes);
-      }
-    }
+        const own = checked(name, spec, given);
+        return Promise.all(places.map(({ device, name }) => this.graph.write(device, name, own)));
+      };
+      return { spec, bytes, set };
+    });
+    await fillInTurn(all);
   }
 
   /** The bytes of variables, in their declared types; of one that lies in several places those of the first. */

@@ -1,6 +1,5 @@
 /** A program: named variables that live on the device, and functions over them that XLA compiles. */
 import * as tf from '@tensorflow/tfjs';
-import { begunAhead, UnderWay } from '../../base/ahead.js';
 import { ArgumentError, DisposedError } from '../../base/errors.js';
 import { atOnce, inPieces, type Pieces } from '../../base/pieces.js';
 import { nodeBackend, wrapBytes } from '../../runtime/binding.js';
@@ -23,13 +22,8 @@ import { graphFolder, keepGraph, keptGraph } from './graph_cache.js';
 import { loopBody } from './loop.js';
 import { checkProgram, DEFINE_TABLE, INPUT_TABLE, LOOP_TABLE, VARIABLE_TABLE } from './option_rules.js';
 import { outerGraph } from './outer_graph.js';
+import { fillInTurn } from './filling.js';
 import { Session } from './session.js';
-
-/** Bytes that are asked for before their turn. */
-const AHEAD = 2 ** 27;
-
-/** Bytes on their way into variables. */
-const UNDER_WAY = 2 ** 24;
 
 /** Bytes of zeros from which they are made on the device. */
 const MANY_ZEROS = 2 ** 28;
@@ -235,24 +229,14 @@ export class Program {
     this.ready().setSync(name, this.checked(name, bytes));
   }
 
-  /**
-   * Sets many variables, and leaves the event loop free meanwhile. Bytes are asked for in turn, those of the next ones while files are read for
-   * the first: besides what is handed over, host memory holds one variable, or some of AHEAD bytes together.
-   */
+  /** Sets many variables, and leaves the event loop free meanwhile; see fillInTurn(). */
   async assignAll(values: Record<string, () => Bytes | Promise<Bytes>>): Promise<void> {
-    const names = Object.keys(values);
-    const weightOf = (name: string): number => {
-      const { shape, dtype } = this.spec(name);
-      return sizeOf(shape) * dtypeBytes(dtype);
-    };
-    const work = names.map((name) => ({ weight: weightOf(name), begin: async () => values[name]!() }));
-    const underWay = new UnderWay(UNDER_WAY);
-    let at = 0;
-    for await (const bytes of begunAhead(work, AHEAD)) {
-      const name = names[at++]!;
-      await underWay.add(weightOf(name), this.ready().set(name, this.checked(name, bytes)));
-    }
-    await underWay.end();
+    const all = Object.entries(values).map(([name, bytes]) => ({
+      spec: this.spec(name),
+      bytes,
+      set: (given: Bytes): Promise<void> => this.ready().set(name, this.checked(name, given)),
+    }));
+    await fillInTurn(all);
   }
 
   /** The value of a variable: Float32Array for float32 and bfloat16 (widened), Int32Array for int32, Uint8Array for uint8, BigInt64Array for int64. */

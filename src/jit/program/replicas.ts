@@ -2,10 +2,9 @@
  * One graph over several devices: each has variables of its own, and calls of traced functions over them; what they give is summed, and given to
  * calls of other devices, which TensorFlow carries there. Devices are of this process or of workers (runtime/cluster).
  */
-import { begunAhead } from '../../base/ahead.js';
 import { ArgumentError, DisposedError } from '../../base/errors.js';
 import { inPieces, type Pieces } from '../../base/pieces.js';
-import { dtypeBytes, dtypeNumber, DT_RESOURCE, sizeOf } from '../../runtime/data_types.js';
+import { dtypeNumber, DT_RESOURCE } from '../../runtime/data_types.js';
 import { type FeedPlace, NativeSession, type PreparedCall } from '../../runtime/native_session.js';
 import { TracingError } from '../errors.js';
 import { FIRST_GROUP } from '../ops/all_reduce.js';
@@ -13,6 +12,7 @@ import { traceInPieces } from '../trace/backend.js';
 import { attr, type Attrs, graphDef, type NodeText } from '../trace/graphdef.js';
 import type { Bytes, CompileHook, DefineOptions, LoopOptions, TensorSpec, TracedFunction, VariableSpec } from '../types.js'; // prettier-ignore
 import { nodeName, type Traced, traceFunction } from './function.js';
+import { type Filling, fillInTurn } from './filling.js';
 import { loopBody } from './loop.js';
 import { Session } from './session.js';
 import { storageNodes } from './variable_io.js';
@@ -51,9 +51,6 @@ export interface CallOrder {
   /** Calls that end before it begins (callName()). */
   after?: readonly string[];
 }
-
-/** Bytes that are asked for before their turn. */
-const AHEAD = 2 ** 27;
 
 /** A run of the graph: what is fed by which name, and what is fetched. */
 interface Entry {
@@ -254,25 +251,17 @@ export class ReplicaGraph {
     this.parts = this.variables.map(
       (own, k) => new Session(name, own, memoryAdvice, true, { native: this.native, prefix: prefixOf(k) }),
     );
-    const filled: { variable: string; k: number; weight: number; init: () => Bytes | Promise<Bytes> }[] = [];
-    for (const [k, own] of this.variables.entries()) {
-      const zeros = [...own].filter(([, { init }]) => typeof init !== 'function').map(([variable]) => variable);
-      await this.parts[k]!.clear(zeros);
-      for (const [variable, { init, shape, dtype }] of own)
-        if (typeof init === 'function') filled.push({ variable, k, init, weight: sizeOf(shape) * dtypeBytes(dtype) });
-    }
+    for (const [k, own] of this.variables.entries())
+      await this.parts[k]!.clear([...own].filter(([, { init }]) => typeof init !== 'function').map(([name]) => name));
+    const filled: Filling[] = [];
     // a variable of all devices after another, since their parts may come of one reading
-    const order = new Map([...new Set(filled.map(({ variable }) => variable))].map((variable, i) => [variable, i]));
-    filled.sort((a, b) => order.get(a.variable)! - order.get(b.variable)!);
-    let at = 0;
-    for await (const bytes of begunAhead(
-      filled.map(({ weight, init }) => ({ weight, begin: async () => init() })),
-      AHEAD,
-    )) {
-      // prettier-ignore
-      const { k, variable } = filled[at++]!;
-      await this.parts[k]!.set(variable, bytes);
-    }
+    for (const name of new Set(this.variables.flatMap((own) => [...own.keys()])))
+      for (const [k, own] of this.variables.entries()) {
+        const spec = own.get(name);
+        if (spec && typeof spec.init === 'function')
+          filled.push({ spec, bytes: spec.init, set: (bytes) => this.parts[k]!.set(name, bytes) });
+      }
+    await fillInTurn(filled);
   }
 
   /** Runs an entry. @returns the first element of each float32 tensor that it fetches */

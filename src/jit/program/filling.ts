@@ -1,0 +1,35 @@
+/** How variables get their bytes: asked for ahead, and handed to the session without waiting for each. */
+import { begunAhead, UnderWay } from '../../base/ahead.js';
+import { dtypeBytes, sizeOf } from '../../runtime/data_types.js';
+import type { Bytes, VariableSpec } from '../types.js';
+
+/** Bytes that are asked for before their turn. */
+const AHEAD = 2 ** 27;
+
+/** Bytes on their way into variables. */
+const UNDER_WAY = 2 ** 24;
+
+/** A variable, wherever it lies. */
+export interface Filling {
+  readonly spec: Pick<VariableSpec, 'shape' | 'dtype'>;
+  readonly bytes: () => Bytes | Promise<Bytes>;
+  readonly set: (bytes: Bytes) => Promise<unknown>;
+}
+
+/**
+ * Fills variables in turn; those of the next ones are asked for while files are read for the first: besides what is handed over, host memory holds one
+ * variable, or some of AHEAD bytes together. The event loop is free meanwhile.
+ */
+export async function fillInTurn(all: readonly Filling[]): Promise<void> {
+  const work = all.map(({ spec: { shape, dtype }, bytes }) => ({
+    weight: sizeOf(shape) * dtypeBytes(dtype),
+    begin: async () => bytes(),
+  }));
+  const underWay = new UnderWay(UNDER_WAY);
+  let at = 0;
+  for await (const bytes of begunAhead(work, AHEAD)) {
+    const i = at++;
+    await underWay.add(work[i]!.weight, all[i]!.set(bytes));
+  }
+  await underWay.end();
+}
