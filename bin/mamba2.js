@@ -4,7 +4,7 @@
 import { existsSync } from 'node:fs';
 
 const source = new URL('../src/cli/main.ts', import.meta.url);
-const built = new URL('../dist/cli/main.js', import.meta.url);
+const built = new URL('../dist/node/main.js', import.meta.url);
 
 async function load() {
   if (!existsSync(source)) return import(built.href);

@@ -2,7 +2,7 @@
  * Loads a model with the built package, as a user's program does, reads a prompt and generates one token:
  * `node first_token.mjs compiled DIR bfloat16 16`
  */
-import { configureRuntime, Mamba2ForCausalLM, selectBackend } from '../../dist/index.js';
+import { configureRuntime, Mamba2ForCausalLM, selectBackend } from '../../dist/node/index.js';
 
 const [engine, dir, dtype, tokens, ...xlaFlags] = process.argv.slice(2);
 configureRuntime({ compileCache: true, xlaFlags });

@@ -10,10 +10,14 @@ import { packageVersion } from './version.js';
 const TRACED_ROOMS = ['runtime', 'jit', 'kernels', 'layers', 'engine', 'models', 'quant'];
 let digest: string | null = null;
 
+/** The code's digest, in the files that scripts/build_node.mjs makes. */
+declare const BUILT_CODE: string | undefined;
+
 /** A digest of this package's code and of the tfjs version: what was derived from the code of another must not be reused. */
 export function codeDigest(): string {
   if (digest !== null) return digest;
   const hash = createHash('sha1').update(tf.version['tfjs-core']); // decompositions of tfjs are part of what is traced
+  if (typeof BUILT_CODE !== 'undefined') return (digest = hash.update(BUILT_CODE).digest('hex'));
   // a bundle may have the rooms in several files: it is of one version of the package
   if (!isUnbundled()) return (digest = hash.update(packageVersion()).update(fs.readFileSync(codeFile)).digest('hex'));
   const root = path.resolve(path.dirname(codeFile), '..');

@@ -24,7 +24,7 @@ describe('the packed package', function () {
   it('holds built code and types, and no sources or tests', () => {
     expect(files).to.include.members([
       'bin/mamba2.js',
-      'dist/cli/main.js',
+      'dist/node/main.js',
       'dist/runtime/index.d.ts',
       'native/exports.h',
       'native/handlers.h',

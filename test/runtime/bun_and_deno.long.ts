@@ -29,7 +29,7 @@ for (const [runtime, args] of Object.entries(RUNTIMES)) {
   it(`${runtime} writes what Node.js writes, and nothing of TensorFlow's beside it`, function () {
     this.timeout(300_000);
     // Deno runs built code alone
-    if (!there || !fs.existsSync('dist/cli/main.js')) this.skip();
+    if (!there || !fs.existsSync('dist/node/main.js')) this.skip();
     const expected = run(process.execPath, [BIN, ...COMMAND]);
     const got = run(runtime, [...args, BIN, ...COMMAND]);
     expect(got.stderr).to.equal('');
@@ -38,7 +38,7 @@ for (const [runtime, args] of Object.entries(RUNTIMES)) {
 
   it(`env says that it is ${runtime}`, function () {
     this.timeout(120_000);
-    if (!there || !fs.existsSync('dist/cli/main.js')) this.skip();
+    if (!there || !fs.existsSync('dist/node/main.js')) this.skip();
     expect(run(runtime, [...args, BIN, 'env']).stdout).to.match(new RegExp(`^${runtime} +\\d+\\.`, 'im'));
   });
 }
