@@ -26,12 +26,22 @@ export async function sampleRows(run: Run, rows: readonly Row[]): Promise<Trace>
       break;
     }
     const before = rows.map((row) => row.ids.length);
-    if (sampling) await decodeBlock(run, rows, sampling);
+    if (sampling && !isLastToken(run, rows)) await decodeBlock(run, rows, sampling);
     else live = await decodeStep(run, rows, live, trace);
     await run.inputs.streamer?.put(rows.map((row, i) => row.ids.slice(before[i])));
     await letOthersRun(); // that is where an abort is seen
   }
   return trace;
+}
+
+/**
+ * Whether each row may have one token more, of which nobody wants the state: then the engine need not read it, and a first call of one token
+ * loads no program for that. Not where tokens are drawn, which the engine does in float32.
+ */
+function isLastToken({ keepState, options }: Run, rows: readonly Row[]): boolean {
+  const going = rows.filter((row) => row.finish === null);
+  const last = going.every((row) => row.ids.length - row.prompt_length === row.limit - 1);
+  return last && !keepState && !options.do_sample;
 }
 
 /** One token for each row, chosen here. Returns the rows that the state holds afterwards. */
