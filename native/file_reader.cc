@@ -1,6 +1,6 @@
 // Filling JavaScript's memory by several threads at once, from files or from numbers of another type: what one thread copies from the system's memory
 // of a file is less than half of what the machine can. JavaScript's own thread never touches the memory: where it is new, the system may take a
-// tenth of a second for 2 MB of it (a virtual machine whose own memory is given to it when it asks). (No large pages are asked for here: where free memory is in pieces the system takes ten times as long to find them.)
+// tenth of a second for 2 MB of it (a virtual machine whose own memory is given to it when it asks).
 #include "file_reader.h"
 
 #include <errno.h>
@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
@@ -20,6 +21,8 @@
 #include <thread>
 
 #include "exports.h"
+
+std::atomic<bool> large_pages{true};
 
 namespace {
 
@@ -93,6 +96,11 @@ std::deque<Piece>& queue = *new std::deque<Piece>;
 std::map<Environment*, int>& under_way = *new std::map<Environment*, int>;
 unsigned threads = 0;
 
+// A piece that takes so long is slow: of the memory of a file that the system has it takes 2 ms. One of a disk may be slow, too.
+constexpr std::chrono::milliseconds kSlow{20};
+constexpr int kSlowPieces = 4;
+std::atomic<int> slow_pieces{0};
+
 constexpr int kEnded = -1;  // of a file that has fewer bytes than were asked for
 
 void ReadPiece(const Piece& piece) {
@@ -101,12 +109,14 @@ void ReadPiece(const Piece& piece) {
     const size_t first = piece.from / conversion->to;
     return conversion->convert(reading.numbers + first * conversion->from, reading.data + piece.from, piece.size / conversion->to);
   }
+  const auto began = std::chrono::steady_clock::now();
   for (size_t at = piece.from, end = piece.from + piece.size; at < end && reading.error == 0;) {
     const ssize_t got = pread(reading.file, reading.data + at, end - at, reading.offset + static_cast<int64_t>(at));
     if (got > 0) at += got;
     else if (got == 0) reading.error = kEnded;
     else if (errno != EINTR) reading.error = errno;
   }
+  if (std::chrono::steady_clock::now() - began > kSlow && ++slow_pieces == kSlowPieces) large_pages = false;
 }
 
 void ReadUntilEmpty() {
@@ -187,7 +197,7 @@ napi_value Begin(napi_env env, Reading* reading, size_t size) {
   return promise;
 }
 
-// readInto(file, offset, buffer): a promise of the ArrayBuffer, filled. Several are read at once, begun in the order in which they are asked for.
+// readInto(file, offset, buffer): a promise of the ArrayBuffer, or the tensor (MemoryOf), filled. Several are read at once, begun in the order in which they are asked for.
 napi_value ReadInto(napi_env env, napi_callback_info info) {
   size_t count = 3, size = 0;
   napi_value args[3];
@@ -197,7 +207,14 @@ napi_value ReadInto(napi_env env, napi_callback_info info) {
   napi_get_cb_info(env, info, &count, args, nullptr, &own);
   napi_get_value_int32(env, args[0], &file);
   napi_get_value_int64(env, args[1], &offset);
-  napi_get_arraybuffer_info(env, args[2], &data, &size);
+  bool is_buffer = false;
+  napi_is_arraybuffer(env, args[2], &is_buffer);
+  if (is_buffer) {
+    napi_get_arraybuffer_info(env, args[2], &data, &size);
+  } else if (!MemoryOf(env, args[2], &data, &size)) {
+    napi_throw_type_error(env, nullptr, "readInto: neither an ArrayBuffer nor a tensor");
+    return nullptr;
+  }
   // the caller may close its own meanwhile
   const int copy = fcntl(file, F_DUPFD_CLOEXEC, 3);
   if (copy < 0) {

@@ -4,11 +4,13 @@
 #include <node_api.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <unordered_map>
 #include <unordered_set>
 
+#include "drop_pages.h"
 #include "exports.h"
 #include "file_reader.h"
 #include "release_memory.h"
@@ -313,13 +315,6 @@ napi_value Load(napi_env env, napi_callback_info info) {
   return Give(env, Held<SessionRef>(env, args[0]), std::move(job), wait);
 }
 
-bool OutputOf(TF_Graph* graph, const std::string& name, TF_Output* output) {
-  const size_t colon = name.find(':');
-  *output = {TF_GraphOperationByName(graph, name.substr(0, colon).c_str()),
-             colon == std::string::npos ? 0 : atoi(name.c_str() + colon + 1)};
-  return output->oper != nullptr && output->index < TF_OperationNumOutputs(output->oper);
-}
-
 std::vector<napi_value> Items(napi_env env, napi_value list) {
   uint32_t count = 0;
   napi_get_array_length(env, list, &count);
@@ -334,14 +329,14 @@ napi_value Prepare(napi_env env, napi_callback_info info) {
   napi_value args[4];
   napi_get_cb_info(env, info, &count, args, nullptr, nullptr);
   Session& session = *Held<SessionRef>(env, args[0]).session;
-  if (!session.graph()) return Throw(env, TF_FAILED_PRECONDITION, "no graph was loaded, or the session is closed");
+  if (!session.open()) return Throw(env, TF_FAILED_PRECONDITION, "no graph was loaded, or the session is closed");
   auto call = std::make_shared<Call>();
   const auto missing = [&](const std::string& name) { return Throw(env, TF_NOT_FOUND, "the graph has no '" + name + "'"); };
+  const auto known = [&](const std::string& name) { return session.Has(name.substr(0, name.find(':'))); };
   for (napi_value item : Items(env, args[1])) {
     const std::vector<napi_value> parts = Items(env, item);
-    TF_Output place;
     const std::string name = Text(env, parts[0]);
-    if (!OutputOf(session.graph(), name, &place)) return missing(name);
+    if (!known(name)) return missing(name);
     int32_t type = 0;
     napi_get_value_int32(env, parts[1], &type);
     Feed feed{static_cast<TF_DataType>(type), {}};
@@ -350,20 +345,18 @@ napi_value Prepare(napi_env env, napi_callback_info info) {
       napi_get_value_int64(env, dim, &size);
       feed.dims.push_back(size);
     }
-    call->in.push_back(place);
+    call->in.push_back(name);
     call->feeds.push_back(std::move(feed));
   }
   for (napi_value item : Items(env, args[2])) {
-    TF_Output place;
     const std::string name = Text(env, item);
-    if (!OutputOf(session.graph(), name, &place)) return missing(name);
-    call->out.push_back(place);
+    if (!known(name)) return missing(name);
+    call->out.push_back(name);
   }
   for (napi_value item : Items(env, args[3])) {
     const std::string name = Text(env, item);
-    const TF_Operation* target = TF_GraphOperationByName(session.graph(), name.c_str());
-    if (!target) return missing(name);
-    call->targets.push_back(target);
+    if (!known(name)) return missing(name);
+    call->targets.push_back(name);
   }
   return Hold<std::shared_ptr<const Call>>(env, call);
 }
@@ -456,6 +449,46 @@ napi_value Allocate(napi_env env, napi_callback_info info) {
   return result;
 }
 
+// A tensor of so many words in pages of 2 MB, but for what is left of the last; null where it is too small, or such pages come slowly
+// (file_reader.h). A weight is read in half the time into them, and needs no moving to them afterwards (host_kernels.cc).
+Tensor InLargePages(int64_t words) {
+#ifdef MADV_HUGEPAGE
+  constexpr size_t kPage = 2 << 20;
+  const size_t bytes = static_cast<size_t>(4 * words);
+  if (bytes < 2 * kPage || !large_pages) return nullptr;
+  const size_t room = (bytes + 4095) / 4096 * 4096;
+  void* mapped = mmap(nullptr, room + kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (mapped == MAP_FAILED) return nullptr;
+  char* const begin = static_cast<char*>(mapped);
+  char* const data = begin + (kPage - reinterpret_cast<uintptr_t>(begin) % kPage) % kPage;
+  if (data > begin) munmap(begin, static_cast<size_t>(data - begin));
+  munmap(data + room, static_cast<size_t>(begin + kPage - data));
+  madvise(data, room, MADV_HUGEPAGE);
+  const auto drop = [](void* data, size_t bytes, void*) {
+    DropPages(data, bytes);
+    munmap(data, (bytes + 4095) / 4096 * 4096);
+  };
+  return Owned(TF_NewTensor(TF_INT32, &words, 1, data, bytes, drop, nullptr));
+#else
+  return nullptr;
+#endif
+}
+
+// hold(bytes): a tensor of so many bytes, in words of 4, which JavaScript does not see and only hands over: with each 64 MB of array buffers it
+// begins a garbage collection, so that to load a model would be one after another.
+napi_value HoldCall(napi_env env, napi_callback_info info) {
+  size_t count = 1;
+  napi_value args[1];
+  napi_get_cb_info(env, info, &count, args, nullptr, nullptr);
+  int64_t bytes = 0;
+  napi_get_value_int64(env, args[0], &bytes);
+  const int64_t words = bytes / 4;
+  Tensor tensor = InLargePages(words);
+  if (!tensor) tensor = Owned(TF_AllocateTensor(TF_INT32, &words, 1, static_cast<size_t>(4 * words)));
+  if (!tensor) return Throw(env, TF_RESOURCE_EXHAUSTED, "no memory for " + std::to_string(bytes) + " bytes (out of memory)");
+  return Hold(env, std::move(tensor));
+}
+
 // The last that a thread of JavaScript does. Where runs are under way, the process must not destroy what they use: it ends without destructors. What
 // TensorFlow makes during a run it destroys first of all, in reverse order, and so before anything that was registered with exit() earlier; but
 // exit() ends its own thread's variables before that. A worker that ends says the same for the exit() of the main thread, which waits for workers.
@@ -490,6 +523,15 @@ void PinLibrary() {
 
 }  // namespace
 
+bool MemoryOf(napi_env env, napi_value value, void** data, size_t* bytes) {
+  napi_valuetype type;
+  if (napi_typeof(env, value, &type) != napi_ok || type != napi_external) return false;
+  TF_Tensor* tensor = Held<Tensor>(env, value).get();
+  *data = TF_TensorData(tensor);
+  *bytes = TF_TensorByteSize(tensor);
+  return true;
+}
+
 NAPI_MODULE_INIT() {
   PinLibrary();
   static thread_local LastOfThread last;
@@ -509,6 +551,7 @@ NAPI_MODULE_INIT() {
   Export(env, exports, "close", CloseCall);
   Export(env, exports, "abandon", AbandonCall);
   Export(env, exports, "allocate", Allocate);
+  Export(env, exports, "hold", HoldCall);
   ExportFileReader(env, exports);
   ExportReleaseMemory(env, exports);
   ExportServer(env, exports);

@@ -13,8 +13,21 @@
 #include <string>
 #include <system_error>
 #include <thread>
+#include <unordered_set>
 #include <utility>
 #include <vector>
+
+// The older interface of sessions takes a graph as bytes, as sessions themselves do. TF_GraphImportGraphDef makes a graph of it first, and infers
+// the shapes of all nodes in all functions: that takes as long again, and nothing here asks for them.
+struct TF_DeprecatedSession;
+extern "C" {
+TF_DeprecatedSession* TF_NewDeprecatedSession(const TF_SessionOptions*, TF_Status*);
+void TF_CloseDeprecatedSession(TF_DeprecatedSession*, TF_Status*);
+void TF_DeleteDeprecatedSession(TF_DeprecatedSession*, TF_Status*);
+void TF_ExtendGraph(TF_DeprecatedSession*, const void* bytes, size_t length, TF_Status*);
+void TF_Run(TF_DeprecatedSession*, const TF_Buffer* options, const char** in_names, TF_Tensor** in, int ins, const char** out_names,
+            TF_Tensor** out, int outs, const char** targets, int target_count, TF_Buffer* metadata, TF_Status*);
+}
 
 // Pieces of work that sessions of this process were given and have not ended, on threads of their own. Who ends the process meanwhile must
 // not destroy what they use.
@@ -55,11 +68,41 @@ bool WaitAwake(Clock::time_point until, F there) {
   return true;
 }
 
-// A set of feeds and fetches, looked up once.
+// The names of the nodes of a GraphDef, those of its functions left out.
+inline void NamesOf(const std::string& graph, std::unordered_set<std::string>* names) {
+  const auto number = [](const char*& at, const char* end) {
+    uint64_t value = 0;
+    for (int shift = 0; at < end && shift < 64; shift += 7) {
+      const unsigned char byte = *at++;
+      value |= static_cast<uint64_t>(byte & 127) << shift;
+      if (byte < 128) break;
+    }
+    return value;
+  };
+  // the contents of fields of a number, in turn
+  const auto each = [&](const char* at, const char* end, uint64_t field, auto found) {
+    while (at < end) {
+      const uint64_t key = number(at, end);
+      if ((key & 7) != 2) return;  // messages and texts alone stand where we look
+      const uint64_t size = number(at, end);
+      if (size > static_cast<uint64_t>(end - at)) return;
+      if (key >> 3 == field && !found(at, at + size)) return;
+      at += size;
+    }
+  };
+  each(graph.data(), graph.data() + graph.size(), 1, [&](const char* node, const char* end) {
+    each(node, end, 1, [&](const char* name, const char* rest) {
+      names->emplace(name, rest);
+      return false;
+    });
+    return true;
+  });
+}
+
+// A set of feeds and fetches, by their names in the graph.
 struct Call {
   std::vector<Feed> feeds;
-  std::vector<TF_Output> in, out;
-  std::vector<const TF_Operation*> targets;
+  std::vector<std::string> in, out, targets;
   mutable std::atomic<int64_t> micros{INT64_MAX};  // that the last run took
 };
 
@@ -99,8 +142,14 @@ class Session : public std::enable_shared_from_this<Session> {
   Session(std::string config, std::string target, Micros awake)
       : config_(std::move(config)), target_(std::move(target)), awake_(awake) {}
 
-  // For TF_GraphOperationByName; null before a graph was loaded.
-  TF_Graph* graph() const { return graph_; }
+  // Whether a graph was loaded and not ended.
+  bool open() const { return session_ != nullptr; }
+
+  // Whether the graph has a node of that name.
+  bool Has(const std::string& name) {
+    const std::lock_guard<std::mutex> l(names_lock_);
+    return names_.count(name) > 0;
+  }
 
   // Does a job on the thread that asks, after all that came before. Returns whether the session is open.
   bool RunHere(Job* job) {
@@ -148,7 +197,7 @@ class Session : public std::enable_shared_from_this<Session> {
     waiting_.clear();
     under_way -= static_cast<int>(left.size());
     under_way++;  // Gone() ends it
-    const bool here = !started_ && ((!session_ && !graph_) || !Start());
+    const bool here = !started_ && (!session_ || !Start());
     l.unlock();
     work_.notify_one();
     if (here) Gone();
@@ -213,29 +262,34 @@ class Session : public std::enable_shared_from_this<Session> {
     const TF_Buffer limit{kLimit, sizeof(kLimit), nullptr};
     std::vector<TF_Tensor*> in, out(call.out.size(), nullptr);
     for (const Tensor& feed : job->feeds) in.push_back(feed.get());
+    const auto texts = [](const std::vector<std::string>& names) {
+      std::vector<const char*> list;
+      for (const std::string& name : names) list.push_back(name.c_str());
+      return list;
+    };
+    std::vector<const char*> ins = texts(call.in), outs = texts(call.out), targets = texts(call.targets);
     const auto began = Clock::now();
-    TF_SessionRun(session_, limited ? &limit : nullptr, call.in.data(), in.data(), static_cast<int>(in.size()), call.out.data(), out.data(),
-                  static_cast<int>(out.size()), call.targets.data(), static_cast<int>(call.targets.size()), nullptr, status);
+    TF_Run(session_, limited ? &limit : nullptr, ins.data(), in.data(), static_cast<int>(in.size()), outs.data(), out.data(),
+           static_cast<int>(out.size()), targets.data(), static_cast<int>(targets.size()), nullptr, status);
     call.micros = std::chrono::duration_cast<Micros>(Clock::now() - began).count();
     job->feeds.clear();  // here, lest JavaScript's thread free them
     for (TF_Tensor* fetched : out) job->fetched.push_back(Owned(fetched));
   }
 
-  // A session takes in all of its graph with the first run after.
   void Load(const std::string& bytes, TF_Status* status) {
-    if (!graph_) graph_ = TF_NewGraph();
     if (!session_) {
       TF_SessionOptions* options = TF_NewSessionOptions();
       if (!target_.empty()) TF_SetTarget(options, target_.c_str());
       TF_SetConfig(options, config_.data(), config_.size(), status);
-      if (TF_GetCode(status) == TF_OK) session_ = TF_NewSession(graph_, options, status);
+      TF_DeprecatedSession* made = TF_GetCode(status) == TF_OK ? TF_NewDeprecatedSession(options, status) : nullptr;
       TF_DeleteSessionOptions(options);
-      if (TF_GetCode(status) != TF_OK) return;
+      if (!made) return;
+      session_ = made;
     }
-    TF_Buffer buffer{bytes.data(), bytes.size(), nullptr};
-    TF_ImportGraphDefOptions* options = TF_NewImportGraphDefOptions();
-    TF_GraphImportGraphDef(graph_, &buffer, options, status);
-    TF_DeleteImportGraphDefOptions(options);
+    TF_ExtendGraph(session_, bytes.data(), bytes.size(), status);
+    if (TF_GetCode(status) != TF_OK) return;
+    const std::lock_guard<std::mutex> l(names_lock_);
+    NamesOf(bytes, &names_);
   }
 
   // The last that is done with a session that was closed.
@@ -246,18 +300,17 @@ class Session : public std::enable_shared_from_this<Session> {
 
   void End() {
     TF_Status* status = TF_NewStatus();
-    if (session_ && !target_.empty()) TF_CloseSession(session_, status);
-    if (session_) TF_DeleteSession(session_, status);
-    if (graph_) TF_DeleteGraph(graph_);
+    if (session_ && !target_.empty()) TF_CloseDeprecatedSession(session_, status);
+    if (session_) TF_DeleteDeprecatedSession(session_, status);
     TF_DeleteStatus(status);
     session_ = nullptr;
-    graph_ = nullptr;
   }
 
   const std::string config_, target_;
   const Micros awake_;
-  TF_Graph* graph_ = nullptr;
-  TF_Session* session_ = nullptr;
+  std::atomic<TF_DeprecatedSession*> session_{nullptr};
+  std::mutex names_lock_;
+  std::unordered_set<std::string> names_;  // of the graph's nodes
   std::mutex lock_;
   std::condition_variable work_, idle_;
   std::deque<Job*> waiting_;

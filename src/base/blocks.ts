@@ -7,12 +7,21 @@
 const CONVERSIONS = ['F32 to F32', 'BF16 to F32', 'F32 to BF16'] as const;
 export type Conversion = (typeof CONVERSIONS)[number];
 
+/** Bytes that JavaScript does not see, and hands on whole: what is read so is no burden to its garbage collector. */
+export interface HeldBytes {
+  readonly byteLength: number;
+  /** The addon's. */
+  readonly held: object;
+}
+
 /** Provides blocks. */
 export interface BlockSource {
   /** Bytes that are not zeros; null where there are no such blocks. @throws when there is no memory */
   allocate(bytes: number): ArrayBuffer | null;
   /** Fills a buffer with the bytes of an open file from `offset` on. Rejects with code 'EOF' where the file has fewer. */
-  readInto(file: number, offset: number, buffer: ArrayBuffer): Promise<ArrayBuffer>;
+  readInto<T extends object>(file: number, offset: number, buffer: T): Promise<T>;
+  /** Memory for held bytes, of whole words of 4. @throws when there is no memory */
+  hold(bytes: number): object;
   /** Fills a buffer with numbers in another type. Null where the numbers do not lie at a multiple of their size. */
   convertInto(numbers: Uint8Array, conversion: Conversion, buffer: ArrayBuffer): Promise<ArrayBuffer> | null;
 }
@@ -36,6 +45,12 @@ const LEAST_READ = 2 ** 16;
 export async function readBlock(file: number, offset: number, bytes: number): Promise<Uint8Array | null> {
   if (blocks === null || bytes < LEAST_READ) return null;
   return new Uint8Array(await blocks.readInto(file, offset, newBlock(bytes)));
+}
+
+/** As readBlock(), held; null also where the bytes are no whole words of 4. */
+export async function readHeld(file: number, offset: number, bytes: number): Promise<HeldBytes | null> {
+  if (blocks === null || bytes < LEAST_READ || bytes % 4 !== 0) return null;
+  return { byteLength: bytes, held: await blocks.readInto(file, offset, blocks.hold(bytes)) };
 }
 
 /** Numbers in another type as a block, made by several threads; null where they do not know how, or nothing is gained by them. */

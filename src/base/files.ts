@@ -1,6 +1,6 @@
 /** Reading a file by offset. Writing one is in whole_files.ts. */
 import * as fs from 'node:fs';
-import { readBlock } from './blocks.js';
+import { type HeldBytes, readBlock, readHeld } from './blocks.js';
 import { CheckpointError } from './errors.js';
 import { changedError, openRegular, type OpenFile, unreadable } from './regular_file.js';
 import { readTextFileIfThere } from './text_files.js';
@@ -15,6 +15,8 @@ export interface ByteSource {
   /** bytes [offset, offset + length), freshly allocated; nothing is allocated when the range leaves the source */
   read(offset: number, length: number): Promise<Uint8Array>;
   readSync(offset: number, length: number): Uint8Array;
+  /** The same bytes held by the runtime; null where it does not hold such. */
+  readHeld?(offset: number, length: number): Promise<HeldBytes | null>;
   /** Has these bytes ready for one readSync(), where reading has to be waited for: a browser's files. */
   hold?(offset: number, length: number): Promise<void>;
   close(): Promise<void>;
@@ -72,14 +74,9 @@ export class RandomAccessFile implements ByteSource {
 
   /** Bytes [offset, offset + length), freshly allocated. Nothing is allocated when the range leaves the file. */
   async read(offset: number, length: number): Promise<Uint8Array> {
+    const block = await this.readBy(readBlock, offset, length);
+    if (block) return block;
     const { handle, modified } = this.check(offset, length);
-    const block = await readBlock(handle.fd, offset, length).catch((error: NodeJS.ErrnoException) => {
-      throw error.code === 'EOF' ? this.shrunk(offset) : unreadable(this.path, error, CheckpointError);
-    });
-    if (block) {
-      this.refuseChanged(await handle.stat(), modified);
-      return block;
-    }
     const out = new Uint8Array(length);
     for (let done = 0; done < length;) {
       const { bytesRead } = await handle.read(out, done, Math.min(SLICE, length - done), offset + done);
@@ -88,6 +85,24 @@ export class RandomAccessFile implements ByteSource {
     }
     this.refuseChanged(await handle.stat(), modified);
     return out;
+  }
+
+  readHeld(offset: number, length: number): Promise<HeldBytes | null> {
+    return this.readBy(readHeld, offset, length);
+  }
+
+  /** Reads by several threads; null where `read` does. */
+  private async readBy<T>(
+    read: (file: number, offset: number, bytes: number) => Promise<T | null>,
+    offset: number,
+    length: number,
+  ): Promise<T | null> {
+    const { handle, modified } = this.check(offset, length);
+    const bytes = await read(handle.fd, offset, length).catch((error: NodeJS.ErrnoException) => {
+      throw error.code === 'EOF' ? this.shrunk(offset) : unreadable(this.path, error, CheckpointError);
+    });
+    if (bytes !== null) this.refuseChanged(await handle.stat(), modified);
+    return bytes;
   }
 
   /** As read(), blocking. */

@@ -2,6 +2,7 @@
  * The tensors of one or several files under one roof, by the names that the files use. Built by the readers of each
  * format; `open.ts` puts Hugging Face's names on top.
  */
+import type { HeldBytes } from '../base/blocks.js';
 import { CheckpointError } from '../base/errors.js';
 import type { StoredDtype } from './source.js';
 import { plain } from '../base/quote.js';
@@ -13,6 +14,8 @@ export interface ContainerTensor {
   readonly bytes: number;
   readonly file: string;
   read(): Promise<Uint8Array>;
+  /** The same bytes held by the runtime; null where it does not hold such. */
+  readHeld?(): Promise<HeldBytes | null>;
   readSync(): Uint8Array;
   /** Has the bytes ready for one readSync(), where there is something to wait for. */
   hold?(): Promise<void>;

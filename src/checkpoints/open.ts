@@ -1,6 +1,7 @@
 /**
  * Opening a model folder of any known kind.
  */
+import type { HeldBytes } from '../base/blocks.js';
 import * as fs from 'node:fs';
 import * as path from 'node:path';
 import { CheckpointError } from '../base/errors.js';
@@ -114,6 +115,10 @@ export class NamedCheckpoint implements CheckpointSource {
 
   readBytes(name: string): Promise<Uint8Array> {
     return this.part(name).read();
+  }
+
+  async readHeld(name: string): Promise<HeldBytes | null> {
+    return (await this.part(name).readHeld?.()) ?? null;
   }
 
   readBytesSync(name: string): Uint8Array {

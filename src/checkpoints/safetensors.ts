@@ -3,6 +3,7 @@
  * the tensors' bytes without gaps or overlaps. The header is checked whole before a tensor is read, and nothing is
  * allocated on a number that the file's own size does not cover.
  */
+import type { HeldBytes } from '../base/blocks.js';
 import { CheckpointError } from '../base/errors.js';
 import { DTYPE_BYTES, elementCount, isStoredDtype } from '../base/stored_dtypes.js';
 import { RandomAccessFile, type ByteSource } from '../base/files.js';
@@ -211,6 +212,11 @@ export class SafetensorsFile {
   async read(name: string): Promise<Uint8Array> {
     const { begin, end } = this.entry(name);
     return this.file.read(begin, end - begin);
+  }
+  /** The same, held by the runtime; null where it does not hold such. */
+  async readHeld(name: string): Promise<HeldBytes | null> {
+    const { begin, end } = this.entry(name);
+    return (await this.file.readHeld?.(begin, end - begin)) ?? null;
   }
   /** As read(), blocking. */
   readSync(name: string): Uint8Array {

@@ -25,6 +25,7 @@ export function safetensorsContainer(file: SafetensorsFile): Container {
       bytes: entry.end - entry.begin,
       file: path,
       read: () => file.read(name),
+      readHeld: () => file.readHeld(name),
       readSync: () => file.readSync(name),
       hold: () => file.hold(name),
       slices: (maxBytes) => file.slices(name, maxBytes),

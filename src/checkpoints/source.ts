@@ -1,6 +1,7 @@
 /**
  * What the rest of the package sees of a checkpoint: names, shapes and stored dtypes first, bytes one tensor at a time.
  */
+import type { HeldBytes } from '../base/blocks.js';
 import type { StoredDtype } from '../base/stored_dtypes.js';
 
 export type { StoredDtype };
@@ -25,6 +26,8 @@ export interface CheckpointSource {
   readonly tensors: ReadonlyMap<string, TensorInfo>;
   /** the tensor's stored bytes, little endian, contiguous, freshly allocated (aligned to 8) */
   readBytes(name: string): Promise<Uint8Array>;
+  /** The same bytes held by the runtime, for a program's variable; null where it does not hold such. */
+  readHeld?(name: string): Promise<HeldBytes | null>;
   readBytesSync(name: string): Uint8Array;
   /** Has a tensor ready for one readBytesSync(); needed in a browser, where files have to be waited for. */
   hold?(name: string): Promise<void>;

@@ -4,7 +4,7 @@
  */
 import * as tf from '@tensorflow/tfjs';
 import { someAtATime } from '../base/some_at_a_time.js';
-import { convertedBlock, newBlock } from '../base/blocks.js';
+import { convertedBlock, type HeldBytes, newBlock } from '../base/blocks.js';
 import { DTYPE_BYTES, decodeFloat32, encodeFloat32, type StoredDtype } from '../base/stored_dtypes.js';
 import type { CheckpointSource } from '../checkpoints/source.js';
 import { isHeld, lateTensor, nativeId } from '../runtime/binding.js';
@@ -41,6 +41,16 @@ export async function bytesOfFile(
   const stored = source.tensors.get(name)!.dtype;
   if (stored === dtype) return bytes;
   return inType(bytes, stored, dtype);
+}
+
+/** As bytesOfFile(), for a variable of a program, which may take them held. */
+export async function variableOfFile(
+  source: CheckpointSource,
+  name: string,
+  dtype: ProgramFloat,
+): Promise<ArrayBufferView | HeldBytes> {
+  const held = source.tensors.get(name)!.dtype === dtype ? await source.readHeld?.(name) : null;
+  return held ?? bytesOfFile(source, name, dtype);
 }
 
 /** Stored bytes in a program's type, as a block, which a program takes without another copy. The event loop runs meanwhile. */

@@ -1,4 +1,5 @@
 /** The vocabulary of programs: what a tensor, a variable and a function look like from outside. */
+import type { HeldBytes } from '../base/blocks.js';
 import type * as tf from '@tensorflow/tfjs';
 
 import type { Dtype } from '../runtime/data_types.js';
@@ -16,6 +17,7 @@ export type VariableDtype = 'float32' | 'bfloat16' | 'uint8' | 'int32' | 'int64'
 
 /** Raw little-endian bytes of a tensor in row-major order; any view of them will do. */
 export type Bytes = ArrayBufferView;
+export type { HeldBytes };
 
 /** A variable: state that stays on the device between calls. */
 export interface VariableSpec {
@@ -25,7 +27,7 @@ export interface VariableSpec {
    * What compile() fills it with: zeros (default), or bytes asked for when their turn comes, so that a large checkpoint
    * is never whole in host memory. The bytes are in the declared dtype.
    */
-  init?: 'zeros' | (() => Bytes | Promise<Bytes>);
+  init?: 'zeros' | (() => Bytes | HeldBytes | Promise<Bytes | HeldBytes>);
 }
 
 /** What a traced function gives back. */

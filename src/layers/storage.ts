@@ -10,6 +10,9 @@ import type { Weight } from './weights.js';
 /** Bytes of a weight in one stored type, asked for when their turn comes. */
 export type WeightBytes = () => ArrayBufferView | Promise<ArrayBufferView>;
 
+/** Bytes of a weight that is a variable of its own. */
+export type VariableBytes = NonNullable<Exclude<VariableSpec['init'], 'zeros'>>;
+
 export interface WeightStorage {
   /** Program variables by suffix; '' for a weight that is one variable. The variable's name is weight name + suffix. */
   readonly variables: Readonly<Record<string, VariableSpec>>;
@@ -34,7 +37,7 @@ const kernels = (): string =>
   [...denseInstructions().slice(0, 1), ...layerInstructions().slice(0, 1)].map((form) => ` by ${form}`).join('');
 
 /** A matrix [out, in] in float32. */
-export function float32Matrix(shape: readonly number[], init?: WeightBytes): WeightStorage {
+export function float32Matrix(shape: readonly number[], init?: VariableBytes): WeightStorage {
   return {
     form: `float32 matrix${kernels()}`,
     takesWhole: layerInstructions().length > 0,
@@ -54,7 +57,7 @@ export function float32Matrix(shape: readonly number[], init?: WeightBytes): Wei
  * in bfloat16: activations are rounded for the product, and its result is.
  * @param rounds whether a CPU rounds what few rows meet it with to bfloat16, too; sums stay float32
  */
-export function bfloat16Storage(shape: readonly number[], init?: WeightBytes, rounds = false): WeightStorage {
+export function bfloat16Storage(shape: readonly number[], init?: VariableBytes, rounds = false): WeightStorage {
   return {
     form: `bfloat16 matrix${kernels()}${rounds ? ', rounding' : ''}`,
     takesWhole: layerInstructions().length > 0,

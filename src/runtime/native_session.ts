@@ -60,7 +60,9 @@ interface SessionAddon {
   abandon(session: Handle): void;
   allocate(bytes: number): ArrayBuffer | null;
   /** native/file_reader.cc: fills a buffer with the bytes of an open file. */
-  readInto(file: number, offset: number, buffer: ArrayBuffer): Promise<ArrayBuffer>;
+  readInto<T extends object>(file: number, offset: number, buffer: T): Promise<T>;
+  /** A tensor of int32 words, to be filled by readInto() and fed. */
+  hold(bytes: number): KeptTensor;
   /** native/file_reader.cc: fills a buffer with numbers in another type; null where they do not lie at a multiple of their size. */
   convertInto(numbers: Uint8Array, conversion: Conversion, buffer: ArrayBuffer): Promise<ArrayBuffer> | null;
   /** native/server.cc: TensorFlow's server, until the process ends. */

@@ -5,11 +5,12 @@ import {
   bfloat16Storage,
   float32Matrix,
   float32Storage,
+  type VariableBytes,
   type WeightBytes,
   type WeightStorage,
 } from '../../layers/storage.js';
 import { isMatrix, type Weight, type Weights, type WeightSpec } from '../../layers/weights.js';
-import { bytesOfFile, bytesOfTensor, type ProgramFloat } from '../file_tensors.js';
+import { bytesOfFile, bytesOfTensor, variableOfFile, type ProgramFloat } from '../file_tensors.js';
 import { variables } from './names.js';
 import type { NetworkWeights } from '../network_weights.js';
 
@@ -28,22 +29,30 @@ export function bytesOf(weights: NetworkWeights, name: string, dtype: ProgramFlo
 /** A weight's bytes in a type, when their turn comes. */
 export type BytesOf = (dtype: ProgramFloat) => WeightBytes;
 
+/** As bytesOf(), for a weight that is a variable of its own. */
+function variableOf(weights: NetworkWeights, name: string, dtype: ProgramFloat): VariableBytes {
+  const { source } = weights;
+  return () =>
+    source && !weights.materialized ? variableOfFile(source, name, dtype) : bytesOf(weights, name, dtype)();
+}
+
 /**
  * float32 for everything small; matrices as asked, or as the checkpoint has them.
- * @param rounds see bfloat16Storage @param bytes default: all of the weight
+ * @param rounds see bfloat16Storage @param given bytes of it; default: all of the weight
  */
 export function storageOf(
   weights: NetworkWeights,
   spec: WeightSpec,
   dtype: ProgramDtype,
   rounds = false,
-  bytes: BytesOf = (type) => bytesOf(weights, spec.name, type),
+  given?: BytesOf,
 ): WeightStorage {
   const stored = weights.source?.tensors.get(spec.name)?.dtype;
   const wide = dtype === 'float32' || (dtype === 'auto' && stored !== 'BF16');
-  if (!isMatrix(spec)) return float32Storage(spec.shape, bytes('F32'));
-  if (wide) return float32Matrix(spec.shape, bytes('F32'));
-  return bfloat16Storage(spec.shape, bytes('BF16'), rounds);
+  if (!isMatrix(spec)) return float32Storage(spec.shape, given ? given('F32') : bytesOf(weights, spec.name, 'F32'));
+  const type = wide ? 'F32' : 'BF16';
+  const bytes = given ? given(type) : variableOf(weights, spec.name, type);
+  return wide ? float32Matrix(spec.shape, bytes) : bfloat16Storage(spec.shape, bytes, rounds);
 }
 
 /**

@@ -1,7 +1,7 @@
 /** How variables get their bytes: asked for ahead, and handed to the session without waiting for each. */
 import { begunAhead, UnderWay } from '../../base/ahead.js';
 import { dtypeBytes, sizeOf } from '../../runtime/data_types.js';
-import type { Bytes, VariableSpec } from '../types.js';
+import type { Bytes, HeldBytes, VariableSpec } from '../types.js';
 
 /** Bytes that are asked for before their turn. */
 const AHEAD = 2 ** 27;
@@ -9,11 +9,13 @@ const AHEAD = 2 ** 27;
 /** Bytes on their way into variables. */
 const UNDER_WAY = 2 ** 24;
 
+type Given = Bytes | HeldBytes;
+
 /** A variable, wherever it lies. */
 export interface Filling {
   readonly spec: Pick<VariableSpec, 'shape' | 'dtype'>;
-  readonly bytes: () => Bytes | Promise<Bytes>;
-  readonly set: (bytes: Bytes) => Promise<unknown>;
+  readonly bytes: () => Given | Promise<Given>;
+  readonly set: (bytes: Given) => Promise<unknown>;
 }
 
 /**

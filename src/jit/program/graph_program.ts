@@ -3,7 +3,7 @@ import { ArgumentError, DisposedError } from '../../base/errors.js';
 import { MessageWriter } from '../../base/proto.js';
 import { dtypeBytes, sizeOf } from '../../runtime/data_types.js';
 import { TracingError } from '../errors.js';
-import type { Bytes, CompileHook, InputValue, TensorSpec, VariableSpec } from '../types.js';
+import type { Bytes, CompileHook, HeldBytes, InputValue, TensorSpec, VariableSpec } from '../types.js';
 import { inputValues, type OutputData, outputValues, typedValues } from './call_values.js';
 import { fillInTurn } from './filling.js';
 import { firstCall } from './functions.js';
@@ -110,11 +110,11 @@ export abstract class GraphProgram<F extends Callable = Callable> {
   }
 
   /** Sets variables, wherever they lie; see fillInTurn(). */
-  async assignAll(values: Record<string, () => Bytes | Promise<Bytes>>): Promise<void> {
+  async assignAll(values: Record<string, () => Bytes | HeldBytes | Promise<Bytes | HeldBytes>>): Promise<void> {
     const all = Object.entries(values).map(([name, bytes]) => {
       const places = this.places(name);
       const { spec } = places[0]!;
-      const set = (given: Bytes): Promise<unknown> => {
+      const set = (given: Bytes | HeldBytes): Promise<unknown> => {
         this.usable();
         const own = checked(name, spec, given);
         return Promise.all(places.map(({ device, name }) => this.graph.write(device, name, own)));
@@ -184,7 +184,7 @@ export abstract class GraphProgram<F extends Callable = Callable> {
   }
 }
 
-function checked(name: string, { shape, dtype }: VariableSpec, bytes: Bytes): Bytes {
+function checked<T extends Bytes | HeldBytes>(name: string, { shape, dtype }: VariableSpec, bytes: T): T {
   const expected = sizeOf(shape) * dtypeBytes(dtype);
   if (bytes.byteLength === expected) return bytes;
   throw new ArgumentError(`Variable '${name}': got ${bytes.byteLength} bytes, expected ${expected}.`, {

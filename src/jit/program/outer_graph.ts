@@ -23,7 +23,10 @@ function constNode(
   };
 }
 
-function callNodes(fn: Traced): NodeText[] {
+/** A ConfigProto: graph_options { rewrite_options { disable_meta_optimizer: true } }. */
+export const NO_REWRITES = Uint8Array.of(0x52, 5, 0x52, 3, 0x98, 1, 1);
+
+function callNodes(fn: Traced, rewrites: boolean): NodeText[] {
   const name = `call_${nodeName(fn.name)}`;
   const inputs = Object.entries(fn.inputs).map(([input, spec]): NodeText => {
     const attrs = { dtype: attr.type(number(spec.dtype)), shape: attr.shape(spec.shape) };
@@ -34,7 +37,8 @@ function callNodes(fn: Traced): NodeText[] {
     Tin: attr.types([...Object.values(fn.inputs).map((s) => number(s.dtype)), ...fn.variables.map(() => DT_RESOURCE)]),
     Tout: attr.types(outputs.map((s) => number(s.dtype))),
     f: attr.func(fn.text.name),
-    config_proto: attr.string(''),
+    // what calls programs of XLA is a function that TensorFlow would rewrite at its first call
+    config_proto: attr.string(rewrites ? '' : NO_REWRITES),
     executor_type: attr.string(''),
     ...(fn.xla && !fn.clusters ? { _XlaMustCompile: attr.bool(true) } : {}),
   };
@@ -49,12 +53,13 @@ function callNodes(fn: Traced): NodeText[] {
   return outputs.length > 0 ? [...inputs, call] : [...inputs, call, done];
 }
 
-/** The bytes of a GraphDef. */
+/** The bytes of a GraphDef. @param rewrites whether TensorFlow rewrites functions that are not one program of XLA */
 export function* outerGraph(
   variables: ReadonlyMap<string, VariableSpec>,
   functions: readonly Traced[],
+  rewrites: boolean,
 ): Pieces<Uint8Array> {
-  const nodes = [...storageNodes(variables), ...functions.flatMap(callNodes)];
+  const nodes = [...storageNodes(variables), ...functions.flatMap((fn) => callNodes(fn, rewrites))];
   // Functions share small ones, so each name counts once.
   const library = new Map(functions.flatMap((fn) => [...fn.library, fn.text]).map((text) => [text.name, text]));
   yield;

@@ -8,6 +8,7 @@ import { TracingError } from '../errors.js';
 import type {
   Bytes,
   DefineOptions,
+  HeldBytes,
   InputValue,
   LoopOptions,
   ProgramOptions,
@@ -131,7 +132,7 @@ export class Program {
       const lent = lender === null || nodeBackend().isUsingGpuDevice ? [] : this.commonWith(lender);
       if (lender) await session.borrow(lender.ready(), lent);
       for (const name of lent) made.add(name);
-      const values: Record<string, () => Bytes | Promise<Bytes>> = {};
+      const values: Parameters<Program['assignAll']>[0] = {};
       for (const [name, { init }] of this.specs)
         if (!made.has(name)) values[name] = typeof init === 'function' ? init : (): Bytes => this.zeros(name);
       await this.assignAll(values);
@@ -151,7 +152,7 @@ export class Program {
       if (typeof init === 'function')
         throw new TracingError(`compileSync: '${name}' is filled by a function; use compile().`, { name });
     }
-    const graph = atOnce(outerGraph(this.specs, this.functions.allTraced()));
+    const graph = atOnce(outerGraph(this.specs, this.functions.allTraced(), this.rewrites));
     const { label } = this;
     const session = this.fresh();
     timed(this.options.onCompile, label, 'load', () => session.loadSync(graph));
@@ -230,11 +231,11 @@ export class Program {
   }
 
   /** Sets many variables, and leaves the event loop free meanwhile; see fillInTurn(). */
-  async assignAll(values: Record<string, () => Bytes | Promise<Bytes>>): Promise<void> {
+  async assignAll(values: Record<string, () => Bytes | HeldBytes | Promise<Bytes | HeldBytes>>): Promise<void> {
     const all = Object.entries(values).map(([name, bytes]) => ({
       spec: this.spec(name),
       bytes,
-      set: (given: Bytes): Promise<void> => this.ready().set(name, this.checked(name, given)),
+      set: (given: Bytes | HeldBytes): Promise<void> => this.ready().set(name, this.checked(name, given)),
     }));
     await fillInTurn(all);
   }
@@ -321,7 +322,7 @@ export class Program {
   private async traced(keep: string | null): Promise<Session> {
     const alive = (): void => this.expect('loading', 'compile');
     const traced = await this.functions.traceAll(alive);
-    const graph = await inPieces(outerGraph(this.specs, traced), { alive });
+    const graph = await inPieces(outerGraph(this.specs, traced, this.rewrites), { alive });
     const session = await this.opened(graph);
     const signatures = traced.map(
       ({ name, inputs, outputs, assigned }) => [name, { inputs, outputs, assigned }] as const,
@@ -332,9 +333,12 @@ export class Program {
 
   /** One without a graph. */
   private fresh(): Session {
-    // a warm start of 130m took half a second of a processor for it, and what XLA compiles, or oneDNN multiplies, gains nothing
-    const rewrites = this.runsOps || nodeBackend().isUsingGpuDevice;
-    return new Session(this.label, this.specs, this.options.memoryAdvice, rewrites);
+    return new Session(this.label, this.specs, this.options.memoryAdvice, this.rewrites);
+  }
+
+  /** A warm start of 130m took half a second of a processor for it, and what XLA compiles, or oneDNN multiplies, gains nothing. */
+  private get rewrites(): boolean {
+    return this.runsOps || nodeBackend().isUsingGpuDevice;
   }
 
   private async opened(graph: Uint8Array): Promise<Session> {
@@ -381,7 +385,7 @@ export class Program {
     return new Uint8Array(sizeOf(shape) * dtypeBytes(dtype));
   }
 
-  private checked(name: string, bytes: Bytes): Bytes {
+  private checked<T extends Bytes | HeldBytes>(name: string, bytes: T): T {
     const spec = this.spec(name);
     const expected = sizeOf(spec.shape) * dtypeBytes(spec.dtype);
     if (bytes.byteLength !== expected) {

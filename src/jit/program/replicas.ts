@@ -10,7 +10,7 @@ import { TracingError } from '../errors.js';
 import { FIRST_GROUP } from '../ops/all_reduce.js';
 import { traceInPieces } from '../trace/backend.js';
 import { attr, type Attrs, graphDef, type NodeText } from '../trace/graphdef.js';
-import type { Bytes, CompileHook, DefineOptions, LoopOptions, TensorSpec, TracedFunction, VariableSpec } from '../types.js'; // prettier-ignore
+import type { Bytes, CompileHook, DefineOptions, HeldBytes, LoopOptions, TensorSpec, TracedFunction, VariableSpec } from '../types.js'; // prettier-ignore
 import { nodeName, type Traced, traceFunction } from './function.js';
 import { type Filling, fillInTurn } from './filling.js';
 import { loopBody } from './loop.js';
@@ -317,7 +317,7 @@ export class ReplicaGraph {
   }
 
   /** Sets a variable of device k. */
-  write(k: number, name: string, bytes: Bytes): Promise<void> {
+  write(k: number, name: string, bytes: Bytes | HeldBytes): Promise<void> {
     return this.parts[k]!.set(name, bytes);
   }
 

@@ -8,7 +8,7 @@ import {
   NativeSession,
   type PreparedCall,
 } from '../../runtime/native_session.js';
-import type { Bytes, Dtype, VariableSpec } from '../types.js';
+import type { Bytes, Dtype, HeldBytes, VariableSpec } from '../types.js';
 import { diskFull } from './disk_error.js';
 import {
   type Assigns,
@@ -21,6 +21,7 @@ import {
   mayHold,
 } from './held_variables.js';
 import { outOfMemory } from './memory_error.js';
+import { NO_REWRITES } from './outer_graph.js';
 import { byteShape, fillKind, placeOf, STORAGE, storageTypes, type Transfer } from './variable_io.js';
 
 const int = (value: number): Int32Array => Int32Array.of(value);
@@ -34,9 +35,6 @@ function wordsOf(bytes: Bytes): Int32Array {
   new Uint8Array(words.buffer).set(new Uint8Array(buffer, byteOffset, byteLength));
   return words;
 }
-
-/** A ConfigProto: graph_options { rewrite_options { disable_meta_optimizer: true } }. */
-const NO_REWRITES = Uint8Array.of(0x52, 5, 0x52, 3, 0x98, 1, 1);
 
 /** One TensorFlow session with its variables. */
 export class Session {
@@ -100,7 +98,7 @@ export class Session {
   }
 
   /** As setSync(), on the session's thread. */
-  async set(name: string, bytes: Bytes): Promise<void> {
+  async set(name: string, bytes: Bytes | HeldBytes): Promise<void> {
     await this.move(`setting the variable '${name}'`, ...this.filling(name, bytes));
   }
 
@@ -114,14 +112,18 @@ export class Session {
   }
 
   /** What fills a variable. @param bytes null for zeros @param shape of the zeros */
-  private filling(name: string, bytes: Bytes | null, shape = this.variables.get(name)!.shape): [Transfer, FedValue[]] {
+  private filling(
+    name: string,
+    bytes: Bytes | HeldBytes | null,
+    shape = this.variables.get(name)!.shape,
+  ): [Transfer, FedValue[]] {
     const spec = this.variables.get(name)!;
     const values = [
       ...this.place(name),
       int(fillKind(this.types.indexOf(spec.dtype), bytes === null)),
       ints(shape),
       ints(byteShape(spec)),
-      bytes ? wordsOf(bytes) : new Int32Array(1),
+      bytes === null ? new Int32Array(1) : 'held' in bytes ? (bytes.held as KeptTensor) : wordsOf(bytes),
       ints([bytes?.byteLength ?? 0]),
     ];
     return [STORAGE.fill(), values];
