@@ -57,8 +57,10 @@ export interface DecodingProgramOptions {
   graphs?: string | null;
   /** States become zeros by a function, and not variable by variable: where a run for each costs much. */
   zeroes?: boolean;
-  /** Where several devices compute each layer together: how their sums are made. Default: between what XLA compiles, on GPUs inside. */
+  /** Of a model on several devices: where what they add up is added up. Default: between what XLA compiles, on GPUs inside. */
   sums?: SumPlace;
+  /** Where whole layers lie on several devices, a segment passes through them in pieces of so many tokens. Default: whole. */
+  piece?: number;
   onCompile?: CompileHook;
 }
 

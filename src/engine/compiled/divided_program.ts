@@ -1,65 +1,29 @@
 /**
  * The model as one program over several devices: embedding, runs of layers, norm and head where a division says, each with its weights and states. The
- * functions are those of a decoding program (decoding_program.ts); each is a sequence of parts, one a device, between which the stream passes.
+ * functions are those of a decoding program (decoding_program.ts). What reads prompts is a sequence of parts, one a device, between which the stream
+ * passes; a step of tokens is begun by all devices at once (divided_steps.ts).
  */
 import * as tf from '@tensorflow/tfjs';
 import type { Pieces } from '../../base/pieces.js';
-import { outlineBorder, type TensorSpec, type TraceResult } from '../../jit/index.js';
+import type { TensorSpec, TraceResult } from '../../jit/index.js';
 import { setRow } from '../../jit/ops/set_row.js';
 import { PlacedProgram } from '../../jit/program/placed.js';
-import type { WeightStorage } from '../../layers/storage.js';
-import type { Weights } from '../../layers/weights.js';
 import { onGpu } from '../../runtime/index.js';
 import type { NetworkWeights } from '../network_weights.js';
-import { type Division, moduleRoles } from '../placement/division.js';
-import { hiddenOf, type LayerState } from '../recurrent_lm.js';
+import type { Division } from '../placement/division.js';
 import { chosen, type DecodingProgramOptions, MEMORY_ADVICE, pickBest, pickByChance, sampleInputs } from './decoding_program.js'; // prettier-ignore
-import { placedStates } from './divided_states.js';
+import { DividedModel, type Tensors } from './divided_model.js';
+import { declareMessages, defineStep, type StepKind } from './divided_steps.js';
 import { functions, places, variables } from './names.js';
-import { stateAccess, type StateDtype } from './program_states.js';
 import { logitsAtEnds } from './prefill_function.js';
-import { storageOf, traced } from './program_weights.js';
 import { rowOf, rowsOf, zerosOf } from './copy_functions.js';
 import { chooseRows, rowInputs } from './row_functions.js';
 import { allowed, maskWords } from './row_settings.js';
 
-type Tensors = Record<string, tf.Tensor>;
 type Specs = Record<string, TensorSpec>;
 
 const int32 = (...shape: number[]): TensorSpec => ({ shape, dtype: 'int32' });
 const float32 = (...shape: number[]): TensorSpec => ({ shape, dtype: 'float32' });
-
-/** Steps of the model that follow one another on a device. */
-interface Stretch {
-  device: number;
-  embeds: boolean;
-  runs: Division['runs'];
-  norms: boolean;
-  heads: boolean;
-}
-
-/** The model as stretches, in the order in which they run. */
-export function stretchesOf({ embedding, runs, norm, head }: Division): Stretch[] {
-  const all: Stretch[] = [];
-  const on = (device: number): Stretch => {
-    const last = all.at(-1);
-    if (last?.device === device) return last;
-    const next: Stretch = { device, embeds: false, runs: [], norms: false, heads: false };
-    all.push(next);
-    return next;
-  };
-  on(embedding).embeds = true;
-  for (const run of runs) {
-    const stretch = on(run.device);
-    stretch.runs = [...stretch.runs, run];
-  }
-  on(norm).norms = true;
-  on(head).heads = true;
-  return all;
-}
-
-/** In a tied model whose head is not where the embedding is, the matrix lies on both devices. */
-const HEAD_COPY = 'head/';
 
 /** Declares variables, parts and functions for a model; call compile() on the result. */
 export function buildDividedProgram(
@@ -72,6 +36,7 @@ export function buildDividedProgram(
     name: network.name,
     devices: division.devices,
     gpu: onGpu(),
+    sums: options.sums,
     memoryAdvice: MEMORY_ADVICE,
     onCompile: options.onCompile,
   });
@@ -85,28 +50,27 @@ export function buildDividedProgram(
 }
 
 class DividedFunctions {
-  private readonly stretches: Stretch[];
-  /** How weights are stored, and where they lie. */
-  private readonly storages = new Map<string, { storage: WeightStorage; device: number }>();
-  private readonly dtype: StateDtype;
+  private readonly model: DividedModel;
+  /** Parts that several functions have. */
+  private readonly defined = new Set<string>();
   private readonly v: number;
   private readonly d: number;
 
   constructor(
-    private readonly weights: NetworkWeights,
+    weights: NetworkWeights,
     private readonly options: DecodingProgramOptions,
     private readonly division: Division,
     private readonly program: PlacedProgram,
   ) {
     const { vocab_size, hidden_size } = weights.network.config;
     [this.v, this.d] = [vocab_size, hidden_size];
-    this.dtype = options.stateDtype ?? 'float32';
-    this.stretches = stretchesOf(division);
+    this.model = new DividedModel(weights, options, division);
   }
 
   define(): void {
     const { program, options, v } = this;
-    this.declareWeights();
+    this.model.declareWeights(program);
+    declareMessages(program);
     const { head } = this.division;
     program.variable(variables.bias, float32Variable(v), head);
     program.variable(variables.eos, float32Variable(v), head);
@@ -128,140 +92,55 @@ class DividedFunctions {
     }
   }
 
-  private declareWeights(): void {
-    const { network } = this.weights;
-    const { division, program } = this;
-    const roles = moduleRoles(network);
-    const inModule = (name: string, module: string): boolean => name.startsWith(`${module}.`);
-    const deviceOf = (name: string): number => {
-      if (inModule(name, roles.embedding)) return division.embedding;
-      if (inModule(name, roles.head)) return division.head;
-      const layer = roles.layers.findIndex((module) => inModule(name, module));
-      return layer < 0 ? division.norm : division.runs.find(({ to }) => layer < to)!.device;
-    };
-    for (const spec of network.weightSpecs()) {
-      const storage = this.weights.storage(spec, (s) =>
-        storageOf(this.weights, s, this.options.dtype, this.options.roundedRows),
-      );
-      this.storages.set(spec.name, { storage, device: deviceOf(spec.name) });
-    }
-    const { embedding } = network.names;
-    if (network.config.tie_word_embeddings && division.embedding !== division.head)
-      this.storages.set(HEAD_COPY + embedding, { storage: this.storages.get(embedding)!.storage, device: division.head }); // prettier-ignore
-    for (const [name, { storage, device }] of this.storages)
-      for (const [suffix, variable] of Object.entries(storage.variables))
-        program.variable(name + suffix, variable, device);
-  }
-
   private declareStates(b: number, place: string): void {
     for (const { name, shape, dtype, device } of this.states(b, place)) this.program.variable(name, { shape, dtype }, device); // prettier-ignore
   }
 
-  private states(b: number, place: string): ReturnType<typeof placedStates> {
-    return placedStates(this.weights.network, this.division, b, this.dtype, place);
+  private states(b: number, place: string): ReturnType<DividedModel['states']> {
+    return this.model.states(b, place);
   }
 
-  /** Weights of a device by the network's names. */
-  private of(device: number, vars: Tensors): Weights {
-    const own = [...this.storages].filter(([, one]) => one.device === device);
-    const record = traced(new Map(own.map(([name, { storage }]) => [name, storage])), new Map(), vars);
-    const copy = own.find(([name]) => name.startsWith(HEAD_COPY))?.[0];
-    return copy === undefined ? record : { ...record, [copy.slice(HEAD_COPY.length)]: record[copy]! };
-  }
-
-  /**
-   * The runs of a stretch, and the norm where it is part of it.
-   * @param h [b, t, d] @param run what blocks are given
-   */
-  private *layers(
-    { device, runs, norms }: Stretch,
-    b: number,
-    place: string,
-    vars: Tensors,
-    h: tf.Tensor3D,
-    run: Record<string, unknown>,
-    withoutNorm: boolean,
-  ): Pieces<{ h: tf.Tensor3D; assign: Tensors; handover: unknown }> {
-    const { network } = this.weights;
-    const w = this.of(device, vars);
-    const all = network.config.num_hidden_layers;
-    let assign: Tensors = {};
-    let handover: unknown;
-    let normed = false;
-    for (const { from, to } of runs) {
-      const access = stateAccess(network, b, this.dtype, place, { from, to });
-      const states: readonly LayerState[] = access.read(vars);
-      const norm = to === all && norms && !withoutNorm;
-      const out = yield* hiddenOf(network, w, h, {
-        ...run,
-        states,
-        layers: [from, to],
-        between: outlineBorder,
-        withoutNorm: !norm,
-      });
-      h = out.h;
-      handover = out.handover;
-      normed ||= norm;
-      assign = { ...assign, ...access.assign(out.states) };
-    }
-    if (norms && !withoutNorm && !normed) h = (yield* hiddenOf(network, w, h, { layers: [all, all] })).h;
-    return { h, assign, handover };
-  }
-
-  /** Parts that feed a token to each row of a place: they take `fed` and `alive`, float32 [b], and keep rows as they are that are not alive. */
-  private stepParts(b: number, place: string): string[] {
-    const { program, stretches, weights, d } = this;
-    const { network } = weights;
-    const { mergeStep } = this.options;
-    const logits = variables.logitsOf(place);
-    return stretches.map((stretch, i) => {
-      const name = `advance/${place}.${i}`;
-      const { device, embeds, heads, norms } = stretch;
-      const inputs: Specs = { alive: float32(b), ...(embeds ? { fed: float32(b) } : { h: float32(b, 1, d) }) };
-      program.part(name, device, inputs, function* (this: DividedFunctions, given: Tensors, vars: Tensors): Pieces<TraceResult> {
-        const { alive } = given;
-        const w = this.of(device, vars);
-        const ids = (): tf.Tensor2D => tf.reshape(tf.cast(given['fed']!, 'int32'), [b, 1]);
-        const h = embeds ? network.embed(w, ids()) : (given['h'] as tf.Tensor3D);
-        const mask = tf.reshape(alive!, [b, 1]) as tf.Tensor2D;
-        // norm and head of one position are one kernel where they can be
-        const both = norms && heads;
-        const out = yield* this.layers(stretch, b, place, vars, h, { mask, mergeStep }, both);
-        if (!heads) return { outputs: { h: out.h }, assign: out.assign };
-        const flat = tf.reshape(out.h, [b, d]) as tf.Tensor2D;
-        const next = both ? network.normedHead(w, flat, out.handover) : network.head(w, flat);
-        const kept = tf.where(tf.greater(mask, 0), next, vars[logits]!);
-        return { assign: { ...out.assign, [logits]: kept } };
-      }.bind(this)); // prettier-ignore
-      return name;
-    });
-  }
-
+  /** Parts that read t tokens of each row, and keep what they gave by the name: the same for all segments of such pieces. */
   private prefillParts(b: number, t: number): string[] {
-    const { program, stretches, weights, options, d } = this;
-    const { network } = weights;
-    const bf16 = [...this.storages.values()].some(({ storage }) => storage.variables['']?.dtype === 'bfloat16');
-    const bf16Scan = options.bf16Scan && bf16;
+    const { program, model, options, d } = this;
+    const { network, stretches } = model;
+    const bf16Scan = options.bf16Scan && model.bfloat16;
     const how = { tensorflowProducts: options.kernels ?? true, compileOutlined: options.layered };
     const logits = variables.logits(b);
     return stretches.map((stretch, i) => {
       const name = `${functions.prefill(b, t)}.${i}`;
+      if (this.defined.has(name)) return name;
+      this.defined.add(name);
       const { device, embeds, heads } = stretch;
       const inputs: Specs = {
         ...(embeds ? { ids: int32(b, t) } : { h: float32(b, t, d) }),
         ...(stretch.runs.length > 0 && { mask: float32(b, t) }),
         ...(heads && { ends: float32(b, t) }),
       };
-      program.part(name, device, inputs, function* (this: DividedFunctions, given: Tensors, vars: Tensors): Pieces<TraceResult> {
-        const w = this.of(device, vars);
+      program.part(name, device, inputs, function* (given: Tensors, vars: Tensors): Pieces<TraceResult> {
+        const w = model.of(device, vars);
         const embedded = embeds ? network.embed(w, given['ids'] as tf.Tensor2D) : (given['h'] as tf.Tensor3D);
         const run = { mask: given['mask'] as tf.Tensor2D, chunkSize: options.chunkSize, bf16Scan };
-        const { h, assign } = yield* this.layers(stretch, b, places.slot(b), vars, embedded, run, false);
+        const { h, assign } = yield* model.layers(stretch, b, places.slot(b), vars, embedded, { run, outlined: true });
         if (!heads) return { outputs: { h }, assign };
         const { fed, next } = logitsAtEnds(network, w, h, given['ends']!, vars[logits]!);
         return { outputs: { fed, hidden: h }, assign: { ...assign, [logits]: next } };
-      }.bind(this), how); // prettier-ignore
+      }, how); // prettier-ignore
       return name;
+    });
+  }
+
+  /** Reads t tokens of each row: in pieces, where the next one is on the first device while the one before it is on the second. */
+  private definePrefill(b: number, t: number): void {
+    const { program, division, options } = this;
+    const { piece } = options;
+    const pieces = piece !== undefined && division.devices.length > 1 && t > piece && t % piece === 0 ? t / piece : 1;
+    const each = t / pieces;
+    program.define(functions.prefill(b, t), {
+      inputs: { ids: int32(b, each), mask: float32(b, each), ends: float32(b, each) },
+      parts: this.prefillParts(b, each),
+      outputs: ['fed', 'hidden'],
+      ...(pieces > 1 && { repeat: { times: pieces, order: 'parts', along: { ids: 1, mask: 1, ends: 1, hidden: 1 } } }),
     });
   }
 
@@ -269,7 +148,7 @@ class DividedFunctions {
   private onStates(
     name: string,
     inputs: Specs,
-    ...[b, place, of]: [number, string, (variable: ReturnType<typeof placedStates>[number], given: Tensors, vars: Tensors) => [string, tf.Tensor]] // prettier-ignore
+    ...[b, place, of]: [number, string, (variable: ReturnType<DividedModel['states']>[number], given: Tensors, vars: Tensors) => [string, tf.Tensor]] // prettier-ignore
   ): string[] {
     const all = this.states(b, place);
     return [...new Set(all.map(({ device }) => device))].map((device) => {
@@ -282,21 +161,12 @@ class DividedFunctions {
   }
 
   private defineBatch(b: number): void {
-    const { program, options, v } = this;
-    const { head, embedding } = this.division;
+    const { program, model, options, v } = this;
+    const { head } = this.division;
     const place = places.slot(b);
-    for (const t of options.segments)
-      program.define(functions.prefill(b, t), {
-        inputs: { ids: int32(b, t), mask: float32(b, t), ends: float32(b, t) },
-        parts: this.prefillParts(b, t),
-        outputs: ['fed', 'hidden'],
-      });
-    const steps = this.stepParts(b, place);
-    const given = functions.step(b);
-    program.part(given, embedding, { tokens: int32(b) }, ({ tokens }) => ({
-      outputs: { fed: tf.cast(tokens!, 'float32'), alive: tf.ones([b]) },
-    }));
-    program.define(functions.step(b), { inputs: { tokens: int32(b) }, parts: [given, ...steps] });
+    for (const t of options.segments) this.definePrefill(b, t);
+    const given = { inputs: { tokens: int32(b) }, choose: null };
+    defineStep(program, model, options, { name: functions.step(b), b, place, kind: given });
     const logits = functions.logits(b);
     program.part(logits, head, {}, (_, vars) => ({ outputs: { logits: vars[variables.logits(b)]! } }));
     program.define(logits, { inputs: {}, parts: [logits], outputs: ['logits'] });
@@ -311,29 +181,29 @@ class DividedFunctions {
       program.define(functions.zero(b), { inputs: {}, parts: zero });
     }
     const pad = { pad: int32() };
-    program.part(functions.greedy(b), head, pad, (given, vars) => {
-      const { token, fed, alive, still } = chosen(b, pickBest, given['pad']!, vars);
-      return { outputs: { token, fed: tf.cast(fed, 'float32'), alive }, assign: { [variables.left(b)]: still } };
-    });
-    const drawn = { ...pad, ...sampleInputs(b) };
-    program.part(functions.sample(b), head, drawn, (given, vars) => {
-      const { token, fed, alive, still } = chosen(b, pickByChance(b, given), given['pad']!, vars);
-      const history = vars[variables.history(b)]!;
-      const seen = tf.maximum(history, tf.oneHot(token, v, 1, 0, 'float32'));
-      return {
-        outputs: { token, fed: tf.cast(fed, 'float32'), alive },
-        assign: { [variables.left(b)]: still, [variables.history(b)]: seen },
-      };
-    });
-    const outputs = ['token'];
-    const repeat = { times: options.block, order: 'whole' } as const;
-    for (const [name, loop, inputs, each] of [
-      [functions.greedy(b), functions.greedyLoop(b), pad, []],
+    const greedy: StepKind = {
+      inputs: pad,
+      choose: (given, vars) => {
+        const { token, fed, alive, still } = chosen(b, pickBest, given['pad']!, vars);
+        return { outputs: { token }, fed, alive, assign: { [variables.left(b)]: still } };
+      },
+    };
+    const drawn: StepKind = {
+      inputs: { ...pad, ...sampleInputs(b) },
+      choose: (given, vars) => {
+        const { token, fed, alive, still } = chosen(b, pickByChance(b, given), given['pad']!, vars);
+        const history = vars[variables.history(b)]!;
+        const seen = tf.maximum(history, tf.oneHot(token, v, 1, 0, 'float32'));
+        const assign = { [variables.left(b)]: still, [variables.history(b)]: seen };
+        return { outputs: { token }, fed, alive, assign };
+      },
+    };
+    for (const [name, loop, kind, each] of [
+      [functions.greedy(b), functions.greedyLoop(b), greedy, []],
       [functions.sample(b), functions.sampleLoop(b), drawn, ['uniform']],
     ] as const) {
-      const parts = [name, ...steps];
-      program.define(name, { inputs, parts, outputs });
-      if (options.block > 1) program.define(loop, { inputs, parts, outputs, repeat: { ...repeat, each } });
+      defineStep(program, model, options, { name, b, place, kind });
+      if (options.block > 1) program.defineLoop(loop, { body: name, steps: options.block, each });
     }
   }
 
@@ -366,35 +236,34 @@ class DividedFunctions {
       }));
       program.define(name, { inputs, parts: [name] });
     }
-    const steps = this.stepParts(b, place);
     const inputs = rowInputs(b);
     const mask = { mask: int32(b, maskWords(v)) };
-    const choice = (given: Tensors, vars: Tensors, masked: boolean): TraceResult => {
-      const change = masked ? (scores: tf.Tensor2D): tf.Tensor2D => allowed(scores, given['mask']!) : undefined;
-      const { alive, token, fed, still, had, logits } = chooseRows(b, v, given, vars, change);
-      const stream = { fed: tf.cast(fed, 'float32'), alive: tf.cast(alive, 'float32') };
-      // the next step's `left` is no input of those that follow
-      return {
-        outputs: { token, still, ...stream, ...(masked && { logits }) },
-        assign: { [variables.rowsHistory(b)]: had },
-      };
-    };
-    const [plain, masked] = [functions.rows(b), functions.rowsMasked(b)];
-    program.part(plain, head, inputs, (given, vars) => choice(given, vars, false));
-    program.part(masked, head, { ...inputs, ...mask }, (given, vars) => choice(given, vars, true));
-    program.define(plain, { inputs, parts: [plain, ...steps], outputs: ['token'] });
-    program.define(masked, {
-      inputs: { ...inputs, ...mask },
-      parts: [masked, ...steps],
-      outputs: ['token', 'logits'],
+    const kind = (masked: boolean): StepKind => ({
+      inputs: masked ? { ...inputs, ...mask } : inputs,
+      choose: (given, vars) => {
+        const change = masked ? (scores: tf.Tensor2D): tf.Tensor2D => allowed(scores, given['mask']!) : undefined;
+        const { alive, token, fed, still, had, logits } = chooseRows(b, v, given, vars, change);
+        return {
+          outputs: { token, left: still, ...(masked && { logits }) },
+          fed,
+          alive: tf.cast(alive, 'float32'),
+          assign: { [variables.rowsHistory(b)]: had },
+        };
+      },
+      others: ({ left }) => ({ left: left! }),
     });
+    const [plain, masked] = [functions.rows(b), functions.rowsMasked(b)];
+    for (const [name, own] of [
+      [plain, kind(false)],
+      [masked, kind(true)],
+    ] as const)
+      defineStep(program, this.model, this.options, { name, b, place, kind: own });
     if (block > 1)
-      program.define(functions.rowsLoop(b), {
-        inputs,
-        parts: [plain, ...steps],
-        outputs: ['token'],
-        carry: { left: 'still' },
-        repeat: { times: block, each: ['uniform'], order: 'whole' },
+      program.defineLoop(functions.rowsLoop(b), {
+        body: plain,
+        steps: block,
+        each: ['uniform'],
+        feed: { left: 'left' },
       });
   }
 

@@ -29,6 +29,9 @@ export const variables = {
   eos: 'eos',
   /** Where several devices run a program at once: 1 for the device itself and 0 for the others, [devices]. */
   device: 'device',
+  /** Where layers lie on several devices: the last number that a device heard from others, and infinity, [1] on each. */
+  heard: (device: number): string => `heard${device}`,
+  infinity: (device: number): string => `infinity${device}`,
   /** Small weights, one after another. */
   packed: 'packed',
 };

@@ -41,15 +41,23 @@ export interface CompiledEngineOptions {
    */
   fixed_blocks?: boolean;
   /**
-   * With tp_plan: where devices add up what each has of a layer, 'inside' the program that XLA compiles, which calls NCCL, or 'between' parts of it. Default:
-   * inside on GPUs, and between on CPUs, where the former cannot be.
+   * On several devices: where they add up what each has of a layer (tp_plan) or tell one another the stream (device_map), 'inside' the program that XLA
+   * compiles, which calls NCCL, or 'between' parts of it. Default: inside on GPUs, and between on CPUs, where the former cannot be.
    */
   sums?: 'inside' | 'between';
+  /**
+   * With device_map: prompts pass through the devices in pieces of so many tokens, the next piece on the first device while the second has the one
+   * before. Segments that are no multiple pass whole. Default 256.
+   */
+  piece?: number;
   on_compile?: CompileHook;
 }
 
 const SEGMENTS = [16, 64, 256, 512] as const;
 const GPU_SEGMENTS = [16, 128, 2048] as const;
+/** On several devices a segment of many pieces costs no compilation, and the more pieces, the less devices wait at its ends. */
+const PIECES = [1, 2, 4, 8, 16] as const;
+const PIECE = 256;
 
 const size = kinds.integer({ min: 1 });
 
@@ -66,6 +74,7 @@ export const ENGINE_RULES: OptionRules<CompiledEngineOptions> = {
   layered: { kind: kinds.boolean },
   fixed_blocks: { kind: kinds.boolean },
   sums: { kind: kinds.oneOf('inside', 'between') },
+  piece: { kind: size, default: 256 },
   on_compile: { kind: kinds.func },
 };
 
@@ -74,7 +83,7 @@ export const ENGINE_TABLE = new OptionTable<CompiledEngineOptions>('new Compiled
 
 /**
  * The program for these batch sizes, with what is best on this device where nothing was asked for.
- * @param spread where it lies on several devices: loops that pass through them are that many steps one after another
+ * @param spread where it lies on several devices: loops whose sums are between programs are that many steps one after another
  */
 export function programOptions(
   options: CompiledEngineOptions,
@@ -83,13 +92,16 @@ export function programOptions(
 ): DecodingProgramOptions {
   const gpu = onGpu();
   const parallel = isParallel(spread);
-  const sums = parallel ? (options.sums ?? (gpu ? 'inside' : 'between')) : undefined;
+  const sums = spread ? (options.sums ?? (gpu ? 'inside' : 'between')) : undefined;
   const unrolled = spread !== null && sums !== 'inside';
+  const piece = spread && !parallel && spread.devices.length > 1 ? (options.piece ?? PIECE) : undefined;
+  const usual = gpu ? GPU_SEGMENTS : SEGMENTS;
+  const segments = piece ? [...usual.filter((t) => t < piece), ...PIECES.map((n) => n * piece)] : usual;
   const blockHere = unrolled ? (gpu ? 8 : 1) : gpu ? 32 : 16;
   return {
     dtype: computeDtypeOf(options.dtype ?? 'auto')!,
     batches,
-    segments: [...new Set(options.segments ?? (gpu ? GPU_SEGMENTS : SEGMENTS))].sort((a, b) => a - b),
+    segments: [...new Set(options.segments ?? segments)].sort((a, b) => a - b),
     block: options.block ?? blockHere,
     countedBlocks: spread === null && !(options.fixed_blocks ?? gpu),
     chunkSize: options.chunk_size ?? (gpu ? 128 : undefined),
@@ -103,6 +115,7 @@ export function programOptions(
     graphs: graphCacheDir(),
     zeroes: parallel,
     ...(sums && { sums }),
+    ...(piece && { piece }),
     onCompile: options.on_compile,
   };
 }

@@ -29,9 +29,20 @@ export class DeviceGroup {
     return this.gpu ? 'nccl' : 'auto';
   }
 
+  /** The number of the next sum: devices that compute different things count from the same. */
+  get next(): number {
+    return this.sums;
+  }
+
+  /** Counts from a number once more. */
+  countFrom(sum: number): void {
+    this.sums = sum;
+  }
+
   /** The key of one more sum. Inside, where XLA matches sums by their order, all have one, so that equal functions stay equal. */
   key(): number {
-    return this.place === 'inside' ? 100 : this.sums++;
+    const own = this.sums++;
+    return this.place === 'inside' ? 100 : own;
   }
 }
 

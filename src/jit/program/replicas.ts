@@ -121,13 +121,13 @@ export class ReplicaGraph {
     );
   }
 
-  /** Traces the loop of a function, over the variables of device 0. */
-  async traceLoop(name: string, body: Traced, options: LoopOptions): Promise<Traced> {
+  /** Traces the loop of a function, over the variables of device k. */
+  async traceLoop(name: string, body: Traced, options: LoopOptions, k = 0): Promise<Traced> {
     const loop = loopBody(name, body, options);
     const never: TracedFunction = () => {
       throw new TracingError(`A loop ('${name}') cannot be the body of another.`, { name });
     };
-    return this.taken(name, traceFunction(name, loop.inputs, this.variables[0]!, loop.body, never, { xla: body.xla }));
+    return this.taken(name, traceFunction(name, loop.inputs, this.variables[k]!, loop.body, never, { xla: body.xla }));
   }
 
   private async taken(name: string, work: Pieces<Traced>): Promise<Traced> {

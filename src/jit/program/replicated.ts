@@ -3,13 +3,12 @@
  * function on all of them. What they have to tell one another they add up in it (ops/all_reduce.ts). A call is one run of one graph.
  */
 import { TracingError } from '../errors.js';
-import { dtypeNumber } from '../../runtime/data_types.js';
 import { DeviceGroup, type SumPlace } from '../ops/all_reduce.js';
-import { attr } from '../trace/graphdef.js';
 import type { DefineOptions, LoopOptions, TensorSpec, TracedFunction, VariableSpec } from '../types.js';
 import { checkName } from './function.js';
-import { type Callable, type DevicesOptions, DONE, GraphProgram, type Located } from './graph_program.js';
-import type { Place, Traced } from './replicas.js';
+import { type Callable, type DevicesOptions, GraphProgram, type Located } from './graph_program.js';
+import type { Traced } from './replicas.js';
+import { wireTogether } from './together.js';
 
 export interface ReplicatedOptions extends DevicesOptions {
   sums: SumPlace;
@@ -26,10 +25,6 @@ interface Replicated extends Callable {
 
 /** The name of a variable of one device. */
 export const onDevice = (name: string, device: number): string => `${name}:${device}`;
-
-/** Whether a function adds up what devices have. */
-const addsUp = ({ text, library }: Traced): boolean =>
-  [text, ...library].some(({ nodes }) => nodes.some(({ op }) => op === 'CollectiveReduceV2'));
 
 /**
  * See the file. Order of use: `variable`, `define` and `defineLoop`, then `compile` once, then `call` as often as wanted, then `dispose`.
@@ -95,55 +90,10 @@ export class ReplicatedProgram extends GraphProgram<Replicated> {
     });
   }
 
-  /** The nodes of a function. @param unrolled how often it is called one time after another, where its loop is no function */
   private wire(name: string, fn: Replicated, traced: Traced, unrolled: LoopOptions | null): void {
     const { graph, group } = this;
-    const { steps, each = [], feed = {}, count, stop, index } = unrolled ?? { steps: 1 };
-    if (count ?? stop ?? index)
-      throw new TracingError(`defineLoop('${name}'): sums are between functions, so that it has no count, stop or index.`, { name }); // prettier-ignore
-    graph.entry(name);
-    const feeds: Record<string, Place> = {};
-    const slices: Record<string, Place[]> = {};
-    for (const [input, spec] of Object.entries(traced.inputs)) {
-      const stacked = unrolled !== null && each.includes(input);
-      const given = stacked ? { ...spec, shape: [steps, ...spec.shape] } : spec;
-      fn.given[input] = given;
-      feeds[input] = graph.feed(name, 0, input, given);
-      if (!stacked) continue;
-      const attrs = { T: attr.type(dtypeNumber(spec.dtype)), num: attr.int(steps), axis: attr.int(0) };
-      const { node } = graph.onHost(name, `${input}_each`, 'Unpack', [feeds[input].node], attrs, spec);
-      slices[input] = Array.from({ length: steps }, (_, i) => ({ node: `${node}:${i}`, spec }));
-    }
-    const gates = addsUp(traced) ? graph.gate(name, group.hint) : [];
-    const all: string[] = [];
-    const made: Record<string, Place>[] = [];
-    for (let k = 0; k < group.size; k++) {
-      let before = gates.slice(k, k + 1);
-      let values: Record<string, Place> = feeds;
-      for (let step = 0; step < steps; step++) {
-        const own = Object.fromEntries(Object.entries(slices).map(([input, of]) => [input, of[step]!]));
-        const carried = step === 0 ? {} : Object.fromEntries(Object.entries(feed).map(([to, from]) => [to, values[from]!])); // prettier-ignore
-        const given = { ...feeds, ...own, ...carried };
-        const call = { suffix: unrolled ? `_${step}` : '', after: before };
-        values = graph.call(name, k, traced, given, call);
-        before = [graph.callName(name, k, traced, call)];
-        all.push(...before);
-        if (k === 0) made.push(values);
-      }
-    }
-    for (const [output, first] of Object.entries(made[0]!)) {
-      let place = first;
-      if (unrolled) {
-        const attrs = { T: attr.type(dtypeNumber(first.spec.dtype)), N: attr.int(steps), axis: attr.int(0) };
-        const spec = { ...first.spec, shape: [steps, ...first.spec.shape] };
-        place = graph.onHost(name, `${output}_all`, 'Pack', made.map((of) => of[output]!.node), attrs, spec); // prettier-ignore
-      }
-      fn.results[output] = place.spec;
-      graph.fetch(name, output, place);
-    }
-    const attrs = { dtype: attr.type(dtypeNumber('bool')), value: attr.tensor(dtypeNumber('bool'), [], Uint8Array.of(1)) }; // prettier-ignore
-    const done = graph.onHost(name, DONE, 'Const', all.map((call) => `^${call}`), attrs, { shape: [], dtype: 'bool' }); // prettier-ignore
-    graph.fetch(name, DONE, done);
+    const all = Array.from({ length: group.size }, () => traced);
+    wireTogether(graph, name, fn, { traced: all, group, giver: 0, unrolled });
   }
 
   protected located(name: string): readonly Located[] {

@@ -1,13 +1,14 @@
 /** How a model is taken apart for several devices, and one that generates on two of them; divided.long.ts has more. */
 import { expect } from 'chai';
-import { stretchesOf } from '../../../src/engine/compiled/divided_program.js';
+import { stretchesOf } from '../../../src/engine/compiled/divided_model.js';
 import { stateLayout } from '../../../src/engine/compiled/divided_states.js';
 import { CompiledEngine } from '../../../src/engine/compiled/compiled_engine.js';
 import type { Division } from '../../../src/engine/placement/division.js';
 import { useBackend } from '../../support/backends.js';
 import { expectClose } from '../../support/compare.js';
 import { DIVISIONS, LAYERS } from '../../support/divisions.js';
-import { tinyModel } from '../../support/tiny_model.js';
+import { lcg } from '../../support/random.js';
+import { randomIds, tinyModel } from '../../support/tiny_model.js';
 
 describe('a model on several devices', () => {
   before(() => useBackend('tensorflow'));
@@ -24,6 +25,41 @@ describe('a model on several devices', () => {
       expectClose((await engine.logits(state))[0]!, Float32Array.from(want), 1e-4, 'logits');
     } finally {
       engine.dispose();
+      model.dispose();
+    }
+  });
+
+  it('reads prompts in pieces that devices hand on as they do whole ones: states, counts, streams, rows that are shorter', async function () {
+    this.timeout(120_000);
+    const { model } = tinyModel({ num_hidden_layers: LAYERS });
+    const prompts = randomIds(lcg(5), 2, 21, 11);
+    const rows = [prompts[0]!, prompts[1]!.slice(0, 5)].map((row) => Int32Array.from(row));
+    const read = async (division: Division | null, piece: number): Promise<unknown[]> => {
+      const options = { segments: [4, 12], products: 'float32', batches: [2], piece } as const;
+      const engine = new CompiledEngine(model.weights, options, division);
+      const state = await engine.createState(2);
+      const streams: [number, number, number, Float32Array][] = [];
+      const told: number[] = [];
+      await engine.prefill(state, rows, {
+        on_hidden: (row, hidden, begin, count) => void streams.push([row, begin, count, hidden.slice()]),
+        on_progress: (done) => void told.push(done),
+      });
+      const [logits, { tensors, seen, fed }] = [await engine.logits(state), await state.toArrays()];
+      engine.dispose();
+      return [streams, told, seen, fed, logits, Object.values(tensors).map(({ data }) => data)];
+    };
+    const close = (got: unknown, want: unknown, what: string): void => {
+      if (got instanceof Float32Array) expectClose(got, want as Float32Array, 1e-5, what);
+      else if (Array.isArray(got)) {
+        expect(got, what).to.have.length((want as unknown[]).length);
+        got.forEach((one, i) => close(one, (want as unknown[])[i], `${what}, ${i}`));
+      } else expect(got, what).to.deep.equal(want);
+    };
+    try {
+      const want = await read(null, 256);
+      for (const piece of [4, 5]) close(await read(DIVISIONS['two devices']!, piece), want, `pieces of ${piece}`);
+      close(await read(DIVISIONS['three devices, one of them twice']!, 2), want, 'a device twice');
+    } finally {
       model.dispose();
     }
   });

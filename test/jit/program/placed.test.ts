@@ -3,6 +3,7 @@ import * as tf from '@tensorflow/tfjs';
 import { expect } from 'chai';
 import { ArgumentError, DisposedError } from '../../../src/base/errors.js';
 import { TracingError } from '../../../src/jit/errors.js';
+import { allReduce } from '../../../src/jit/ops/all_reduce.js';
 import { PlacedProgram } from '../../../src/jit/program/placed.js';
 import { tensorCount, useBackend } from '../../support/backends.js';
 import { rejection, thrown } from '../../support/errors.js';
@@ -69,6 +70,65 @@ describe('PlacedProgram', function () {
       program.dispose();
     }
     expect(tensorCount()).to.deep.equal(before);
+  });
+
+  it('cuts along an axis what it repeats over, and puts together what it gives', async () => {
+    const program = new PlacedProgram({ name: 'pieces', devices: [0, 1], gpu: false });
+    const piece = { shape: [2, 2], dtype: 'float32' } as const;
+    program.variable('total', two, 0);
+    program.part('sums', 0, { x: piece }, ({ x }, { total }) => {
+      const next = tf.add(total!, tf.sum(x!, 1));
+      return { outputs: { y: tf.add(x!, 1), sum: next }, assign: { total: next } };
+    });
+    program.part('doubles', 1, { y: piece }, ({ y }) => ({ outputs: { z: tf.mul(y!, 2) } }));
+    program.define('three', {
+      ...{ inputs: { x: piece }, parts: ['sums', 'doubles'], outputs: ['z', 'sum'] },
+      repeat: { times: 3, order: 'parts', along: { x: 1, z: 1 } },
+    });
+    await program.compile();
+    try {
+      const { z, sum } = await program.call('three', { x: floats(1, 2, 3, 4, 5, 6, 10, 20, 30, 40, 50, 60) });
+      expect([...z!]).to.deep.equal([4, 6, 8, 10, 12, 14, 22, 42, 62, 82, 102, 122]);
+      expect([...sum!]).to.deep.equal([3, 30, 10, 100, 21, 210]);
+    } finally {
+      program.dispose();
+    }
+  });
+
+  it('begins work on all devices at once, in which they tell one another sums', async () => {
+    const program = new PlacedProgram({ name: 'together', devices: [0, 2], gpu: false });
+    program.variable('a', { ...two, init: () => floats(1, 2) }, 0);
+    program.variable('b', { ...two, init: () => floats(10, 20) }, 1);
+    const { group } = program;
+    // device 0 asks with a + x, device 1 answers with what it heard and b
+    program.defineTogether('talk', { x: two }, 1, (k) => ({ x }, vars) => {
+      const asked = allReduce(k === 0 ? tf.add(vars['a']!, x!) : tf.zeros([2]), group);
+      // nobody leaves out a sum that what follows is made of
+      const answer = allReduce(k === 1 ? tf.add(asked, vars['b']!) : tf.mul(asked, 0), group);
+      const assign: Record<string, tf.Tensor> = k === 0 ? { a: answer } : { b: tf.add(vars['b']!, 1) };
+      return { outputs: { answer }, assign };
+    });
+    program.defineLoop('twice', { body: 'talk', steps: 2, each: ['x'] });
+    program.defineLoop('fed', { body: 'talk', steps: 2, feed: { x: 'answer' } });
+    await program.compile();
+    try {
+      expect([...(await program.call('talk', { x: [1, 1] }))['answer']!]).to.deep.equal([12, 23]);
+      // 12 + 1 + 11 and 24 + 2 + 12; 23 + 1 + 21 and 45 + 2 + 22
+      expect([...(await program.call('twice', { x: [1, 1, 2, 2] }))['answer']!]).to.deep.equal([24, 45, 38, 69]);
+      // 38 + 0 + 13, then twice that and 14
+      expect([...(await program.call('fed', { x: [0, 0] }))['answer']!]).to.deep.equal([51, 92, 116, 208]);
+      expect((await program.readAll(['a', 'b'])).map((v) => [...(v as Float32Array)])).to.deep.equal([[116, 208], [15, 25]]); // prettier-ignore
+    } finally {
+      program.dispose();
+    }
+    const other = new PlacedProgram({ name: 'together', devices: [0, 1], gpu: false });
+    other.defineTogether('talk', { x: two }, 0, (k) => ({ x }) => ({
+      outputs: { y: k === 0 ? allReduce(x!, other.group) : x! },
+    }));
+    expect((await rejection(other.compile())).message).to.match(/different numbers of sums: 1, 0/);
+    const third = new PlacedProgram({ name: 'together', devices: [0, 1], gpu: false });
+    third.defineLoop('loop', { body: 'none', steps: 2 });
+    expect((await rejection(third.compile())).message).to.match(/there is no function 'none'/);
   });
 
   it('says what does not fit', async () => {
