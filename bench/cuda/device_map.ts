@@ -1,7 +1,8 @@
 /**
  * A model on several GPUs of one machine beside the same on one: ids and logits, and the times of a prompt and of tokens. JSON lines, the first of them of one GPU.
  * `npx tsx bench/cuda/device_map.ts --model DIR` or `--size 2.7b` (random weights), `--maps auto,sequential`, `--limit 10000` (MiB of each GPU),
- * `--dtype float32` for exact comparisons. With `--maps '{"": "cpu:0", "lm_head": "cpu:1"}'` and `--alone cpu` on a processor.
+ * `--dtype float32` for exact comparisons, `--pieces 128,256` for other lengths of pieces of a prompt, `--sums between` for the other way of telling one another
+ * the stream, `--turns 2` for all of it twice, `--flags '--xla_…'` for XLA. With `--maps '{"": "cpu:0", "lm_head": "cpu:1"}'` and `--alone cpu` on a processor.
  *
  * Each map is a process of its own: a GPU that is asked for alone is the only one that TensorFlow sees.
  */
@@ -12,7 +13,8 @@ import * as path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import type { DeviceMap } from '../../src/base/devices.js';
-import { GREEDY } from '../../src/generation/engine.js';
+import { type EngineSampling, GREEDY } from '../../src/generation/engine.js';
+import { CompiledEngine } from '../../src/engine/compiled/compiled_engine.js';
 import { mapRequest, selectedFor } from '../../src/engine/placement/request.js';
 import { Mamba2ForCausalLM } from '../../src/models/mamba2/causal_lm.js';
 import { configureRuntime, selectBackend } from '../../src/runtime/index.js';
@@ -29,8 +31,16 @@ const { values: args } = parseArgs({
     limit: { type: 'string' },
     prompt: { type: 'string', default: '2048' },
     tokens: { type: 'string', default: '128' },
+    pieces: { type: 'string', default: '' },
+    sums: { type: 'string', default: '' },
+    turns: { type: 'string', default: '1' },
+    flags: { type: 'string', default: '' },
+    rows: { type: 'string', default: 'yes' },
+    minutes: { type: 'string', default: '7' },
     /** In the process of one map. */
     map: { type: 'string' },
+    piece: { type: 'string' },
+    sum: { type: 'string' },
     out: { type: 'string' },
   },
 });
@@ -51,7 +61,8 @@ const mapOf = (text: string): DeviceMap =>
 
 async function run(text: string): Promise<Run> {
   const dtype = args.dtype as 'auto';
-  configureRuntime({ tf32: dtype === 'auto', ...(args.limit && { gpuMemoryLimit: Number(args.limit) }) });
+  const xlaFlags = args.flags.split(' ').filter((flag) => flag !== '');
+  configureRuntime({ tf32: dtype === 'auto', xlaFlags, ...(args.limit && { gpuMemoryLimit: Number(args.limit) }) });
   const device_map = mapOf(text);
   const begun = performance.now();
   let model: Mamba2ForCausalLM;
@@ -60,7 +71,20 @@ async function run(text: string): Promise<Run> {
     model = syntheticModel(args.size, false);
     model.place({ device_map });
   } else model = await Mamba2ForCausalLM.from_pretrained(args.model, { device_map, dtype });
-  const engine = await model.engine();
+  // as model.engine() makes it, with options of its own
+  const engine = new CompiledEngine(
+    model.weights,
+    {
+      dtype,
+      ...(args.piece && { piece: Number(args.piece) }),
+      ...(args.sum && { sums: args.sum as 'inside' }),
+      on_compile: (name, phase, ms) => {
+        if (ms === null || ms > 1000)
+          process.stderr.write(`  ${name} ${phase} ${ms === null ? '…' : Math.round(ms)}\n`);
+      },
+    },
+    model['spread'],
+  );
   const load_s = (performance.now() - begun) / 1000;
   const length = Number(args.prompt);
   const count = Number(args.tokens);
@@ -75,7 +99,7 @@ async function run(text: string): Promise<Run> {
     await engine.prefill(state, rows);
     logits[0] = Array.from((await engine.logits(state))[0]!);
     const b = performance.now();
-    const [tokens] = await engine.decode!(state, count, GREEDY, rows);
+    const [tokens] = await engine.decode(state, count, GREEDY, rows);
     const c = performance.now();
     logits[1] = Array.from((await engine.logits(state))[0]!);
     texts[0] = [...tokens!];
@@ -83,10 +107,17 @@ async function run(text: string): Promise<Run> {
     state.dispose();
   }
   // two rows at once, of other lengths
-  const two = [ids.subarray(0, Math.min(40, length)), ids.subarray(0, Math.min(17, length))];
-  const state = await engine.createState(2);
-  await engine.prefill(state, two);
-  texts.push(...(await engine.decode!(state, 16, GREEDY, two)).map((row) => [...row]));
+  if (args.rows === 'yes') {
+    const two = [ids.subarray(0, Math.min(40, length)), ids.subarray(0, Math.min(17, length))];
+    const state = await engine.createState(2);
+    await engine.prefill(state, two);
+    texts.push(...(await engine.decode(state, 16, GREEDY, two)).map((row) => [...row]));
+    // by chance
+    const uniforms = [0, 1].map((i) => Float32Array.from({ length: 16 }, (_, k) => ((k * 37 + i * 11) % 101) / 101));
+    const drawn: EngineSampling = { ...GREEDY, do_sample: true, temperature: 0.8, top_k: 50 };
+    texts.push(...(await engine.decode(state, 16, drawn, two, uniforms)).map((row) => [...row]));
+    state.dispose();
+  }
   const [first, ...later] = times as [(typeof times)[0], ...typeof times];
   const least = (of: (one: (typeof times)[0]) => number): number => Math.min(...later.map(of));
   const made = {
@@ -98,15 +129,31 @@ async function run(text: string): Promise<Run> {
     ids: texts,
     logits,
   };
+  engine.dispose();
   model.dispose();
   return made;
 }
 
-function start(map: string, out: string): Run {
+/** How a map is run. */
+interface Way {
+  map: string;
+  piece?: string;
+  sum?: string;
+}
+
+function start({ map, piece, sum }: Way, out: string): Run | { error: string } {
+  fs.rmSync(out, { force: true });
   const own = [fileURLToPath(import.meta.url), ...process.argv.slice(2), '--map', map, '--out', out];
-  const { status } = spawnSync(process.execPath, ['--import', 'tsx', ...own], { stdio: 'inherit' });
-  if (status !== 0) throw new Error(`The run of the map ${map} ended with ${status}.`);
-  return JSON.parse(fs.readFileSync(out, 'utf8')) as Run;
+  if (piece) own.push('--piece', piece);
+  if (sum) own.push('--sum', sum);
+  const { status, signal, stderr } = spawnSync(process.execPath, ['--import', 'tsx', ...own], {
+    encoding: 'utf8',
+    maxBuffer: 2 ** 28,
+    timeout: Number(args.minutes) * 60_000,
+    killSignal: 'SIGKILL',
+  });
+  if (status === 0 && fs.existsSync(out)) return JSON.parse(fs.readFileSync(out, 'utf8')) as Run;
+  return { error: `ended with ${status ?? signal}: ${stderr.slice(-3000)}` };
 }
 
 /** Maps that are parted by commas outside of braces. */
@@ -116,22 +163,37 @@ if (args.map !== undefined) fs.writeFileSync(args.out!, JSON.stringify(await run
 else {
   const out = path.join(fs.mkdtempSync(path.join(os.tmpdir(), 'maps-')), 'run.json');
   let alone: Run | null = null;
-  for (const map of [args.alone, ...mapsOf(args.maps)]) {
-    const { ids, logits, ...own } = start(map, out);
-    const one = (alone ??= { ids, logits, ...own });
-    const differences = logits.map((row, i) =>
-      largestDifference(Float32Array.from(row), Float32Array.from(one.logits[i]!)),
-    );
-    console.log(
-      JSON.stringify({
-        map,
-        ...own,
-        same_ids: JSON.stringify(ids) === JSON.stringify(one.ids),
-        logits_apart: differences,
-        prompt_of_one: own.prompt_ms / one.prompt_ms,
-        token_of_one: own.token_ms / one.token_ms,
-      }),
-    );
-  }
+  const parted = (text: string): (string | undefined)[] => (text === '' ? [undefined] : text.split(','));
+  const ways: Way[] = mapsOf(args.maps).flatMap((map) =>
+    parted(args.sums).flatMap((sum) => parted(args.pieces).map((piece) => ({ map, piece, sum }))),
+  );
+  for (let turn = 0; turn < Number(args.turns); turn++)
+    for (const way of [...(args.alone === 'no' ? [] : [{ map: args.alone }]), ...ways]) {
+      const got = start(way, out);
+      const about = { size: args.size ?? args.model, ...way, limit: args.limit, turn };
+      if ('error' in got) {
+        console.log(JSON.stringify({ ...about, ...got }));
+        continue;
+      }
+      const { ids, logits, hf_device_map, ...own } = got;
+      if (way.map === args.alone) alone = got;
+      const one = alone;
+      const apart = (row: number[], i: number): number =>
+        largestDifference(Float32Array.from(row), Float32Array.from(one!.logits[i]!)).difference;
+      console.log(
+        JSON.stringify({
+          ...about,
+          // of a map of two: the first module of the second device says where it begins
+          modules: Object.entries(hf_device_map).filter(([, device], i, all) => device !== all[i - 1]?.[1]),
+          ...own,
+          ...(one && {
+            same_ids: ids.map((row, i) => JSON.stringify(row) === JSON.stringify(one.ids[i])),
+            logits_apart: logits.map(apart),
+            prompt_of_one: own.prompt_ms / one.prompt_ms,
+            token_of_one: own.token_ms / one.token_ms,
+          }),
+        }),
+      );
+    }
   fs.rmSync(path.dirname(out), { recursive: true, force: true });
 }
