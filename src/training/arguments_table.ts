@@ -1,6 +1,7 @@
 /** Which options a training run takes, and what is said of those that it does not take. */
 import * as kinds from '../base/option_kinds.js';
 import { type Clash, type OptionRules, OptionTable, type OtherNames } from '../base/options.js';
+import { dataParallelKind, workersKind } from './replicas/option_kinds.js';
 import { SCHEDULERS, type SchedulerType } from './schedules.js';
 
 export type When = 'no' | 'steps' | 'epoch';
@@ -175,19 +176,8 @@ export const ARGUMENT_RULES: OptionRules<Partial<ArgumentFields>> = {
   remove_unused_columns: { kind: kinds.boolean, default: true },
   engine: { kind: kinds.oneOf('auto', 'compiled', 'eager'), default: 'auto' },
   torch_compile: { kind: kinds.boolean, default: true },
-  data_parallel: {
-    kind: kinds.orNull(kinds.named("'auto', or an integer of 1 or more", (v) => v === 'auto' || count.ok(v))),
-    default: null,
-  },
-  workers: {
-    kind: kinds.orNull(
-      kinds.named(
-        "a list of addresses, HOST:PORT: ['10.0.0.2:7700', '10.0.0.3:7700']",
-        (v) => Array.isArray(v) && v.length > 0 && v.every((each) => kinds.text.ok(each)),
-      ),
-    ),
-    default: null,
-  },
+  data_parallel: { kind: dataParallelKind, default: null },
+  workers: { kind: workersKind, default: null },
   disable_tqdm: { kind: kinds.orNull(kinds.boolean), default: false },
 };
 

@@ -14,6 +14,7 @@ import { Dataset } from './datasets/index.js';
 import { meanLoss } from './evaluate.js';
 import { COMPILE_STEP_TABLE, COMPILE_TABLE, type CompileArgs, EVALUATE_TABLE, type EvaluateArgs, examplesIn, FIT_TABLE, type FitArgs, type FitCallback, type FitExamples, type FitMetric, optimizerOf, refuseTargets } from './fit_options.js'; // prettier-ignore
 import { lossAndGradients } from './objective.js';
+import { replicated } from './replicas/step.js';
 import { batchTensors, countItems, type StepOptions, type TrainingStep } from './step.js';
 import { causalOf, type TrainableModel, trainableOf } from './trainable.js';
 
@@ -70,16 +71,25 @@ export class CausalLMTrainer {
     COMPILE_STEP_TABLE.check(args.step);
     this.dispose();
     this.settings = args;
-    const { gradientCheckpointing, ...how } = args.step ?? {};
+    const { gradientCheckpointing, dataParallel, workers, ...how } = args.step ?? {};
     this.stepOptions = { ...how, gradient_checkpointing: gradientCheckpointing };
     this.changed = false;
     const { optimizer, own } = optimizerOf(args.optimizer);
     this.optimizer = optimizer;
     this.ownOptimizer = own;
     const adamw = optimizer instanceof AdamW ? optimizer : null;
+    const replicas = { data_parallel: dataParallel, workers };
+    if (!adamw && replicated(replicas)) {
+      this.dispose();
+      throw new ArgumentError(
+        `compile(): ${workers ? 'workers' : 'dataParallel'} needs AdamW, whose updates are part of the step: optimizer: new AdamW({ learningRate: 1e-3 }); others update on one device`,
+        { option: workers ? 'workers' : 'dataParallel' },
+      );
+    }
     this.step = createStep(trainableOf(this.model), {
       ...this.stepOptions,
       ...(adamw && stepSettings(adamw)),
+      ...(adamw && { replicas }),
     });
   }
 

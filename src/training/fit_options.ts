@@ -8,6 +8,7 @@ import { AdamW } from './adamw_optimizer.js';
 import { checkLabels } from './data/learnable.js';
 import type { TokenizedExample } from './data/index.js';
 import { Dataset } from './datasets/index.js';
+import { dataParallelKind, workersKind } from './replicas/option_kinds.js';
 import type { StepOptions } from './step.js';
 
 export type FitMetric = 'accuracy' | 'perplexity';
@@ -35,8 +36,14 @@ export interface CompileArgs {
   loss?: FitLoss;
   /** Default none. */
   metrics?: readonly FitMetric[];
-  /** How the step runs; see StepOptions. */
-  step?: Pick<StepOptions, 'engine' | 'xla' | 'bf16'> & { gradientCheckpointing?: boolean };
+  /** How the step runs; see StepOptions, and for replicas, which AdamW alone has, data_parallel and workers of the Trainer. */
+  step?: Pick<StepOptions, 'engine' | 'xla' | 'bf16'> & {
+    gradientCheckpointing?: boolean;
+    /** Replicas share the rows of a batch: how many, or 'auto' for one on each GPU. Default null: one device. */
+    dataParallel?: 'auto' | number | null;
+    /** Addresses of workers (`mamba2 worker`), HOST:PORT: replicas run on their devices and not on this machine's. Default null. */
+    workers?: readonly string[] | null;
+  };
 }
 
 /** The hooks of tf.Callback, tf.CustomCallback and tf.History, whose common base tfjs does not export. */
@@ -113,8 +120,17 @@ export const COMPILE_STEP_TABLE = new OptionTable<NonNullable<CompileArgs['step'
     xla: { kind: kinds.boolean, default: true },
     bf16: { kind: kinds.boolean, default: false },
     gradientCheckpointing: { kind: kinds.boolean, default: false },
+    dataParallel: { kind: dataParallelKind, default: null },
+    workers: { kind: workersKind, default: null },
   },
-  { others: { gradient_checkpointing: 'gradientCheckpointing', torch_compile: 'xla', jitCompile: 'xla' } },
+  {
+    others: {
+      gradient_checkpointing: 'gradientCheckpointing',
+      data_parallel: 'dataParallel',
+      torch_compile: 'xla',
+      jitCompile: 'xla',
+    },
+  },
 );
 
 const EVALUATE_RULES: OptionRules<EvaluateArgs> = { batchSize: { kind: kinds.integer({ min: 1 }), default: 8 } };

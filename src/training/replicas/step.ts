@@ -30,8 +30,8 @@ export interface ReplicaOptions {
   workers?: readonly string[] | null;
   /** How many replicas; 'auto' for a replica on each device there is. */
   data_parallel?: 'auto' | number | null;
-  /** Rows of a batch, at most: there are no more replicas. */
-  rows: number;
+  /** Rows of a batch, at most: there are no more replicas. Default: those of the first. */
+  rows?: number;
   on_notice?: (message: string) => void;
   /** Milliseconds that workers may take until they listen. */
   wait?: number;
@@ -116,28 +116,35 @@ export class ReplicatedStep implements TrainingStep {
   }
 
   /** How many of the devices there are replicas run on. @throws ArgumentError for more replicas than devices or rows */
-  private counted(devices: readonly string[]): number {
-    const { data_parallel, rows, workers } = this.replicas;
+  private counted(devices: readonly string[], batch: number): number {
+    const { data_parallel, rows = batch, workers } = this.replicas;
     const wanted = data_parallel ?? (workers ? devices.length : 1);
     if (wanted === 'auto') return Math.min(devices.length, rows);
     if (wanted > devices.length)
       throw new ArgumentError(`data_parallel: ${wanted} replicas were asked for, and there are ${devices.length} devices: ${devices.join(', ')}`, { got: wanted, devices }); // prettier-ignore
     if (wanted > rows)
       throw new ArgumentError(
-        `per_device_train_batch_size: ${wanted} replicas share the ${rows} row${rows === 1 ? '' : 's'} of a batch, and each needs one: take larger batches or fewer replicas (data_parallel: 'auto')`,
+        `${this.replicas.rows === undefined ? 'batchSize' : 'per_device_train_batch_size'}: ${wanted} replicas share the ${rows} row${rows === 1 ? '' : 's'} of a batch, and each needs one: take larger batches or fewer replicas (${this.replicas.rows === undefined ? 'dataParallel' : 'data_parallel'}: 'auto')`,
         { replicas: wanted, rows },
       );
     return wanted;
   }
 
-  private async open(): Promise<Devices> {
+  /** @param rows of the first batch */
+  private async open(rows: number): Promise<Devices> {
     // field 10, graph_options: rewrite_options.disable_meta_optimizer, as for other programs
     const noRewrites = new MessageWriter().bytes(10, new MessageWriter().bytes(10, new MessageWriter().int(19, 1)));
     const bytes = (...messages: MessageWriter[]): Uint8Array => Buffer.concat(messages.map((each) => each.finish()));
     const { workers, data_parallel, wait, on_notice } = this.replicas;
     if (workers) {
       const cluster = await Cluster.open(workers, { wait, on_notice });
-      const placements = cluster.devices.slice(0, this.counted(cluster.devices.map(({ name }) => name)));
+      const placements = cluster.devices.slice(
+        0,
+        this.counted(
+          cluster.devices.map(({ name }) => name),
+          rows,
+        ),
+      );
       this.cluster = cluster;
       cluster.watch((error) => this.lose(error));
       return { placements, config: bytes(cluster.config, noRewrites), target: cluster.target };
@@ -146,7 +153,7 @@ export class ReplicatedStep implements TrainingStep {
     const found = gpu ? deviceReport().gpu.names.map((name, k) => `${name} (GPU ${k})`) : [];
     // a CPU is as many devices as are asked for
     const all = gpu ? found : Array.from({ length: Number(data_parallel) }, (_, k) => `CPU ${k}`);
-    const placements = Array.from({ length: this.counted(all) }, (_, k) => ({
+    const placements = Array.from({ length: this.counted(all, rows) }, (_, k) => ({
       device: `/job:localhost/replica:0/task:0/device:${gpu ? 'GPU' : 'CPU'}:${k}`,
       host: '/job:localhost/replica:0/task:0/device:CPU:0',
     }));
@@ -157,7 +164,7 @@ export class ReplicatedStep implements TrainingStep {
   /** The graph, with functions for these batches; made anew, values kept, when it lacks one. */
   private async ready(batches: readonly PreparedBatch[], kind: StepKind): Promise<ReplicaGraph> {
     this.usable();
-    this.devices ??= await this.open();
+    this.devices ??= await this.open(Math.max(...batches.map(({ batch }) => batch)));
     const shapes = batches.map((batch) => this.shapeOf(batch));
     const known = (shape: BatchShape): boolean => this.defined.has(functions.of(kind, shape));
     if (this.graph && shapes.every(known)) return this.graph;

@@ -7,6 +7,9 @@ import { expect } from 'chai';
 import { Mamba2Config, Mamba2ForCausalLM } from '../../../src/models/mamba2/index.js';
 import { get_peft_model } from '../../../src/peft/index.js';
 import {
+  AdamW,
+  CausalLMTrainer,
+  type CompileArgs,
   listCheckpoints,
   type TrainableModel,
   Trainer,
@@ -117,6 +120,40 @@ describe('training over several devices', function () {
     expectSame(await train(false, { data_parallel: 3 }), alone.get(false)!);
     const args = { gradient_accumulation_steps: 1, max_steps: 9 };
     expectSame(await train(true, { ...args, data_parallel: 2 }), await train(true, args));
+  });
+
+  it('fit() gives the losses of one device, on devices of this machine and on workers, and its evaluate() too', async () => {
+    const fitted = async (step: NonNullable<CompileArgs['step']>): Promise<number[]> => {
+      const model = fresh(false);
+      const learner = new CausalLMTrainer(model);
+      try {
+        learner.compile({ optimizer: new AdamW({ learningRate: 1e-2 }), step: { xla: false, ...step } });
+        const { history } = await learner.fit(examples, { epochs: 2, batchSize: 7, validationData: examples.slice(0, 5) }); // prettier-ignore
+        const ids = [[1, 2, 3]];
+        const logits = learner.predict(ids); // of the weights as they are now
+        const sum = logits.abs().sum().dataSync()[0]!;
+        logits.dispose();
+        return [...(history['loss'] as number[]), ...(history['val_loss'] as number[]), sum / 1000];
+      } finally {
+        learner.dispose();
+        model.dispose();
+      }
+    };
+    const want = await fitted({});
+    for (const step of [{ dataParallel: 3 }, { workers: addresses() }]) {
+      const got = await fitted(step);
+      got.forEach((value, i) => expect(value, `${JSON.stringify(step)}, ${i}`).to.be.closeTo(want[i]!, 1e-5));
+    }
+    const model = fresh(false);
+    const learner = new CausalLMTrainer(model);
+    expect(() => learner.compile({ optimizer: 'sgd', step: { dataParallel: 2 } })).to.throw(/dataParallel needs AdamW/);
+    expect(() => learner.compile({ step: { dataParallel: 0 } })).to.throw(/dataParallel/);
+    expect(() => learner.compile({ step: { engine: 'eager', dataParallel: 2 } })).to.throw(/needs a compiled step/);
+    learner.compile({ step: { xla: false, dataParallel: 3 } });
+    const error = await learner.fit(examples, { batchSize: 2 }).catch((e: Error) => e);
+    expect((error as Error).message).to.include('batchSize: 3 replicas share the 2 rows');
+    learner.dispose();
+    model.dispose();
   });
 
   it('compiled by XLA, on workers', async () => {
