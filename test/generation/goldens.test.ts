@@ -6,6 +6,7 @@ import { Tokenizer } from '../../src/tokenizers/index.js';
 import { tensorCount, useBackend } from '../support/backends.js';
 import { rejection } from '../support/errors.js';
 import { goldenDir, loadGolden, vectorOf } from '../support/goldens.js';
+import { spreadOptions } from '../support/spread.js';
 
 interface Run {
   name: string;
@@ -25,7 +26,10 @@ for (const kind of ['eager', 'compiled'] as const) {
 
     const load = async (dir: string): Promise<void> => {
       await useBackend('tensorflow');
-      model = await Mamba2ForCausalLM.from_pretrained(dir, { engine: kind, dtype: 'float32' });
+      model = await Mamba2ForCausalLM.from_pretrained(dir, {
+        ...{ engine: kind, dtype: 'float32' },
+        ...(kind === 'compiled' && spreadOptions()),
+      });
       engine = await model.engine();
       config = await GenerationConfig.from_pretrained(dir, { ...model.config });
     };

@@ -14,6 +14,7 @@ import { disposedAfterEach } from '../../support/cleanup.js';
 import { bfloat16Bound, expectClose, largestDifference } from '../../support/compare.js';
 import { rejection } from '../../support/errors.js';
 import { loadGolden, vectorOf } from '../../support/goldens.js';
+import { spreadOf } from '../../support/spread.js';
 import { tinyModel } from '../../support/tiny_model.js';
 
 const TOLERANCE = 1e-4;
@@ -28,7 +29,11 @@ describe('CompiledEngine', function () {
   ): Promise<{ model: Mamba2ForCausalLM; engine: CompiledEngine }> => {
     const { config, source } = await loadCheckpoint(golden.dir);
     const model = new Mamba2ForCausalLM(config, source);
-    const engine = new CompiledEngine(model.weights, { segments: [8, 16], ...options });
+    const engine = new CompiledEngine(
+      model.weights,
+      { segments: [8, 16], piece: 4, ...options },
+      spreadOf(model.network),
+    );
     cleanup.push(model, engine);
     return { model, engine };
   };
