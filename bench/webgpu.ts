@@ -1,9 +1,10 @@
 /**
  * Tokens per second of the prepared steps of WebGPU, in Node.js by Dawn, on weights of random values: the kernels of a page without the page.
  *
- *   npm run bench -- webgpu [--model 130m] [--dtype bfloat16,int4] [--tokens 128] [--block 16] [--rounds 5] [--software] [--json FILE]
+ *   npm run bench -- webgpu [--model 130m] [--dtype bfloat16,int4] [--tokens 128] [--block 16] [--batch 1] [--rounds 5] [--software] [--json FILE]
  *
- * --software takes Chromium's SwiftShader in place of the machine's own driver; VK_ICD_FILENAMES names any other. --block is how many tokens are read back at once.
+ * --software takes Chromium's SwiftShader in place of the machine's own driver; VK_ICD_FILENAMES names any other. --block is how many tokens of a row are read back at once;
+ * --batch, rows that are decoded together: tokens a second are those of all of them.
  */
 import * as fs from 'node:fs';
 import { parseArgs } from 'node:util';
@@ -25,6 +26,7 @@ const { values: args } = parseArgs({
     dtype: { type: 'string', default: 'bfloat16,int4' },
     tokens: { type: 'string', default: '128' },
     block: { type: 'string', default: '16' },
+    batch: { type: 'string', default: '1' },
     rounds: { type: 'string', default: '5' },
     software: { type: 'boolean', default: false },
     json: { type: 'string' },
@@ -94,23 +96,28 @@ async function measure(device: GpuDevice, format: MatrixFormat) {
     ...{ normGroups: groups, taps: config.conv_kernel, convolutionBias: true, limit: [0, Infinity] },
   };
   const buffers = new GpuBuffers(device);
-  const steps = new DecodingSteps(device, sizes, randomWeights(buffers, format, sizes, config.num_hidden_layers));
-  const [tokens, block] = [Number(args.tokens), Number(args.block)];
+  const [tokens, block, batch] = [Number(args.tokens), Number(args.block), Number(args.batch)];
+  const steps = new DecodingSteps(
+    device,
+    sizes,
+    randomWeights(buffers, format, sizes, config.num_hidden_layers),
+    batch,
+  );
   const greedy = { temperature: 1, topK: 0, removed: [], ends: [], pad: 0 };
   const run = async (count: number): Promise<void> => {
     for (let at = 0; at < count; at += block) {
       const ids = await steps.decode(Math.min(block, count - at), greedy);
-      if (ids.some((id) => id < 0)) throw new Error('scores are no numbers');
+      if (ids.some((row) => row.some((id) => id < 0))) throw new Error('scores are no numbers');
     }
   };
   await steps.ready;
-  steps.feed(1);
+  steps.feed(new Int32Array(batch).fill(1));
   await run(Math.min(block, tokens));
   const figures: number[] = [];
   for (let round = 0; round < Number(args.rounds); round++) {
     const start = performance.now();
     await run(tokens);
-    figures.push((tokens * 1000) / (performance.now() - start));
+    figures.push((batch * tokens * 1000) / (performance.now() - start));
   }
   const { dispatches } = steps;
   steps.dispose();
@@ -139,11 +146,11 @@ const shown = results.map(({ dtype, dispatches, median, min, max }) => [
   ...[dtype, median.toFixed(1), `${min.toFixed(1)}–${max.toFixed(1)}`, String(dispatches)],
 ]);
 process.stdout.write(
-  `${args.model}, ${args.tokens} tokens in blocks of ${args.block}, medians of ${args.rounds} rounds; ${description || vendor}, Node ${about.node}\n\n` +
+  `${args.model}, ${args.batch} rows, ${args.tokens} tokens of each in blocks of ${args.block}, medians of ${args.rounds} rounds; ${description || vendor}, Node ${about.node}\n\n` +
     `${markdownTable(['weights', 'tokens/s', 'least–most', 'dispatches a token'], shown)}\n`,
 );
 if (args.json) {
-  const work = { model: args.model, tokens: Number(args.tokens), block: Number(args.block) };
+  const work = { model: args.model, tokens: Number(args.tokens), block: Number(args.block), batch: Number(args.batch) };
   fs.writeFileSync(
     `${args.json}.part`,
     `${JSON.stringify({ ...about, work, rounds: Number(args.rounds), results }, null, 2)}\n`,

@@ -1,4 +1,4 @@
-/** The place on a device where one row is decoded by prepared steps, and whose row is there. */
+/** The place on a device where a batch is decoded by prepared steps, and whose rows are there. */
 import type * as tf from '@tensorflow/tfjs';
 import { DisposedError } from '../base/errors.js';
 import { inPieces } from '../base/pieces.js';
@@ -7,14 +7,14 @@ import type { DeviceSteps } from './recurrent_lm.js';
 
 /** A state that can lie in the slot. */
 export interface SlotGuest {
-  /** Of the only row, layer by layer. */
+  /** Of all rows, layer by layer. */
   readonly layers: readonly Readonly<Record<string, tf.Tensor>>[];
-  /** Scores after its last token; zeros before the first. */
-  readonly logits: Float32Array;
+  /** Scores of each row after its last token; zeros before the first. */
+  readonly logits: readonly Float32Array[];
   /** Is told that it is in a slot from now on. */
   comeIn(slot: DeviceSlot): void;
   /** Takes back what it is now: new tensors. */
-  comeBack(states: Record<string, tf.Tensor>[], logits: tf.Tensor1D): void;
+  comeBack(states: Record<string, tf.Tensor>[], logits: tf.Tensor2D): void;
 }
 
 /** Tokens of a call: long enough that reading back costs little, short enough that an abort is seen. */
@@ -29,19 +29,31 @@ export function choosesOnDevice(sampling: EngineSampling): boolean {
 
 /** What came of a block. */
 export interface Decoded {
-  readonly ids: Int32Array;
-  readonly fed: number;
-  /** Why nothing could be chosen after that: scores are no numbers, or none is left. */
-  readonly failed?: 'invalid' | 'none';
+  /** Of each row. */
+  readonly ids: readonly Int32Array[];
+  /** How many of them were fed. */
+  readonly fed: number[];
+  /** The row for which nothing could be chosen after that, and why: scores are no numbers, or none is left. */
+  failed?: { readonly row: number; readonly why: 'invalid' | 'none' };
 }
 
-/** One row at a time is in the slot; the one before goes home when another comes. */
+/** What a block begins as: pads, of which none was fed. */
+export const noneDecoded = (rows: number, count: number, pad: number): Decoded => ({
+  ids: Array.from({ length: rows }, () => new Int32Array(count).fill(pad)),
+  fed: new Array<number>(rows).fill(0),
+});
+
+/** One state at a time is in the slot; the one before goes home when another comes. */
 export class DeviceSlot {
   private guest: SlotGuest | null = null;
 
-  constructor(private readonly steps: DeviceSteps) {}
+  /** @param rows that steps are for */
+  constructor(
+    private readonly steps: DeviceSteps,
+    private readonly rows: number,
+  ) {}
 
-  /** Dispatches of a token, on a GPU. */
+  /** Dispatches of a token of each row, on a GPU. */
   get dispatches(): number | null {
     return this.steps.dispatches ?? null;
   }
@@ -73,7 +85,7 @@ export class DeviceSlot {
     guest.comeIn(this);
   }
 
-  /** Gives the row that is here back to its state. */
+  /** Gives the rows that are here back to their state. */
   sendHome(): void {
     const { guest } = this;
     if (!guest) return;
@@ -86,10 +98,10 @@ export class DeviceSlot {
     if (this.guest === guest) this.guest = null;
   }
 
-  /** Feeds a token. */
-  feed(guest: SlotGuest, token: number): void {
+  /** Feeds a token to each row. */
+  feed(guest: SlotGuest, tokens: Int32Array): void {
     this.admit(guest);
-    this.steps.feed(token);
+    this.steps.feed(tokens);
   }
 
   /** Whether prompts are read here, too. */
@@ -97,44 +109,58 @@ export class DeviceSlot {
     return this.steps.read !== undefined;
   }
 
-  /** Where it reads: feeds a prompt. */
-  async read(guest: SlotGuest, ids: Int32Array): Promise<void> {
+  /** Where it reads: feeds each row a prompt. */
+  async read(guest: SlotGuest, texts: readonly Int32Array[]): Promise<void> {
     this.admit(guest);
-    await inPieces(this.steps.read!(ids), {
+    await inPieces(this.steps.read!(texts), {
       alive: () => {
         if (!this.has(guest)) throw new DisposedError('This generation state was disposed');
       },
     });
   }
 
-  /** The scores of the row that is here, as a new tensor. */
-  logits(): tf.Tensor1D {
+  /** The scores of the rows that are here, as a new tensor. */
+  logits(): tf.Tensor2D {
     return this.steps.logits();
   }
 
   /**
-   * Where it chooses: chooses tokens and feeds each, up to the row's end.
-   * @param uniforms where tokens are drawn: one for each
-   * @returns the ids, padded, how many of them were fed, and what could not be chosen after them
+   * Where it chooses: chooses tokens and feeds each, up to each row's end.
+   * @param uniforms where tokens are drawn: one for each, of each row
+   * @param finished rows that ended before
    */
-  async decode(guest: SlotGuest, count: number, sampling: EngineSampling, uniforms?: Float32Array): Promise<Decoded> {
-    const ids = new Int32Array(count).fill(sampling.pad_token_id);
-    let fed = 0;
-    for (let at = 0; at < count; at += DEVICE_BLOCK) {
+  async decode(
+    guest: SlotGuest,
+    count: number,
+    sampling: EngineSampling,
+    uniforms?: readonly Float32Array[],
+    finished?: readonly boolean[],
+  ): Promise<Decoded> {
+    const { eos, pad_token_id: pad } = sampling;
+    const out = noneDecoded(this.rows, count, pad);
+    const ended = Array.from(out.ids, (_, row) => finished?.[row] === true);
+    for (let at = 0; at < count && ended.includes(false); at += DEVICE_BLOCK) {
       this.admit(guest);
       const size = Math.min(DEVICE_BLOCK, count - at);
       const chosen = await this.steps.decode!(size, {
-        ...(sampling.do_sample && { uniforms: uniforms!.subarray(at, at + size) }),
+        ...(sampling.do_sample && { uniforms: uniforms!.map((numbers) => numbers.subarray(at, at + size)) }),
         ...{ temperature: sampling.temperature, topK: sampling.top_k, removed: sampling.suppress },
-        ...{ ends: sampling.eos, pad: sampling.pad_token_id },
+        ...{ ends: eos, pad, finished: [...ended] },
       });
-      for (const id of chosen) {
-        if (id < 0) return { ids, fed, failed: id === -1 ? 'invalid' : 'none' };
-        ids[fed++] = id;
-        if (sampling.eos.includes(id)) return { ids, fed };
-      }
+      for (const [row, ids] of chosen.entries())
+        for (const id of ids) {
+          if (ended[row]) break;
+          if (id < 0) {
+            ended[row] = true;
+            out.failed ??= { row, why: id === -1 ? 'invalid' : 'none' };
+            break;
+          }
+          out.ids[row]![out.fed[row]!++] = id;
+          ended[row] = eos.includes(id);
+        }
+      if (out.failed) break;
     }
-    return { ids, fed };
+    return out;
   }
 
   /** What is here goes home first. */

@@ -15,7 +15,7 @@ import type {
   StateFiles,
 } from '../generation/engine.js';
 import { noChoice } from '../generation/scores.js';
-import { choosesOnDevice, type Decoded, DEVICE_BLOCK, DeviceSlot } from './device_slot.js';
+import { choosesOnDevice, DEVICE_BLOCK, DeviceSlot, noneDecoded } from './device_slot.js';
 import type { Weights } from '../layers/weights.js';
 import type { NetworkWeights } from './network_weights.js';
 import { handOutRows } from './hidden_rows.js';
@@ -27,7 +27,7 @@ import { stateFiles } from './states/file.js';
 /** Tokens per prefill call: bounds memory, and gives an abort a place to act. */
 const SEGMENT = 512;
 
-/** The same where a slot reads them: one text, which a core may take seconds for. */
+/** The same where a slot reads them: text by text, which a core may take seconds for. */
 const SLOT_SEGMENT = 128;
 
 /** Milliseconds of work after which others may run, between two layers. In a page, to let them costs some milliseconds itself. */
@@ -37,7 +37,8 @@ const ALONE = 25;
 interface Prepared {
   readonly version: number;
   readonly backend: string;
-  readonly slot: DeviceSlot | null;
+  /** By their number of rows; null where there are no steps for so many. */
+  readonly slots: Map<number, DeviceSlot | null>;
 }
 
 /**
@@ -53,7 +54,7 @@ export class EagerEngine implements GenerationEngine {
 
   readonly state_files: StateFiles;
   private prepared: Prepared | null = null;
-  /** Whether a row is moved on in the slot right now. */
+  /** Whether rows are moved on in a slot right now. */
   private inSlot = false;
 
   /** @param packs whether the matrices of a bfloat16 checkpoint may stay as they are in memory, where the backend has kernels for it: values are the same */
@@ -78,33 +79,41 @@ export class EagerEngine implements GenerationEngine {
     return this.packs ? this.weights.running() : this.weights.all();
   }
 
-  /** Where one row is decoded by steps that a device has prepared; null where there are none. */
-  private get slot(): DeviceSlot | null {
-    const { weights, prepared } = this;
+  /** Where so many rows are decoded by steps that a device has prepared; null where there are none. */
+  private slotOf(rows: number): DeviceSlot | null {
+    const { weights } = this;
     const { version } = weights;
     const backend = tf.getBackend();
     // what was prepared from other weights goes when nobody is in the middle of it
-    if (prepared && (this.inSlot || (prepared.version === version && prepared.backend === backend)))
-      return prepared.slot;
-    this.dispose();
-    const steps = weights.network.deviceSteps?.(this.running());
-    this.prepared = { version, backend, slot: steps ? new DeviceSlot(steps) : null };
-    return this.prepared.slot;
+    const { prepared } = this;
+    if (prepared && !this.inSlot && (prepared.version !== version || prepared.backend !== backend)) this.dispose();
+    const { slots } = (this.prepared ??= { version, backend, slots: new Map<number, DeviceSlot | null>() });
+    const found = slots.get(rows);
+    if (found !== undefined) return found;
+    // one row's are kept beside those of one other number, since each has states of its own
+    for (const [other, slot] of this.inSlot ? [] : slots) {
+      if (other === 1 || rows === 1) continue;
+      slot?.dispose();
+      slots.delete(other);
+    }
+    const steps = weights.network.deviceSteps?.(this.running(), rows);
+    const made = steps ? new DeviceSlot(steps, rows) : null;
+    slots.set(rows, made);
+    return made;
   }
 
   /** Dispatches of a token where a GPU has prepared steps; else null. */
   get dispatches(): number | null {
-    return this.slot?.dispatches ?? null;
+    return this.slotOf(1)?.dispatches ?? null;
   }
 
   /** Several tokens at a time where a device chooses them. */
   get preferred_block(): number {
-    return this.slot?.chooses ? DEVICE_BLOCK : 1;
+    return this.slotOf(1)?.chooses ? DEVICE_BLOCK : 1;
   }
 
-  /** @param rows of the state; more than one go by the layers' code */
   canSample(sampling: EngineSampling, rows: number): boolean {
-    return rows === 1 && choosesOnDevice(sampling) && this.slot?.chooses === true;
+    return choosesOnDevice(sampling) && this.slotOf(rows)?.chooses === true;
   }
 
   async createState(batch: number): Promise<EagerState> {
@@ -143,22 +152,22 @@ export class EagerEngine implements GenerationEngine {
     const longest = Math.max(...rows.map((row) => row.length));
     rows.forEach((row, i) => checkIds(row, i, this.vocab_size, 'prefill'));
     const { on_hidden } = options;
-    const inSlot = rows.length === 1 && !on_hidden && this.slot?.reads === true;
+    const inSlot = !on_hidden && this.slotOf(rows.length)?.reads === true;
     const size = inSlot ? SLOT_SEGMENT : SEGMENT;
     for (let begin = 0; begin < longest; begin += size) {
       options.signal?.throwIfAborted();
       const segment = rows.map((row) => row.subarray(Math.min(begin, row.length), begin + size));
       const take = on_hidden && ((row: number, hidden: Float32Array, count: number) => on_hidden(row, hidden, begin, count)); // prettier-ignore
-      if (!inSlot || !(await this.readInSlot(own, segment[0]!))) await this.feed(own, segment, take);
+      if (!inSlot || !(await this.readInSlot(own, segment))) await this.feed(own, segment, take);
       await options.on_progress?.(Math.min(begin + size, longest), longest);
       if (begin + size < longest) await letOthersRun();
     }
   }
 
-  private readInSlot(own: EagerState, ids: Int32Array): Promise<boolean> {
+  private readInSlot(own: EagerState, texts: readonly Int32Array[]): Promise<boolean> {
     return this.onDevice(own, async (slot) => {
-      await slot.read(own, ids);
-      return ids.length;
+      await slot.read(own, texts);
+      return texts.map((ids) => ids.length);
     });
   }
 
@@ -166,7 +175,7 @@ export class EagerEngine implements GenerationEngine {
     const own = this.own(state, tokens.length);
     tokens.forEach((token, i) => checkIds([token], i, this.vocab_size, 'step'));
     const feed = async (): Promise<void> => {
-      if (await this.onDevice(own, async (slot) => (slot.feed(own, tokens[0]!), 1))) return;
+      if (await this.onDevice(own, async (slot) => (slot.feed(own, tokens), own.seen.map(() => 1)))) return;
       await this.feed(
         own,
         Array.from(tokens, (token) => Int32Array.of(token)),
@@ -176,15 +185,14 @@ export class EagerEngine implements GenerationEngine {
   }
 
   /**
-   * Moves the only row on in the slot, where there is one, and which reads prompts unless it was fed before.
-   * @param work feeds it tokens, and says how many
+   * Moves the rows on in their slot, where there is one, and which reads prompts unless they were fed before.
+   * @param work feeds them tokens, and says how many to each
    */
-  private async onDevice(own: EagerState, work: (slot: DeviceSlot) => Promise<number>): Promise<boolean> {
-    if (own.batch > 1) return false;
+  private async onDevice(own: EagerState, work: (slot: DeviceSlot) => Promise<readonly number[]>): Promise<boolean> {
     return this.weights.turns.take(async () => {
-      const { slot } = this;
-      // scores come to the host before the row goes elsewhere
-      const fed = slot?.has(own) || (await own.scores())[0] !== null || slot?.reads;
+      const slot = this.slotOf(own.batch);
+      // scores come to the host before the rows go elsewhere
+      const fed = slot?.has(own) || (await own.scores()).every((row) => row !== null) || slot?.reads;
       if (!slot || !fed) return false;
       await slot.ready;
       this.inSlot = true;
@@ -205,21 +213,22 @@ export class EagerEngine implements GenerationEngine {
     uniforms?: readonly Float32Array[],
     finished?: readonly boolean[],
   ): Promise<Int32Array[]> {
-    const own = this.own(state, 1);
-    if (!this.canSample(sampling, 1))
+    const { batch } = state;
+    const own = this.own(state, batch);
+    if (!this.canSample(sampling, batch))
       throw new ArgumentError('decode: these settings are not chosen by on this device; use step()', { sampling });
-    if (sampling.do_sample && (uniforms?.length !== 1 || uniforms[0]!.length < count))
-      throw new ArgumentError(`decode: expected ${count} uniform numbers for the row`, {});
+    if (sampling.do_sample && (uniforms?.length !== batch || uniforms.some((numbers) => numbers.length < count)))
+      throw new ArgumentError(`decode: expected ${count} uniform numbers for each row`, {});
     return own.turns.take(async () => {
-      let out: Decoded = { ids: new Int32Array(count).fill(sampling.pad_token_id), fed: 0 };
-      if (finished?.[0]) return [out.ids];
+      let out = noneDecoded(batch, count, sampling.pad_token_id);
+      if (out.ids.every((_, row) => finished?.[row])) return [...out.ids];
       const moved = await this.onDevice(own, async (slot) => {
-        out = await slot.decode(own, count, sampling, uniforms?.[0]);
+        out = await slot.decode(own, count, sampling, uniforms, finished);
         return out.fed;
       });
-      if (!moved) throw neverFed(0);
-      if (out.failed) throw noChoice(out.failed === 'invalid', 0, own.seen[0]!);
-      return [out.ids];
+      if (!moved) throw neverFed((await own.scores()).findIndex((row) => row === null));
+      if (out.failed) throw noChoice(out.failed.why === 'invalid', out.failed.row, own.seen[out.failed.row]!);
+      return [...out.ids];
     });
   }
 
@@ -237,7 +246,7 @@ export class EagerEngine implements GenerationEngine {
     try {
       return await work();
     } catch (error) {
-      this.prepared?.slot?.check();
+      for (const slot of this.prepared?.slots.values() ?? []) slot?.check();
       throw error;
     }
   }
@@ -331,7 +340,7 @@ export class EagerEngine implements GenerationEngine {
 
   /** Gives back what steps have on a device. States stay, and what they had there comes back to them. */
   dispose(): void {
-    this.prepared?.slot?.dispose();
+    for (const slot of this.prepared?.slots.values() ?? []) slot?.dispose();
     this.prepared = null;
   }
 

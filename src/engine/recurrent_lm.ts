@@ -102,25 +102,29 @@ export interface Hidden {
   handover?: unknown;
 }
 
-/** Decoding steps of one row as work that is prepared once, in places of its own, where the row's states and scores lie meanwhile. */
+/** Decoding steps of one row or several as work that is prepared once, in places of its own, where the rows' states and scores lie meanwhile. */
 export interface DeviceSteps {
-  /** Dispatches of a token, on a GPU. */
+  /** Dispatches of a token of each row, on a GPU. */
   readonly dispatches?: number;
   /** To be waited for before they are used. Refused with a DeviceError where the device does not take them. */
   readonly ready: Promise<void>;
   /** Throws a DeviceError where the device is gone. */
   check?(): void;
-  /** Takes a row's states and scores over, as copies. @param states of each layer, of one row @param logits [v] */
-  load(states: readonly Readonly<Record<string, tf.Tensor>>[], logits: Float32Array): void;
+  /** Takes states and scores of all rows over, as copies. @param states of each layer @param logits of each row, [v] */
+  load(states: readonly Readonly<Record<string, tf.Tensor>>[], logits: readonly Float32Array[]): void;
   /** The states as new tensors. */
   states(): Record<string, tf.Tensor>[];
-  /** The scores as a new tensor, [v]. */
-  logits(): tf.Tensor1D;
-  feed(token: number): void;
-  /** Feeds the tokens of a prompt, and yields where others may run; absent where the layers' code reads prompts. */
-  read?(ids: Int32Array): Pieces<void>;
-  /** Chooses tokens and feeds each; absent where the host chooses. @returns ids; below 0 where none could be chosen: -1 for scores that are no numbers, -2 where all are removed */
-  decode?(count: number, choice: StepChoice): Promise<Int32Array>;
+  /** The scores as a new tensor, [b, v]. */
+  logits(): tf.Tensor2D;
+  /** Feeds a token to each row. */
+  feed(tokens: Int32Array): void;
+  /** Feeds each row the tokens of a prompt, which may be none, and yields where others may run; absent where the layers' code reads prompts. */
+  read?(texts: readonly Int32Array[]): Pieces<void>;
+  /**
+   * Chooses tokens and feeds each; absent where the host chooses.
+   * @returns ids of each row; below 0 where none could be chosen: -1 for scores that are no numbers, -2 where all are removed
+   */
+  decode?(count: number, choice: StepChoice): Promise<Int32Array[]>;
   dispose(): void;
 }
 
@@ -184,8 +188,8 @@ export interface RecurrentLM<C extends LMConfig = LMConfig> {
   ): Generator<undefined, Hidden, undefined>;
   /** @param h normed, [..., d] @returns logits [..., v], float32 */
   head(weights: Weights, h: tf.Tensor): tf.Tensor;
-  /** Steps of one row over given weights, which must outlive them; null where the device in use has none. */
-  deviceSteps?(weights: Weights): DeviceSteps | null;
+  /** Steps of so many rows over given weights, which must outlive them; null where the device in use has none. */
+  deviceSteps?(weights: Weights, batch: number): DeviceSteps | null;
   /** Final norm and head of one position. @param h before the norm, [b, d] @param handover see Hidden @returns [b, v], float32 */
   normedHead(weights: Weights, h: tf.Tensor2D, handover?: unknown): tf.Tensor2D;
 }

@@ -1,4 +1,4 @@
-/** A model's weights as decoding steps of one row take them, on WebAssembly and on WebGPU. */
+/** A model's weights as decoding steps take them, on WebAssembly and on WebGPU. */
 import type * as tf from '@tensorflow/tfjs';
 import type { PackedMatrix } from './wasm/packed.js';
 
@@ -26,5 +26,5 @@ export interface ModelTensors {
   readonly head: tf.Tensor | PackedMatrix;
 }
 
-/** States of a layer: conv [1, taps-1, channels] and ssm [1, heads, headDim, stateSize]. */
+/** States of a layer: conv [b, taps-1, channels] and ssm [b, heads, headDim, stateSize]. */
 export type StepStates = Record<'conv' | 'ssm', tf.Tensor>;

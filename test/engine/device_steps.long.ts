@@ -53,7 +53,9 @@ for (const [backend, use] of Object.entries(BACKENDS))
           }
           state.dispose();
         };
-        await write(100);
+        // Twice: TensorFlow.js brings a weight to the device at its first use, in a buffer out of its pool. After the first text the pool lacks the
+        // one that the last layer's D took, 16 bytes, which the scan's slices had left there; the second text makes up for it, and no later one.
+        for (let i = 0; i < 2; i++) await write(100);
         const before = held();
         for (let i = 0; i < 10; i++) await write(500);
         expect(held()).to.deep.equal(before);

@@ -1,4 +1,4 @@
-/** One text read and written by the prepared operations of WebAssembly, against the layers' own code on another backend. */
+/** One text and several read and written by the prepared operations of WebAssembly, against the layers' own code on another backend. */
 import * as tf from '@tensorflow/tfjs';
 import { expect } from 'chai';
 import type { EagerEngine } from '../../src/engine/eager_engine.js';
@@ -58,6 +58,31 @@ describe('steps that WebAssembly has prepared', function () {
       for (let at = 2; at < PROMPT.length; at += 3) await engine.prefill(pieces, [PROMPT.subarray(at, at + 3)]);
       await step(engine, pieces, PROMPT.subarray(0, 12));
       await expectSame(pieces, stepped);
+    });
+
+  for (const [name, about] of Object.entries(STEP_CASES))
+    it(`${name}: five rows of several lengths, scores and states of the layers' code`, async () => {
+      const prompts = [PROMPT, PROMPT.subarray(3, 4), PROMPT.subarray(0, 70), PROMPT.subarray(9, 12), PROMPT.subarray(5, 69)]; // prettier-ignore
+      const tokens = (i: number): Int32Array => Int32Array.from(prompts, (_, row) => (7 * i + row) % 11);
+      const run = async (engine: EagerEngine): Promise<Awaited<ReturnType<EagerState['toArrays']>>[]> => {
+        const state = await engine.createState(5);
+        cleanup.push(state);
+        // one row gets its first token with the second prompt
+        await engine.prefill(state, prompts.map((ids, row) => (row === 1 ? ids.subarray(1) : ids))); // prettier-ignore
+        const read = await state.toArrays();
+        await engine.prefill(state, prompts.map((ids, row) => (row === 1 ? ids : ids.subarray(0, row)))); // prettier-ignore
+        for (let i = 0; i < 12; i++) await engine.step(state, tokens(i));
+        return [read, await state.toArrays()];
+      };
+      await useBackend('cpu');
+      const want = await run(engineOf(await modelOf(about)));
+      await useBackend('wasm');
+      const got = await run(engineOf(await modelOf(about)));
+      want.forEach(({ seen, fed, tensors }, i) => {
+        expect([got[i]!.seen, got[i]!.fed]).to.deep.equal([seen, fed]);
+        for (const [key, { data }] of Object.entries(tensors)) expectClose(got[i]!.tensors[key]!.data, data, NEAR, key);
+      });
+      expect(want[0]!.fed).to.deep.equal([true, false, true, true, true]);
     });
 
   it('states take turns: forks, a prompt read on, selections of several rows are as those of one row alone', async () => {

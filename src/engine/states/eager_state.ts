@@ -1,4 +1,4 @@
-/** The state of a batch in eager runs: tensors, or for one row the place on a device where it is decoded. */
+/** The state of a batch in eager runs: tensors, or the place on a device where it is decoded. */
 import { checkMemory } from '../../base/memory.js';
 import { Turns } from '../../base/turns.js';
 import type * as tf from '@tensorflow/tfjs';
@@ -15,13 +15,15 @@ export class EagerState implements EngineState, SlotGuest {
   seen: number[];
   /** Others may run within a call: calls on one state follow one another. */
   readonly turns = new Turns();
-  /** Where the only row was last decoded by prepared steps. It may have gone home since. */
+  /** Where it was last decoded by prepared steps. It may have gone home since. */
   private slot: DeviceSlot | null = null;
-  /** Tokens that were fed there, of which the cache does not know yet. */
+  /** Tokens that were fed there to the row with the most of them, of which the cache does not know yet. */
   private fedThere = 0;
+  /** Which rows were fed a token at all. */
+  private readonly fed: boolean[];
   /** Whether the scores on the host are older than those of the device; and these as a tensor, once they came back. */
   private stale = false;
-  private returned: tf.Tensor1D | null = null;
+  private returned: tf.Tensor2D | null = null;
 
   constructor(
     private readonly network: StatesOf,
@@ -30,6 +32,7 @@ export class EagerState implements EngineState, SlotGuest {
     seen?: readonly number[],
   ) {
     this.seen = seen ? [...seen] : new Array<number>(owned.batch).fill(0);
+    this.fed = rows.map((row) => row !== null);
   }
 
   private get alive(): RecurrentCache {
@@ -53,11 +56,13 @@ export class EagerState implements EngineState, SlotGuest {
     void this.alive;
     if (this.stale) {
       const logits = this.returned ?? this.slot!.logits();
-      const values = (await logits.data<'float32'>()).slice();
+      const values = await logits.data<'float32'>();
       logits.dispose();
       // it may have been sent home meanwhile, with the same scores
       this.returned?.dispose();
-      [this.rows, this.returned, this.stale] = [[values], null, false];
+      const size = values.length / this.fed.length;
+      const rows = this.fed.map((fed, i) => (fed ? values.slice(i * size, (i + 1) * size) : null));
+      [this.rows, this.returned, this.stale] = [rows, null, false];
     }
     return this.rows;
   }
@@ -65,6 +70,7 @@ export class EagerState implements EngineState, SlotGuest {
   /** Sets the scores of a row. */
   setScores(row: number, values: Float32Array): void {
     this.rows[row] = values;
+    this.fed[row] = true;
   }
 
   /** For a slot: what it takes over. */
@@ -73,22 +79,25 @@ export class EagerState implements EngineState, SlotGuest {
   }
 
   /** The same; scores() was waited for. */
-  get logits(): Float32Array {
-    return this.rows[0] ?? new Float32Array(this.network.config.vocab_size);
+  get logits(): readonly Float32Array[] {
+    return this.rows.map((row) => row ?? new Float32Array(this.network.config.vocab_size));
   }
 
   comeIn(slot: DeviceSlot): void {
     this.slot = slot;
   }
 
-  /** Says that tokens were fed in the slot. */
-  fedIn(count: number): void {
+  /** Says how many tokens were fed to each row in the slot. */
+  fedIn(counts: readonly number[]): void {
     this.stale = true;
-    this.fedThere += count;
-    this.seen[0]! += count;
+    this.fedThere += Math.max(...counts);
+    counts.forEach((count, row) => {
+      this.seen[row]! += count;
+      this.fed[row] ||= count > 0;
+    });
   }
 
-  comeBack(states: Record<string, tf.Tensor>[], logits: tf.Tensor1D): void {
+  comeBack(states: Record<string, tf.Tensor>[], logits: tf.Tensor2D): void {
     this.owned.advance(states, this.fedThere);
     this.fedThere = 0;
     if (this.stale) this.returned = logits;

@@ -4,6 +4,9 @@ import type { Address } from './module.js';
 /** Words of an operation. */
 export const WORDS = 16;
 
+/** The word that says where what comes of an operation goes. */
+export const TO = 9;
+
 /** Kinds of operations, by number. */
 const KINDS = { lookup: 0, norm: 1, product: 2, convolution: 3, recurrence: 4 } as const;
 
@@ -99,9 +102,12 @@ export function productOperation(
   });
 }
 
+/** Words of an operation that say where what it carries from row to row lies: of the first row, and how many bytes on that of the next one is. */
+export const CARRIED = { context: { first: 5, step: 11 }, state: { first: 7, step: 13 } } as const;
+
 /**
- * @param given x [rows, stride] of which the first channels count, context [taps-1, channels], weights [taps, channels], bias [channels] or 0,
- *   y [rows, channels]
+ * @param given x [rows, stride] of which the first channels count, context [taps-1, channels], the same for all rows (see CARRIED),
+ *   weights [taps, channels], bias [channels] or 0, y [rows, channels]
  */
 export function convolutionOperation(
   { rows, x, y, ...given }: Passed & Readonly<Record<'context' | 'weights' | 'bias', Address>>,
@@ -124,8 +130,8 @@ export interface RecurrenceSizes {
 }
 
 /**
- * @param given x [rows, z | xBC | dt], convolved [rows, x | B | C], rates [3, heads] of dt_bias, A_log and D, state [heads, headDim, stateSize],
- *   y [rows, heads, headDim]
+ * @param given x [rows, z | xBC | dt], convolved [rows, x | B | C], rates [3, heads] of dt_bias, A_log and D, state [heads, headDim, stateSize], the
+ *   same for all rows (see CARRIED), y [rows, heads, headDim]
  */
 export function recurrenceOperation(
   { rows, x, y, ...given }: Passed & Readonly<Record<'convolved' | 'rates' | 'state', Address>>,

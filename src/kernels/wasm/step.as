@@ -1,7 +1,7 @@
 /**
- * A model over the tokens of one text as a list of operations in memory, which threads work on together: each takes parts of an operation's outputs,
+ * A model over tokens as a list of operations in memory, which threads work on together: each takes parts of an operation's outputs,
  * and none begins the next before all are done. program.ts writes the list, and names the words of an operation. "Rows" are tokens, as many as a word
- * says: one when text is written, more when a prompt is read.
+ * says: those of a prompt, which follow one another in one state, or one of each text, each with a state of its own.
  */
 import { bf16Product, bf16Values, dense, int4Product, int4Rows, int8Product, int8Rows, wholeInput } from './kernels';
 import { exp1, fma, silu1, silu4, sum4 } from './vector';
@@ -161,10 +161,13 @@ function normRows(op: usize, part: i32, parts: i32): void {
     norm(x + <usize>r * row, <usize>word(op, 5), y + <usize>r * row, inner, word(op, 6), real(op, 7));
 }
 
-/** Steps of the causal convolution with its SiLU, for each row: context [taps-1, channels] moves on where it lies, weights [taps, channels]. */
+/**
+ * Steps of the causal convolution with its SiLU, for each row: context [taps-1, channels] moves on where it lies, weights [taps, channels]. The context of
+ * the next row is so many bytes further; 0 where it is the same.
+ */
 function convolution(op: usize, part: i32, parts: i32): void {
   const rows = load<i32>(<usize>word(op, 1));
-  const context = <usize>word(op, 5);
+  let context = <usize>word(op, 5);
   const weights = <usize>word(op, 6);
   const bias = <usize>word(op, 7);
   const channels = word(op, 3);
@@ -201,6 +204,7 @@ function convolution(op: usize, part: i32, parts: i32): void {
       store<f32>(out + c, silu1(sum));
     }
     raw += <usize>word(op, 10) << 2;
+    context += <usize>word(op, 11);
     out += row;
   }
 }
@@ -232,7 +236,7 @@ function moveOn(state: usize, b: usize, c: usize, size: i32, decay: f32, x: f32)
   return y;
 }
 
-/** The recurrence with skip and gate, row by row: states [heads, headDim, stateSize] move on where they lie. */
+/** The recurrence with skip and gate, row by row: states [heads, headDim, stateSize] move on where they lie, that of the next row so many bytes further. */
 function recurrence(op: usize, part: i32, parts: i32): void {
   const rows = load<i32>(<usize>word(op, 1));
   const heads = word(op, 2);
@@ -255,7 +259,7 @@ function recurrence(op: usize, part: i32, parts: i32): void {
     const first = <usize>(h * headDim) << 2;
     const b = (<usize>inner << 2) + <usize>(h / perGroup) * stateRow;
     const c = b + ((<usize>word(op, 4) * size) << 2);
-    const state = <usize>word(op, 7) + <usize>(h * headDim) * stateRow;
+    let state = <usize>word(op, 7) + <usize>(h * headDim) * stateRow;
     let projected = <usize>word(op, 8);
     let convolved = <usize>word(op, 10);
     let y = <usize>word(op, 9) + first;
@@ -272,6 +276,7 @@ function recurrence(op: usize, part: i32, parts: i32): void {
       }
       projected += projectedRow;
       convolved += convolvedRow;
+      state += <usize>word(op, 13);
       y += <usize>inner << 2;
     }
   }

@@ -7,7 +7,7 @@ import { DecodingSteps, type StepChoice, type StepSizes } from './steps.js';
 import { bufferOf, submitted, tensorOf, type WebGpuBackend, webGpuBackend } from './tfjs.js';
 import { widths } from './recurrence.js';
 
-/** Steps of one row. The weights' tensors must outlive it. */
+/** Steps of one row or several. The weights' tensors must outlive it. */
 export class WebGpuSteps {
   private readonly steps: DecodingSteps;
   /** Parameters of heads, which it puts together. */
@@ -17,10 +17,11 @@ export class WebGpuSteps {
     private readonly backend: WebGpuBackend,
     private readonly sizes: StepSizes,
     { embedding, layers, gamma, head }: ModelTensors,
+    batch: number,
   ) {
     const at = (tensor: tf.Tensor): GpuBinding => ({ buffer: bufferOf(backend, tensor) });
     this.made = layers.map(({ dtBias, aLog, d }) => tf.keep(tf.concat([dtBias, aLog, d])));
-    this.steps = new DecodingSteps(backend.device, sizes, {
+    const weights = {
       embedding: placedMatrix(backend, embedding),
       head: placedMatrix(backend, head),
       gamma: at(gamma),
@@ -35,10 +36,11 @@ export class WebGpuSteps {
         outProj: placedMatrix(backend, layer.outProj),
         ...(layer.outBias && { outBias: at(layer.outBias) }),
       })),
-    });
+    };
+    this.steps = new DecodingSteps(backend.device, sizes, weights, batch);
   }
 
-  /** Dispatches of a token. */
+  /** Dispatches of a token of each row. */
   get dispatches(): number {
     return this.steps.dispatches;
   }
@@ -53,8 +55,8 @@ export class WebGpuSteps {
     return this.steps.ready;
   }
 
-  /** Takes a row's states and scores over, as copies. @param logits [vocabulary] */
-  load(states: readonly Readonly<Record<string, tf.Tensor>>[], logits: Float32Array): void {
+  /** Takes states and scores of all rows over, as copies. @param logits of each row, [vocabulary] */
+  load(states: readonly Readonly<Record<string, tf.Tensor>>[], logits: readonly Float32Array[]): void {
     const copies = (states as readonly StepStates[]).flatMap(({ conv, ssm }, i) => {
       const { context, state } = this.steps.states[i]!;
       return [{ tensor: ssm, to: state }, ...(conv.size > 0 ? [{ tensor: conv, to: context }] : [])];
@@ -68,31 +70,32 @@ export class WebGpuSteps {
     const encoder = device.createCommandEncoder();
     for (const { from, to, bytes } of sources) encoder.copyBufferToBuffer(from, 0, to, 0, bytes);
     device.queue.submit([encoder.finish()]);
-    device.queue.writeBuffer(this.steps.logits, 0, logits);
+    logits.forEach((row, i) => device.queue.writeBuffer(this.steps.logits, i * row.byteLength, row));
   }
 
   /** The states as new tensors. */
   states(): StepStates[] {
     const { heads, headDim, stateSize, taps } = this.sizes;
     const { channels } = widths(this.sizes);
-    return this.steps.states.map(({ context, state }) => ({
-      conv: tensorOf(context, [1, taps - 1, channels]),
-      ssm: tensorOf(state, [1, heads, headDim, stateSize]),
+    const { states, batch } = this.steps;
+    return states.map(({ context, state }) => ({
+      conv: tensorOf(context, [batch, taps - 1, channels]),
+      ssm: tensorOf(state, [batch, heads, headDim, stateSize]),
     }));
   }
 
-  /** The scores as a new tensor, [vocabulary]. */
-  logits(): tf.Tensor1D {
-    return tensorOf(this.steps.logits, [this.sizes.vocabulary]);
+  /** The scores as a new tensor, [batch, vocabulary]. */
+  logits(): tf.Tensor2D {
+    return tensorOf(this.steps.logits, [this.steps.batch, this.sizes.vocabulary]);
   }
 
-  /** Feeds a token. */
-  feed(token: number): void {
-    this.steps.feed(token);
+  /** Feeds a token to each row. */
+  feed(tokens: Int32Array): void {
+    this.steps.feed(tokens);
   }
 
   /** See DecodingSteps.decode(). */
-  decode(count: number, choice: StepChoice): Promise<Int32Array> {
+  decode(count: number, choice: StepChoice): Promise<Int32Array[]> {
     return this.steps.decode(count, choice);
   }
 
@@ -102,8 +105,12 @@ export class WebGpuSteps {
   }
 }
 
-/** Steps over a model's tensors; null on other backends. */
-export function webGpuSteps(sizes: StepSizes, weights: ModelTensors): WebGpuSteps | null {
+/** Steps over a model's tensors; null on other backends, and for more rows than a state can be bound of. */
+export function webGpuSteps(sizes: StepSizes, weights: ModelTensors, batch: number): WebGpuSteps | null {
   const backend = webGpuBackend();
-  return backend && new WebGpuSteps(backend, sizes, weights);
+  if (!backend) return null;
+  const { inner, width } = widths(sizes);
+  const most = 4 * batch * Math.max(inner * sizes.stateSize, width, sizes.vocabulary);
+  if (batch > 1 && most > backend.device.limits.maxStorageBufferBindingSize) return null;
+  return new WebGpuSteps(backend, sizes, weights, batch);
 }

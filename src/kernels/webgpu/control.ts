@@ -1,4 +1,4 @@
-/** What steers the steps of a block, in a buffer of words: the choice writes the first four, the host all before a block. */
+/** What steers the steps of a block, in a buffer of words for each row: the choice writes the first four, the host all before a block. */
 export const CONTROL = [
   'step', // of the block
   'token', // that is fed next
@@ -11,6 +11,7 @@ export const CONTROL = [
 
 export type ControlWord = (typeof CONTROL)[number];
 
+/** Words of a row. */
 export function controlWords(
   values: Readonly<Record<Exclude<ControlWord, 'step' | 'temperature'>, number>>,
   temperature: number,
@@ -19,5 +20,8 @@ export function controlWords(
   return Uint32Array.from(CONTROL, (name) => (name === 'step' ? 0 : name === 'temperature' ? bits : values[name]));
 }
 
-/** WGSL of a word. */
-export const control = (name: ControlWord): string => `control[${CONTROL.indexOf(name)}]`;
+/** WGSL of a word. @param row whose, in WGSL; of the first where nothing is said */
+export const control = (name: ControlWord, row?: string): string => {
+  const at = CONTROL.indexOf(name);
+  return row === undefined ? `control[${at}]` : `control[${CONTROL.length}u * ${row} + ${at}u]`;
+};

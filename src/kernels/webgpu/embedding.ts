@@ -1,4 +1,4 @@
-/** The row of an embedding that the chosen token names, in WGSL, for a part of the matrix: of another part's row nothing is written. */
+/** The rows of an embedding that the chosen tokens name, in WGSL, for a part of the matrix: of another part's row nothing is written. */
 import { control } from './control.js';
 import { chunkOf, hasLevels, matrixBindings, type MatrixFormat, weightFunctions } from './formats.js';
 import type { WgslKernel } from './gpu.js';
@@ -10,12 +10,14 @@ export interface EmbeddingSpec {
   /** Rows first to first + out of the matrix are bound. */
   readonly first: number;
   readonly out: number;
+  /** Rows of x, each with a token of its own. */
+  readonly batch: number;
 }
 
 const THREADS = 64;
 
-/** Bindings: matrix, levels, x [inner], control. */
-export function embeddingKernel({ inner, format, first, out }: EmbeddingSpec): WgslKernel {
+/** Bindings: matrix, levels, x [batch, inner], control. */
+export function embeddingKernel({ inner, format, first, out, batch }: EmbeddingSpec): WgslKernel {
   const chunk = chunkOf(format, inner);
   const bindings = ['matrix', ...(hasLevels(format) ? ['levels'] : []), 'x', 'control'];
   const at = numbered(bindings);
@@ -25,16 +27,17 @@ ${weightFunctions(format, inner, chunk)}
 @compute @workgroup_size(${THREADS})
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
   let c = id.x;
-  let row = ${control('token')} - ${first}u; // below the first it wraps to what is beyond the last
+  let row = ${control('token', 'id.y')} - ${first}u; // below the first it wraps to what is beyond the last
   if (c >= ${inner / chunk}u || row >= ${out}u) { return; }
 ${
   chunk === 8
     ? `  let w = weights(row, c);
-  x[2u * c] = vec4<f32>(w.even.x, w.odd.x, w.even.y, w.odd.y);
-  x[2u * c + 1u] = vec4<f32>(w.even.z, w.odd.z, w.even.w, w.odd.w);`
-    : '  x[c] = weight(row, c);'
+  let at = 2u * (id.y * ${inner / chunk}u + c);
+  x[at] = vec4<f32>(w.even.x, w.odd.x, w.even.y, w.odd.y);
+  x[at + 1u] = vec4<f32>(w.even.z, w.odd.z, w.even.w, w.odd.w);`
+    : `  x[id.y * ${inner}u + c] = weight(row, c);`
 }
 }
 `;
-  return { code, bindings, workgroups: Math.ceil(inner / chunk / THREADS) };
+  return { code, bindings, workgroups: Math.ceil(inner / chunk / THREADS), times: batch };
 }

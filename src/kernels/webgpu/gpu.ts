@@ -26,7 +26,7 @@ export type GpuPipeline = { getBindGroupLayout(index: number): object };
 export interface GpuPass {
   setPipeline(pipeline: GpuPipeline): void;
   setBindGroup(index: number, group: object): void;
-  dispatchWorkgroups(x: number): void;
+  dispatchWorkgroups(x: number, y: number): void;
   end(): void;
 }
 
@@ -65,6 +65,8 @@ export interface WgslKernel {
   readonly code: string;
   readonly bindings: readonly string[];
   readonly workgroups: number;
+  /** The second dimension of workgroups. Default 1 */
+  readonly times?: number;
 }
 
 /** A kernel with its buffers, ready to be dispatched any number of times. */
@@ -72,6 +74,7 @@ export interface Dispatch {
   readonly pipeline: GpuPipeline;
   readonly group: object;
   readonly workgroups: number;
+  readonly times: number;
 }
 
 const pipelines = new WeakMap<GpuDevice, Map<string, GpuPipeline>>();
@@ -108,16 +111,16 @@ export function dispatchOf(
     return { binding, resource };
   });
   const group = device.createBindGroup({ layout: pipeline.getBindGroupLayout(0), entries });
-  return { pipeline, group, workgroups: kernel.workgroups };
+  return { pipeline, group, workgroups: kernel.workgroups, times: kernel.times ?? 1 };
 }
 
 /** Dispatches one after another in a pass: each sees what those before it wrote. */
 export function encode(encoder: GpuEncoder, dispatches: readonly Dispatch[]): void {
   const pass = encoder.beginComputePass();
-  for (const { pipeline, group, workgroups } of dispatches) {
+  for (const { pipeline, group, workgroups, times } of dispatches) {
     pass.setPipeline(pipeline);
     pass.setBindGroup(0, group);
-    pass.dispatchWorkgroups(workgroups);
+    pass.dispatchWorkgroups(workgroups, times);
   }
   pass.end();
 }

@@ -18,18 +18,27 @@ export interface RecurrenceSpec {
   readonly limit: readonly [number, number];
 }
 
-/** Channels of x, and of all that is convolved: x | B | C. */
-export function widths({ heads, headDim, groups, stateSize }: RecurrenceSpec): { inner: number; channels: number } {
+/** Channels of x, of all that is convolved (x | B | C), and of what is projected (z | xBC | dt). */
+export function widths({
+  heads,
+  headDim,
+  groups,
+  stateSize,
+}: RecurrenceSpec): Record<'inner' | 'channels' | 'width', number> {
   const inner = heads * headDim;
-  return { inner, channels: inner + 2 * groups * stateSize };
+  const channels = inner + 2 * groups * stateSize;
+  return { inner, channels, width: inner + channels + heads };
 }
 
 const THREADS = 64;
 
-/** Bindings: projected [z | xBC | dt], context [taps-1, channels], taps [channels, taps], bias [channels], convolved [channels], control. */
-export function convolutionKernel(spec: RecurrenceSpec): WgslKernel {
+/**
+ * Bindings, those with a batch for each of its rows: projected [batch, z | xBC | dt], context [batch, taps-1, channels], taps [channels, taps],
+ * bias [channels], convolved [batch, channels], control.
+ */
+export function convolutionKernel(spec: RecurrenceSpec, batch = 1): WgslKernel {
   const { taps, convolutionBias } = spec;
-  const { inner, channels } = widths(spec);
+  const { inner, channels, width } = widths(spec);
   const past = taps > 1;
   const bindings = [
     ...['projected', past && 'context', 'taps', convolutionBias && 'bias', 'convolved', past && 'control'],
@@ -46,16 +55,17 @@ ${SILU}
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
   let c = id.x;
   if (c >= ${channels}u) { return; }
-  let newest = projected[${inner}u + c];
+  let old = id.y * ${(taps - 1) * channels}u + c;
+  let newest = projected[id.y * ${width}u + ${inner}u + c];
   var sum = ${convolutionBias ? 'bias[c]' : '0.0'};
-${Array.from({ length: taps - 1 }, (_, i) => `  let past${i} = context[${i * channels}u + c];\n  sum += past${i} * taps[c * ${taps}u + ${i}u];`).join('\n')}
+${Array.from({ length: taps - 1 }, (_, i) => `  let past${i} = context[old + ${i * channels}u];\n  sum += past${i} * taps[c * ${taps}u + ${i}u];`).join('\n')}
   sum += newest * taps[c * ${taps}u + ${taps - 1}u];
-  convolved[c] = silu(sum);
-${past ? `  if (${control('moves')} == 0u) { return; }` : ''}
-${Array.from({ length: taps - 1 }, (_, i) => `  context[${i * channels}u + c] = ${i + 2 < taps ? `past${i + 1}` : 'newest'};`).join('\n')}
+  convolved[id.y * ${channels}u + c] = silu(sum);
+${past ? `  if (${control('moves', 'id.y')} == 0u) { return; }` : ''}
+${Array.from({ length: taps - 1 }, (_, i) => `  context[old + ${i * channels}u] = ${i + 2 < taps ? `past${i + 1}` : 'newest'};`).join('\n')}
 }
 `;
-  return { code, bindings, workgroups: Math.ceil(channels / THREADS) };
+  return { code, bindings, workgroups: Math.ceil(channels / THREADS), times: batch };
 }
 
 /** Rows of a state that a workgroup moves on, and threads for each: a matter of speed only. */
@@ -71,12 +81,16 @@ export function recurrenceTiling({ stateSize }: RecurrenceSpec): RecurrenceTilin
 }
 
 /**
- * Bindings: projected [z | xBC | dt], convolved [x | B | C], heads [3, heads] of dt_bias, A_log and D, state [heads, headDim, stateSize],
- * gated [heads·headDim], control.
+ * Bindings: projected [batch, z | xBC | dt], convolved [batch, x | B | C], heads [3, heads] of dt_bias, A_log and D,
+ * state [batch, heads, headDim, stateSize], gated [batch, heads·headDim], control.
  */
-export function recurrenceKernel(spec: RecurrenceSpec, { rows, width } = recurrenceTiling(spec)): WgslKernel {
+export function recurrenceKernel(
+  spec: RecurrenceSpec,
+  batch = 1,
+  { rows, width } = recurrenceTiling(spec),
+): WgslKernel {
   const { heads, headDim, groups, stateSize, limit } = spec;
-  const { inner, channels } = widths(spec);
+  const { inner, channels, width: projectedRow } = widths(spec);
   const bindings = ['projected', 'convolved', 'heads', 'state', 'gated', 'control'];
   const at = numbered(bindings);
   const [four, type] = stateSize % 4 === 0 ? [4, 'vec4<f32>'] : [1, 'f32'];
@@ -86,10 +100,10 @@ export function recurrenceKernel(spec: RecurrenceSpec, { rows, width } = recurre
   const wide = four === 1 || inner % 4 === 0;
   const read = (from: number): string =>
     wide
-      ? `convolved[${from}u + group * ${stateSize / four}u + i]`
-      : `vec4<f32>(${[0, 1, 2, 3].map((j) => `convolved[${from * four}u + group * ${stateSize}u + 4u * i + ${j}u]`).join(', ')})`;
+      ? `convolved[own + ${from}u + group * ${stateSize / four}u + i]`
+      : `vec4<f32>(${[0, 1, 2, 3].map((j) => `convolved[own + ${from * four}u + group * ${stateSize}u + 4u * i + ${j}u]`).join(', ')})`;
   const narrow = (index: string): string =>
-    wide && four === 4 ? `convolved[(${index}) / 4u][(${index}) % 4u]` : `convolved[${index}]`;
+    wide && four === 4 ? `convolved[own + (${index}) / 4u][(${index}) % 4u]` : `convolved[own + ${index}]`;
   const code = `@group(0) @binding(${at('projected')}) var<storage, read> projected: array<f32>;
 @group(0) @binding(${at('convolved')}) var<storage, read> convolved: array<${wide ? type : 'f32'}>;
 @group(0) @binding(${at('heads')}) var<storage, read> heads: array<f32>;
@@ -99,10 +113,13 @@ export function recurrenceKernel(spec: RecurrenceSpec, { rows, width } = recurre
 ${SILU}${SOFTPLUS}${foldedArrays(rows, width)}
 @compute @workgroup_size(${rows * width})
 fn main(@builtin(workgroup_id) block: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+  // where the rows of this text begin
+  let text = block.y * ${projectedRow}u;
+  let own = block.y * ${wide && four === 4 ? channels / 4 : channels}u;
   let head = block.x / ${blocks}u;
   let group = head / ${heads / groups}u;
   let p = (block.x % ${blocks}u) * ${rows}u + lane / ${width}u;
-  let step = softplus(projected[${inner + channels}u + head] + heads[head]);
+  let step = softplus(projected[text + ${inner + channels}u + head] + heads[head]);
   let dt = ${clamped('step', limit)};
   let decay = exp(-exp(heads[${heads}u + head]) * dt);
   var y = ${four === 4 ? 'vec4<f32>()' : '0.0'};
@@ -110,23 +127,23 @@ fn main(@builtin(workgroup_id) block: vec3<u32>, @builtin(local_invocation_index
     let row = head * ${headDim}u + p;
     let scaled = ${narrow('row')} * dt;
     for (var i = lane % ${width}u; i < ${stateSize / four}u; i += ${width}u) {
-      let place = row * ${stateSize / four}u + i;
+      let place = (block.y * ${inner}u + row) * ${stateSize / four}u + i;
       let next = state[place] * decay + scaled * ${read(first)};
       y += next * ${read(second)};
-      if (${control('moves')} == 1u) { state[place] = next; }
+      if (${control('moves', 'block.y')} == 1u) { state[place] = next; }
     }
   }
   partial[lane] = ${four === 4 ? 'y.x + y.y + y.z + y.w' : 'y'};
 ${folded(rows, width, rows * width)}
-  let own = (block.x % ${blocks}u) * ${rows}u + lane;
-  if (lane < ${rows}u && own < ${headDim}u) {
-    let row = head * ${headDim}u + own;
+  let done = (block.x % ${blocks}u) * ${rows}u + lane;
+  if (lane < ${rows}u && done < ${headDim}u) {
+    let row = head * ${headDim}u + done;
     let skipped = sum[lane] + ${narrow('row')} * heads[${2 * heads}u + head];
-    gated[row] = skipped * silu(projected[row]);
+    gated[block.y * ${inner}u + row] = skipped * silu(projected[text + row]);
   }
 }
 `;
-  return { code, bindings, workgroups: heads * blocks };
+  return { code, bindings, workgroups: heads * blocks, times: batch };
 }
 
 /** A step size within its limits; WGSL has no infinity to compare with. */

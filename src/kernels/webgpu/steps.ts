@@ -1,4 +1,4 @@
-/** The decoding steps of a row as dispatches that are made once, with states and scores where they lie. */
+/** The decoding steps of one row or several as dispatches that are made once, with states and scores where they lie. */
 import { DisposedError } from '../../base/errors.js';
 import { Turns } from '../../base/turns.js';
 import { choiceKernel, flagsOf } from './choice.js';
@@ -56,36 +56,38 @@ export interface StepWeights {
 
 /** What a layer carries from token to token. */
 export interface LayerStateBuffers {
-  /** [taps-1, channels]; of no meaning with one tap */
+  /** [batch, taps-1, channels]; of no meaning with one tap */
   readonly context: GpuBuffer;
-  /** [heads, headDim, stateSize] */
+  /** [batch, heads, headDim, stateSize] */
   readonly state: GpuBuffer;
 }
 
 /** How tokens are chosen. */
 export interface StepChoice {
-  /** Drawn by numbers in [0, 1), one for each token; else the best is taken. */
-  readonly uniforms?: Float32Array;
+  /** Drawn by numbers in [0, 1), one for each token of each row; else the best is taken. */
+  readonly uniforms?: readonly Float32Array[];
   readonly temperature: number;
   /** 0: all */
   readonly topK: number;
   /** Ids that are never chosen. */
   readonly removed: readonly number[];
-  /** Ids that end the row: it gives `pad` then, and stays as it is after the id that ended it. */
+  /** Ids that end a row: it gives `pad` then, and stays as it is after the id that ended it. */
   readonly ends: readonly number[];
   readonly pad: number;
+  /** Rows that ended before: they give `pad`, and stay as they are. */
+  readonly finished?: readonly boolean[];
 }
 
-/** The most tokens of a call: what is read back at once. */
+/** The most tokens of a row in a call: what is read back at once. */
 const MOST_TOKENS = 128;
 
 /**
- * One row's states and scores, and its steps. Weights are others' and outlive it; all that it makes itself goes with dispose().
+ * The states and scores of one row or several, and their steps. Weights are others' and outlive it; all that it makes itself goes with dispose().
  */
 export class DecodingSteps {
   /** Zeros at first. */
   readonly states: readonly LayerStateBuffers[];
-  /** Of the next token, [vocabulary] */
+  /** Of the next token, [batch, vocabulary] */
   readonly logits: GpuBuffer;
   private readonly buffers: GpuBuffers;
   private readonly control: GpuBuffer;
@@ -106,6 +108,7 @@ export class DecodingSteps {
     readonly device: GpuDevice,
     private readonly sizes: StepSizes,
     weights: StepWeights,
+    readonly batch = 1,
   ) {
     const { stateSize, taps, vocabulary } = sizes;
     const { inner, channels } = widths(sizes);
@@ -113,32 +116,32 @@ export class DecodingSteps {
     this.buffers = new GpuBuffers(device);
     const floats = (count: number): GpuBuffer => this.buffers.storage(4 * count);
     this.states = weights.layers.map(() => ({
-      context: floats((taps - 1) * channels),
-      state: floats(inner * stateSize),
+      context: floats(batch * (taps - 1) * channels),
+      state: floats(batch * inner * stateSize),
     }));
-    this.logits = floats(vocabulary);
-    this.control = floats(CONTROL.length);
-    this.chosen = floats(MOST_TOKENS);
-    this.staging = this.buffers.staging(4 * MOST_TOKENS);
+    this.logits = floats(batch * vocabulary);
+    this.control = floats(batch * CONTROL.length);
+    this.chosen = floats(batch * MOST_TOKENS);
+    this.staging = this.buffers.staging(4 * batch * MOST_TOKENS);
     this.flags = this.buffers.storage(flagsOf(vocabulary, [], []).byteLength);
-    this.uniforms = floats(MOST_TOKENS);
+    this.uniforms = floats(batch * MOST_TOKENS);
     const { made, ready } = checked(device, 'A decoding step', () => this.prepare(weights));
     this.step = made;
     this.ready = ready;
     ready.catch(() => undefined); // whoever decodes waits for it
   }
 
-  /** Dispatches of a token, its choice included. */
+  /** Dispatches of a token of each row, its choice included. */
   get dispatches(): number {
     return this.step.length + 1;
   }
 
   private prepare({ embedding, layers, gamma, head }: StepWeights): Dispatch[] {
-    const { device, sizes } = this;
-    const { hidden, heads, epsilon, normGroups } = sizes;
-    const { inner, channels } = widths(sizes);
-    const own = (count: number): GpuBinding => ({ buffer: this.buffers.storage(4 * count) });
-    const [x, projected] = [own(hidden), own(inner + channels + heads)];
+    const { device, sizes, batch } = this;
+    const { hidden, epsilon, normGroups } = sizes;
+    const { inner, channels, width } = widths(sizes);
+    const own = (count: number): GpuBinding => ({ buffer: this.buffers.storage(4 * batch * count) });
+    const [x, projected] = [own(hidden), own(width)];
     const [convolved, gated] = [own(channels), own(inner)];
     const control = { buffer: this.control };
     const product = (
@@ -148,15 +151,16 @@ export class DecodingSteps {
     ): Dispatch[] =>
       matrix.parts.map(({ first, out, values, levels }) => {
         const { format, inner: columns } = matrix;
-        const about = { inner: columns, out, first, format, accumulate: false, guarded: false, norm: null };
+        const rows = { out, first, batch, width: matrix.out };
+        const about = { inner: columns, ...rows, format, accumulate: false, guarded: false, norm: null };
         const kernel = productKernel({ ...about, ...rest, bias: given['bias'] !== undefined });
         return dispatchOf(device, kernel, { ...given, matrix: values, levels, control });
       });
     const embed = embedding.parts.map(({ first, out, values, levels }) => {
-      const kernel = embeddingKernel({ inner: hidden, format: embedding.format, first, out });
+      const kernel = embeddingKernel({ inner: hidden, format: embedding.format, first, out, batch });
       return dispatchOf(device, kernel, { matrix: values, levels, x, control });
     });
-    const [convolution, recurrence] = [convolutionKernel(sizes), recurrenceKernel(sizes)];
+    const [convolution, recurrence] = [convolutionKernel(sizes, batch), recurrenceKernel(sizes, batch)];
     const blocks = layers.flatMap((layer, i) => {
       const { context, state } = this.states[i]!;
       const { gamma, inBias, taps, bias, normGamma, outBias } = layer;
@@ -178,9 +182,8 @@ export class DecodingSteps {
 
   private choice({ uniforms, topK }: StepChoice): Dispatch {
     const spec = {
-      vocabulary: this.sizes.vocabulary,
-      drawn: uniforms !== undefined,
-      topK: uniforms !== undefined && topK > 0,
+      ...{ vocabulary: this.sizes.vocabulary, batch: this.batch, most: MOST_TOKENS },
+      ...{ drawn: uniforms !== undefined, topK: uniforms !== undefined && topK > 0 },
     };
     const key = `${spec.drawn} ${spec.topK}`;
     let made = this.choices.get(key);
@@ -199,44 +202,52 @@ export class DecodingSteps {
     return made;
   }
 
-  /** Feeds a token. What is submitted later comes after it. */
-  feed(token: number): void {
+  /** Feeds a token to each row. What is submitted later comes after it. */
+  feed(tokens: ArrayLike<number>): void {
     this.alive();
-    this.steer({ token, moves: 1 });
+    this.steer((row) => ({ token: tokens[row]!, moves: 1 }));
     this.submit(this.step);
   }
 
   /**
    * Chooses tokens from the scores, and feeds each.
-   * @param count MOST_TOKENS at most
-   * @returns the ids, `pad` after the end; NO_CHOICE's where none could be chosen, from there on
+   * @param count of each row, MOST_TOKENS at most
+   * @returns the ids of each row, `pad` after the end; NO_CHOICE's where none could be chosen, from there on
    */
-  decode(count: number, choice: StepChoice): Promise<Int32Array> {
+  decode(count: number, choice: StepChoice): Promise<Int32Array[]> {
     return this.turns.take(async () => {
       this.alive();
       const { queue } = this.device;
       const key = `${choice.removed.join()} ${choice.ends.join()}`;
       if (key !== this.flagsKey) queue.writeBuffer(this.flags, 0, flagsOf(this.sizes.vocabulary, choice.removed, choice.ends)); // prettier-ignore
       this.flagsKey = key;
-      if (choice.uniforms) queue.writeBuffer(this.uniforms, 0, choice.uniforms.slice(0, count));
-      this.steer({ pad: choice.pad, top_k: choice.topK }, choice.temperature);
+      choice.uniforms?.forEach((numbers, row) =>
+        queue.writeBuffer(this.uniforms, 4 * row * MOST_TOKENS, numbers.slice(0, count)),
+      );
+      const { pad, topK: top_k, temperature, finished } = choice;
+      this.steer((row) => ({ pad, top_k, finished: finished?.[row] ? 1 : 0 }), temperature);
       const dispatches = [this.choice(choice), ...this.step];
       // one submission a token: a long one would hold up what else the device draws
       for (let k = 0; k < count; k++) this.submit(dispatches);
       const encoder = this.device.createCommandEncoder();
-      encoder.copyBufferToBuffer(this.chosen, 0, this.staging, 0, 4 * count);
+      encoder.copyBufferToBuffer(this.chosen, 0, this.staging, 0, this.staging.size);
       this.device.queue.submit([encoder.finish()]);
       const bytes = await bytesOf(this.staging).catch((error: unknown) => {
         this.alive(); // disposed of meanwhile, or lost
         throw error;
       });
-      return new Int32Array(bytes).slice(0, count);
+      return this.rows((row) => new Int32Array(bytes, 4 * row * MOST_TOKENS, count));
     });
   }
 
-  private steer(words: Partial<Parameters<typeof controlWords>[0]>, temperature = 1): void {
+  private rows<T>(of: (row: number) => T): T[] {
+    return Array.from({ length: this.batch }, (_, row) => of(row));
+  }
+
+  private steer(of: (row: number) => Partial<Parameters<typeof controlWords>[0]>, temperature = 1): void {
     const none = { token: 0, moves: 0, finished: 0, pad: 0, top_k: 0 };
-    this.device.queue.writeBuffer(this.control, 0, controlWords({ ...none, ...words }, temperature));
+    const words = this.rows((row) => [...controlWords({ ...none, ...of(row) }, temperature)]);
+    this.device.queue.writeBuffer(this.control, 0, Uint32Array.from(words.flat()));
   }
 
   private submit(dispatches: readonly Dispatch[]): void {

@@ -17,6 +17,11 @@ var<workgroup> eighths: array<f32, ${(rows * width) / STEP}>;
 var<workgroup> sum: array<f32, ${rows}>;`;
 }
 
+/** Bytes that these take. */
+export function foldedBytes(rows: number, width: number): number {
+  return 4 * rows * (width + width / STEP + 1);
+}
+
 /**
  * Sums partial [rows, width] over the width into `sum` [rows]; all threads of a workgroup (at least as many as rows) come here, and see it after.
  * @param width a multiple of eight

@@ -1,4 +1,4 @@
-/** Decoding steps of one row that are prepared once, on WebAssembly or WebGPU, over the weights of a network. */
+/** Decoding steps of one row or several that are prepared once, on WebAssembly or WebGPU, over the weights of a network. */
 import {
   wasmSteps,
   type WasmSteps,
@@ -28,16 +28,17 @@ function plain(weight: Weight) {
   return weight.packed?.() ?? null;
 }
 
-/** Null on other backends, and for weights in a form that has no kernels. */
-export function networkSteps({
-  blocks,
-  embedding,
-  head,
-  gamma,
-  epsilon,
-}: NetworkWeightsForSteps): WebGpuSteps | WasmSteps | null {
+/** Bytes of states that steps of several rows take places for at most; of more rows the layers' code has them once. */
+const MOST_STATES = 2 ** 30;
+
+/** Null on other backends, for weights in a form that has no kernels, and for too many rows. */
+export function networkSteps(
+  { blocks, embedding, head, gamma, epsilon }: NetworkWeightsForSteps,
+  batch: number,
+): WebGpuSteps | WasmSteps | null {
   if (!webGpuTakes(16, 1) && !wasmTakes(16, 1)) return null; // no other backend has steps
   const [{ spec }] = blocks as [StepBlock];
+  if (batch > 1 && 4 * batch * blocks.length * spec.numHeads * spec.headDim * spec.stateSize > MOST_STATES) return null;
   const [rows, scores] = [plain(embedding), plain(head)];
   const layers = [];
   for (const { spec: own, gamma: before, weights } of blocks) {
@@ -63,5 +64,5 @@ export function networkSteps({
     ...{ vocabulary: head.shape[0], epsilon, normGroups: spec.normGroups === 'full' ? 1 : spec.nGroups },
   };
   const tensors = { embedding: rows, head: scores, gamma, layers };
-  return webGpuSteps(sizes, tensors) ?? wasmSteps(sizes, tensors);
+  return webGpuSteps(sizes, tensors, batch) ?? wasmSteps(sizes, tensors, batch);
 }

@@ -194,15 +194,16 @@ export class Mamba2Network implements RecurrentLM<Mamba2Config> {
     });
   }
 
-  /** Steps of one row that are prepared once, on WebAssembly or WebGPU; null where the backend or the form of the weights has none. */
-  deviceSteps(weights: Weights): DeviceSteps | null {
+  /** Steps of so many rows that are prepared once, on WebAssembly or WebGPU; null where the backend or the form of the weights has none. */
+  deviceSteps(weights: Weights, batch: number): DeviceSteps | null {
     const embedding = weights[this.names.embedding]!;
-    return networkSteps({
+    const given = {
       blocks: this.stepBlocks(weights, 0, this.blocks.length),
       ...{ embedding, head: this.lm_head ? weights[this.names.head]! : embedding },
       gamma: tensor(part(weights, 'backbone.norm_f.'), 'weight'),
       epsilon: this.config.layer_norm_epsilon,
-    });
+    };
+    return networkSteps(given, batch);
   }
 
   /**

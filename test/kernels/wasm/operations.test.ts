@@ -5,6 +5,7 @@ import { epilogueReference } from '../../../src/kernels/epilogue/reference.js';
 import { ssmStepReference } from '../../../src/kernels/ssm_step/reference.js';
 import { type Address, kernelsOver, type WasmBackend, type WasmKernels } from '../../../src/kernels/wasm/module.js';
 import {
+  CARRIED,
   convolutionOperation,
   lookupOperation,
   normOperation,
@@ -175,66 +176,84 @@ describe('operations on WebAssembly', () => {
       ] as const),
     };
     const taps = draw.whole(1, 5);
-    it(`convolution and recurrence, ${rows} rows, ${taps} taps, ${JSON.stringify(sizes)}`, () => {
-      const place = new Place();
-      const { heads, headDim, stateSize, limit } = sizes;
-      const inner = heads * headDim;
-      const channels = inner + 2 * groups * stateSize;
-      const stride = inner + channels + heads;
-      const [projected, weights] = [draw.numbers(rows * stride, 2), draw.numbers(channels * taps)];
-      const [bias, rates] = [draw.numbers(channels), draw.numbers(3 * heads)];
-      let [context, state] = [draw.numbers((taps - 1) * channels), draw.numbers(inner * stateSize)];
-      const turned = Float32Array.from(weights, (_, i) => weights[(i % channels) * taps + Math.floor(i / channels)]!);
-      const at = {
-        ...{ rows: place.kernels.rows, x: place.floats(projected), context: place.floats(context) },
-        ...{ convolved: place.floats(rows * channels), state: place.floats(state), y: place.floats(rows * inner) },
-      };
-      place.kernels.once(
-        convolutionOperation(
-          {
-            ...{ rows: at.rows, x: at.x + 4 * inner, y: at.convolved, context: at.context },
-            ...{ weights: place.floats(turned), bias: hasBias ? place.floats(bias) : 0 },
-          },
-          { channels, taps, stride },
-        ),
-        rows,
-      );
-      place.kernels.once(
-        recurrenceOperation(
-          {
-            ...{ rows: at.rows, x: at.x, y: at.y, convolved: at.convolved, rates: place.floats(rates) },
-            state: at.state,
-          },
-          sizes,
-        ),
-        rows,
-      );
-      for (let r = 0; r < rows; r++) {
-        const y = projected.subarray(r * stride, (r + 1) * stride);
-        const after = epilogueReference(
-          { first: inner, channels, taps, heads, bias: hasBias, limit },
-          {
-            ...{ y, context, place: 0, taps: weights, bias },
-            ...{ dtBias: rates.subarray(0, heads), ALog: rates.subarray(heads, 2 * heads) },
-          },
+    // tokens of one text, or one of each text, with a state of its own
+    for (const texts of [1, rows])
+      it(`convolution and recurrence, ${rows} rows, ${texts} texts, ${taps} taps, ${JSON.stringify(sizes)}`, () => {
+        const place = new Place();
+        const { heads, headDim, stateSize, limit } = sizes;
+        const inner = heads * headDim;
+        const channels = inner + 2 * groups * stateSize;
+        const stride = inner + channels + heads;
+        const [projected, weights] = [draw.numbers(rows * stride, 2), draw.numbers(channels * taps)];
+        const [bias, rates] = [draw.numbers(channels), draw.numbers(3 * heads)];
+        const [contextSize, stateSize_] = [(taps - 1) * channels, inner * stateSize];
+        const [contexts, states] = [draw.numbers(texts * contextSize), draw.numbers(texts * stateSize_)];
+        const turned = Float32Array.from(weights, (_, i) => weights[(i % channels) * taps + Math.floor(i / channels)]!);
+        const at = {
+          ...{ rows: place.kernels.rows, x: place.floats(projected), context: place.floats(contexts) },
+          ...{ convolved: place.floats(rows * channels), state: place.floats(states), y: place.floats(rows * inner) },
+        };
+        const apart = (operation: Operation, kind: keyof typeof CARRIED, size: number): Operation => {
+          if (texts > 1) operation.words[CARRIED[kind].step] = 4 * size;
+          return operation;
+        };
+        place.kernels.once(
+          apart(
+            convolutionOperation(
+              {
+                ...{ rows: at.rows, x: at.x + 4 * inner, y: at.convolved, context: at.context },
+                ...{ weights: place.floats(turned), bias: hasBias ? place.floats(bias) : 0 },
+              },
+              { channels, taps, stride },
+            ),
+            'context',
+            contextSize,
+          ),
+          rows,
         );
-        expectAll(place.read(at.convolved + 4 * r * channels, channels), after.xBC, `convolved ${r}`);
-        context = Float32Array.of(...context, ...y.subarray(inner, inner + channels)).slice(channels);
-        const step = [...after.xBC, ...after.dt, ...after.decay];
-        const { next, v } = ssmStepReference(
-          {
-            ...{ rows: 1, heads, headDim, groups, stateSize, dtype: 'float32', norm: null },
-            step: { stride: step.length, offset: 0 },
-            gate: { stride: inner, offset: 0, activated: true },
-          },
-          { state, step, gate: after.z, D: rates.subarray(2 * heads) },
+        place.kernels.once(
+          apart(
+            recurrenceOperation(
+              {
+                ...{ rows: at.rows, x: at.x, y: at.y, convolved: at.convolved, rates: place.floats(rates) },
+                state: at.state,
+              },
+              sizes,
+            ),
+            'state',
+            stateSize_,
+          ),
+          rows,
         );
-        expectAll(place.read(at.y + 4 * r * inner, inner), v, `gated ${r}`);
-        state = Float32Array.from(next);
-      }
-      expectAll(place.read(at.context, context.length), context, 'context', 0);
-      expectAll(place.read(at.state, state.length), state, 'state');
-    });
+        for (let r = 0; r < rows; r++) {
+          const y = projected.subarray(r * stride, (r + 1) * stride);
+          const text = texts > 1 ? r : 0;
+          const context = contexts.subarray(text * contextSize, (text + 1) * contextSize);
+          const state = states.subarray(text * stateSize_, (text + 1) * stateSize_);
+          const after = epilogueReference(
+            { first: inner, channels, taps, heads, bias: hasBias, limit },
+            {
+              ...{ y, context, place: 0, taps: weights, bias },
+              ...{ dtBias: rates.subarray(0, heads), ALog: rates.subarray(heads, 2 * heads) },
+            },
+          );
+          expectAll(place.read(at.convolved + 4 * r * channels, channels), after.xBC, `convolved ${r}`);
+          context.set(Float32Array.of(...context, ...y.subarray(inner, inner + channels)).slice(channels));
+          const step = [...after.xBC, ...after.dt, ...after.decay];
+          const { next, v } = ssmStepReference(
+            {
+              ...{ rows: 1, heads, headDim, groups, stateSize, dtype: 'float32', norm: null },
+              step: { stride: step.length, offset: 0 },
+              gate: { stride: inner, offset: 0, activated: true },
+            },
+            { state, step, gate: after.z, D: rates.subarray(2 * heads) },
+          );
+          expectAll(place.read(at.y + 4 * r * inner, inner), v, `gated ${r}`);
+          state.set(next);
+        }
+        expectAll(place.read(at.context, contexts.length), contexts, 'context', 0);
+        expectAll(place.read(at.state, states.length), states, 'state');
+      });
   }
 
   it('what has no power or is no number stays so: infinities, NaN', () => {

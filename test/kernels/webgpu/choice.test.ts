@@ -29,7 +29,8 @@ onWebGpu('WGSL choice', (device) => {
       topK = 0,
       steps = uniforms?.length ?? 1,
     } = asked;
-    const kernel = choiceKernel({ vocabulary: logits.length, drawn: uniforms !== undefined, topK: topK > 0 });
+    const about = { vocabulary: logits.length, drawn: uniforms !== undefined, topK: topK > 0 };
+    const kernel = choiceKernel({ ...about, batch: 1, most: steps });
     const given = {
       ...{ logits, flags: flagsOf(logits.length, removed, ends), uniforms: Float32Array.from(uniforms ?? [0]) },
       chosen: new Float32Array(steps),
@@ -103,4 +104,34 @@ onWebGpu('WGSL choice', (device) => {
           expect(near, `number ${uniforms[i]}`).to.include(id);
         });
       });
+
+  it('each row of a batch by itself: scores, numbers, ends and places', async () => {
+    const [vocabulary, batch, steps] = [300, 3, 4];
+    for (const drawing of [false, true]) {
+      const draw = new Draw(Number(drawing));
+      const rows = Array.from({ length: batch }, () => draw.numbers(vocabulary, 4));
+      const uniforms = rows.map(() => draw.numbers(steps).map((u) => Math.abs(u) * 0.999));
+      const apart: number[][] = [];
+      for (const [i, logits] of rows.entries())
+        apart.push((await chosen({ logits, steps, topK: drawing ? 9 : 0, ...(drawing && { uniforms: [...uniforms[i]!] }) })).ids); // prettier-ignore
+      const most = steps + 3;
+      const kernel = choiceKernel({ vocabulary, drawn: drawing, topK: drawing, batch, most });
+      const places = new Float32Array(batch * most).fill(7);
+      const numbers = new Float32Array(batch * most);
+      uniforms.forEach((row, i) => numbers.set(row, i * most));
+      const control_ = rows.map((_, i) => [...control({ finished: Number(i === 1), pad: 70 + i, top_k: 9 })]);
+      const given = {
+        ...{ logits: Float32Array.from(rows.flatMap((row) => [...row])), flags: flagsOf(vocabulary, [], []) },
+        ...{ uniforms: numbers, chosen: places, control: Uint32Array.from(control_.flat()) },
+      };
+      const got = await runKernels(device(), Array<typeof kernel>(steps).fill(kernel), given, ['chosen', 'control']);
+      const rest = [...new Int32Array(places.buffer, 0, most - steps)];
+      rows.forEach((_, i) => {
+        const ids = i === 1 ? Array<number>(steps).fill(71) : apart[i]!;
+        expect([...new Int32Array(got.chosen.buffer, 4 * i * most, most)], `row ${i}`).to.deep.equal([...ids, ...rest]);
+        const words = new Uint32Array(got.control.buffer, 4 * i * CONTROL.length, CONTROL.length);
+        expect([words[CONTROL.indexOf('step')], words[CONTROL.indexOf('moves')]]).to.deep.equal([steps, Number(i !== 1)]); // prettier-ignore
+      });
+    }
+  });
 });

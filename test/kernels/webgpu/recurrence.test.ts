@@ -44,47 +44,61 @@ onWebGpu('WGSL recurrence', (device) => {
     const spec = specOf(draw, seed);
     const { heads, headDim, groups, stateSize, taps, limit, convolutionBias } = spec;
     const { inner, channels } = widths(spec);
-    const moves = Number(seed % 4 !== 3);
-    it(`${JSON.stringify(spec)}${moves ? '' : ', switched off'}`, async () => {
-      const y = draw.numbers(inner + channels + heads, 2);
-      const own = {
-        ...{
-          projected: y,
-          context: draw.numbers(Math.max(1, (taps - 1) * channels)),
-          taps: draw.numbers(channels * taps),
-        },
-        ...{ bias: draw.numbers(channels), heads: draw.numbers(3 * heads), state: draw.numbers(inner * stateSize) },
+    // rows of a batch, of which one in four is switched off
+    const batch = seed % 3 === 1 ? draw.whole(2, 5) : 1;
+    const moving = (b: number): number => Number((seed + b) % 4 !== 3);
+    it(`${JSON.stringify(spec)}, ${batch} rows${moving(0) ? '' : ', switched off'}`, async () => {
+      const [projected, context] = [inner + channels + heads, Math.max(1, (taps - 1) * channels)];
+      const all = {
+        ...{ projected: draw.numbers(batch * projected, 2), context: draw.numbers(batch * context) },
+        ...{ taps: draw.numbers(channels * taps), bias: draw.numbers(channels), heads: draw.numbers(3 * heads) },
+        state: draw.numbers(batch * inner * stateSize),
       };
       const given = {
-        ...own,
-        ...{ convolved: new Float32Array(channels).fill(NaN), gated: new Float32Array(inner).fill(NaN) },
-        control: control({ moves }),
+        ...all,
+        ...{
+          convolved: new Float32Array(batch * channels).fill(NaN),
+          gated: new Float32Array(batch * inner).fill(NaN),
+        },
+        control: Uint32Array.from(Array.from({ length: batch }, (_, b) => [...control({ moves: moving(b) })]).flat()),
       };
       const tiling = seed % 2 ? recurrenceTiling(spec) : { rows: draw.of([1, 3, 8]), width: draw.of([8, 16]) };
-      const kernels = [convolutionKernel(spec), recurrenceKernel(spec, tiling)];
-      const got = await runKernels(device(), kernels, given, ['convolved', 'context', 'state', 'gated']);
+      const kernels = [convolutionKernel(spec, batch), recurrenceKernel(spec, batch, tiling)];
+      const after_ = await runKernels(device(), kernels, given, ['convolved', 'context', 'state', 'gated']);
+      for (let b = 0; b < batch; b++) expectRow(b);
 
-      const after = epilogueReference(
-        { first: inner, channels, taps, heads, bias: convolutionBias, limit },
-        {
-          ...{ y, context: own.context, place: 0, taps: own.taps, bias: own.bias },
-          ...{ dtBias: own.heads.subarray(0, heads), ALog: own.heads.subarray(heads, 2 * heads) },
-        },
-      );
-      expectAll(got.convolved, after.xBC, 'convolved');
-      const moved = [...own.context.subarray(channels), ...y.subarray(inner, inner + channels)];
-      if (taps > 1) expect([...got.context]).to.deep.equal(moves ? moved : [...own.context]);
-      const step = [...after.xBC, ...after.dt, ...after.decay];
-      const { next, v } = ssmStepReference(
-        {
-          ...{ rows: 1, heads, headDim, groups, stateSize, dtype: 'float32', norm: null },
-          step: { stride: step.length, offset: 0 },
-          gate: { stride: inner, offset: 0, activated: true },
-        },
-        { state: own.state, step, gate: after.z, D: own.heads.subarray(2 * heads) },
-      );
-      expectAll(got.state, moves ? next : [...own.state], 'state');
-      expectAll(got.gated, v, 'gated');
+      function expectRow(b: number): void {
+        const of = (values: Float32Array): Float32Array => {
+          const size = values.length / batch;
+          return values.subarray(b * size, (b + 1) * size);
+        };
+        const moves = moving(b);
+        const y = of(all.projected);
+        const own = { ...all, context: of(all.context), state: of(all.state) };
+        const got = { convolved: of(after_.convolved), context: of(after_.context), state: of(after_.state), gated: of(after_.gated) }; // prettier-ignore
+
+        const after = epilogueReference(
+          { first: inner, channels, taps, heads, bias: convolutionBias, limit },
+          {
+            ...{ y, context: own.context, place: 0, taps: own.taps, bias: own.bias },
+            ...{ dtBias: own.heads.subarray(0, heads), ALog: own.heads.subarray(heads, 2 * heads) },
+          },
+        );
+        expectAll(got.convolved, after.xBC, 'convolved');
+        const moved = [...own.context.subarray(channels), ...y.subarray(inner, inner + channels)];
+        if (taps > 1) expect([...got.context]).to.deep.equal(moves ? moved : [...own.context]);
+        const step = [...after.xBC, ...after.dt, ...after.decay];
+        const { next, v } = ssmStepReference(
+          {
+            ...{ rows: 1, heads, headDim, groups, stateSize, dtype: 'float32', norm: null },
+            step: { stride: step.length, offset: 0 },
+            gate: { stride: inner, offset: 0, activated: true },
+          },
+          { state: own.state, step, gate: after.z, D: own.heads.subarray(2 * heads) },
+        );
+        expectAll(got.state, moves ? next : [...own.state], 'state');
+        expectAll(got.gated, v, 'gated');
+      }
     });
   }
 
@@ -95,7 +109,7 @@ onWebGpu('WGSL recurrence', (device) => {
     const { inner, channels } = widths(spec);
     const [hidden, normGroups] = [draw.of([768, 8 * draw.whole(1, 9), draw.whole(1, 70)]), draw.of([1, groups])];
     it(`a layer of ${hidden} channels, ${JSON.stringify(spec)}`, async () => {
-      const width = inner + channels + heads;
+      const { width } = widths(spec);
       const [first, second] = [
         matrixOf(draw, { kind: draw.of(['float32', 'bfloat16'] as const) }, width, hidden),
         matrixOf(draw, { kind: draw.of(['float32', 'bfloat16'] as const) }, hidden, inner),
@@ -134,7 +148,7 @@ onWebGpu('WGSL recurrence', (device) => {
         ...own,
         ...{ inMatrix: Float32Array.from(first.weights), outMatrix: Float32Array.from(second.weights) },
       });
-      const plain = { first: 0, bias: false, guarded: false };
+      const plain = { first: 0, batch: 1, bias: false, guarded: false };
       const product = (
         inner_: number,
         out: number,
@@ -142,7 +156,7 @@ onWebGpu('WGSL recurrence', (device) => {
         groups_: number,
         accumulate: boolean,
       ) =>
-        productKernel({ ...plain, inner: inner_, out, format, norm: { groups: groups_, epsilon: 1e-5 }, accumulate });
+        productKernel({ ...plain, inner: inner_, out, width: out, format, norm: { groups: groups_, epsilon: 1e-5 }, accumulate }); // prettier-ignore
       const renamed = (kernel: ReturnType<typeof productKernel>, names: Record<string, string>) => ({
         ...kernel,
         bindings: kernel.bindings.map((name) => names[name] ?? name),
