@@ -47,7 +47,7 @@ export interface CompiledEngineOptions {
   sums?: 'inside' | 'between';
   /**
    * With device_map: prompts pass through the devices in pieces of so many tokens, the next piece on the first device while the second has the one
-   * before. Segments that are no multiple pass whole. Default 256.
+   * before. Segments that are no multiple pass whole. Default 512.
    */
   piece?: number;
   on_compile?: CompileHook;
@@ -56,8 +56,8 @@ export interface CompiledEngineOptions {
 const SEGMENTS = [16, 64, 256, 512] as const;
 const GPU_SEGMENTS = [16, 128, 2048] as const;
 /** On several devices a segment of many pieces costs no compilation, and the more pieces, the less devices wait at its ends. */
-const PIECES = [1, 2, 4, 8, 16] as const;
-const PIECE = 256;
+const PIECES = [1, 2, 4, 8] as const;
+const PIECE = 512;
 
 const size = kinds.integer({ min: 1 });
 
@@ -74,7 +74,7 @@ export const ENGINE_RULES: OptionRules<CompiledEngineOptions> = {
   layered: { kind: kinds.boolean },
   fixed_blocks: { kind: kinds.boolean },
   sums: { kind: kinds.oneOf('inside', 'between') },
-  piece: { kind: size, default: 256 },
+  piece: { kind: size, default: 512 },
   on_compile: { kind: kinds.func },
 };
 
