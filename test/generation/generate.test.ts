@@ -238,7 +238,8 @@ describe('generate', () => {
         const got = await generate(fast, config, { input_ids: prompts, ...options });
         expect(got, JSON.stringify(options)).to.deep.equal(want);
         expect(fast.calls.decode).to.be.above(0);
-        expect(fast.calls.logits).to.equal(0);
+        // a last token of which nobody wants the state is chosen here, where it is the best one
+        expect(fast.calls.logits).to.be.at.most(options.do_sample ? 0 : 1);
       }
     }
     expect(engine.live).to.equal(0);

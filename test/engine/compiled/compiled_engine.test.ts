@@ -419,17 +419,18 @@ describe('CompiledEngine', function () {
         state,
         Array.from({ length: rows }, () => Int32Array.of(5)),
       );
-      for (let i = 0; i < 20; i++)
+      for (let i = 0; i < 4; i++)
         await engine.step(state, new Int32Array(rows).fill((i * 71) % model.config.vocab_size));
       return (await engine.logits(state))[rows - 1]!;
     };
     const exact = await logitsOf('float32', 1);
     const alone = await logitsOf('bfloat16', 1);
     expectRounded(alone, exact, 2 * 8 + 1);
-    // sums of float32 in another order may fall on the other side of the middle of two numbers of bfloat16
+    // sums of float32 in another order may fall on the other side of the middle of two numbers of bfloat16, and grow with each token: after a few of
+    // them, next to nothing is to be seen of it
     const size = Math.sqrt(exact.reduce((sum, x) => sum + x * x, 0) / exact.length);
     const off = (got: Float32Array, want: Float32Array): number => largestDifference(got, want).difference / size;
-    expect(off(await logitsOf('bfloat16', 5), alone)).to.be.below(off(alone, exact) / 2);
+    expect(off(await logitsOf('bfloat16', 5), alone)).to.be.below(off(alone, exact) / 100);
   });
 });
 
