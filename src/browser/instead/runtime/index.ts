@@ -9,6 +9,7 @@ import type { WasmBackend } from '../../../kernels/wasm/module.js';
 import { startThreads } from '../../../kernels/wasm/threads.js';
 import { packageVersion } from '../../../runtime/version.js';
 import { needsNode, needsNodeLater } from '../../needs_node.js';
+import { withoutPool } from '../../pool.js';
 import { addressOf, browserSettings } from '../../settings.js';
 
 export type { SelectOptions, DeviceReport };
@@ -54,11 +55,13 @@ async function useWasm(): Promise<void> {
   // its build with threads for the memory, which it shares: threads are those of our kernels
   if (threads === 1) tf.env().set('WASM_HAS_MULTITHREAD_SUPPORT', false);
   wasm.setThreadsCount(1);
-  await use('wasm', 'Its *.wasm files lie beside this code, or where configureBrowser({ wasm_folder }) says.');
-  if (threads === 1) return;
-  const backend = tf.backend() as unknown as WasmBackend & { wasm: { PThread?: { terminateAllThreads(): void } } };
-  backend.wasm.PThread?.terminateAllThreads();
-  await startThreads(backend, threads);
+  // asked for before, so that nothing but its start is waited for within withoutPool()
+  for (const flag of ['WASM_HAS_SIMD_SUPPORT', 'WASM_HAS_MULTITHREAD_SUPPORT']) await tf.env().getAsync(flag);
+  const chosen = (): Promise<void> =>
+    use('wasm', 'Its *.wasm files lie beside this code, or where configureBrowser({ wasm_folder }) says.');
+  if (threads === 1) return chosen();
+  await withoutPool(chosen);
+  await startThreads(tf.backend() as unknown as WasmBackend, threads);
 }
 
 /** Memory can be shared with threads where a page is cross-origin isolated. */
