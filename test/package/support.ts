@@ -21,7 +21,15 @@ export function packInto(folder: string): { tarball: string; files: string[] } {
   const copy = path.join(folder, 'copy');
   fs.mkdirSync(copy);
   const { files } = JSON.parse(fs.readFileSync('package.json', 'utf8')) as { files: string[] };
-  for (const name of ['src', 'scripts/build_node.mjs', 'scripts/build_web.mjs', 'package.json', 'tsconfig.json', 'tsconfig.build.json', ...files])
+  for (const name of [
+    'src',
+    'scripts/build_node.mjs',
+    'scripts/build_web.mjs',
+    'package.json',
+    'tsconfig.json',
+    'tsconfig.build.json',
+    ...files,
+  ])
     if (name !== 'dist' && fs.existsSync(name)) fs.cpSync(name, path.join(copy, name), { recursive: true });
   fs.symlinkSync(path.resolve('node_modules'), path.join(copy, 'node_modules'));
   npm(['run', '--silent', 'build'], copy);
