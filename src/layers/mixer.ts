@@ -177,7 +177,7 @@ export function mixerForward(
         const y = tf.reshape(outWeight.normed(flat, gamma, spec.epsilon), [b, t, spec.hiddenSize]);
         return outBias ? tf.add(y, outBias) : y;
       }
-      if (groups === 1 && paths.includes('merged')) {
+      if (groups === 1 && paths.includes('merged') && !(isStored(outWeight) && outWeight.summed)) {
         const { scaled, factor } = rmsParts(gated, gamma, spec.epsilon);
         return scaledLinear(scaled, factor, outWeight, outBias);
       }

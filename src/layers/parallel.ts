@@ -38,6 +38,7 @@ export function rowwise(local: StoredMatrix, across: Across, normed: number | nu
   const [fused, batch] = kernelsOf(local);
   return {
     shape: local.shape,
+    summed: true,
     apply: (x) => across.sum(local.apply(x)),
     rows: (ids) => local.rows(ids),
     ...(normed !== null && {

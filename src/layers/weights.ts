@@ -29,6 +29,11 @@ export interface StoredMatrix {
    */
   normed?(x: tf.Tensor2D, gamma: tf.Tensor, epsilon: number): tf.Tensor2D;
   /**
+   * Whether its products are sums over devices, each of which has some of the inputs (parallel.ts). What a device alone multiplies its inputs by,
+   * such as the factor of a norm of its own channels, must be in them before.
+   */
+  readonly summed?: boolean;
+  /**
    * residual + W·(norm(x)·gamma) of one row in one kernel, [1, out]; null where the device has no such kernel. Traced code.
    */
   fused?(input: OneRowInputs): tf.Tensor2D | null;

@@ -4,9 +4,12 @@ import { CompiledEngine } from '../../../src/engine/compiled/compiled_engine.js'
 import { stateLayout } from '../../../src/engine/compiled/divided_states.js';
 import { parallelLayout } from '../../../src/engine/compiled/parallel_states.js';
 import { GREEDY } from '../../../src/generation/engine.js';
+import { Mamba2ForCausalLM } from '../../../src/models/mamba2/causal_lm.js';
 import type { Mamba2ConfigFields } from '../../../src/models/mamba2/config.js';
+import { loadCheckpoint } from '../../../src/models/mamba2/pretrained.js';
 import { tensorCount, useBackend } from '../../support/backends.js';
 import { expectClose } from '../../support/compare.js';
+import { loadGolden, vectorOf } from '../../support/goldens.js';
 import { tinyModel } from '../../support/tiny_model.js';
 
 const SIZES: [Partial<Mamba2ConfigFields>, number][] = [
@@ -48,6 +51,38 @@ describe('a model in parts on several devices', function () {
         });
         state.dispose();
         expect(tensorCount()).to.deep.equal(before);
+      } finally {
+        engine.dispose();
+        model.dispose();
+      }
+    });
+
+  // merged steps normalise in two parts where a layer has one group: a device's own factor must come before the sum over devices
+  for (const merge_step of [false, true])
+    it(`reads tokens of several rows as the golden does, each device with one group of its own (merge_step: ${merge_step})`, async () => {
+      const golden = loadGolden('padding');
+      const { config, source } = await loadCheckpoint(golden.dir);
+      const model = new Mamba2ForCausalLM(config, source);
+      const spread = { devices: [0, 1], plan: model.network.tensorParallel(2) };
+      const engine = new CompiledEngine(model.weights, { segments: [8, 16], merge_step }, spread);
+      try {
+        const prompts = golden.inputs.prompts as number[][];
+        const next = golden.inputs.next_tokens as number[][];
+        const state = await engine.createState(prompts.length);
+        await engine.prefill(
+          state,
+          prompts.map((p) => Int32Array.from(p)),
+        );
+        for (let k = 0; k < next[0]!.length; k++) {
+          await engine.step(
+            state,
+            Int32Array.from(next, (r) => r[k]!),
+          );
+          const logits = await engine.logits(state);
+          prompts.forEach((_, b) =>
+            expectClose(logits[b]!, vectorOf(golden.tensor(`alone.${b}.steps.logits`), k), 1e-4, `row ${b}, step ${k}`),
+          );
+        }
       } finally {
         engine.dispose();
         model.dispose();
