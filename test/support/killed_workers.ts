@@ -1,10 +1,8 @@
 /** A run on two workers, one of which is killed at one moment after another: each time it must end with that one's name, and go on. */
-import * as tf from '@tensorflow/tfjs';
 import { expect } from 'chai';
-import { Mamba2Config, Mamba2ForCausalLM } from '../../src/models/mamba2/index.js';
 import { Trainer, type TrainingArguments } from '../../src/training/index.js';
+import { learner, unevenExamples } from './learner.js';
 import { type RunningWorker, startTestWorker } from './test_worker.js';
-import { LEARNER } from './tiny_model.js';
 
 /** When a worker is killed. */
 export interface Moment {
@@ -22,26 +20,9 @@ const STEPS = 24;
 /** An error must be there after so long. */
 const LIMIT = 30_000;
 
-const examples = Array.from({ length: 29 }, (_, i) => {
-  const input_ids = Array.from({ length: 8 }, (_, j) => (i * 3 + j) % 31);
-  return { input_ids, labels: input_ids.map((id, j) => (j < i % 5 ? -100 : id)) };
-});
-
-/** The same start every time. */
-function fresh(): Mamba2ForCausalLM {
-  const model = new Mamba2ForCausalLM(new Mamba2Config(LEARNER));
-  let seed = 1;
-  for (const [name, v] of Object.entries(model.weights.all())) {
-    const variable = v as tf.Variable;
-    if (variable.rank > 1) tf.tidy(() => variable.assign(tf.randomNormal(variable.shape, 0, 0.2, 'float32', seed++)));
-    else if (name.endsWith('dt_bias')) tf.tidy(() => variable.assign(tf.fill(variable.shape, -2)));
-  }
-  return model;
-}
-
 /** @param onUpdate called after each update, and with 0 before the first @returns the losses of all updates */
 async function train(args: Args, resume: boolean, onUpdate?: (updates: number) => void): Promise<number[]> {
-  const model = fresh();
+  const model = learner();
   let updates = 0;
   const trainer = new Trainer({
     model,
@@ -50,7 +31,7 @@ async function train(args: Args, resume: boolean, onUpdate?: (updates: number) =
       ...{ max_steps: STEPS, logging_steps: 1, save_steps: 2, disable_tqdm: true, torch_compile: false },
       ...args,
     },
-    train_dataset: examples,
+    train_dataset: unevenExamples,
     callbacks: [{ on_step_end: () => onUpdate?.(++updates) }],
     on_warning: () => undefined,
   });

@@ -6,7 +6,6 @@ import * as path from 'node:path';
 import * as tf from '@tensorflow/tfjs';
 import { expect } from 'chai';
 import { TrainingError } from '../../src/base/errors.js';
-import { Mamba2Config, Mamba2ForCausalLM } from '../../src/models/mamba2/index.js';
 import { get_peft_model, load_peft_model } from '../../src/peft/index.js';
 import {
   EarlyStoppingCallback,
@@ -20,9 +19,8 @@ import {
 import { maskedCrc32c } from '../../src/training/logs.js';
 import { saveSnapshot } from '../../src/training/snapshots.js';
 import { useBackend } from '../support/backends.js';
-import { LEARNER } from '../support/tiny_model.js';
+import { learner } from '../support/learner.js';
 
-const config = (): Mamba2Config => new Mamba2Config(LEARNER);
 /** Counting up from somewhere: easy to learn. */
 const examples = Array.from({ length: 23 }, (_, i) => ({
   input_ids: Array.from({ length: 5 + (i % 7) }, (_, j) => (i * 3 + j) % 31),
@@ -32,17 +30,6 @@ let dir: string;
 beforeEach(() => (dir = fs.mkdtempSync(path.join(os.tmpdir(), 'train-'))));
 afterEach(() => fs.rmSync(dir, { recursive: true, force: true }));
 
-/** The same start every time. */
-function fresh(): Mamba2ForCausalLM {
-  const model = new Mamba2ForCausalLM(config());
-  let seed = 1;
-  for (const [name, v] of Object.entries(model.weights.all())) {
-    const variable = v as tf.Variable;
-    if (variable.rank > 1) tf.tidy(() => variable.assign(tf.randomNormal(variable.shape, 0, 0.2, 'float32', seed++)));
-    else if (name.endsWith('dt_bias')) tf.tidy(() => variable.assign(tf.fill(variable.shape, -2)));
-  }
-  return model;
-}
 const args = (more: Partial<TrainingArguments> = {}): { output_dir: string } & Partial<TrainingArguments> => ({
   output_dir: dir,
   engine: 'eager',
@@ -62,7 +49,7 @@ describe('Trainer', () => {
   before(() => useBackend('tensorflow'));
 
   it('learns: the loss falls, logs and curve are written', async () => {
-    const model = fresh();
+    const model = learner();
     const trainer = new Trainer({
       model,
       args: args({ num_train_epochs: 8, eval_strategy: 'epoch', report_to: ['tensorboard'] }),
@@ -109,7 +96,7 @@ describe('Trainer', () => {
         weight_decay: 0.1,
         ...more,
       });
-      const one = fresh();
+      const one = learner();
       const whole = new Trainer({
         model: one,
         args: { ...setup, output_dir: path.join(dir, 'a') },
@@ -120,7 +107,7 @@ describe('Trainer', () => {
         on_step_end: (_a: unknown, state: { global_step: number }, control: { should_stop: boolean }) =>
           void (control.should_stop = state.global_step >= 4),
       };
-      const two = fresh();
+      const two = learner();
       const first = new Trainer({
         model: two,
         args: { ...setup, output_dir: path.join(dir, 'b') },
@@ -130,7 +117,7 @@ describe('Trainer', () => {
       expect((await first.train()).stopped_by).to.equal('callback');
       expect(listCheckpoints(path.join(dir, 'b')).map((c) => c.step)).to.deep.equal([4]);
       first.dispose();
-      const three = fresh(); // another process would begin with other values
+      const three = learner(); // another process would begin with other values
       const second = new Trainer({
         model: three,
         args: { ...setup, output_dir: path.join(dir, 'b') },
@@ -147,7 +134,7 @@ describe('Trainer', () => {
   it('resumes an adapter to the bit, and leaves an adapter folder', async () => {
     const setup = args({ save_strategy: 'steps', save_steps: 3, max_steps: 6, learning_rate: 2e-2 });
     const lora = { r: 2, lora_dropout: 0.2, target_modules: ['in_proj', 'embeddings'] };
-    const base = fresh();
+    const base = learner();
     const one = get_peft_model(base, lora, { seed: 1 });
     const whole = new Trainer({ model: one, args: setup, train_dataset: examples });
     await whole.train();
@@ -168,7 +155,7 @@ describe('Trainer', () => {
   });
 
   it('keeps as many snapshots as it should, and removes what a killed run left', async () => {
-    const model = fresh();
+    const model = learner();
     fs.mkdirSync(path.join(dir, '.checkpoint-9.part'));
     const trainer = new Trainer({
       model,
@@ -183,7 +170,7 @@ describe('Trainer', () => {
   });
 
   it('a save that fails costs no earlier snapshot', async () => {
-    const model = fresh();
+    const model = learner();
     const trainer = new Trainer({
       model,
       args: args({ save_strategy: 'steps', save_steps: 2, max_steps: 2 }),
@@ -208,7 +195,7 @@ describe('Trainer', () => {
   });
 
   it('stops at a loss that is not finite, naming step and batch, with the weights of the step before', async () => {
-    const model = fresh();
+    const model = learner();
     const poison = {
       on_step_end: (_a: unknown, state: { global_step: number }) => {
         if (state.global_step === 3)
@@ -233,7 +220,7 @@ describe('Trainer', () => {
   });
 
   it('stops early when the evaluation loss rises', async () => {
-    const model = fresh();
+    const model = learner();
     const trainer = new Trainer({
       model,
       args: args({ learning_rate: 1, num_train_epochs: 20, eval_strategy: 'epoch' }),
@@ -250,7 +237,7 @@ describe('Trainer', () => {
 
   it('logs after a resumption between entries what the unbroken run logs', async () => {
     const setup = { logging_steps: 3, save_strategy: 'steps', save_steps: 4, max_steps: 6 } as const;
-    const [one, two] = [fresh(), fresh()];
+    const [one, two] = [learner(), learner()];
     const whole = new Trainer({ model: one, args: args(setup), train_dataset: examples });
     await whole.train();
     const resumed = new Trainer({
@@ -266,7 +253,7 @@ describe('Trainer', () => {
 
   it('stops early at the same step when it is resumed', async () => {
     const run = async (from?: number): Promise<number> => {
-      const model = fresh();
+      const model = learner();
       const trainer = new Trainer({
         model,
         args: args({
@@ -293,7 +280,7 @@ describe('Trainer', () => {
   });
 
   it('takes a list of 200,000 examples', async () => {
-    const model = fresh();
+    const model = learner();
     const trainer = new Trainer({
       model,
       args: args({ max_steps: 1 }),
@@ -305,7 +292,7 @@ describe('Trainer', () => {
   });
 
   it('refuses an eval_strategy without eval_dataset before it trains', () => {
-    const model = fresh();
+    const model = learner();
     expect(() => new Trainer({ model, args: args({ eval_strategy: 'steps' }), train_dataset: examples })).to.throw(
       /eval_strategy is 'steps' and there is no eval_dataset/,
     );
@@ -319,7 +306,7 @@ describe('Trainer', () => {
       [{ gradient_accumulation_steps: 0 }, /gradient_accumulation_steps is 0/],
     ] as const)
       expect(() => trainingArguments({ output_dir: dir, ...(more as object) })).to.throw(message);
-    const model = fresh();
+    const model = learner();
     const trainer = new Trainer({
       model,
       args: args({ save_strategy: 'steps', max_steps: 1 }),
@@ -347,7 +334,7 @@ describe('Trainer', () => {
       child.stdout.on('data', (chunk: Buffer) => {
         text += String(chunk);
         if (!text.includes('step 3\n') || refused) return;
-        const model = fresh();
+        const model = learner();
         const trainer = new Trainer({ model, args: args({ max_steps: 1 }), train_dataset: examples });
         refused = trainer
           .train()

@@ -4,7 +4,6 @@ import * as os from 'node:os';
 import * as path from 'node:path';
 import * as tf from '@tensorflow/tfjs';
 import { expect } from 'chai';
-import { Mamba2Config, Mamba2ForCausalLM } from '../../../src/models/mamba2/index.js';
 import { get_peft_model } from '../../../src/peft/index.js';
 import {
   AdamW,
@@ -20,14 +19,8 @@ import { causalOf } from '../../../src/training/trainable.js';
 import { bucketsOf } from '../../../src/training/replicas/graph.js';
 import { useBackend } from '../../support/backends.js';
 import { Cluster } from '../../../src/runtime/cluster/cluster.js';
+import { learner, unevenExamples as examples } from '../../support/learner.js';
 import { freePort, type RunningWorker, startTestWorker } from '../../support/test_worker.js';
-import { LEARNER } from '../../support/tiny_model.js';
-
-/** Rows of which more or less counts, in a number that no batch divides: the last batch of an epoch has fewer rows than replicas. */
-const examples = Array.from({ length: 29 }, (_, i) => {
-  const input_ids = Array.from({ length: 8 }, (_, j) => (i * 3 + j) % 31);
-  return { input_ids, labels: input_ids.map((id, j) => (j < i % 5 ? -100 : id)) };
-});
 
 let dir: string;
 beforeEach(() => (dir = fs.mkdtempSync(path.join(os.tmpdir(), 'replicas-'))));
@@ -35,13 +28,7 @@ afterEach(() => fs.rmSync(dir, { recursive: true, force: true }));
 
 /** The same start every time. */
 function fresh(lora: boolean): TrainableModel {
-  const model = new Mamba2ForCausalLM(new Mamba2Config(LEARNER));
-  let seed = 1;
-  for (const [name, v] of Object.entries(model.weights.all())) {
-    const variable = v as tf.Variable;
-    if (variable.rank > 1) tf.tidy(() => variable.assign(tf.randomNormal(variable.shape, 0, 0.2, 'float32', seed++)));
-    else if (name.endsWith('dt_bias')) tf.tidy(() => variable.assign(tf.fill(variable.shape, -2)));
-  }
+  const model = learner();
   return lora
     ? get_peft_model(model, { r: 4, lora_alpha: 8, target_modules: ['in_proj', 'out_proj'] }, { seed: 3 })
     : model;
