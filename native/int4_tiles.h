@@ -93,6 +93,12 @@ AVX2 inline __m256 Load8(const char* from, int64_t at, bool bf16) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
 }
 
+// Asks for codes that come so much later. Processors fetch a stream by themselves, but some only three quarters as fast as memory gives it.
+inline void FetchCodes(const uint8_t* codes) {
+  _mm_prefetch(codes + 4096, _MM_HINT_T0);
+  _mm_prefetch(codes + 4096 + 64, _MM_HINT_T0);
+}
+
 // One group's part of a tile for R rows, by dot products of bytes: 64 a vector. `first` is the first of the rows, g the group.
 template <int R>
 VNNI inline void GroupVnni(const Sizes& s, Codes tile, Rows rows, int first, int64_t g, __m512 (*total)[2]) {
@@ -103,6 +109,7 @@ VNNI inline void GroupVnni(const Sizes& s, Codes tile, Rows rows, int first, int
   __m512i sum[R][2];
   for (int r = 0; r < R; r++) sum[r][0] = sum[r][1] = _mm512_setzero_si512();
   for (int64_t i = 0; i < words; i++, codes += 128) {
+    if (first == 0) FetchCodes(codes);
     const __m512i a = _mm512_loadu_si512(codes), b = _mm512_loadu_si512(codes + 64);
     const __m512i a0 = _mm512_and_si512(a, nibble), a1 = _mm512_and_si512(_mm512_srli_epi16(a, 4), nibble);
     const __m512i b0 = _mm512_and_si512(b, nibble), b1 = _mm512_and_si512(_mm512_srli_epi16(b, 4), nibble);
@@ -168,6 +175,7 @@ AVX2 void RowsAvx2(const Sizes& s, Codes tile, Rows rows, float* y, int64_t row,
         for (int r = 0; r < R; r++)
           for (auto& own : pairs[r]) own = _mm256_setzero_si256();
         for (int k = 0; k < 4; k++, codes += 128) {
+          if (part == 0) FetchCodes(codes);
           __m256i low[V], high[V];
           for (int v = 0; v < V; v++) {
             const __m256i c = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes + 32 * v));
