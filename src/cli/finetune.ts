@@ -223,6 +223,8 @@ async function run(options: Options, examples: Example[]): Promise<Finetuned> {
     ));
   }
   await keepCompiledPrograms();
+  // what a step computes in between is large, and would come in regions that double
+  process.env['TF_GPU_ALLOCATOR'] ??= 'cuda_malloc_async';
   const tokenizer = await loadTokenizer(options);
   const model = await AutoModelForCausalLM.from_pretrained(options.model, {
     ...loadingOptions(options),

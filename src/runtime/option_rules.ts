@@ -26,6 +26,7 @@ export const RUNTIME_TABLE = new OptionTable<RuntimeOptions>(
     },
     tf32: { kind: kinds.boolean },
     allowGrowth: { kind: kinds.boolean },
+    gpuAllocator: { kind: kinds.oneOf('bfc', 'cuda_malloc_async') },
     gpuMemoryLimit: { kind: kinds.named('a whole number of MiB from 1', kinds.integer({ min: 1 })) },
     threads: { kind: kinds.integer({ min: 1 }) },
     gpus: { kind: kinds.listOf(kinds.integer({ min: 0 }), 'numbers of GPUs, from 0') },
@@ -48,6 +49,7 @@ export const RUNTIME_TABLE = new OptionTable<RuntimeOptions>(
     clashes: [
       { option: 'gpuMemoryLimit', ...NO_GPUS },
       { option: 'allowGrowth', ...NO_GPUS },
+      { option: 'gpuAllocator', ...NO_GPUS },
       { option: 'tf32', ...NO_GPUS },
     ],
   },

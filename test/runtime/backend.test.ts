@@ -175,6 +175,17 @@ describe('configureRuntime', function () {
     ]);
   });
 
+  it('takes the memory of a GPU as it is asked for', () => {
+    const code = `const allocator = () => JSON.stringify(process.env.TF_GPU_ALLOCATOR);
+      for (const gpuAllocator of ['cuda_malloc_async', 'bfc']) { runtime.configureRuntime({ gpuAllocator }); console.log(allocator()); }
+      try { runtime.configureRuntime({ gpuAllocator: 'cuda' }); } catch (error) { console.log(error.name, error.message); }`;
+    expect(run(code).out.split('\n')).to.deep.equal([
+      '"cuda_malloc_async"',
+      '""', // TensorFlow's own, which it has no name for
+      `ArgumentError configureRuntime(): gpuAllocator is "cuda"; expected 'bfc' or 'cuda_malloc_async'.`,
+    ]);
+  });
+
   it('leaves to others what a GPU has beyond the limit', () => {
     const card = (free: number): GpuMemory => ({ total: 80 * 2 ** 30, free: free * 2 ** 20 });
     expect(memoryLeft(4096, [card(79000)])).to.equal(74904);
@@ -224,12 +235,16 @@ describe('configureRuntime', function () {
 
   it('lets the libraries choose the products of a GPU, unless somebody else does', () => {
     const products = '--xla_gpu_autotune_level=0 --xla_gpu_enable_triton_gemm=false';
-    expect(defaultFlags('', true)).to.equal(products);
+    const parallel =
+      '--xla_gpu_enable_llvm_module_compilation_parallelism=true --xla_gpu_force_compilation_parallelism=16';
+    expect(defaultFlags('', true)).to.equal(`${products} ${parallel}`);
     expect(defaultFlags('--a=1 --xla_gpu_enable_triton_gemm=false', true)).to.equal(
-      '--a=1 --xla_gpu_enable_triton_gemm=false --xla_gpu_autotune_level=0',
+      `--a=1 --xla_gpu_enable_triton_gemm=false --xla_gpu_autotune_level=0 ${parallel}`,
     );
     for (const chosen of ['--xla_gpu_autotune_level=4', '--xla_gpu_enable_triton_gemm=true'])
-      expect(defaultFlags(chosen, true)).to.equal(chosen);
+      expect(defaultFlags(chosen, true)).to.equal(`${chosen} ${parallel}`);
+    const one = '--xla_gpu_force_compilation_parallelism=1';
+    expect(defaultFlags(one, true), 'compiled as somebody chose').to.equal(`${one} ${products}`);
     expect(defaultFlags('', false)).not.to.include('gpu');
   });
 

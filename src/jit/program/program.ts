@@ -336,9 +336,12 @@ export class Program {
     return new Session(this.label, this.specs, this.options.memoryAdvice, this.rewrites);
   }
 
-  /** A warm start of 130m took half a second of a processor for it, and what XLA compiles, or oneDNN multiplies, gains nothing. */
+  /**
+   * A warm start of 130m took half a second of a processor for it, a step of training on a GPU seven before XLA began; and what XLA compiles, or
+   * oneDNN multiplies, gains nothing.
+   */
   private get rewrites(): boolean {
-    return this.runsOps || nodeBackend().isUsingGpuDevice;
+    return this.runsOps;
   }
 
   private async opened(graph: Uint8Array): Promise<Session> {
