@@ -1,7 +1,7 @@
 /** The outer graph around traced functions: placeholders, variables, calls, and what fills and reads variables. */
 import type { Pieces } from '../../base/pieces.js';
 import { dtypeNumber, DT_RESOURCE } from '../../runtime/data_types.js';
-import { attr, graphDef, type NodeText } from '../trace/graphdef.js';
+import { attr, type FunctionText, graphDef, type NodeText } from '../trace/graphdef.js';
 import type { Dtype, VariableSpec } from '../types.js';
 import { nodeName, type Traced } from './function.js';
 import { storageNodes } from './variable_io.js';
@@ -25,6 +25,33 @@ function constNode(
 
 /** A ConfigProto: graph_options { rewrite_options { disable_meta_optimizer: true } }. */
 export const NO_REWRITES = Uint8Array.of(0x52, 5, 0x52, 3, 0x98, 1, 1);
+
+/**
+ * A variable of TensorFlow's older kind that nobody reads or writes. Before a graph is run, and each function that calls programs of XLA, TensorFlow
+ * asks which nodes have to do with such variables, and builds the body of every function that is called, for each call anew, to look into
+ * it: the layers of a model, twice in two graphs. What comes after such a variable has to do with it and is not looked into. Programs of XLA that are marked as
+ * such (`_XlaMustCompile`) do not heed the answer.
+ */
+const OLD_VARIABLE: NodeText = {
+  name: 'old_variable',
+  op: 'VariableV2',
+  inputs: [],
+  attrs: {
+    shape: attr.shape([]),
+    dtype: attr.type(number('bool')),
+    container: attr.string(''),
+    shared_name: attr.string('old_variable'),
+  },
+  device: '/device:CPU:0',
+};
+
+/** The nodes, with those that call functions after OLD_VARIABLE. */
+function callsAfterIt(nodes: readonly NodeText[]): NodeText[] {
+  const calls = (node: NodeText): boolean => Object.values(node.attrs).some(({ kind }) => kind === 'func');
+  if (!nodes.some(calls)) return [...nodes];
+  const after = `^${OLD_VARIABLE.name}`;
+  return [OLD_VARIABLE, ...nodes.map((node) => (calls(node) ? { ...node, inputs: [...node.inputs, after] } : node))];
+}
 
 function callNodes(fn: Traced, rewrites: boolean): NodeText[] {
   const name = `call_${nodeName(fn.name)}`;
@@ -59,9 +86,12 @@ export function* outerGraph(
   functions: readonly Traced[],
   rewrites: boolean,
 ): Pieces<Uint8Array> {
-  const nodes = [...storageNodes(variables), ...functions.flatMap((fn) => callNodes(fn, rewrites))];
+  const calls = functions.flatMap((fn) => callNodes(fn, rewrites));
+  const nodes = [...storageNodes(variables), ...(rewrites ? calls : callsAfterIt(calls))];
+  const text = (fn: Traced): FunctionText =>
+    fn.clusters && !rewrites ? { ...fn.text, nodes: callsAfterIt(fn.text.nodes) } : fn.text;
   // Functions share small ones, so each name counts once.
-  const library = new Map(functions.flatMap((fn) => [...fn.library, fn.text]).map((text) => [text.name, text]));
+  const library = new Map(functions.flatMap((fn) => [...fn.library, text(fn)]).map((text) => [text.name, text]));
   yield;
   return yield* graphDef(nodes, [...library.values()]);
 }

@@ -9,11 +9,13 @@ import {
   whileLoop,
   type VariableDtype,
 } from '../../../src/jit/index.js';
+import { atOnce } from '../../../src/base/pieces.js';
 import { encodeFloat32, toBfloat16 } from '../../../src/base/stored_dtypes.js';
 import { cpuFeatures } from '../../../src/runtime/cpu.js';
 import { OUTLINED } from '../../../src/jit/fusion/outline.js';
 import { traceAtOnce } from '../../../src/jit/trace/backend.js';
 import { traceFunction, type Traced } from '../../../src/jit/program/function.js';
+import { outerGraph } from '../../../src/jit/program/outer_graph.js';
 import type { DefineOptions, TracedFunction, TraceResult, VariableSpec } from '../../../src/jit/types.js';
 import { useBackend } from '../../support/backends.js';
 
@@ -157,6 +159,18 @@ describe('outlined functions', function () {
     const inside = library.flatMap((fn) => fn.nodes.map((node) => node.op));
     expect(inside).not.include('MatMul');
     expect(inside).not.include('ReadVariableOp');
+  });
+
+  it('nothing asks what calls of programs of XLA do with old variables where TensorFlow rewrites nothing', () => {
+    const fn = traced(network, variables('float32'));
+    const texts = (rewrites: boolean): string[] => {
+      const bytes = Buffer.from(atOnce(outerGraph(variables('float32'), [fn], rewrites)));
+      return bytes.toString('latin1').split('^old_variable');
+    };
+    const calls = fn.text.nodes.filter((node) => node.op === 'StatefulPartitionedCall').length;
+    expect(calls).equal(2 * LAYERS + 1);
+    expect(texts(false).length - 1).equal(calls + 1); // and the call of the function
+    expect(texts(true).length).equal(1);
   });
 
   it('keeps what is large and used late out of the first function', () => {
