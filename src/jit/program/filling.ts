@@ -21,8 +21,9 @@ export interface Filling {
 /**
  * Fills variables in turn; those of the next ones are asked for while files are read for the first: besides what is handed over, host memory holds one
  * variable, or some of AHEAD bytes together. The event loop is free meanwhile.
+ * @param before what the first variable waits for; its bytes, and those after it, are asked for at once
  */
-export async function fillInTurn(all: readonly Filling[]): Promise<void> {
+export async function fillInTurn(all: readonly Filling[], before?: Promise<unknown>): Promise<void> {
   const work = all.map(({ spec: { shape, dtype }, bytes }) => ({
     weight: sizeOf(shape) * dtypeBytes(dtype),
     begin: async () => bytes(),
@@ -31,6 +32,7 @@ export async function fillInTurn(all: readonly Filling[]): Promise<void> {
   let at = 0;
   for await (const bytes of begunAhead(work, AHEAD)) {
     const i = at++;
+    if (i === 0) await before;
     await underWay.add(work[i]!.weight, all[i]!.set(bytes));
   }
   await underWay.end();

@@ -125,18 +125,23 @@ export class Program {
    * @throws ArgumentError when the bytes of a variable have the wrong length
    */
   async compile(lender: Program | null = null): Promise<void> {
-    const session = await this.load();
+    this.expect('open', 'compile');
+    const made = this.zeroedThere();
+    const lent = lender === null || nodeBackend().isUsingGpuDevice ? [] : this.commonWith(lender);
+    const values: Parameters<Program['assignAll']>[0] = {};
+    for (const [name, { init }] of this.specs)
+      if (!made.has(name) && !lent.includes(name))
+        values[name] = typeof init === 'function' ? init : (): Bytes => this.zeros(name);
+    const loading = this.load();
+    const borrowing = loading.then((own) => (lender ? own.borrow(lender.ready(), lent) : undefined));
+    // files are read while TensorFlow takes the graph in
+    const filling = this.fill(values, borrowing);
+    for (const later of [borrowing, filling]) later.catch(() => undefined); // they are waited for below
+    const session = await loading;
     const began = performance.now();
     try {
-      const made = this.zeroedThere();
-      const lent = lender === null || nodeBackend().isUsingGpuDevice ? [] : this.commonWith(lender);
-      if (lender) await session.borrow(lender.ready(), lent);
-      for (const name of lent) made.add(name);
-      const values: Parameters<Program['assignAll']>[0] = {};
-      for (const [name, { init }] of this.specs)
-        if (!made.has(name)) values[name] = typeof init === 'function' ? init : (): Bytes => this.zeros(name);
-      await this.assignAll(values);
-      for (const name of lent) made.delete(name);
+      await filling;
+      await borrowing;
       await session.clear([...made]);
     } catch (error) {
       this.dispose();
@@ -232,12 +237,17 @@ export class Program {
 
   /** Sets many variables, and leaves the event loop free meanwhile; see fillInTurn(). */
   async assignAll(values: Record<string, () => Bytes | HeldBytes | Promise<Bytes | HeldBytes>>): Promise<void> {
+    await this.fill(values);
+  }
+
+  /** @param before what the first variable waits for, and its bytes do not */
+  private async fill(values: Parameters<Program['assignAll']>[0], before?: Promise<unknown>): Promise<void> {
     const all = Object.entries(values).map(([name, bytes]) => ({
       spec: this.spec(name),
       bytes,
       set: (given: Bytes | HeldBytes): Promise<void> => this.ready().set(name, this.checked(name, given)),
     }));
-    await fillInTurn(all);
+    await fillInTurn(all, before);
   }
 
   /** The value of a variable: Float32Array for float32 and bfloat16 (widened), Int32Array for int32, Uint8Array for uint8, BigInt64Array for int64. */

@@ -488,6 +488,27 @@ describe('Program', () => {
     }
   });
 
+  it('asks for bytes while TensorFlow takes the graph in, and tells what fails there', async () => {
+    const told: string[] = [];
+    const make = (init: () => Float32Array): Program => {
+      const program = new Program({ name: 'p', onCompile: (_, phase) => void told.push(phase) });
+      program.variable('x', { shape: [2], dtype: 'float32', init: () => (told.push('bytes'), init()) });
+      program.define('f', {}, (_, { x }) => ({ outputs: { y: tf.add(x!, 1) } }));
+      return program;
+    };
+    const program = make(() => Float32Array.of(1, 2));
+    told.length = 0;
+    await program.compile();
+    expect(told).eql(['bytes', 'load', 'upload']);
+    expect([...((await program.call('f'))['y'] as Float32Array)]).eql([2, 3]);
+    program.dispose();
+    const broken = make(() => {
+      throw new RangeError('no such file');
+    });
+    expect(await rejection(broken.compile())).instanceOf(RangeError);
+    expect(await rejection(broken.compile())).instanceOf(DisposedError);
+  });
+
   it('says what is wrong with a loop', () => {
     const program = new Program();
     program.define('f', { x: { shape: [2], dtype: 'float32' } }, ({ x }) => ({ outputs: { y: tf.sum(x!) } }));
