@@ -312,7 +312,9 @@ napi_value Load(napi_env env, napi_callback_info info) {
   ViewOf(env, args[1], &graph);
   auto job = std::make_unique<Promised>();
   job->graph.assign(graph.data ? graph.data : "", graph.bytes);
-  return Give(env, Held<SessionRef>(env, args[0]), std::move(job), wait);
+  const SessionRef& session = Held<SessionRef>(env, args[0]);
+  session->Expect(job->graph);
+  return Give(env, session, std::move(job), wait);
 }
 
 std::vector<napi_value> Items(napi_env env, napi_value list) {

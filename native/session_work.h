@@ -145,7 +145,13 @@ class Session : public std::enable_shared_from_this<Session> {
   // Whether a graph was loaded and not ended.
   bool open() const { return session_ != nullptr; }
 
-  // Whether the graph has a node of that name.
+  // The graph will have the nodes of this GraphDef, once its turn has come: calls may be prepared that are given after it.
+  void Expect(const std::string& graph) {
+    const std::lock_guard<std::mutex> l(names_lock_);
+    NamesOf(graph, &names_);
+  }
+
+  // Whether the graph has, or will have, a node of that name.
   bool Has(const std::string& name) {
     const std::lock_guard<std::mutex> l(names_lock_);
     return names_.count(name) > 0;
@@ -287,9 +293,6 @@ class Session : public std::enable_shared_from_this<Session> {
       session_ = made;
     }
     TF_ExtendGraph(session_, bytes.data(), bytes.size(), status);
-    if (TF_GetCode(status) != TF_OK) return;
-    const std::lock_guard<std::mutex> l(names_lock_);
-    NamesOf(bytes, &names_);
   }
 
   // The last that is done with a session that was closed.

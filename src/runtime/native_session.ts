@@ -140,7 +140,7 @@ export class NativeSession {
     this.handle = this.addon.create(config, target, ...waits());
   }
 
-  /** Adds the nodes of a GraphDef. */
+  /** Adds the nodes of a GraphDef. Calls of them may be prepared at once, and given after it. */
   loadSync(graph: Uint8Array): void {
     void this.addon.load(this.handle, graph, true);
   }

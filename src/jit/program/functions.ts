@@ -10,6 +10,7 @@ import { type Call, callOf, fetchesOf, inputValues } from './call_values.js';
 import { checkName, type Traced } from './function.js';
 import type { Signature } from './graph_cache.js';
 import type { Assigns } from './held_variables.js';
+import type { OuterGraph } from './outer_graph.js';
 import type { Session } from './session.js';
 
 interface Callable {
@@ -29,6 +30,8 @@ export type Result = readonly [output: string, spec: TensorSpec, bytes: ArrayBuf
 export interface ReadyCall {
   /** For messages. */
   what: string;
+  /** The session takes the function in. A call that is made without waiting for it comes after it. */
+  taken: Promise<void> | null;
   prepared: PreparedCall;
   values: readonly FedValue[];
   assigns: Assigns;
@@ -70,8 +73,13 @@ export function firstCall(
   };
 }
 
+/** A call in messages. */
+const what = (name: string): string => `run('${name}')`;
+
 export class Functions {
   private readonly all = new Map<string, Callable>();
+  /** By the names of functions: what the session takes in before their first call. */
+  private readonly parts = new Map<string, Uint8Array>();
 
   constructor(
     private readonly label: string,
@@ -118,24 +126,39 @@ export class Functions {
     for (const [name, fn] of this.all) fn.call = callOf(name, signatures[name]!);
   }
 
+  /** What was left out of the graph that the session has. */
+  leave(parts: OuterGraph['parts']): void {
+    for (const [name, part] of Object.entries(parts)) this.parts.set(name, part);
+  }
+
   /** @throws ArgumentError when there is none of that name */
   check(name: string): void {
     this.callable(name);
   }
 
   /**
-   * Checks a call and prepares it. Where it is the function's first, XLA compiles it.
+   * Checks a call and prepares it. Where it is the function's first, the session takes the function in, and XLA compiles it.
+   * @param wait whether the session takes it in at once
    * @throws ArgumentError for inputs that do not fit, or outputs that the function does not have
    */
-  ready(session: Session, name: string, inputs: Record<string, InputValue>, wanted?: readonly string[]): ReadyCall {
+  ready(
+    session: Session,
+    name: string,
+    inputs: Record<string, InputValue>,
+    wanted: readonly string[] | undefined,
+    wait: boolean,
+  ): ReadyCall {
     const fn = this.callable(name);
     const call = fn.call!;
     const values = inputValues(name, call.inputs, inputs);
     const outputs = wanted ?? Object.keys(call.outputs);
-    const prepared = session.prepare(call.feeds, fetchesOf(name, call, outputs));
+    const fetches = fetchesOf(name, call, outputs);
+    const taken = this.takenIn(session, name, wait);
+    const prepared = session.prepare(call.feeds, fetches);
     const { first, ended, failed } = firstCall(fn, name, this.options.onCompile);
     return {
-      what: `run('${name}')`,
+      what: what(name),
+      taken,
       prepared,
       values,
       assigns: { names: call.assigned, first },
@@ -145,6 +168,17 @@ export class Functions {
       },
       failed,
     };
+  }
+
+  private takenIn(session: Session, name: string, wait: boolean): Promise<void> | null {
+    const part = this.parts.get(name);
+    if (!part) return null;
+    if (wait) session.extendSync(what(name), part);
+    this.parts.delete(name);
+    if (wait) return null;
+    const taken = session.extend(what(name), part);
+    taken.catch(() => this.parts.set(name, part));
+    return taken;
   }
 
   private trace(name: string, fn: Callable): Traced {

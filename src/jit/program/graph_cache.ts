@@ -7,6 +7,7 @@ import { computeCapability, multiprocessors } from '../../runtime/load.js';
 import { TENSORFLOW_VERSION } from '../../runtime/paths.js';
 import { nodeBackend } from '../../runtime/binding.js';
 import type { GraphCache, TensorSpec, VariableSpec } from '../types.js';
+import type { OuterGraph } from './outer_graph.js';
 
 /** What one must know of a traced function to call it. */
 export interface Signature {
@@ -18,25 +19,29 @@ export interface Signature {
 
 /** Written last: a folder with it is complete. */
 const SIGNATURES = 'signatures.json';
-/** A GraphDef. */
+/** GraphDefs one after another: the graph, and its parts. */
 const GRAPH = 'graph.pb';
 
 /** What SIGNATURES holds. */
 interface Kept {
   signatures: Record<string, Signature>;
-  /** Of the graph and the signatures. */
+  /** Names of functions whose parts follow the graph, and bytes of each. */
+  parts: readonly (readonly [name: string, bytes: number])[];
+  /** Of all bytes, the signatures and the sizes. */
   sha256: string;
 }
 
 /** A graph, and what its functions are called with. */
-export interface KeptGraph {
-  graph: Uint8Array;
-  signatures: Record<string, Signature>;
+export interface KeptGraph extends OuterGraph {
+  readonly signatures: Record<string, Signature>;
 }
 
 /** A damaged graph can be one that TensorFlow takes and that computes something else. */
-function checksum({ graph, signatures }: KeptGraph): string {
-  return createHash('sha256').update(graph).update(JSON.stringify(signatures)).digest('hex');
+function checksum(bytes: Uint8Array, signatures: Kept['signatures'], parts: Kept['parts']): string {
+  return createHash('sha256')
+    .update(bytes)
+    .update(JSON.stringify([signatures, parts]))
+    .digest('hex');
 }
 
 /** The folder of a program: by the caller's key, its variables, its functions' names and what graphs depend on besides. */
@@ -57,11 +62,14 @@ export function graphFolder(
 /** A kept graph, or null when there is none of these functions, or it is not as it was written. */
 export function keptGraph(folder: string, functions: readonly string[]): KeptGraph | null {
   try {
-    const { signatures, sha256 } = JSON.parse(fs.readFileSync(path.join(folder, SIGNATURES), 'utf8')) as Kept;
-    const kept = { graph: fs.readFileSync(path.join(folder, GRAPH)), signatures };
-    if (checksum(kept) !== sha256) return null;
+    const { signatures, parts, sha256 } = JSON.parse(fs.readFileSync(path.join(folder, SIGNATURES), 'utf8')) as Kept;
+    const bytes = fs.readFileSync(path.join(folder, GRAPH));
+    if (checksum(bytes, signatures, parts) !== sha256) return null;
+    let at = bytes.length - parts.reduce((sum, [, size]) => sum + size, 0);
+    const graph = bytes.subarray(0, at);
+    const cut = Object.fromEntries(parts.map(([name, size]) => [name, bytes.subarray(at, (at += size))] as const));
     return functions.every((name) => signatures[name]?.inputs && signatures[name].outputs && signatures[name].assigned)
-      ? kept
+      ? { graph, parts: cut, signatures }
       : null;
   } catch {
     return null;
@@ -76,8 +84,11 @@ export function keepGraph(folder: string, made: KeptGraph): void {
   const aside = `${folder}.${randomBytes(6).toString('hex')}`;
   try {
     fs.mkdirSync(aside, { recursive: true, mode: 0o700 });
-    fs.writeFileSync(path.join(aside, GRAPH), made.graph);
-    const kept: Kept = { signatures: made.signatures, sha256: checksum(made) };
+    const bytes = Buffer.concat([made.graph, ...Object.values(made.parts)]);
+    fs.writeFileSync(path.join(aside, GRAPH), bytes);
+    const { signatures } = made;
+    const parts = Object.entries(made.parts).map(([name, part]) => [name, part.length] as const);
+    const kept: Kept = { signatures, parts, sha256: checksum(bytes, signatures, parts) };
     fs.writeFileSync(path.join(aside, SIGNATURES), JSON.stringify(kept));
     fs.rmSync(folder, { recursive: true, force: true });
     fs.renameSync(aside, folder);

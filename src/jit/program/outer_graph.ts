@@ -48,10 +48,11 @@ const OLD_VARIABLE: NodeText = {
 /** The nodes, with those that call functions after OLD_VARIABLE. */
 function callsAfterIt(nodes: readonly NodeText[]): NodeText[] {
   const calls = (node: NodeText): boolean => Object.values(node.attrs).some(({ kind }) => kind === 'func');
-  if (!nodes.some(calls)) return [...nodes];
   const after = `^${OLD_VARIABLE.name}`;
-  return [OLD_VARIABLE, ...nodes.map((node) => (calls(node) ? { ...node, inputs: [...node.inputs, after] } : node))];
+  return nodes.map((node) => (calls(node) ? { ...node, inputs: [...node.inputs, after] } : node));
 }
+
+const withOldVariable = (nodes: readonly NodeText[]): NodeText[] => [OLD_VARIABLE, ...nodes];
 
 function callNodes(fn: Traced, rewrites: boolean): NodeText[] {
   const name = `call_${nodeName(fn.name)}`;
@@ -80,18 +81,44 @@ function callNodes(fn: Traced, rewrites: boolean): NodeText[] {
   return outputs.length > 0 ? [...inputs, call] : [...inputs, call, done];
 }
 
-/** The bytes of a GraphDef. @param rewrites whether TensorFlow rewrites functions that are not one program of XLA */
+/** Nodes of a function, and of those that it calls, up to which it comes with the graph and not when it is called. */
+const FEW = 20;
+
+/** A graph in parts, each of them the bytes of a GraphDef. */
+export interface OuterGraph {
+  /** The variables, what fills and reads them, and small functions. */
+  readonly graph: Uint8Array;
+  /** By the names of functions: what a session takes in before their first call. */
+  readonly parts: Readonly<Record<string, Uint8Array>>;
+}
+
+/**
+ * A graph over variables and functions. TensorFlow looks at all functions that a graph has when it takes it in, for half of that time: those that are large
+ * are parts of their own. Where it rewrites graphs, or the graph is wanted whole, there are none.
+ * @param rewrites whether TensorFlow rewrites functions that are not one program of XLA
+ */
 export function* outerGraph(
   variables: ReadonlyMap<string, VariableSpec>,
   functions: readonly Traced[],
   rewrites: boolean,
-): Pieces<Uint8Array> {
-  const calls = functions.flatMap((fn) => callNodes(fn, rewrites));
-  const nodes = [...storageNodes(variables), ...(rewrites ? calls : callsAfterIt(calls))];
+  whole = rewrites,
+): Pieces<OuterGraph> {
+  const calls = (fns: readonly Traced[]): NodeText[] => {
+    const nodes = fns.flatMap((fn) => callNodes(fn, rewrites));
+    return rewrites ? nodes : callsAfterIt(nodes);
+  };
   const text = (fn: Traced): FunctionText =>
-    fn.clusters && !rewrites ? { ...fn.text, nodes: callsAfterIt(fn.text.nodes) } : fn.text;
+    fn.clusters && !rewrites ? { ...fn.text, nodes: withOldVariable(callsAfterIt(fn.text.nodes)) } : fn.text;
   // Functions share small ones, so each name counts once.
-  const library = new Map(functions.flatMap((fn) => [...fn.library, text(fn)]).map((text) => [text.name, text]));
+  const library = (fns: readonly Traced[]): FunctionText[] => [
+    ...new Map(fns.flatMap((fn) => [...fn.library, text(fn)]).map((one) => [one.name, one])).values(),
+  ];
+  const size = (fn: Traced): number => library([fn]).reduce((sum, one) => sum + one.nodes.length, 0);
+  const early = functions.filter((fn) => whole || size(fn) <= FEW);
+  const nodes = [...storageNodes(variables), ...calls(early)];
   yield;
-  return yield* graphDef(nodes, [...library.values()]);
+  const graph = yield* graphDef(rewrites ? nodes : withOldVariable(nodes), library(early));
+  const parts: Record<string, Uint8Array> = {};
+  for (const fn of functions) if (!early.includes(fn)) parts[fn.name] = yield* graphDef(calls([fn]), library([fn]));
+  return { graph, parts };
 }

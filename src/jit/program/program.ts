@@ -22,7 +22,7 @@ import { Functions, type Result, timed } from './functions.js';
 import { graphFolder, keepGraph, keptGraph } from './graph_cache.js';
 import { loopBody } from './loop.js';
 import { checkProgram, DEFINE_TABLE, INPUT_TABLE, LOOP_TABLE, VARIABLE_TABLE } from './option_rules.js';
-import { outerGraph } from './outer_graph.js';
+import { type OuterGraph, outerGraph } from './outer_graph.js';
 import { fillInTurn } from './filling.js';
 import { Session } from './session.js';
 
@@ -157,7 +157,7 @@ export class Program {
       if (typeof init === 'function')
         throw new TracingError(`compileSync: '${name}' is filled by a function; use compile().`, { name });
     }
-    const graph = atOnce(outerGraph(this.specs, this.functions.allTraced(), this.rewrites));
+    const { graph } = atOnce(outerGraph(this.specs, this.functions.allTraced(), this.rewrites, true));
     const { label } = this;
     const session = this.fresh();
     timed(this.options.onCompile, label, 'load', () => session.loadSync(graph));
@@ -320,7 +320,7 @@ export class Program {
     const kept = keptGraph(folder, this.functions.names);
     if (!kept) return null;
     try {
-      const session = await this.opened(kept.graph);
+      const session = await this.opened(kept);
       this.functions.know(kept.signatures);
       return session;
     } catch {
@@ -337,7 +337,7 @@ export class Program {
     const signatures = traced.map(
       ({ name, inputs, outputs, assigned }) => [name, { inputs, outputs, assigned }] as const,
     );
-    if (keep !== null) keepGraph(keep, { graph, signatures: Object.fromEntries(signatures) });
+    if (keep !== null) keepGraph(keep, { ...graph, signatures: Object.fromEntries(signatures) });
     return session;
   }
 
@@ -354,10 +354,11 @@ export class Program {
     return this.runsOps;
   }
 
-  private async opened(graph: Uint8Array): Promise<Session> {
+  private async opened({ graph, parts }: OuterGraph): Promise<Session> {
     const began = performance.now();
     const session = this.fresh();
     await session.load(graph);
+    this.functions.leave(parts);
     this.options.onCompile?.(this.label, 'load', performance.now() - began);
     return session;
   }
@@ -420,9 +421,11 @@ export class Program {
     wanted?: readonly string[],
   ): Promise<Result[]> {
     const session = this.ready();
-    const call = this.functions.ready(session, name, inputs, wanted);
+    const call = this.functions.ready(session, name, inputs, wanted, false);
     try {
-      return call.ended(await session.execute(call.what, call.prepared, call.values, call.assigns));
+      const ending = session.execute(call.what, call.prepared, call.values, call.assigns);
+      if (call.taken) await Promise.all([call.taken, ending]); // the first that fails says why
+      return call.ended(await ending);
     } catch (error) {
       call.failed();
       throw error;
@@ -431,7 +434,7 @@ export class Program {
 
   private executeSync(name: string, inputs: Record<string, InputValue>, wanted?: readonly string[]): Result[] {
     const session = this.ready();
-    const call = this.functions.ready(session, name, inputs, wanted);
+    const call = this.functions.ready(session, name, inputs, wanted, true);
     try {
       return call.ended(session.executeSync(call.what, call.prepared, call.values, call.assigns));
     } catch (error) {

@@ -82,6 +82,26 @@ export class Session {
     }
   }
 
+  /** Takes in more of the graph. @throws DeviceError when TensorFlow does not accept it */
+  extendSync(what: string, graph: Uint8Array): void {
+    const native = this.open();
+    try {
+      native.loadSync(graph);
+    } catch (error) {
+      throw this.failure(what, error);
+    }
+  }
+
+  /** As extendSync(), on the session's thread: what is there can be prepared and called already, after it. */
+  async extend(what: string, graph: Uint8Array): Promise<void> {
+    const native = this.open();
+    try {
+      await native.load(graph);
+    } catch (error) {
+      throw this.native ? this.failure(what, error) : this.gone();
+    }
+  }
+
   /** Sets variables to zeros. */
   clearSync(names: readonly string[]): void {
     for (const name of names) this.moveSync(`zeroing the variable '${name}'`, ...this.filling(name, null));

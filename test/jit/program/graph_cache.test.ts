@@ -1,5 +1,8 @@
+import * as fs from 'node:fs';
+import * as os from 'node:os';
+import * as path from 'node:path';
 import { expect } from 'chai';
-import { graphFolder } from '../../../src/jit/program/graph_cache.js';
+import { graphFolder, keepGraph, keptGraph } from '../../../src/jit/program/graph_cache.js';
 import { nodeBackend } from '../../../src/runtime/binding.js';
 import { useBackend } from '../../support/backends.js';
 
@@ -34,5 +37,29 @@ describe('kept graphs', () => {
     }
     const others = [folder('other'), folder('k', { shape: [3], dtype: 'float32' }), folder('k', spec, ['f', 'g'])];
     expect(new Set([folder(), ...others]).size).to.equal(4);
+  });
+
+  it('have their parts apart, and none where one of them was changed', () => {
+    const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'kept-graph-'));
+    const kept = path.join(folder, 'one');
+    const bytes = (...values: number[]): Uint8Array => Uint8Array.from(values);
+    const signatures = { f: { inputs: {}, outputs: {}, assigned: [] }, g: { inputs: {}, outputs: {}, assigned: [] } };
+    try {
+      keepGraph(kept, { graph: bytes(1, 2, 3), parts: { g: bytes(4), f: bytes(5, 6) }, signatures });
+      const { graph, parts } = keptGraph(kept, ['f', 'g'])!;
+      expect([...graph]).eql([1, 2, 3]);
+      expect(Object.entries(parts).map(([name, part]) => [name, ...part])).eql([
+        ['g', 4],
+        ['f', 5, 6],
+      ]);
+      expect(keptGraph(kept, ['f', 'h'])).equal(null);
+      const file = path.join(kept, 'signatures.json');
+      const text = fs.readFileSync(file, 'utf8');
+      fs.writeFileSync(file, text.replace('["g",1],["f",2]', '["g",2],["f",1]'));
+      expect(fs.readFileSync(file, 'utf8')).not.equal(text);
+      expect(keptGraph(kept, ['f', 'g'])).equal(null);
+    } finally {
+      fs.rmSync(folder, { recursive: true });
+    }
   });
 });

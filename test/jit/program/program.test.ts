@@ -509,6 +509,39 @@ describe('Program', () => {
     expect(await rejection(broken.compile())).instanceOf(DisposedError);
   });
 
+  it('hands large functions over when they are called, in the order of calls', async () => {
+    const program = new Program({ deferTracing: true });
+    program.variable('x', { shape: [2], dtype: 'float32', init: () => Float32Array.of(1, 2) });
+    const many = (x: tf.Tensor, factor: number): tf.Tensor => {
+      for (let i = 0; i < 30; i++) x = tf.sub(tf.mul(x, factor + i), tf.mul(x, factor + i - 1)); // the same x
+      return x;
+    };
+    const step =
+      (factor: number) =>
+      (_: unknown, { x }: Record<string, tf.Tensor>): { assign: Record<string, tf.Tensor> } => ({
+        assign: { x: tf.mul(many(x!, factor), factor) },
+      });
+    program.define('double', {}, step(2));
+    program.define('triple', {}, step(3));
+    program.define('add', {}, (_, { x }) => ({ assign: { x: tf.add(x!, 1) } }));
+    await program.compile();
+    // a small function that is there already is called after a large one that is not
+    const calls = ['add', 'double', 'add', 'triple', 'double'].map((name) => program.call(name));
+    await Promise.all(calls);
+    expect([...program.read('x')]).eql([30, 42]); // ((x + 1) * 2 + 1) * 3 * 2
+    program.callSync('triple');
+    expect([...program.read('x')]).eql([90, 126]);
+    program.dispose();
+
+    const sync = new Program({ deferTracing: true });
+    sync.variable('x', { shape: [2], dtype: 'float32', init: () => Float32Array.of(1, 2) });
+    sync.define('double', {}, step(2));
+    await sync.compile();
+    sync.callSync('double');
+    expect([...sync.read('x')]).eql([2, 4]);
+    sync.dispose();
+  });
+
   it('says what is wrong with a loop', () => {
     const program = new Program();
     program.define('f', { x: { shape: [2], dtype: 'float32' } }, ({ x }) => ({ outputs: { y: tf.sum(x!) } }));
