@@ -64,6 +64,13 @@ function uniform(bytes: Uint8Array, width: number): boolean {
   return true;
 }
 
+/** Select is slow to compile (shared_ops.ts). Its successor does the same where all shapes are the same, and is not. */
+function cheaper(op: string, inputs: readonly Value[]): string {
+  if (op !== 'Select') return op;
+  const [condition, ...branches] = inputs.map(({ shape }) => shape.join());
+  return branches.every((shape) => shape === condition) ? 'SelectV2' : op;
+}
+
 /** Builds one function. */
 export class FunctionGraph {
   private nodes: Node[] = [];
@@ -110,7 +117,10 @@ export class FunctionGraph {
   ): Value[] {
     const local = inputs.map((value) => this.local(value));
     const name = this.unique(op);
-    const node = { ...this.node(name, op, local, attrs, outputs), ...(cut ? { cut } : {}) };
+    const node = {
+      ...this.node(name, this.xla ? cheaper(op, local) : op, local, attrs, outputs),
+      ...(cut ? { cut } : {}),
+    };
     this.nodes.push(node);
     outputs.forEach(({ dtype }, i) => this.types.set(node.outputRefs[i]!, dtypeNumber(dtype)));
     return outputs.map(({ shape, dtype }, index) => ({ shape, dtype, graph: this, node, index }));

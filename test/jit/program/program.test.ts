@@ -19,6 +19,7 @@ import {
   whileLoop,
   type VariableDtype,
 } from '../../../src/jit/index.js';
+import { FunctionGraph, type Value } from '../../../src/jit/trace/graph.js';
 import { nodeBackend } from '../../../src/runtime/binding.js';
 import { tensorCount, useBackend } from '../../support/backends.js';
 
@@ -540,6 +541,39 @@ describe('Program', () => {
     sync.callSync('double');
     expect([...sync.read('x')]).eql([2, 4]);
     sync.dispose();
+  });
+
+  it('chooses by elements, and by rows, whichever op is compiled for it', async () => {
+    const program = new Program();
+    program.define(
+      'f',
+      {
+        rows: { shape: [2], dtype: 'bool' },
+        all: { shape: [2, 3], dtype: 'bool' },
+        x: { shape: [2, 3], dtype: 'float32' },
+      },
+      ({ rows, all, x }) => {
+        const other = tf.neg(x!);
+        const byRows = rawOp('Select', [rows!, x!, other], { T: attr.type(1) })[0]!;
+        return { outputs: { byRows, each: tf.where(all!, x!, other) } };
+      },
+    );
+    await program.compile();
+    const x = Float32Array.of(1, NaN, -0, 4, Infinity, 6);
+    const { byRows, each } = await program.call('f', { rows: [0, 1], all: [1, 0, 1, 0, 1, 1], x });
+    const same = (got: unknown, want: number[]): void =>
+      want.forEach((value, i) => expect(Object.is((got as Float32Array)[i], value), `${i}`).equal(true));
+    same(byRows, [-1, NaN, 0, 4, Infinity, 6]);
+    same(each, [1, NaN, -0, -4, Infinity, 6]);
+    program.dispose();
+    const graph = new FunctionGraph('g');
+    const condition = graph.parameter('c', [2], 'bool');
+    const [wide, narrow] = [graph.parameter('w', [2, 3], 'float32'), graph.parameter('n', [2], 'float32')];
+    const add = (branch: Value): void =>
+      void graph.add('Select', [condition, branch, branch], { T: attr.type(1) }, [{ ref: 'output:0', ...branch }]);
+    add(wide);
+    add(narrow);
+    expect(graph.ops()).eql(['Select', 'SelectV2']);
   });
 
   it('says what is wrong with a loop', () => {

@@ -156,6 +156,7 @@ const cases: Record<string, Case> = {
   selects: ({ x, y, b }) => [
     tf.where(b, x, y),
     rawOp('SelectV2', [b, x, tf.scalar(0)])[0]!,
+    rawOp('Select', [tf.tensor1d([true, false]), x, y])[0]!, // by rows
     tf.clipByValue(x, -0.5, 0.5),
   ],
   constants: ({ x }) => [
