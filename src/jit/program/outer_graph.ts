@@ -115,7 +115,7 @@ export function* outerGraph(
   ];
   const size = (fn: Traced): number => library([fn]).reduce((sum, one) => sum + one.nodes.length, 0);
   const early = functions.filter((fn) => whole || size(fn) <= FEW);
-  const nodes = [...storageNodes(variables), ...calls(early)];
+  const nodes = [...storageNodes(variables, !rewrites), ...calls(early)];
   yield;
   const graph = yield* graphDef(rewrites ? nodes : withOldVariable(nodes), library(early));
   const parts: Record<string, Uint8Array> = {};

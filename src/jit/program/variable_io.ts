@@ -150,6 +150,15 @@ class Nodes {
     return this.add(name, 'Unpack', [equal], { T: type('bool'), num: attr.int(count), axis: attr.int(0) }, HOST);
   }
 
+  /** What a node comes after, as control inputs, to be there only where a bit is true. @param bits see bits() */
+  controls(bits: string, count: number): string[] {
+    return Array.from({ length: count }, (_, i) => {
+      const open = this.gate(`${bits}_open_${i}`, dtypeNumber('bool'), `${bits}:${i}`, `${bits}:${i}`);
+      // what comes after a Switch comes after both of its ends
+      return `^${this.add(`${bits}_gate_${i}`, 'Identity', [open], { T: type('bool') }, HOST)}`;
+    });
+  }
+
   merge(name: string, dtype: number, values: readonly string[]): string {
     return this.add(name, 'Merge', values, { T: attr.type(dtype), N: attr.int(values.length) });
   }
@@ -236,8 +245,12 @@ export function storageTypes(variables: ReadonlyMap<string, VariableSpec>): Vari
   return [...new Set([...variables.values()].map((spec) => spec.dtype))];
 }
 
-/** The variables' handles, and the nodes that act on the one that is chosen. */
-export function storageNodes(variables: ReadonlyMap<string, VariableSpec>): NodeText[] {
+/**
+ * The variables' handles, and the nodes that act on the one that is chosen.
+ * @param onHost whether the variables lie on the host: a handle is then made only where it is chosen, and what nobody chose costs a run next to nothing.
+ *   On a GPU each bit would have to be brought there twice
+ */
+export function storageNodes(variables: ReadonlyMap<string, VariableSpec>, onHost = false): NodeText[] {
   const nodes = new Nodes();
   if (variables.size === 0) return [];
   for (const [name, shape] of Object.entries(FED)) nodes.placeholder(name, dtypeNumber('int32'), shape);
@@ -248,6 +261,8 @@ export function storageNodes(variables: ReadonlyMap<string, VariableSpec>): Node
   const memberBits = nodes.bits('storage_members', 'storage_member', members);
   const groupBits = nodes.bits('storage_groups', 'storage_group', groups);
   const chosen: string[][] = Array.from({ length: groups }, () => []);
+  const memberGates = onHost ? nodes.controls(memberBits, members) : [];
+  const groupGates = onHost ? nodes.controls(groupBits, groups) : [];
   [...variables].forEach(([name, spec], k) => {
     const n = nodeName(name);
     const attrs = {
@@ -258,10 +273,15 @@ export function storageNodes(variables: ReadonlyMap<string, VariableSpec>): Node
     };
     nodes.add(`var_${n}`, 'VarHandleOp', [], attrs);
     const [group, member] = placeOf(k, variables.size);
-    chosen[group]!.push(nodes.gate(`pick_${n}`, DT_RESOURCE, `var_${n}`, `${memberBits}:${member}`));
+    chosen[group]!.push(
+      onHost
+        ? nodes.add(`pick_${n}`, 'VarHandleOp', [groupGates[group]!, memberGates[member]!], attrs)
+        : nodes.gate(`pick_${n}`, DT_RESOURCE, `var_${n}`, `${memberBits}:${member}`),
+    );
   });
   const handles = chosen.map((picks, group) => {
     const one = nodes.merge(`group_${group}`, DT_RESOURCE, picks);
+    if (onHost) return one;
     return nodes.gate(`pick_group_${group}`, DT_RESOURCE, one, `${groupBits}:${group}`);
   });
   nodes.merge('storage_handle', DT_RESOURCE, handles);
