@@ -84,6 +84,15 @@ function callNodes(fn: Traced, rewrites: boolean): NodeText[] {
 /** Nodes of a function, and of those that it calls, up to which it comes with the graph and not when it is called. */
 const FEW = 20;
 
+export interface GraphOptions {
+  /** Whether TensorFlow rewrites functions that are not one program of XLA. */
+  rewrites: boolean;
+  /** Whether TensorFlow is spared to look into what XLA compiles (OLD_VARIABLE), and for each variable at all others. For CPUs. */
+  spares: boolean;
+  /** Whether large functions come with the graph, too. Default: where nothing is spared. */
+  whole?: boolean;
+}
+
 /** A graph in parts, each of them the bytes of a GraphDef. */
 export interface OuterGraph {
   /** The variables, what fills and reads them, and small functions. */
@@ -94,30 +103,28 @@ export interface OuterGraph {
 
 /**
  * A graph over variables and functions. TensorFlow looks at all functions that a graph has when it takes it in, for half of that time: those that are large
- * are parts of their own. Where it rewrites graphs, or the graph is wanted whole, there are none.
- * @param rewrites whether TensorFlow rewrites functions that are not one program of XLA
+ * are parts of their own, unless the graph is wanted whole.
  */
 export function* outerGraph(
   variables: ReadonlyMap<string, VariableSpec>,
   functions: readonly Traced[],
-  rewrites: boolean,
-  whole = rewrites,
+  { rewrites, spares, whole = !spares }: GraphOptions,
 ): Pieces<OuterGraph> {
   const calls = (fns: readonly Traced[]): NodeText[] => {
     const nodes = fns.flatMap((fn) => callNodes(fn, rewrites));
-    return rewrites ? nodes : callsAfterIt(nodes);
+    return spares ? callsAfterIt(nodes) : nodes;
   };
   const text = (fn: Traced): FunctionText =>
-    fn.clusters && !rewrites ? { ...fn.text, nodes: withOldVariable(callsAfterIt(fn.text.nodes)) } : fn.text;
+    fn.clusters && spares ? { ...fn.text, nodes: withOldVariable(callsAfterIt(fn.text.nodes)) } : fn.text;
   // Functions share small ones, so each name counts once.
   const library = (fns: readonly Traced[]): FunctionText[] => [
     ...new Map(fns.flatMap((fn) => [...fn.library, text(fn)]).map((one) => [one.name, one])).values(),
   ];
   const size = (fn: Traced): number => library([fn]).reduce((sum, one) => sum + one.nodes.length, 0);
   const early = functions.filter((fn) => whole || size(fn) <= FEW);
-  const nodes = [...storageNodes(variables, !rewrites), ...calls(early)];
+  const nodes = [...storageNodes(variables, spares), ...calls(early)];
   yield;
-  const graph = yield* graphDef(rewrites ? nodes : withOldVariable(nodes), library(early));
+  const graph = yield* graphDef(spares ? withOldVariable(nodes) : nodes, library(early));
   const parts: Record<string, Uint8Array> = {};
   for (const fn of functions) if (!early.includes(fn)) parts[fn.name] = yield* graphDef(calls([fn]), library([fn]));
   return { graph, parts };

@@ -22,7 +22,7 @@ import { Functions, type Result, timed } from './functions.js';
 import { graphFolder, keepGraph, keptGraph } from './graph_cache.js';
 import { loopBody } from './loop.js';
 import { checkProgram, DEFINE_TABLE, INPUT_TABLE, LOOP_TABLE, VARIABLE_TABLE } from './option_rules.js';
-import { type OuterGraph, outerGraph } from './outer_graph.js';
+import { type GraphOptions, type OuterGraph, outerGraph } from './outer_graph.js';
 import { fillInTurn } from './filling.js';
 import { Session } from './session.js';
 
@@ -157,7 +157,7 @@ export class Program {
       if (typeof init === 'function')
         throw new TracingError(`compileSync: '${name}' is filled by a function; use compile().`, { name });
     }
-    const { graph } = atOnce(outerGraph(this.specs, this.functions.allTraced(), this.rewrites, true));
+    const { graph } = atOnce(outerGraph(this.specs, this.functions.allTraced(), { ...this.graphOptions, whole: true }));
     const { label } = this;
     const session = this.fresh();
     timed(this.options.onCompile, label, 'load', () => session.loadSync(graph));
@@ -332,7 +332,7 @@ export class Program {
   private async traced(keep: string | null): Promise<Session> {
     const alive = (): void => this.expect('loading', 'compile');
     const traced = await this.functions.traceAll(alive);
-    const graph = await inPieces(outerGraph(this.specs, traced, this.rewrites), { alive });
+    const graph = await inPieces(outerGraph(this.specs, traced, this.graphOptions), { alive });
     const session = await this.opened(graph);
     const signatures = traced.map(
       ({ name, inputs, outputs, assigned }) => [name, { inputs, outputs, assigned }] as const,
@@ -352,6 +352,11 @@ export class Program {
    */
   private get rewrites(): boolean {
     return this.runsOps;
+  }
+
+  private get graphOptions(): GraphOptions {
+    const { rewrites } = this;
+    return { rewrites, spares: !rewrites && !nodeBackend().isUsingGpuDevice };
   }
 
   private async opened({ graph, parts }: OuterGraph): Promise<Session> {
