@@ -4,7 +4,7 @@
  *   npm run bench -- decode|prefill|train|load [--model 130m] [--dtype float32|bfloat16] [--tokens N] [--rows N] [--rounds N]
  *     [--peers compiled,eager,int4,transformers,F32,BF16,Q8_0,Q4_0] [--threads N] [--python PATH] [--xla FLAG]... [--baseline CHECKOUT] [--json FILE]
  *
- *   npm run bench -- batches|sampling|sizes|eventloop|sidebyside|serving|webgpu|wllama …      (see the files of these names)
+ *   npm run bench -- batches|sampling|sizes|eventloop|sidebyside|serving|webgpu|onnx|wllama …      (see the files of these names)
  *   npm run bench -- guard [--write] [--only TEXT] [--now]       see guard/run.ts
  *
  * --rows decodes several rows at once. --baseline measures the same peers of ours in another checkout too, in turn: before and after a change.
@@ -25,7 +25,7 @@ import { transformers } from './peers/transformers.js';
 import { provideCheckpoint } from './random_checkpoint.js';
 import { markdownTable, ratios, spread } from './statistics.js';
 
-for (const task of ['batches', 'sampling', 'sizes', 'eventloop', 'sidebyside', 'serving', 'webgpu', 'wllama']) {
+for (const task of ['batches', 'sampling', 'sizes', 'eventloop', 'sidebyside', 'serving', 'webgpu', 'onnx', 'wllama']) {
   if (process.argv[2] !== task) continue;
   await import(`./${task}.js`);
   process.exit();

@@ -19,14 +19,18 @@ export interface DawnGpu {
 /** What is let go of goes with all of its devices, even those in use. */
 const held: object[] = [];
 
+/** Has Vulkan's loader, which reads it at the first call, find SwiftShader alone, unless VK_ICD_FILENAMES says otherwise. */
+export function useSoftwareVulkan(): void {
+  const found = SWIFTSHADER.find((file) => fs.existsSync(file));
+  if (found !== undefined) process.env['VK_ICD_FILENAMES'] ??= found;
+}
+
 /**
  * Dawn's navigator.gpu; null where the package cannot be loaded.
  * @param software SwiftShader, where Chromium is installed and VK_ICD_FILENAMES does not say otherwise; else the machine's own
  */
 export async function dawnGpu(software: boolean): Promise<DawnGpu | null> {
-  // Vulkan's loader reads it at the first call
-  const found = SWIFTSHADER.find((file) => fs.existsSync(file));
-  if (software && found !== undefined) process.env['VK_ICD_FILENAMES'] ??= found;
+  if (software) useSoftwareVulkan();
   process.env['XDG_RUNTIME_DIR'] ??= '/tmp'; // else drivers write a line to the terminal
   try {
     const { create } = (await import('webgpu')) as unknown as { create: (flags: string[]) => DawnGpu };
