@@ -19,12 +19,15 @@ export interface ByteSource {
   readHeld?(offset: number, length: number): Promise<HeldBytes | null>;
   /** Has these bytes ready for one readSync(), where reading has to be waited for: a browser's files. */
   hold?(offset: number, length: number): Promise<void>;
+  /** Its bytes are not what they should be: what a browser keeps of them is forgotten. */
+  discard?(): Promise<void>;
   close(): Promise<void>;
 }
 
 /** A handle of a file that cannot be read at once unless its bytes were held. */
 interface HoldingHandle {
   hold?(offset: number, length: number): Promise<void>;
+  discard?(): Promise<void>;
 }
 
 function outside(path: string, size: number, offset: number, length: number): CheckpointError {
@@ -121,6 +124,10 @@ export class RandomAccessFile implements ByteSource {
   async hold(offset: number, length: number): Promise<void> {
     const { handle } = this.check(offset, length);
     await (handle as HoldingHandle).hold?.(offset, length);
+  }
+
+  async discard(): Promise<void> {
+    await (this.open?.handle as HoldingHandle | undefined)?.discard?.();
   }
 
   async close(): Promise<void> {

@@ -12,17 +12,34 @@ export interface OpenFile {
   readonly modified: number;
 }
 
-/** Whether there is a file or a folder of this name. */
+/** Whether there is a file or a folder of this name. One that cannot be asked about is there: opening it says why. */
 export async function isThere(file: string): Promise<boolean> {
   return fs.promises.access(file).then(
     () => true,
-    () => false,
+    ({ code }: NodeJS.ErrnoException) => code !== 'ENOENT' && code !== 'ENOTDIR',
   );
 }
 
+/** What a server says of a file that is not there, as a sentence with a blank before it; empty where that is all. */
+export async function saidOfAbsent(file: string): Promise<string> {
+  const error: unknown = await fs.promises.stat(file).catch((cause: unknown) => cause);
+  const said = (error as { said?: unknown }).said;
+  return typeof said === 'string' && said !== '' ? ` Of ${file}, ${said}.` : '';
+}
+
+/** Reasons for which reading was stopped: they are thrown as they are. */
+const reasons = new WeakSet<object>();
+
+/** @throws the signal's reason */
+export function throwIfStopped(signal: AbortSignal | undefined): void {
+  const reason: unknown = signal?.reason;
+  if (typeof reason === 'object' && reason !== null) reasons.add(reason);
+  signal?.throwIfAborted();
+}
+
 /** What an error of the operating system becomes. */
-export function unreadable(file: string, cause: unknown, Failure: ErrorClass, verb = 'read'): Mamba2Error {
-  if (cause instanceof Mamba2Error) return cause;
+export function unreadable(file: string, cause: unknown, Failure: ErrorClass, verb = 'read'): Error {
+  if (cause instanceof Mamba2Error || reasons.has(Object(cause) as object)) return cause as Error;
   const { code, message } = cause as NodeJS.ErrnoException;
   const why =
     code === 'ENOENT'

@@ -9,7 +9,7 @@ import { parseConfigJson } from './config_json.js';
 import type { Container, ContainerTensor } from './container.js';
 import { decodeFloat32, DTYPE_BYTES, isFloatDtype } from '../base/stored_dtypes.js';
 import { readTextIfThere } from '../base/files.js';
-import { isThere } from '../base/regular_file.js';
+import { isThere, saidOfAbsent } from '../base/regular_file.js';
 import type { ModelFormat } from './model_format.js';
 import { withHuggingFaceNames } from './names.js';
 import { openSafetensorsContainer, openSharded } from './shards.js';
@@ -42,7 +42,7 @@ async function readKind(model: ModelFormat, dir: string): Promise<Kind> {
   const layers = await readTextIfThere(modelFile);
   if (layers !== null) return { format: 'hf', config: tfjsConfig(model, layers, modelFile), file: modelFile };
   throw new CheckpointError(
-    `${dir} has neither config.json (Hugging Face, state-spaces) nor params.json (Mistral) nor model.json (TensorFlow.js). Name the folder of a model.`,
+    `${dir} has neither config.json (Hugging Face, state-spaces) nor params.json (Mistral) nor model.json (TensorFlow.js). Name the folder of a model.${await saidOfAbsent(configFile)}`,
     { file: configFile },
   );
 }
@@ -91,7 +91,8 @@ export async function findWeights(dir: string): Promise<string | null> {
 export async function openWeights(dir: string): Promise<Container> {
   const file = await findWeights(dir);
   if (file) return WEIGHTS.find(([name]) => name === path.basename(file))![1](file);
-  throw new CheckpointError(`${dir} has no weights: none of ${WEIGHT_FILES.join(', ')} is there.`, {
+  const said = await saidOfAbsent(path.join(dir, WEIGHT_FILES[0]!));
+  throw new CheckpointError(`${dir} has no weights: none of ${WEIGHT_FILES.join(', ')} is there.${said}`, {
     file: dir,
     expected: WEIGHT_FILES,
   });

@@ -190,6 +190,7 @@ export class SafetensorsFile {
       const json = await file.read(8, Number(length));
       return new SafetensorsFile(file, parseSafetensorsHeader(json, 8 + Number(length), file.size, path));
     } catch (error) {
+      if (error instanceof CheckpointError) await file.discard?.();
       await file.close();
       throw error;
     }

@@ -1,7 +1,7 @@
 import { readdir } from 'node:fs/promises';
 import path from 'node:path';
 import { TokenizerError } from '../base/errors.js';
-import { isThere, readBytes } from '../base/regular_file.js';
+import { isThere, readBytes, saidOfAbsent } from '../base/regular_file.js';
 import { parseJson, readTextFileIfThere } from '../base/text_files.js';
 import { withConfiguredTokens } from './added_tokens.js';
 import type { TokenizerJson } from './backend.js';
@@ -40,7 +40,7 @@ export async function readTokenizerFiles(dir: string, options: ConfigOptions = {
   if (tokenizer === undefined) {
     throw new TokenizerError(
       `There is no tokenizer.json in ${dir}, nor a tokenizer.model. Expected a folder with the tokenizer of the model; state-spaces checkpoints ` +
-        `have none of their own and use that of EleutherAI/gpt-neox-20b: copy its tokenizer.json there, or name its folder.`,
+        `have none of their own and use that of EleutherAI/gpt-neox-20b: copy its tokenizer.json there, or name its folder.${await saidOfAbsent(file)}`,
       { file },
     );
   }

@@ -101,10 +101,10 @@ describe("the browser's build", function () {
     expect(Object.keys(exports['./jit'] as object)).to.deep.equal(['types', 'module', 'default']);
   });
 
-  it('is small: without TensorFlow.js, all of it is below 233 kB gzipped', () => {
+  it('is small: without TensorFlow.js, all of it is below 236 kB gzipped', () => {
     const all = files().filter((name) => !WHOLE.test(name));
     const bytes = all.reduce((sum, name) => sum + gzipSync(fs.readFileSync(path.join(web, name))).length, 0);
-    expect(bytes).to.be.below(233_000);
+    expect(bytes).to.be.below(236_000);
   });
 
   /** Runs a bundled program in a page. */

@@ -1,55 +1,91 @@
-/** A WebGPU device that is lost while a page writes: a clear error, and WebAssembly goes on. */
+/** A WebGPU device that is lost: a clear error whenever it is, and the model can be loaded again or go on with WebAssembly. */
 import { expect } from 'chai';
-import * as fs from 'node:fs';
-import * as os from 'node:os';
-import * as path from 'node:path';
-import { buildWeb } from '../../scripts/build_web.mjs';
-import { inChromium, openPage, serve } from '../support/pages.js';
+import { builtPackage, ModelPage, TEXT } from '../support/model_page.js';
+import { inChromium } from '../support/pages.js';
 import type * as Entry from '../../src/whole.js';
 
-declare const w: typeof Entry;
+declare const m: typeof Entry;
 
-inChromium('a lost WebGPU device', ['--enable-unsafe-webgpu'], (browser) => {
-  let root: string;
-  before(async () => {
-    root = fs.mkdtempSync(path.join(os.tmpdir(), 'tfjs-mamba2-lost-'));
-    await buildWeb(root);
-  });
-  after(() => fs.rmSync(root, { recursive: true, force: true }));
+/** When the device is lost. */
+const TIMES = [
+  'while the model loads',
+  'while a prompt is read',
+  'in the middle of a text',
+  'while nothing is done',
+] as const;
 
-  it('is told of in the middle of a text and after it, and another backend is as before', async () => {
-    const server = await serve({ folders: { web: root, models: 'models' }, pages: { '/': '<!doctype html>' } });
-    const page = await openPage(browser(), server.url);
-    try {
-      await page.evaluate(`import('/web/tfjs-mamba2.min.js').then((w) => { globalThis.w = w; })`);
-      const out = await page.evaluate(async (model) => {
-        const write = await w.pipeline('text-generation', model, { device: 'webgpu' });
-        const { device } = w.tf.backend() as unknown as { device: { destroy(): void } };
-        let written = 0;
-        const told = (error: unknown): string[] => [(error as Error).name, (error as Error).message];
-        const failed = await write('Once upon a time', {
-          max_new_tokens: 400,
-          streamer: {
-            put: () => {
-              if (++written === 20) device.destroy();
-            },
-            end: () => undefined,
+inChromium('a WebGPU device that is lost', ['--enable-unsafe-webgpu'], (browser) => {
+  const built = builtPackage();
+
+  for (const when of TIMES)
+    it(`${when} is told of, and another device and another backend are as before`, async () => {
+      const at = await ModelPage.open(browser(), built.folder);
+      try {
+        const out = await at.page.evaluate(
+          async ([model, time]) => {
+            const told = (error: unknown): string => `${(error as Error).name}: ${(error as Error).message}`;
+            const lose = (): void => (m.tf.backend() as unknown as { device: { destroy(): void } }).device.destroy();
+            const text = { max_new_tokens: 8, do_sample: false } as const;
+            const load = (device: 'webgpu' | 'wasm') =>
+              m.pipeline('text-generation', model, {
+                device,
+                on_progress: ({ file, written, total }) => {
+                  if (file === 'model.safetensors' && written < total && time === 'while the model loads') lose();
+                },
+              });
+            await m.selectBackend('webgpu');
+            let written = 0;
+            let failed = '';
+            let write: Awaited<ReturnType<typeof load>> | null = null;
+            try {
+              write = await load('webgpu');
+              if (time === 'while nothing is done') {
+                await write('Once', text);
+                lose();
+                await new Promise((done) => setTimeout(done, 100));
+              }
+              if (time === 'while a prompt is read') setTimeout(lose, 0);
+              const prompt = time === 'while a prompt is read' ? 'Once upon a time, '.repeat(100) : 'Once upon a time';
+              await write(prompt, {
+                max_new_tokens: 400,
+                streamer: {
+                  put: () => {
+                    if (++written === 20 && time === 'in the middle of a text') lose();
+                  },
+                  end: () => undefined,
+                },
+              });
+            } catch (error) {
+              failed = told(error);
+            }
+            const again = write ? await write('Once', text).then(() => '', told) : failed;
+            const texts: string[] = [];
+            for (const device of ['wasm', 'webgpu'] as const) {
+              await m.selectBackend(device);
+              const time_ = time;
+              time = 'later' as typeof time;
+              const other = await load(device);
+              time = time_;
+              texts.push((await other('Once upon a time', text))[0]!.generated_text);
+              other.dispose();
+            }
+            let disposed = '';
+            try {
+              write?.dispose();
+            } catch (error) {
+              disposed = told(error);
+            }
+            return { written, failed, again, texts, disposed };
           },
-        }).then(() => [], told);
-        const again = await write('Once', { max_new_tokens: 4 }).then(() => [], told);
-        const other = await w.pipeline('text-generation', model, { device: 'wasm' });
-        const [text] = await other('Once upon a time', { max_new_tokens: 12, do_sample: false });
-        return { written, failed, again, text: text!.generated_text };
-      }, '/models/tiny-books-mamba2/');
-      expect(out.written).to.be.at.least(20);
-      for (const [name, message] of [out.failed, out.again]) {
-        expect(name).to.equal('DeviceError');
-        expect(message).to.match(/^The WebGPU device was lost \(destroyed/);
+          ['/models/tiny-books-mamba2/', when] as [string, (typeof TIMES)[number]],
+        );
+        if (when === 'in the middle of a text') expect(out.written).to.be.at.least(20);
+        for (const message of [out.failed, out.again])
+          expect(message).to.match(/^DeviceError: The WebGPU device was lost \(destroyed.*Load the model again/);
+        expect(out.texts).to.deep.equal([TEXT, TEXT]);
+        expect(out.disposed).to.equal('');
+      } finally {
+        await at.close();
       }
-      expect(out.text).to.match(/^Once upon a time of year/);
-    } finally {
-      await page.close();
-      await server.close();
-    }
-  });
+    });
 });

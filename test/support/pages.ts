@@ -32,6 +32,8 @@ export interface ServerOptions {
   readonly isolated?: boolean;
   /** Is told of each request; true: the answer breaks off in the middle; a number: that status is the answer. */
   readonly trouble?: (request: http.IncomingMessage) => boolean | number;
+  /** Answers in the server's place, where it says so by true. @param bytes of the file that is asked for; null where there is none */
+  readonly answer?: (request: http.IncomingMessage, response: http.ServerResponse, bytes: Buffer | null) => boolean;
 }
 
 export interface TestServer {
@@ -51,7 +53,7 @@ const TYPES: Readonly<Record<string, string>> = {
 
 export async function serve(options: ServerOptions): Promise<TestServer> {
   const requests: string[] = [];
-  const { folders, pages = {}, ranges = true, isolated = false, trouble } = options;
+  const { folders, pages = {}, ranges = true, isolated = false, trouble, answer } = options;
   const server = http.createServer((request, response) => {
     const url = new URL(request.url!, 'http://localhost');
     const range = request.headers.range ?? '';
@@ -66,7 +68,9 @@ export async function serve(options: ServerOptions): Promise<TestServer> {
     const [, first = '', ...rest] = decodeURIComponent(url.pathname).replace('/resolve/main/', '/').split('/');
     const root = folders[first];
     const file = root === undefined ? null : path.join(root, ...rest);
-    if (file === null || !fs.existsSync(file) || !fs.statSync(file).isFile()) return response.writeHead(404).end();
+    const there = file !== null && fs.existsSync(file) && fs.statSync(file).isFile();
+    if (answer?.(request, response, there ? fs.readFileSync(file) : null)) return;
+    if (!there) return response.writeHead(404).end();
     const wrong = trouble?.(request) ?? false;
     if (typeof wrong === 'number') return response.writeHead(wrong).end();
     const bytes = fs.readFileSync(file);
@@ -101,7 +105,7 @@ export async function serve(options: ServerOptions): Promise<TestServer> {
 }
 
 /** Opens a page whose errors fail the test. */
-export async function openPage(browser: Browser, url: string, told: string[] = []): Promise<Page> {
+export async function openPage(browser: Pick<Browser, 'newPage'>, url: string, told: string[] = []): Promise<Page> {
   const page = await browser.newPage();
   page.setDefaultTimeout(120_000); // half a minute is little on a busy machine
   page.on('console', (message) => told.push(message.text()));

@@ -1,6 +1,7 @@
 /** Who is told of the files of a folder as they arrive, and what their requests carry. */
 import type { DownloadProgress } from '../../checkpoints/hub_options.js';
 import { fileProgress } from '../../checkpoints/progress.js';
+import type { NotKept } from './stored.js';
 
 /** What a loading call says of its files. */
 export interface DownloadOptions {
@@ -18,8 +19,8 @@ export interface Download {
   readonly token?: string;
   readonly signal?: AbortSignal;
   progress(loaded: number, total: number): void;
-  /** Called where the browser gives no room for what was fetched. */
-  notKept(): void;
+  /** Called where the browser does not keep what was fetched. */
+  notKept(why: NotKept): void;
 }
 
 const folders = new Map<string, DownloadOptions>();
@@ -44,10 +45,14 @@ export function downloadOf(url: string): Download {
       on_progress?.({ file, written: loaded, total });
       tell(loaded, total);
     },
-    notKept: () => {
+    notKept: (why) => {
       if (warned) return;
       warned = true;
-      on_warning?.(`The browser gives no room to keep ${file}: the next visit will fetch it again.`);
+      const what =
+        why === 'no room'
+          ? `The browser gives no room to keep ${file}`
+          : `This page has no storage to keep ${file} in (it needs https or localhost, and a frame its own origin)`;
+      on_warning?.(`${what}: the next visit will fetch it again.`);
     },
   };
 }

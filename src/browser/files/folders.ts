@@ -1,8 +1,10 @@
 /** The folder that a model's name stands for. */
 import { CheckpointError } from '../../base/errors.js';
 import { plain } from '../../base/quote.js';
+import { throwIfStopped } from '../../base/regular_file.js';
 import type { HubOptions } from '../../checkpoints/hub_options.js';
 import { addressOf, baseAddress, browserSettings } from '../settings.js';
+import { forgetFailures } from './asked.js';
 import { beginDownload } from './downloads.js';
 import { OPFS } from './opfs.js';
 import { isPicked } from './picked.js';
@@ -29,6 +31,7 @@ function addressOfName(name: string, { revision = 'main', endpoint }: HubOptions
  * `tiny-books-mamba2` in this package. Files below it are fetched with the options' token and signal, and told of to their callbacks.
  */
 export function folderOf(name: string, options: HubOptions = {}): string {
+  throwIfStopped(options.signal);
   if (OPFS.test(name) || isPicked(name)) return name;
   let folder: string;
   try {
@@ -41,6 +44,7 @@ export function folderOf(name: string, options: HubOptions = {}): string {
       'cache_dir has no effect in a page: configureBrowser({ cache }) names where bytes are kept.',
       {},
     );
+  forgetFailures(folder);
   beginDownload(folder, { ...options, name });
   return folder;
 }

@@ -2,7 +2,7 @@
  * What of node:fs is used, over a page's files: addresses (http_file.ts), files that a person chose (picked.ts) and the page's private files
  * under `opfs:/`, the only ones that can be written. What answers at once is there for bytes that were held before.
  */
-import { HttpFile } from '../files/http_file.js';
+import { askedFile } from '../files/asked.js';
 import { asFiles, fileError, OPFS, opfsFile, opfsFolder, opfsKind, opfsNames, opfsParts, opfsRemove, opfsRename } from '../files/opfs.js'; // prettier-ignore
 import { isPicked, pickedFile, pickedNames } from '../files/picked.js';
 import { needsNode } from '../needs_node.js';
@@ -13,6 +13,8 @@ interface Readable {
   readonly size: number;
   readonly modified: number;
   read(offset: number, length: number): Promise<Uint8Array>;
+  /** See FileHandle.discard(). */
+  discard?(): Promise<void>;
 }
 
 interface Stat {
@@ -79,6 +81,11 @@ class FileHandle {
     return bytes;
   }
 
+  /** Forgets what is kept of a file whose bytes are not what they should be. */
+  async discard(): Promise<void> {
+    await this.file?.discard?.();
+  }
+
   statNow(): Stat {
     return statOf(this.readable.size, this.readable.modified);
   }
@@ -111,26 +118,6 @@ const missing = (path: string): Error => fileError('ENOENT', `ENOENT: no such fi
 
 const urlOf = (path: string): string => new URL(path, baseAddress()).href;
 
-/** What was just asked for, which is about to be asked for again: whether it is there, then what it says. */
-const asked = new Map<string, Promise<HttpFile>>();
-const MOST_ASKED = 16;
-/** Largest of these, in bytes. */
-const SMALL = 4 * 2 ** 20;
-
-function http(path: string): Promise<HttpFile> {
-  const url = urlOf(path);
-  let file = asked.get(url);
-  if (!file) {
-    file = HttpFile.open(url);
-    asked.set(url, file);
-    file.then(
-      ({ size }) => (size > SMALL || asked.size > MOST_ASKED) && setTimeout(() => asked.delete(url), 2000),
-      () => setTimeout(() => asked.delete(url), 2000),
-    );
-  }
-  return file;
-}
-
 async function openReadable(path: string): Promise<Readable> {
   if (OPFS.test(path)) return ofFile(await asFiles(path, async () => (await opfsFile(path, false)).getFile()));
   if (isPicked(path)) {
@@ -138,8 +125,12 @@ async function openReadable(path: string): Promise<Readable> {
     if (!file) throw missing(path);
     return ofFile(file);
   }
-  const file = await http(path);
-  return { size: file.size, modified: 0, read: (offset, length) => file.read(offset, length) };
+  const file = await askedFile(urlOf(path));
+  return {
+    ...{ size: file.size, modified: 0 },
+    read: (offset, length) => file.read(offset, length),
+    discard: () => file.discard(),
+  };
 }
 
 function refuseWriting(path: string): void {

@@ -151,10 +151,13 @@ export function watchForLoss(device: GpuDevice): void {
   watched.add(device);
   void device.lost.then(({ reason, message }) => {
     const why = [reason, message].filter(Boolean).join(': ');
-    const told = `The WebGPU device was lost${why && ` (${why})`}, and what the model had on it is gone. Load the page anew, or take the device 'wasm'.`;
+    const told = `The WebGPU device was lost${why && ` (${why})`}, and what its models had on it is gone. Load the model again (the page, where that fails too), or take the device 'wasm'.`;
     losses.set(device, new DeviceError(told, { device: 'webgpu', reason }));
   });
 }
+
+/** Whether a device is known to be lost. */
+export const isLost = (device: GpuDevice): boolean => losses.has(device);
 
 /** @throws DeviceError where the device is known to be lost */
 export function checkLoss(device: GpuDevice): void {

@@ -1,12 +1,13 @@
 /** TensorFlow.js' own WebGPU backend, as far as our kernels share its device and its buffers. */
 import * as tf from '@tensorflow/tfjs';
 import { DeviceError } from '../../base/errors.js';
-import type { GpuBuffer, GpuDevice } from './gpu.js';
+import { checkLoss, isLost, type GpuBuffer, type GpuDevice, watchForLoss } from './gpu.js';
 
 /** What we use of TensorFlow.js' WebGPUBackend, 4.22. */
 export interface WebGpuBackend {
   readonly device: GpuDevice;
   readonly tensorMap: { get(id: tf.DataId): { readonly resource?: GpuBuffer | null } };
+  read(id: tf.DataId): Promise<tf.backend_util.BackendValues>;
   uploadToGPU(id: tf.DataId): void;
   makeTensorInfo(shape: number[], dtype: tf.DataType): tf.TensorInfo;
   ensureCommandEncoderReady(): void;
@@ -20,6 +21,42 @@ export function webGpuBackend(): WebGpuBackend | null {
   const backend = tf.backend() as unknown as Partial<WebGpuBackend>;
   return backend.device && backend.tensorMap ? (backend as WebGpuBackend) : null;
 }
+
+/** Lets go of TensorFlow.js' backend whose device is lost: the next one has a device of its own. */
+export function replaceLost(): void {
+  const backend = tf.findBackend('webgpu') as unknown as WebGpuBackend | null;
+  const make = tf.findBackendFactory('webgpu');
+  if (!backend?.device || !make || !isLost(backend.device)) return;
+  tf.removeBackend('webgpu');
+  tf.registerBackend('webgpu', make);
+}
+
+/** How long a device that fails may take to say that it is lost, in milliseconds. */
+const LATE = 200;
+
+/**
+ * Takes note of the loss of TensorFlow.js' device from now on, and has values that are read off it fail with a DeviceError then: its ops
+ * go on without a word.
+ */
+export function guardReads(backend: WebGpuBackend): void {
+  const { device } = backend;
+  watchForLoss(device);
+  if (guarded.has(backend)) return;
+  guarded.add(backend);
+  const read = backend.read.bind(backend);
+  backend.read = async (id) => {
+    checkLoss(device);
+    try {
+      return await read(id);
+    } catch (error) {
+      await Promise.race([device.lost, new Promise((done) => setTimeout(done, LATE))]);
+      checkLoss(device);
+      throw error;
+    }
+  };
+}
+
+const guarded = new WeakSet<WebGpuBackend>();
 
 /** Where a tensor lies, which comes to the device if it is not there. Its values may still be on their way: see submitted(). */
 export function bufferOf(backend: WebGpuBackend, { dataId }: tf.TensorInfo): GpuBuffer {

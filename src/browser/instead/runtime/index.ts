@@ -7,6 +7,7 @@ import { SELECT_TABLE } from '../../../runtime/option_rules.js';
 import type { DeviceReport } from '../../../runtime/report.js';
 import type { WasmBackend } from '../../../kernels/wasm/module.js';
 import { startThreads } from '../../../kernels/wasm/threads.js';
+import { guardReads, replaceLost, webGpuBackend } from '../../../kernels/webgpu/tfjs.js';
 import { packageVersion } from '../../../runtime/version.js';
 import { needsNode, needsNodeLater } from '../../needs_node.js';
 import { withoutPool } from '../../pool.js';
@@ -77,7 +78,10 @@ async function useWebGpu(): Promise<void> {
   if (lacks !== null)
     throw new DeviceError(`WebGPU cannot be used: ${lacks}. Take the device 'wasm'.`, { device: 'webgpu' });
   await import('@tensorflow/tfjs-backend-webgpu');
+  replaceLost();
   await use('webgpu', '');
+  const backend = webGpuBackend();
+  if (backend) guardReads(backend);
 }
 
 async function use(backend: string, advice: string): Promise<void> {
