@@ -105,8 +105,8 @@ AVX512 inline void StoreSums(const __m512 (&sum)[R][O], float* y, int64_t row) {
   }
 }
 
-// O outputs of R rows into y, whose rows are `row` apart.
-template <int R, int O, bool kBf16>
+// O outputs of R rows into y, whose rows are `row` apart. @param kAhead whether weights are asked for ahead (stream_trial.h)
+template <int R, int O, bool kBf16, bool kAhead = true>
 AVX512 inline void Tile512(Blocked x, const char* w, int64_t inner, float* y, int64_t row) {
   constexpr int64_t kSize = kBf16 ? 2 : 4;
   constexpr int kSums = R * O < 4 ? 2 : 1;  // a sum alone would wait for itself
@@ -119,8 +119,7 @@ AVX512 inline void Tile512(Blocked x, const char* w, int64_t inner, float* y, in
   for (; k + kBlock512 <= inner; k += kBlock512) {
     __m512 a[O], b[O];
     for (int o = 0; o < O; o++) Weights512<kBf16, true>(w + o * stride + k * kSize, 0, &a[o], &b[o]);
-    // one output after another is a stream that processors fetch by themselves, but some only three quarters as fast as memory gives it
-    Fetch<O, kBlock512, kSize>(w, k, stride);
+    if (kAhead) Fetch<O, kBlock512, kSize>(w, k, stride);
     for (int r = 0; r < R; r++) {
       const float* own = x.x + r * x.width + k;
       const __m512 xa = O == 1 ? _mm512_loadu_ps(own) : InRegister512(_mm512_loadu_ps(own));
@@ -221,12 +220,12 @@ AVX2 inline void Tile256(Blocked x, const char* w, int64_t inner, float* y, int6
 // `outputs` of R rows. @param w the weights of the first of them
 using DenseFn = void (*)(Blocked x, const char* w, int64_t inner, int64_t outputs, float* y, int64_t row);
 
-template <int R, bool kBf16>
+template <int R, bool kBf16, bool kAhead = true>
 AVX512 void Dense512(Blocked x, const char* w, int64_t inner, int64_t outputs, float* y, int64_t row) {
   constexpr int O = R == 1 ? 1 : R <= 6 ? 4 : 3;  // at most 24 sums in 32 registers
   const int64_t stride = inner * (kBf16 ? 2 : 4);
   int64_t o = 0;
-  for (; o + O <= outputs; o += O) Tile512<R, O, kBf16>(x, w + o * stride, inner, y + o, row);
+  for (; o + O <= outputs; o += O) Tile512<R, O, kBf16, kAhead>(x, w + o * stride, inner, y + o, row);
   for (; o < outputs; o++) Tile512<R, 1, kBf16>(x, w + o * stride, inner, y + o, row);
 }
 
@@ -250,18 +249,22 @@ AVX2 void Dense256(Blocked x, const char* w, int64_t inner, int64_t outputs, flo
 struct DenseSet {
   int64_t block;
   DenseFn fn[2][kDenseCall];
+  // Of one row and bfloat16, without asking for weights ahead; null where that is always done.
+  DenseFn alone;
 };
 
 constexpr DenseSet kDense512 = {kBlock512,
                                 {{Dense512<1, false>, Dense512<2, false>, Dense512<3, false>, Dense512<4, false>,
                                   Dense512<5, false>, Dense512<6, false>, Dense512<7, false>, Dense512<8, false>},
                                  {Dense512<1, true>, Dense512<2, true>, Dense512<3, true>, Dense512<4, true>, Dense512<5, true>,
-                                  Dense512<6, true>, Dense512<7, true>, Dense512<8, true>}}};
+                                  Dense512<6, true>, Dense512<7, true>, Dense512<8, true>}},
+                                Dense512<1, true, false>};
 constexpr DenseSet kDense256 = {kBlock256,
                                 {{Dense256<1, false>, Dense256<2, false>, Dense256<3, false>, Dense256<4, false>,
                                   Dense256<5, false>, Dense256<6, false>, Dense256<7, false>, Dense256<8, false>},
                                  {Dense256<1, true>, Dense256<2, true>, Dense256<3, true>, Dense256<4, true>, Dense256<5, true>,
-                                  Dense256<6, true>, Dense256<7, true>, Dense256<8, true>}}};
+                                  Dense256<6, true>, Dense256<7, true>, Dense256<8, true>}},
+                                nullptr};
 
 bool UsesAvx512() {
   static const bool uses = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&

@@ -1,5 +1,5 @@
 // How programs call the kernels of CPUs. Written by scripts/native_header.ts from src/kernels/host/spec.ts, which to edit.
-// Version 27 is the description 9b2e3dd4c79e.
+// Version 28 is the description 9b2e3dd4c79e.
 #pragma once
 
 #include <cstddef>
@@ -7,7 +7,7 @@
 #include <cstring>
 
 // What the addon says of itself when it is loaded.
-constexpr int kNativeVersion = 27;
+constexpr int kNativeVersion = 28;
 
 // Outputs of a tile.
 constexpr int kTile = 32;

@@ -93,14 +93,14 @@ AVX2 inline __m256 Load8(const char* from, int64_t at, bool bf16) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
 }
 
-// Asks for codes that come so much later. Processors fetch a stream by themselves, but some only three quarters as fast as memory gives it.
+// Asks for codes that come so much later.
 inline void FetchCodes(const uint8_t* codes) {
   _mm_prefetch(codes + 4096, _MM_HINT_T0);
   _mm_prefetch(codes + 4096 + 64, _MM_HINT_T0);
 }
 
 // One group's part of a tile for R rows, by dot products of bytes: 64 a vector. `first` is the first of the rows, g the group.
-template <int R>
+template <int R, bool kAhead = false>
 VNNI inline void GroupVnni(const Sizes& s, Codes tile, Rows rows, int first, int64_t g, __m512 (*total)[2]) {
   const int64_t groups = s.groups(), words = s.group / 8;
   const __m512i nibble = _mm512_set1_epi8(15);
@@ -109,7 +109,7 @@ VNNI inline void GroupVnni(const Sizes& s, Codes tile, Rows rows, int first, int
   __m512i sum[R][2];
   for (int r = 0; r < R; r++) sum[r][0] = sum[r][1] = _mm512_setzero_si512();
   for (int64_t i = 0; i < words; i++, codes += 128) {
-    if (first == 0) FetchCodes(codes);
+    if (kAhead) FetchCodes(codes);
     const __m512i a = _mm512_loadu_si512(codes), b = _mm512_loadu_si512(codes + 64);
     const __m512i a0 = _mm512_and_si512(a, nibble), a1 = _mm512_and_si512(_mm512_srli_epi16(a, 4), nibble);
     const __m512i b0 = _mm512_and_si512(b, nibble), b1 = _mm512_and_si512(_mm512_srli_epi16(b, 4), nibble);
@@ -134,13 +134,14 @@ VNNI inline void GroupVnni(const Sizes& s, Codes tile, Rows rows, int first, int
 }
 
 // A tile for R rows. More than four at a time would not all stay in registers: they meet each group in two sets.
-template <int R>
+// @param kAhead whether codes are asked for ahead (stream_trial.h)
+template <int R, bool kAhead = false>
 VNNI void TileVnni(const Sizes& s, Codes tile, Rows rows, float* y, int64_t row, int64_t columns) {
   constexpr int kFirst = R > 4 ? (R + 1) / 2 : R;
   __m512 total[R][2];
   for (int r = 0; r < R; r++) total[r][0] = total[r][1] = _mm512_setzero_ps();
   for (int64_t g = 0; g < s.groups(); g++) {
-    GroupVnni<kFirst>(s, tile, rows, 0, g, total);
+    GroupVnni<kFirst, kAhead>(s, tile, rows, 0, g, total);
     if constexpr (R > kFirst) GroupVnni<R - kFirst>(s, tile, rows, kFirst, g, total);
   }
   for (int r = 0; r < R; r++)
@@ -175,7 +176,6 @@ AVX2 void RowsAvx2(const Sizes& s, Codes tile, Rows rows, float* y, int64_t row,
         for (int r = 0; r < R; r++)
           for (auto& own : pairs[r]) own = _mm256_setzero_si256();
         for (int k = 0; k < 4; k++, codes += 128) {
-          if (part == 0) FetchCodes(codes);
           __m256i low[V], high[V];
           for (int v = 0; v < V; v++) {
             const __m256i c = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes + 32 * v));
@@ -228,6 +228,8 @@ AVX2 void TileAvx2(const Sizes& s, Codes tile, Rows rows, float* y, int64_t row,
 using TileFn = void (*)(const Sizes&, Codes, Rows, float* y, int64_t row, int64_t columns);
 // By rows, from 1 to kRows.
 constexpr TileFn kVnni[] = {TileVnni<1>, TileVnni<2>, TileVnni<3>, TileVnni<4>, TileVnni<5>, TileVnni<6>, TileVnni<7>, TileVnni<8>};
+// Of one row.
+constexpr TileFn kVnniAhead = TileVnni<1, true>;
 constexpr TileFn kAvx2[] = {TileAvx2<1>, TileAvx2<2>, TileAvx2<3>, TileAvx2<4>, TileAvx2<5>, TileAvx2<6>, TileAvx2<7>, TileAvx2<8>};
 
 bool UsesVnni() {

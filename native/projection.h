@@ -8,6 +8,7 @@
 #include "dense_tiles.h"
 #include "int4_tiles.h"
 #include "pair_tiles.h"
+#include "stream_trial.h"
 
 namespace {
 
@@ -88,15 +89,29 @@ class Projection {
 
   // Outputs of units [from, to) of all rows, into y, whose rows are `stride` apart.
   void Multiply(int64_t from, int64_t to, float* y, int64_t stride) const {
-    for (int64_t i = from; i < to; i++) m_.int4 ? Tile(i, y, stride) : Chunk(i, y, stride);
+    const bool tries = rows_ == 1 && m_.out * RowBytes() >= kTried && (m_.int4 ? set_.tiles == kVnni : m_.bf16 && set_.dense->alone && !pairs_);
+    if (!tries) return Units(from, to, y, stride, !m_.int4);
+    const StreamTrial::Piece piece(m_.int4 ? &CodesTrial() : &DenseTrial(), (to - from) * unit() * RowBytes());
+    Units(from, to, y, stride, piece.ahead());
   }
 
  private:
+  // Bytes of a matrix from which on it is known to come from memory.
+  static constexpr int64_t kTried = 1 << 20;
+
+  // Of the weights of an output, about.
+  int64_t RowBytes() const { return m_.int4 ? m_.inner / 2 : m_.inner * (m_.bf16 ? 2 : 4); }
+
+  void Units(int64_t from, int64_t to, float* y, int64_t stride, bool ahead) const {
+    for (int64_t i = from; i < to; i++) m_.int4 ? Tile(i, y, stride, ahead) : Chunk(i, y, stride, ahead);
+  }
+
   uint16_t* Paired() const { return reinterpret_cast<uint16_t*>(kept_->blocked.data()); }
 
-  void Chunk(int64_t i, float* y, int64_t stride) const {
+  void Chunk(int64_t i, float* y, int64_t stride, bool ahead) const {
     const int64_t o = i * kDenseChunk, outputs = std::min(kDenseChunk, m_.out - o);
     const char* w = m_.data + o * m_.inner * (m_.bf16 ? 2 : 4);
+    if (!ahead) return set_.dense->alone({kept_->blocked.data(), width_}, w, m_.inner, outputs, y + o, stride);
     for (int64_t r = 0; r < rows_; r += most_) {
       const int64_t rows = std::min(most_, rows_ - r);
       if (pairs_) kPairs[rows - 1](Paired() + r * width_, width_, w, m_.inner, outputs, y + r * stride + o, stride);
@@ -104,13 +119,14 @@ class Projection {
     }
   }
 
-  void Tile(int64_t i, float* y, int64_t stride) const {
+  void Tile(int64_t i, float* y, int64_t stride, bool ahead) const {
     const int64_t groups = sizes_.groups(), outputs = std::min<int64_t>(kTile, m_.out - i * kTile);
     const Codes matrix{reinterpret_cast<const uint8_t*>(m_.data), m_.scale, m_.zero, m_.bf16};
     const Codes tile = matrix.At(i * kTile * m_.inner / 2, i * groups * kTile);
     for (int64_t r = 0; r < rows_; r += kRows) {
       const Rows rows{kept_->xq.data() + r * m_.inner, kept_->step.data() + r * groups, kept_->sum.data() + r * groups};
-      set_.tiles[std::min<int64_t>(kRows, rows_ - r) - 1](sizes_, tile, rows, y + r * stride + i * kTile, stride, outputs);
+      const TileFn multiply = ahead ? kVnniAhead : set_.tiles[std::min<int64_t>(kRows, rows_ - r) - 1];
+      multiply(sizes_, tile, rows, y + r * stride + i * kTile, stride, outputs);
     }
   }
 

@@ -452,8 +452,8 @@ napi_value Allocate(napi_env env, napi_callback_info info) {
 }
 
 // A tensor of so many words in pages of 2 MB, but for what is left of the last; null where it is too small, or such pages come slowly
-// (file_reader.h). A weight is read in half the time into them, and needs no moving to them afterwards (host_kernels.cc). Elsewhere it may come to
-// lie in the heap, where nobody moves it: out_proj of 130m, of 2.4 MB, did so and decoding was a seventh slower.
+// (file_reader.h). A weight is read in half the time into them, and needs no moving to them afterwards (host_kernels.cc).
+// At 130m 226 MB of weights lie in them so from the first token on, 168 where pieces below 4 MB do not.
 Tensor InLargePages(int64_t words) {
 #ifdef MADV_HUGEPAGE
   constexpr size_t kPage = 2 << 20;

@@ -19,7 +19,7 @@ const LAYOUT = 2;
  * Raised when the addons of native/ are called otherwise, so that no program meets an addon of other sources: a folder has room for one
  * version. The addon says its own when it is loaded.
  */
-export const NATIVE_VERSION = 27;
+export const NATIVE_VERSION = 28;
 
 /** Which libtensorflow: `cpu` is half the size, `gpu` runs on both. */
 export type RuntimeVariant = 'cpu' | 'gpu';

@@ -14,6 +14,7 @@ function cases(seed: number): { rows: number; inner: number; out: number }[] {
   const whole = (low: number, high: number): number => low + Math.floor(next() * (high - low + 1));
   const fixed = [
     { rows: 1, inner: 4096, out: 13 },
+    { rows: 1, inner: 1024, out: 1030 }, // of more than a MiB, whose weights are asked for ahead and not, in turn
     { rows: 8, inner: 1000, out: 24 },
     { rows: 16, inner: 1000, out: 25 },
     { rows: 64, inner: 31, out: 1 },
